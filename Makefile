@@ -1,0 +1,70 @@
+# Two commands on a machine with Python >= 3.11 and make:
+#   make quickstart   sets up .venv, trains and evaluates on real digits, writes runs/quickstart/report.html
+#   make test         sets up .venv, runs the checks
+# PYTHON=python3.13 chooses the interpreter, VENV=path where it is set up. uv installs where present, pip otherwise.
+# Every command may be repeated; what is already done is not done again.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/quickstart
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+WORKERS ?= $(shell [ $(CORES) -gt 1 ] && echo $$(( $(CORES) < 8 ? $(CORES) : 8 )) || echo 0)
+
+IN := $(VENV)/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: quickstart test test-slow lint install clean FORCE
+.NOTPARALLEL:
+.DEFAULT_GOAL := quickstart
+
+quickstart: $(VENV)/.installed
+	@$(IN) -m experiments.quickstart --workdir $(WORKDIR)
+
+test: $(VENV)/.installed-test
+	@$(IN) -m ruff check .
+	@$(IN) -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed-test
+	@$(IN) -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+lint: $(VENV)/.installed-test
+	@$(IN) -m ruff check .
+
+install: $(VENV)/.installed-test
+
+# The results in runs/ stay: they are yours.
+clean:
+	@if [ -e $(VENV)/.python ]; then rm -rf $(VENV); fi
+	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call install,requirement): uv does not read pip's configuration, so where its install fails (a mirror only pip knows) pip has its turn.
+define install
+	@echo "installing $(1) into $(VENV) ..."
+	@if command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(IN) -c constraints.txt -e '$(1)'; then :; else \
+	  $(IN) -m pip --version >/dev/null 2>&1 || $(IN) -m ensurepip >/dev/null 2>&1 \
+	    || { echo "make: no installer: $(IN) has no pip and there is no working uv" >&2; exit 1; }; \
+	  $(IN) -m pip install --quiet -c constraints.txt -e '$(1)'; fi
+endef
+
+$(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt
+	$(call install,.)
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.python setup.py pyproject.toml constraints.txt
+	$(call install,.[test])
+	@touch $(VENV)/.installed $@
+
+# Holds "where the base interpreter lives, its version"; rewritten, and the environment made anew, only when PYTHON names another one.
+$(VENV)/.python: FORCE
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "make: PYTHON=$(PYTHON) is not on this machine" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: Python >= 3.11 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): choose one by make PYTHON=python3.13" >&2; exit 1; }
+	@wanted=$$($(PYTHON) -c 'import sys; print(sys.base_prefix, "%d.%d" % sys.version_info[:2])'); \
+	if [ "$$wanted" = "$$(cat $@ 2>/dev/null)" ] && [ -x $(IN) ]; then exit 0; fi; \
+	if [ -e $@ ]; then clear=--clear; else clear=; fi; \
+	base=$$($(PYTHON) -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'); \
+	echo "making $(VENV) with $$($(PYTHON) -V)"; \
+	"$$base" -m venv $$clear $(VENV) >/dev/null 2>&1 || { command -v uv >/dev/null 2>&1 && uv venv --quiet --clear --python "$$base" $(VENV); } \
+	  || { echo "make: $(PYTHON) cannot make a virtual environment (on Debian: apt install python3-venv)" >&2; exit 1; }; \
+	echo "$$wanted" > $@

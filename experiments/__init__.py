@@ -1,0 +1,1 @@
+"""Runnable programs: read a config, call the package, save the results."""

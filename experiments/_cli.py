@@ -1,0 +1,106 @@
+"""The command line that the programs share: `--config file.py:arg --config.field=value --workdir DIR`, errors on one line."""
+import contextlib
+import os
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import _environment
+from vmamba_jax import parallel
+
+
+class ConfigError(ValueError):
+    """Something the user wrote that cannot be run; shown as one line, without a traceback."""
+
+
+@contextlib.contextmanager
+def checking(what):
+    """Within it, a bad value, an unknown name or a missing file is the user's: it becomes a ConfigError about `what`."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise ConfigError(f"{what}: {error.args[0] if isinstance(error, KeyError) and error.args else error}") from error
+
+
+def main(run, *, doc, define=None, complete=None):
+    """Run a program: parse, prepare the machine, call run(config, workdir, **other flags), and leave with 0, or 2 after one line of error.
+
+    doc: what --help prints. define: declares further flags and returns their names. complete: may change the arguments before they are parsed.
+    """
+    config = config_flags.DEFINE_config_file("config", help_string="configuration, file.py or file.py:argument", sys_argv=sys.argv)
+    workdir = flags.DEFINE_string("workdir", None, "folder that the run writes to, and resumes from")
+    coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
+    processes = flags.DEFINE_integer("processes", None, "several hosts: how many processes")
+    process = flags.DEFINE_integer("process", None, "several hosts: which of them this one is, from 0")
+    cluster = flags.DEFINE_bool("cluster", False, "several hosts: let JAX find the others (Cloud TPU, Slurm, ...)")
+    more = define() if define else ()
+
+    def parse(argv):
+        if {"--help", "-help", "-h"} & set(argv):
+            print(doc.strip())
+            sys.exit(0)
+        try:
+            argv[1:] = sys.argv[1:] = complete(argv[1:]) if complete else argv[1:]
+            file = (argument(argv, "config") or "").split(":")[0]
+            if file and not os.path.isfile(file):  # ml_collections would say so only when a field is read
+                raise ConfigError(f"no config file {file!r}")
+            rest = flags.FLAGS(argv)
+            for name in ("config", "workdir"):
+                if flags.FLAGS[name].value is None:
+                    raise ConfigError(f"--{name} is needed; --help says more")
+            if len(rest) > 1:
+                raise ConfigError(f"unexpected argument {rest[1]!r}")
+            return rest
+        except Exception as error:
+            fail(error)
+
+    def program(_):
+        _environment.prepare()
+        try:
+            with checking("several hosts"):
+                parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value)
+            run(config.value, workdir.value, **{name: flags.FLAGS[name].value for name in more})
+        except ConfigError as error:
+            fail(error)
+        except KeyboardInterrupt:
+            sys.exit("\nstopped; the same command goes on from the last checkpoint")
+
+    start(program, flags_parser=parse)
+
+
+def start(program, **options):
+    """absl's app.run without what the libraries below tell of themselves."""
+    logging.set_verbosity(logging.ERROR)
+    app.run(program, **options)
+
+
+def folder(path):
+    """The folder at `path`, made where absent; a ConfigError where it cannot be."""
+    path = pathlib.Path(path)
+    with checking("workdir"):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def argument(argv, name):
+    """The value of --name in raw arguments, or None."""
+    for given, following in zip(argv, [*argv[1:], None], strict=True):
+        key, equals, value = given.partition("=")
+        if key in (f"--{name}", f"-{name}"):
+            return value if equals else following
+    return None
+
+
+def fail(error):
+    """Print an error as one line and leave with status 2."""
+    while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps a KeyError in an AttributeError
+        error = error.args[0]
+    text = f"unknown field {error.args[0]}" if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = lines[-1] if "Traceback" in text else " ".join(lines)
+    print(f"error: {text or type(error).__name__}", file=sys.stderr)
+    sys.exit(2)

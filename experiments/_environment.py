@@ -1,0 +1,37 @@
+"""What every program sets before JAX starts: memory that is not given back between calls, and one CPU device a core."""
+import ctypes
+import os
+import sys
+
+import jax
+
+# glibc's mallopt parameters. XLA:CPU asks for its temporary buffers afresh at every call, and glibc maps and returns them each time:
+# a third of a large model's time went into page faults.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
+
+
+def prepare(cpu_devices=None):
+    """Tune memory and make `cpu_devices` CPU devices (by default one a core, up to 8), so that a mesh puts every core to work.
+
+    Must run before the first JAX computation. VMAMBA_JAX_PLAIN=1 in the environment leaves everything as it was.
+    """
+    if os.environ.get("VMAMBA_JAX_PLAIN", "0") not in ("", "0"):
+        return
+    keep_memory()
+    jax.config.update("jax_num_cpu_devices", cpu_devices or min(8, cores()))
+
+
+def keep_memory():
+    """Have glibc keep freed memory. Returns whether it could: only glibc, on Linux, has these settings."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 64 << 20), (ARENA_MAX, 1))
+    return all([libc.mallopt(name, value) == 1 for name, value in settings])
+
+
+def cores():
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

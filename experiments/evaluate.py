@@ -1,0 +1,144 @@
+"""Evaluate a trained run, or released weights: clean accuracy, accuracy under attacks, accuracy against the size of the perturbation.
+
+    python -m experiments.evaluate --workdir runs/digits
+    python -m experiments.evaluate --workdir runs/digits --config.evaluation.attacks.pgd.restarts=20
+    python -m experiments.evaluate --workdir runs/tiny --config configs/evaluate_weights.py:model=vmamba_tiny --config.weights=DIR
+
+Without --config the run's own is taken. The folder gets evaluation.json, examples.npz (some images, clean and attacked) and report.html.
+--checkpoint=best (on the validation split; the default), latest, or a step.
+"""
+import dataclasses
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+from absl import flags
+from rich import progress as rich_progress
+
+import vmamba_jax
+from experiments import _build, _cli, _results
+from vmamba_jax import checkpoints, evaluation, parallel, reports, training
+
+SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
+
+
+def run(config, workdir, checkpoint="best", *, progress=True):
+    """Evaluate as config.evaluation says. Returns the content of evaluation.json; what is there already for the same settings stays.
+
+    workdir: a trained run's folder, or where the results of config.weights go. checkpoint: "best", "latest" or a step.
+    """
+    workdir, section = _cli.folder(workdir), config.evaluation
+    source = _build.source(config, section.split, section.limit)
+    classifier = _build.classifier(config, source)
+    named = {name: _build.attack(options, f"config.evaluation.attacks.{name}") for name, options in section.attacks.items()}
+    if section.curve.attack not in named:
+        raise _cli.ConfigError(f"config.evaluation.curve.attack={section.curve.attack!r}: expected one of {', '.join(named)}")
+    attack, radii = named[section.curve.attack], sorted({float(radius) for radius in section.curve.radii})
+    if attack.eps <= 0 or not radii or radii[0] < 0:
+        raise _cli.ConfigError(f"config.evaluation.curve: expected radii >= 0 and an attack of eps > 0, got {radii} and eps={attack.eps}")
+    variables, origin = _variables(config, workdir, checkpoint)
+
+    inputs = {"evaluation": json.loads(section.to_json()), "checkpoint": origin, "fingerprint": source.fingerprint}
+    done = _results.load_json(workdir / "evaluation.json")
+    if done is not None and done.get("inputs") == inputs:
+        return done
+
+    since, key, mesh = time.perf_counter(), jax.random.key(section.seed), parallel.data_mesh()
+    logits_fn = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh))
+    measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)])
+    with _bar(measured * len(source), progress) as bar:
+        def measure(attack, label):
+            before = bar.tasks[0].completed
+            result = evaluation.robust_accuracy(
+                logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh,
+                progress=lambda done, n, figures: bar.update(0, completed=before + done, description=label))
+            return evaluation.summary(result) | {"label": _build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
+
+        table = {name: measure(each, _build.attack_label(each)) for name, each in named.items()}
+        clean = next(iter(table.values()))
+        known = {0.0: clean["accuracy"], attack.eps: table[section.curve.attack]["robust_accuracy"]}
+        curve = {radius: known[radius] if radius in known else measure(_resized(attack, radius), f"radius {radius:.3g}")["robust_accuracy"]
+                 for radius in radii}
+
+    content = {
+        "split": source.split, "examples": len(source), "accuracy": clean["accuracy"], "accuracy_interval": clean["accuracy_interval"],
+        "attacks": table, "seed": section.seed, "checkpoint": origin, "inputs": inputs, **_results.environment(source),
+        "curve": {"attack": section.curve.attack, "label": _build.attack_label(attack), "norm": attack.norm, "radii": list(curve), "robust_accuracy": list(curve.values())},
+        "seconds": round(time.perf_counter() - since, 1),
+    }
+    _results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, key, section.examples))
+    _results.save_json(workdir / "evaluation.json", content)
+    return content
+
+
+def _variables(config, workdir, checkpoint):
+    """The weights to evaluate, and where they are from."""
+    if config.get("weights"):
+        with _cli.checking("config.weights"):
+            variables, metadata = checkpoints.load_variables(config.weights)
+        return variables, {"weights": str(config.weights), "metadata": metadata}
+    with _cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+        step = saved.find(checkpoint)
+        return saved.restore_variables(step, ema=bool(config.get("ema_decay"))), {"which": str(checkpoint), "step": step}
+
+
+def _resized(attack, radius):
+    """The attack at another radius, its steps in proportion. Radius and step are arguments of the compiled program: one serves all radii."""
+    scaled = {"eps": radius, "step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {"eps": radius}
+    return dataclasses.replace(attack, **scaled)
+
+
+def _examples(logits_fn, source, attack, key, count):
+    """The first image of each class, as many classes as asked: clean, attacked as in the evaluation, and what the model says to both."""
+    _, first = np.unique(source.labels, return_index=True)
+    index = first[:count]
+    images, labels = source.gather(index)
+    images = np.divide(images, np.float32(255), dtype=np.float32)
+    adversarial, clean_predictions, adversarial_predictions = jax.device_get(_look(logits_fn, attack, images, labels, key, index))
+    return {"index": index, "clean": images, "adversarial": adversarial, "labels": labels, "clean_predictions": clean_predictions,
+            "adversarial_predictions": adversarial_predictions, "classes": np.asarray(source.classes), "attack": _build.attack_label(attack)}
+
+
+@jax.jit
+def _look(logits_fn, attack, images, labels, key, index):
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)  # as evaluation draws them, so these are the evaluation's own images
+    adversarial = attack(logits_fn, images, labels, keys)
+    return adversarial, logits_fn(images).argmax(-1), logits_fn(adversarial).argmax(-1)
+
+
+def _bar(total, shown):
+    bar = rich_progress.Progress(rich_progress.TextColumn("evaluation"), rich_progress.BarColumn(), rich_progress.TaskProgressColumn(),
+                                 rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"),
+                                 disable=not shown or jax.process_index() != 0)
+    bar.add_task("", total=total)
+    return bar
+
+
+def _own_config(argv):
+    """Without --config, the one saved in the workdir."""
+    workdir = _cli.argument(argv, "workdir")
+    if _cli.argument(argv, "config") is not None or workdir is None:
+        return argv
+    saved = pathlib.Path(workdir) / "config.json"
+    if not saved.is_file():
+        raise _cli.ConfigError(f"{workdir} holds no config.json: train there first, or give --config")
+    return [f"--config={SAVED}:{saved}", *argv]
+
+
+def _flags():
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a step")
+    return ("checkpoint",)
+
+
+def main(config, workdir, checkpoint):
+    run(config, workdir, int(checkpoint) if checkpoint.isdigit() else checkpoint)
+    finished = reports.read_run(workdir)
+    page = reports.write(finished.folder / "report.html", [finished], title=f"{config.model.name} on {config.data.name}",
+                         commands=[f"python -m experiments.evaluate --workdir {workdir}"])
+    print(f"{reports.tables.text([finished])}\nreport: {page}")
+
+
+if __name__ == "__main__":
+    _cli.main(main, doc=__doc__, define=_flags, complete=_own_config)

@@ -1,0 +1,114 @@
+"""Train a classifier, standard or adversarial.
+
+    python -m experiments.train --config configs/digits.py:objective=pgd_at --workdir runs/digits
+    python -m experiments.train --config configs/digits.py --workdir runs/short --config.epochs=3
+
+Any field of the config is set by --config.field=value. The same command again resumes a run that was stopped. The folder gets
+config.json, metrics.jsonl, tensorboard/, checkpoints/ (the latest, and the best on the validation split) and, when done, results.json.
+Several hosts: the same command on each, with --coordinator=HOST:PORT --processes=N --process=I, or --cluster where JAX finds them itself.
+"""
+import json
+import time
+
+import jax
+
+import vmamba_jax
+from experiments import _build, _cli, _results
+from vmamba_jax import data, evaluation, parallel, training
+
+VALIDATION = ("accuracy", "robust_accuracy")
+
+
+def run(config, workdir, *, progress=True):
+    """Train as the config says, or go on where a stopped run left off. Returns the content of results.json.
+
+    config: a ConfigDict such as configs/digits.py gives. workdir: the run's folder. Raises ConfigError for what cannot be run.
+    """
+    workdir = _begin(config, workdir)
+    if (results := _results.load_json(workdir / "results.json")) is not None:
+        return results
+    _build.positive(config, "epochs", "batch_size")
+    train, validation = _build.source(config, "train"), _build.source(config, "validation", config.validation.limit)
+    classifier = _build.classifier(config, train)
+    mesh = parallel.data_mesh()
+    if config.batch_size % mesh.size or config.batch_size > len(train):
+        raise _cli.ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
+                               f"at most the {len(train)} training images")
+    batches = data.Batches(train, config.batch_size, seed=config.seed, shard=(jax.process_index(), jax.process_count()))
+    steps = config.epochs * batches.steps_per_epoch
+    optimizer = _build.optimizer(config, steps)
+    step = _build.objective(config, classifier, optimizer, steps)
+    validate = _validation(config, classifier, validation, mesh)
+    init_key, key = jax.random.split(jax.random.key(config.seed))
+    state = training.create_state(classifier, optimizer, init_key, train.image_shape, ema_decay=_build.ema_decay(config))
+
+    since = time.perf_counter()
+    state = training.train(
+        step, state, batches, steps=steps, key=key, workdir=workdir, mesh=mesh, log_every=min(batches.steps_per_epoch, config.log_every),
+        eval_every=config.validation.every_epochs * batches.steps_per_epoch, evaluate=validate, progress=progress,
+        keep_latest=config.checkpoints.keep, best_metric=f"validation/{config.validation.select}", config=_plain(config))
+
+    with training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+        best = {"step": saved.best_step, **saved.metrics("best")}
+    results = {
+        "config": _plain(config), "seed": config.seed, "steps": steps, "steps_per_epoch": batches.steps_per_epoch, "best": best,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "seconds": round(time.perf_counter() - since, 1),
+        **_results.environment(train),
+    }
+    _results.save_json(workdir / "results.json", results)
+    return results
+
+
+def _validation(config, classifier, source, mesh):
+    """`(state, step) -> {"validation/accuracy": ..., "validation/robust_accuracy": ...}`."""
+    attack = _build.attack(config.validation.attack, "config.validation.attack")
+    _build.positive(config.validation, "every_epochs")
+    if config.validation.select not in VALIDATION:
+        raise _cli.ConfigError(f"config.validation.select={config.validation.select!r}: expected one of {', '.join(VALIDATION)}")
+
+    def validate(state, step):
+        logits_fn = vmamba_jax.logits_fn(classifier, state.variables(ema=state.ema is not None))
+        result = evaluation.robust_accuracy(logits_fn, source, attack, key=jax.random.key(config.seed), mesh=mesh,
+                                            batch_size=config.evaluation.batch_size)
+        return {f"validation/{name}": result[name] for name in VALIDATION}
+
+    return validate
+
+
+def _begin(config, workdir):
+    """Make the run's folder and save its config, once it is known to be the one the folder was begun with."""
+    workdir = _cli.folder(workdir)
+    saved, given = _results.load_json(workdir / "config.json"), _plain(config)
+    if saved is not None:
+        differing = [f"{name} was {old!r}, now {new!r}" for name, old, new in _differences(saved, given) if not name.startswith("evaluation.")]
+        if differing:
+            raise _cli.ConfigError(f"{workdir} was begun with another config: {'; '.join(differing)}. Choose another --workdir")
+    _results.save_json(workdir / "config.json", given)
+    return workdir
+
+
+def _differences(old, new, prefix=""):
+    """(dotted name, old, new) of every field that differs between two nested dicts; None where one has no such field."""
+    for name in dict.fromkeys([*old, *new]):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield prefix + name, a, b
+
+
+def _plain(config):
+    """The config as JSON gives it back: lists for tuples."""
+    return json.loads(config.to_json())
+
+
+def main(config, workdir):
+    results = run(config, workdir)
+    best = results["best"]
+    print(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
+          f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
+          f"next: python -m experiments.evaluate --workdir {workdir}")
+
+
+if __name__ == "__main__":
+    _cli.main(main, doc=__doc__)

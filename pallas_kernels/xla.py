@@ -1,0 +1,199 @@
+"""The scan in plain XLA with a hand-written backward pass: the default on CPU, right on every platform.
+
+Slices of the arrays as they lie (b, L, ...) are read and written in place: moving L to the front costs more than the scan itself, and
+`unroll` or autodiff of `lax.scan` are 2-4 times slower on CPU.
+
+* N = 1: one loop per pass stores every state, all else (step size, products, D skip) is vectorised outside of it.
+* N > 1: the states of a segment of about sqrt(L) steps are recomputed from its first one, so no (b, L, D, N) array ever exists.
+"""
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.common import Arguments, at, channel_sum, grouped, put, step_size, ungrouped
+
+
+def forward(args, options):
+    """(y, saved): every state for N = 1, the state before each segment for N > 1."""
+    return (_forward_stored if args.A.shape[1] == 1 else _forward_segmented)(args, options)
+
+
+def backward(args, saved, dy, options):
+    """Cotangents of args given that of y."""
+    return (_backward_stored if args.A.shape[1] == 1 else _backward_segmented)(args, saved, dy, options)
+
+
+def _group_view(args, options):
+    """u and dt (b, L, G, D/G), A (N, 1, G, D/G), B and C as they are."""
+    groups = args.B.shape[2]
+    dt = step_size(args.delta, args.delta_bias, options.delta_softplus)
+    return grouped(args.u, groups), grouped(dt, groups), grouped(args.A.T, groups)[:, None], args.B, args.C
+
+
+def _add_skip(y, args):
+    return y if args.D is None else y + args.D * args.u
+
+
+def _cotangents(args, options, du, ddt, dA, dB, dC, dy):
+    """Put the derivatives of the bare scan behind those of D, the bias and softplus; each comes out in its argument's dtype and shape."""
+    if options.delta_softplus:
+        ddt = ddt * jax.nn.sigmoid(args.delta if args.delta_bias is None else args.delta + args.delta_bias)
+    if args.D is not None:
+        du = du + args.D * dy
+    return Arguments(u=du, delta=ddt, A=dA, B=dB, C=dC,
+                     D=None if args.D is None else (dy * args.u).sum((0, 1)),
+                     delta_bias=None if args.delta_bias is None else ddt.sum((0, 1)))
+
+
+def _previous(x, reverse):
+    """x_{t-1} at t in the scan's direction along axis 1, zero at its start."""
+    rest = ((0, 0),) * (x.ndim - 2)
+    return jnp.pad(x[:, 1:], ((0, 0), (0, 1), *rest)) if reverse else jnp.pad(x[:, :-1], ((0, 0), (1, 0), *rest))
+
+
+# ---- N = 1: every state stored
+
+def _forward_stored(args, options):
+    u, dt, A, B, C = _group_view(args, options)
+    A, L = A[0], u.shape[1]
+
+    def step(i, carry):
+        h, states = carry
+        t = L - 1 - i if options.reverse else i
+        h = jnp.exp(at(dt, t) * A) * h + at(dt, t) * at(u, t) * at(B, t)
+        return h, put(states, h, t)
+
+    _, states = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
+    return _add_skip(ungrouped(states * C), args), states
+
+
+def _backward_stored(args, states, dy, options):
+    u, dt, A, B, C = _group_view(args, options)
+    A, L = A[0], u.shape[1]
+    gy = grouped(dy, B.shape[2])
+
+    def step(i, carry):                                    # g_t = C_t dy_t + exp(dt_{t+1} A) g_{t+1}, against the scan's direction
+        message, adjoints = carry
+        t = i if options.reverse else L - 1 - i
+        g = message + at(gy, t) * at(C, t)
+        return jnp.exp(at(dt, t) * A) * g, put(adjoints, g, t)
+
+    _, g = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
+    dlog = g * _previous(states, options.reverse) * jnp.exp(dt * A)    # cotangent of dt_t A
+    dinput = g * B                                                     # cotangent of dt_t u_t
+    return _cotangents(args, options, ungrouped(dinput * dt), ungrouped(dlog * A + dinput * u), (dlog * dt).sum((0, 1)).reshape(-1, 1),
+                       channel_sum(g * dt * u), channel_sum(gy * states), dy)
+
+
+# ---- N > 1: states recomputed per segment
+
+def _segments(L):
+    """(segment length, number of segments); the last one may be short."""
+    length = max(1, math.isqrt(max(L - 1, 0)) + 1)
+    return length, -(-L // length)
+
+
+def _states_first(x):
+    """(b, G, N) -> (N, b, G, 1)."""
+    return jnp.moveaxis(x, -1, 0)[..., None]
+
+
+def _advance(h, t, u, dt, A, B):
+    d = at(dt, t)
+    return jnp.exp(d * A) * h + d * at(u, t) * _states_first(at(B, t))
+
+
+def _forward_segmented(args, options):
+    u, dt, A, B, C = _group_view(args, options)
+    L = u.shape[1]
+    length, count = _segments(L)
+
+    def segment(carry, s):
+        before = carry[0]
+
+        def step(i, carry):
+            h, y = carry
+            t = L - 1 - i if options.reverse else i
+            h = _advance(h, t, u, dt, A, B)
+            return h, put(y, (h * _states_first(at(C, t))).sum(0), t)
+
+        return jax.lax.fori_loop(s * length, jnp.minimum((s + 1) * length, L), step, carry), before
+
+    start = jnp.zeros((A.shape[0], *u[:, 0].shape), u.dtype), jnp.zeros_like(u)
+    (_, y), saved = jax.lax.scan(segment, start, jnp.arange(count))
+    return _add_skip(ungrouped(y), args), saved            # saved (segments, N, b, G, D/G)
+
+
+def _backward_segmented(args, saved, dy, options):
+    u, dt, A, B, C = _group_view(args, options)
+    L = u.shape[1]
+    length, count = _segments(L)
+    gy = grouped(dy, B.shape[2])
+    time = (lambda i: L - 1 - i) if options.reverse else (lambda i: i)
+
+    def segment(carry, inputs):
+        s, before = inputs
+        first, steps = s * length, jnp.minimum(length, L - s * length)
+
+        def redo(i, states):                               # states[i] is the state before step i of the segment
+            return jax.lax.dynamic_update_index_in_dim(states, _advance(states[i], time(first + i), u, dt, A, B), i + 1, 0)
+
+        states = jax.lax.dynamic_update_index_in_dim(jnp.zeros((length + 1, *before.shape), u.dtype), before, 0, 0)
+        states = jax.lax.fori_loop(0, steps, redo, states)
+
+        def step(j, carry):
+            message, dA, (du, ddt, dB, dC) = carry
+            i = steps - 1 - j
+            t = time(first + i)
+            x, d, b, cy = at(u, t), at(dt, t), _states_first(at(B, t)), at(gy, t)
+            g = message + cy * _states_first(at(C, t))
+            decay = jnp.exp(d * A)
+            dlog = g * states[i] * decay                   # (N, b, G, D/G)
+            dinput = (g * b).sum(0)
+            rows = lambda z: jnp.moveaxis(channel_sum(z)[..., 0], 0, -1)
+            outs = (put(du, dinput * d, t), put(ddt, (dlog * A).sum(0) + dinput * x, t),
+                    put(dB, rows(g * d * x), t), put(dC, rows(states[i + 1] * cy), t))
+            return decay * g, dA + (dlog * d).sum(1), outs
+
+        return jax.lax.fori_loop(0, steps, step, carry), None
+
+    zeros = jnp.zeros_like
+    start = zeros(saved[0]), zeros(A[:, 0]), (zeros(u), zeros(u), zeros(B), zeros(C))
+    (_, dA, (du, ddt, dB, dC)), _ = jax.lax.scan(segment, start, (jnp.arange(count), saved), reverse=True)
+    return _cotangents(args, options, ungrouped(du), ungrouped(ddt), ungrouped(dA).T, dB, dC, dy)
+
+
+# ---- the bare recurrence
+
+def _linear_states(a, b, reverse):
+    L = b.shape[1]
+
+    def step(i, carry):
+        h, states = carry
+        t = L - 1 - i if reverse else i
+        h = at(a, t) * h + at(b, t)
+        return h, put(states, h, t)
+
+    return jax.lax.fori_loop(0, L, step, (jnp.zeros_like(b[:, 0]), jnp.zeros_like(b)))[1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def linear_scan(a, b, reverse):
+    """h_t = a_t h_{t-1} + b_t along axis 1; its derivative is the same recurrence the other way round, so it closes under reverse mode."""
+    return _linear_states(a, b, reverse)
+
+
+def _linear_forward(a, b, reverse):
+    h = linear_scan(a, b, reverse)
+    return h, (a, h)
+
+
+def _linear_backward(reverse, residuals, dh):
+    a, h = residuals
+    g = linear_scan(_previous(a, not reverse), dh, not reverse)
+    return g * _previous(h, reverse), g
+
+
+linear_scan.defvjp(_linear_forward, _linear_backward)

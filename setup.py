@@ -1,0 +1,56 @@
+"""Packaging of vmamba_jax: `pip install -c constraints.txt -e '.[test]'` (or `make install`)."""
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "vmamba_jax" / "version.py").read_text()).group(1)
+
+setup(
+    name="vmamba_jax",
+    version=VERSION,
+    description="VMamba in JAX/Flax for TPU and GPU, with the attacks, adversarial training and analyses of its robustness literature",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*",
+                                    "configs", "experiments"]),
+    package_data={"vmamba_jax.reports": ["templates/*.html"]},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11",
+        "chex>=0.1.90",
+        "ml-collections>=1.1",
+        "absl-py>=2.1",
+        "tensorflow-datasets>=4.9.9",
+        "importlib_resources",  # tensorflow-datasets' imagenet2012 imports it without declaring it
+        "grain>=0.2.12",
+        "numpy>=2.0",
+        "pillow>=10",
+        "safetensors>=0.5",
+        "flatbuffers>=24",
+        "scikit-learn>=1.5",
+        "rich>=13",
+        "matplotlib>=3.9",
+        "jinja2>=3.1",
+        "tensorboardX>=2.6",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda13": ["jax[cuda13]"],
+        "aot": ["libtpu"],
+        "corruptions": ["imagecorruptions-imaug"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

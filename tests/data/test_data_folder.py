@@ -1,0 +1,150 @@
+"""Image folders: layout, class order, decoding, resizing, and what happens with files that are no images."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from vmamba_jax import data
+from vmamba_jax.data.images import Decoder
+
+
+def picture(h=6, w=9, seed=0, mode="RGB"):
+    x = np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+    return Image.fromarray(x).convert(mode)
+
+
+def write_folder(root, names=("b", "a", "c"), per_class=2, end=".png"):
+    for k, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            picture(seed=10 * k + i).save(root / name / f"{i}{end}")
+
+
+@pytest.mark.parametrize("split, name", [("train", "train"), ("validation", "val"), ("validation", "validation"), ("validation", "valid"),
+                                         ("test", "test")])
+def test_layout(tmp_path, split, name):
+    write_folder(tmp_path / name)
+    (tmp_path / name / "a" / "notes.txt").write_text("no image")
+    (tmp_path / name / "a" / "._0.png").write_text("no image")
+    (tmp_path / name / ".cache").mkdir()
+    (tmp_path / name / "a" / "deeper").mkdir()
+    picture(seed=99).save(tmp_path / name / "a" / "deeper" / "x.PNG")
+    source = data.load("folder", split, tmp_path)
+    assert source.classes == ("a", "b", "c") and source.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert source.files[:4] == ["a/0.png", "a/1.png", "a/deeper/x.PNG", "b/0.png"] and source.image_shape is None
+    image, label = source[3]
+    assert (image == np.asarray(picture(seed=0))).all() and label == 1
+    images, labels = source.gather([6, 0])
+    assert (images[0] == np.asarray(picture(seed=21))).all() and labels.tolist() == [2, 0]
+    assert not hasattr(source, "images")
+
+
+def test_classes_pin_the_labels(tmp_path):
+    write_folder(tmp_path)
+    source = data.load("folder", "test", tmp_path, subdir=".", classes=["z", "c", "b", "a"], workers=1)
+    assert source.labels.tolist() == [1, 1, 2, 2, 3, 3] and source.classes == ("z", "c", "b", "a")
+    for classes, message in ((["a", "b"], "does not list: c"), (["a", "b", "c", "a"], "repeat")):
+        with pytest.raises(ValueError, match=message):
+            data.load("folder", "test", tmp_path, subdir=".", classes=classes)
+
+
+def test_absent_or_empty(tmp_path):
+    with pytest.raises(data.DataNotFoundError, match="no folder 'validation' or 'val' or 'valid'.*<class>/<image>"):
+        data.load("folder", "validation", tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(data.DataNotFoundError, match="no class folders"):
+        data.load("folder", "train", tmp_path)
+    (tmp_path / "train" / "cat").mkdir()
+    with pytest.raises(ValueError, match="cat' holds no images"):
+        data.load("folder", "train", tmp_path)
+
+
+@pytest.mark.parametrize("name, damage", [
+    ("0.png", lambda raw: raw[:len(raw) // 2]), ("0.png", lambda raw: b"text"), ("0.jpg", lambda raw: raw[:99]), ("0.jpg", lambda raw: b""),
+])
+def test_a_file_that_does_not_decode_is_named(tmp_path, name, damage):
+    write_folder(tmp_path / "train", end=name[1:])
+    path = tmp_path / "train" / "b" / name
+    path.write_bytes(damage(path.read_bytes()))
+    source = data.load("folder", "train", tmp_path, workers=2)
+    assert source[0][1] == 0
+    with pytest.raises(ValueError, match="expected an image file") as caught:
+        source.gather(np.arange(len(source)))
+    assert str(path) in str(caught.value)
+
+
+def test_mixed_sizes_need_a_size(tmp_path):
+    write_folder(tmp_path / "train")
+    picture(20, 12).save(tmp_path / "train" / "a" / "0.png")
+    with pytest.raises(ValueError, match=r"differ in shape .*size=N"):
+        data.load("folder", "train", tmp_path).gather([0, 1])
+    source = data.load("folder", "train", tmp_path, size=4, channels=1)
+    images, _ = source.gather([0, 1, 2])
+    assert images.shape == (3, 4, 4, 1) and source.image_shape == (4, 4, 1)
+
+
+def test_fingerprint_follows_files_and_options(tmp_path):
+    write_folder(tmp_path / "train")
+    prints = [data.load("folder", "train", tmp_path, size=size).fingerprint for size in (None, None, 4)]
+    picture(30, 30).save(tmp_path / "train" / "a" / "0.png")
+    prints.append(data.load("folder", "train", tmp_path).fingerprint)
+    assert prints[0] == prints[1] and len(set(prints)) == 3
+
+
+def encoded(image, kind="png", **options):
+    import io
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("h, w", [(40, 30), (30, 40), (33, 33)])
+def test_crop_is_the_centre_of_the_resized_image(h, w):
+    x = np.add.outer(np.arange(h), np.arange(w))[..., None].repeat(3, 2).astype(np.uint8) * 3  # a ramp: resizing keeps its centre
+    y = Decoder(size=14, resize=16)(encoded(Image.fromarray(x)), "x").astype(float)
+    assert y.shape == (14, 14, 3)
+    step = 3 * min(h, w) / 16
+    assert abs(y.mean() - x.mean()) < 0.55 * step  # half a pixel where the margins cannot be equal
+    assert np.diff(y[..., 0], axis=0).mean() == pytest.approx(step, rel=0.05)
+
+
+def test_default_resize_is_imagenets():
+    image = picture(300, 500)
+    scaled = image.resize((426, 256), Image.Resampling.BICUBIC).crop((101, 16, 325, 240))
+    assert (Decoder(size=224)(encoded(image), "x") == np.asarray(scaled)).all()
+    assert (Decoder(size=300, resize=300)(encoded(image), "x") == np.asarray(image.crop((100, 0, 400, 300)))).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA"])
+def test_modes_become_rgb(mode):
+    image = picture(mode=mode)
+    x = Decoder()(encoded(image, "tiff"), "x")
+    assert x.shape == (6, 9, 3) and x.dtype == np.uint8
+    if mode in ("L", "1"):
+        assert (x == np.asarray(image.convert("L"))[..., None]).all()
+    assert Decoder(channels=1)(encoded(image, "tiff"), "x").shape == (6, 9, 1)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped():
+    x = np.array([[0, 257, 32896, 65535]], np.uint16)
+    assert Decoder(channels=1)(encoded(Image.fromarray(x)), "x")[0, :, 0].tolist() == [0, 1, 128, 255]
+    with pytest.raises(ValueError, match="floating-point"):
+        Decoder()(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "tiff"), "x")
+
+
+def test_exif_orientation():
+    image, exif = picture(), Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to show
+    raw = encoded(image, exif=exif)
+    assert (Decoder()(raw, "x") == np.rot90(np.asarray(image), 3)).all()
+    assert (Decoder(exif=False)(raw, "x") == np.asarray(image)).all()
+
+
+@pytest.mark.parametrize("options, error, message", [
+    ({"size": 0}, ValueError, "size"), ({"size": 4.0}, TypeError, "size"), ({"resize": 8}, ValueError, "needs size"),
+    ({"size": 8, "resize": 7}, ValueError, "resize must be at least 8"), ({"interpolation": "area"}, ValueError, "'area'"),
+    ({"channels": 4}, ValueError, "channels"), ({"workers": 0}, ValueError, "workers"), ({"sizes": 3}, TypeError, "'sizes'"),
+])
+def test_bad_options(tmp_path, options, error, message):
+    write_folder(tmp_path / "train")
+    with pytest.raises(error, match=message):
+        data.load("folder", "train", tmp_path, **options)

@@ -1,0 +1,142 @@
+import html.parser
+import json
+
+import fake_runs
+import numpy as np
+import pytest
+
+from vmamba_jax import reports
+from vmamba_jax.reports import figures, tables
+
+TITLE = "Two models <compared>"
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [reports.read_run(fake_runs.write(tmp_path, name), label) for name, label in
+            (("standard", "standard training"), ("pgd_at", "adversarial training"))]
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page refers to, its text, and whether its tags nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.links, self.alts, self.text, self.open, self.classes = [], [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.sources += [attributes[name] for name in ("src", "data", "srcset", "poster", "xlink:href") if name in attributes]
+        self.links += [attributes["href"]] if tag == "a" else []
+        self.alts += [attributes.get("alt")] if tag == "img" else [attributes.get("aria-label")] if tag == "svg" else []
+        self.classes.append(attributes.get("class"))
+        assert tag not in ("script", "link", "iframe")
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in ("img", "meta"):
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.text.append(text)
+
+
+def test_page_says_the_numbers_and_stands_alone(runs, tmp_path):
+    path = reports.write(tmp_path / "report.html", runs, title=TITLE, about="Tiny.", commands=["make quickstart"])
+    text = path.read_text()
+    page = Page(text)
+    words = " ".join(" ".join(page.text).split())
+    assert page.open == []
+    for expected in (TITLE, "Tiny.", "make quickstart", "69.2 %", "3.4 %", "98.4 %", "98.1 %", "83.0 %", "FGSM, L\u221e 0.2",
+                     "PGD-20, 5 restarts, L\u221e 0.2", "0.10.2", "3.11.7", "0123abc", "cpu x 2", "model.overrides.dims", "32, 64", "360 images"):
+        assert expected in words, expected
+    assert len(page.alts) == 42 and all(page.alts)  # 2 figures, 2 models x 2 rows x 10 digits
+    assert page.sources and all(source.startswith(("data:image/png;base64,", "#")) for source in page.sources)
+    assert "@import" not in text and "url(http" not in text
+    assert sorted(page.links) == sorted(f"{name}/{file}" for name in ("pgd_at", "standard") for file in
+                                        ("config.json", "evaluation.json", "metrics.jsonl", "results.json"))
+    assert all((tmp_path / link).is_file() for link in page.links)
+    assert page.classes.count("tile wrong") == 10 and page.classes.count("tile") == 30
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_page_is_the_same_every_time(runs):
+    assert reports.render(runs, title=TITLE) == reports.render(runs, title=TITLE)
+
+
+def test_an_evaluation_alone_makes_a_page(tmp_path):
+    folder = fake_runs.write(tmp_path, "pgd_at", examples=False, metrics=False)
+    for file in ("config.json", "results.json"):
+        (folder / file).unlink()
+    page = Page(reports.render([reports.read_run(folder)], title=TITLE))
+    assert page.open == [] and len(page.alts) == 1 and "69.2 %" in " ".join(page.text)
+
+
+def test_a_missing_attack_is_a_dash(tmp_path):
+    folders = [fake_runs.write(tmp_path, name) for name in ("standard", "pgd_at")]
+    evaluation = json.loads((folders[0] / "evaluation.json").read_text())
+    del evaluation["attacks"]["fgsm"]
+    (folders[0] / "evaluation.json").write_text(json.dumps(evaluation))
+    runs = [reports.read_run(folder) for folder in folders]
+    _, rows = tables.accuracy(runs)
+    fgsm = [cells[2] for _, cells in rows]
+    assert fgsm[0] is None and fgsm[1]["value"] == 0.83
+    assert tables.text(runs).splitlines()[1].split() == ["standard", "98.1", "%", "3.4", "%", "-"]
+    assert "\u2013" in reports.render(runs, title=TITLE)
+
+
+def test_read_run(tmp_path):
+    folder = fake_runs.write(tmp_path, "pgd_at")
+    run = reports.read_run(folder)
+    assert run.label == "pgd_at"
+    steps, loss = run.series("loss")
+    assert steps == list(range(10, 301, 10)) and loss == sorted(loss, reverse=True)  # the line cut short is left out
+    assert run.series("no such metric") == ([], [])
+    with pytest.raises(FileNotFoundError, match=r"experiments\.evaluate"):
+        reports.read_run(tmp_path)
+
+
+def test_configs_mark_what_differs(runs):
+    rows = {field: (values, differs) for field, values, differs in tables.configs(runs)}
+    assert rows["objective.name"] == (["standard", "pgd_at"], True)
+    assert rows["epochs"] == (["30", "30"], False)
+
+
+def test_text_table_is_aligned(runs):
+    lines = tables.text(runs).splitlines()
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    assert lines[2].split()[-2:] == ["69.2", "%"]
+
+
+@pytest.mark.parametrize("p, n", [(0.0, 360), (0.034, 360), (0.5, 10), (1.0, 360)])
+def test_interval_solves_wilsons_equation(p, n):
+    for bound in figures.interval(p, n):  # |p - bound| = z sqrt(bound (1 - bound) / n)
+        assert 0 <= bound + 1e-12 and bound <= 1 + 1e-12
+        np.testing.assert_allclose((p - bound) ** 2, 1.96 ** 2 * bound * (1 - bound) / n, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (4, 6, 3)])
+def test_tile_keeps_every_pixel(shape):
+    import base64
+    import io
+
+    from PIL import Image
+    image = np.random.default_rng(0).uniform(size=shape)
+    uri = figures.tile(image, size=24)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+    picture = picture.reshape(*picture.shape[:2], shape[-1])
+    repeat = picture.shape[0] // shape[0]
+    assert min(picture.shape[:2]) >= 24 and picture.shape[:2] == (shape[0] * repeat, shape[1] * repeat)
+    np.testing.assert_array_equal(picture[::repeat, ::repeat], np.round(image * 255).astype(np.uint8))
+
+
+def test_figures_take_their_colours_from_the_page(runs):
+    drawn = figures.robustness(runs)
+    assert "var(--series-0" in drawn and "var(--series-1" in drawn and "var(--ink" in drawn
+    assert "<style" not in drawn and "#ffffff" not in drawn and "font-family" not in drawn

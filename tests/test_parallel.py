@@ -1,0 +1,141 @@
+"""One step under jit, pmap and map_step is one step; batches go to the devices and come back whole."""
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from vmamba_jax import parallel
+
+
+def sgd(state, batch, key, *, axis_name=None):
+    """A toy step: linear regression with per-device noise on the inputs, gradients and loss averaged."""
+    i = lax.axis_index(axis_name) if axis_name else 0
+    noise = jax.vmap(lambda j: jax.random.normal(jax.random.fold_in(key, j), (3,)))(i * len(batch["x"]) + jnp.arange(len(batch["x"])))
+    loss, grad = jax.value_and_grad(lambda w: (((batch["x"] + noise) @ w - batch["y"]) ** 2).mean())(state["w"])
+    if axis_name:
+        loss, grad = lax.pmean((loss, grad), axis_name)
+    return {"w": state["w"] - 0.1 * grad, "step": state["step"] + 1}, {"loss": loss}
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return {"x": rng.normal(size=(16, 3)).astype(np.float32), "y": rng.normal(size=16).astype(np.float32)}
+
+
+def fresh():
+    return {"w": jnp.arange(3.0), "step": jnp.int32(0)}
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_map_step_equals_jit_and_pmap(devices):
+    key, batch = jax.random.key(3), data()
+    plain = jax.jit(sgd)
+    mapped_batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    pmapped = jax.pmap(functools.partial(sgd, axis_name="data"), axis_name="data", in_axes=(None, 0, None), devices=jax.devices()[:devices])
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    step = parallel.map_step(sgd, mesh)
+    state, old, per_device = parallel.replicate(fresh(), mesh), fresh(), fresh()
+    for t in range(3):
+        k = jax.random.fold_in(key, t)
+        state, metrics = step(state, parallel.shard_batch(batch, mesh), k)
+        old, expected = plain(old, batch, k)
+        outputs, mapped = pmapped(per_device, mapped_batch, k)
+        per_device = jax.tree.map(lambda x: np.asarray(x)[0], outputs)
+        np.testing.assert_allclose(state["w"], per_device["w"], rtol=1e-6)
+        np.testing.assert_allclose(state["w"], old["w"], rtol=1e-5)
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
+        np.testing.assert_allclose(np.asarray(mapped["loss"])[-1], expected["loss"], rtol=1e-5)
+    assert int(state["step"]) == 3 and state["w"].sharding.is_fully_replicated
+
+
+def test_map_step_donates():
+    mesh = parallel.data_mesh()
+    state = parallel.replicate(fresh(), mesh)
+    parallel.map_step(sgd, mesh)(state, parallel.shard_batch(data(), mesh), jax.random.key(0))
+    assert state["w"].is_deleted()
+    kept = parallel.replicate(fresh(), mesh)
+    parallel.map_step(sgd, mesh, donate=False)(kept, parallel.shard_batch(data(), mesh), jax.random.key(0))
+    assert not kept["w"].is_deleted()
+
+
+def test_map_batch_sees_its_slice():
+    mesh = parallel.data_mesh()
+
+    def fn(tree, batch, key):
+        i = lax.axis_index("data")
+        n = len(batch["x"])
+        return {"y": batch["x"] * tree["a"], "device": jnp.full(n, i), "noise": jnp.full(n, jax.random.bits(key))}
+    x = np.arange(16.0, dtype=np.float32)
+    out = parallel.map_batch(fn, mesh)({"a": jnp.float32(2)}, parallel.shard_batch({"x": x}, mesh), jax.random.key(0))
+    host = parallel.to_host(out)
+    np.testing.assert_array_equal(host["y"], 2 * x)
+    np.testing.assert_array_equal(host["device"], np.arange(16) // 2)
+    assert len(out["y"].sharding.device_set) == 8 and len(np.unique(host["noise"])) == 1
+
+
+def test_another_axis_name():
+    mesh = parallel.data_mesh(jax.devices()[:2], axis_name="batch")
+    _, metrics = parallel.map_step(sgd, mesh, axis_name="batch")(fresh(), parallel.shard_batch(data(), mesh), jax.random.key(0))
+    np.testing.assert_allclose(metrics["loss"], jax.jit(sgd)(fresh(), data(), jax.random.key(0))[1]["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "multiple", "padded"), [(1, 4, 4), (4, 4, 4), (5, 4, 8), (3, 1, 3)])
+def test_pad_batch(rows, multiple, padded):
+    batch = {"image": np.arange(rows * 2.0).reshape(rows, 2), "label": jnp.arange(rows)}
+    out, n = parallel.pad_batch(batch, multiple)
+    assert n == rows and out["image"].shape == (padded, 2) and out["label"].shape == (padded,)
+    np.testing.assert_array_equal(out["image"][:rows], batch["image"])
+    assert (out["image"][rows:] == batch["image"][-1]).all() and (out["label"][rows:] == rows - 1).all()
+
+
+def test_errors():
+    mesh = parallel.data_mesh()
+    with pytest.raises(ValueError, match="batch has 12 rows: expected a multiple of 8"):
+        parallel.shard_batch({"x": np.zeros(12)}, mesh)
+    with pytest.raises(ValueError, match="batch has 12 rows: expected a multiple of 8"):
+        parallel.map_step(sgd, mesh)(fresh(), {"x": np.zeros((12, 3)), "y": np.zeros(12)}, jax.random.key(0))
+    with pytest.raises(ValueError, match="same number of rows"):
+        parallel.shard_batch({"x": np.zeros(8), "y": np.zeros(16)}, mesh)
+    with pytest.raises(ValueError, match="same number of rows"):
+        parallel.shard_batch({"x": np.zeros(8), "y": 3.0}, mesh)
+    with pytest.raises(ValueError, match="axis_name='model'"):
+        parallel.map_step(sgd, mesh, axis_name="model")
+    with pytest.raises(ValueError, match="axis_name='model'"):
+        parallel.map_batch(lambda t, b, k: b, mesh, axis_name="model")
+    with pytest.raises(ValueError, match="multiple=0"):
+        parallel.pad_batch({"x": np.zeros(3)}, 0)
+    with pytest.raises(ValueError, match="0 rows"):
+        parallel.pad_batch({"x": np.zeros((0, 2))}, 4)
+    with pytest.raises(ValueError, match="devices="):
+        parallel.data_mesh([])
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    ({"num_processes": 2}, "coordinator_address, process_id missing"),
+    ({"coordinator_address": "a:1", "num_processes": 2, "process_id": 2}, "process_id=2"),
+    ({"coordinator_address": "a:1", "num_processes": 0, "process_id": 0}, "num_processes=0"),
+    ({"coordinator_address": "nowhere", "num_processes": 2, "process_id": 0}, "coordinator_address='nowhere'"),
+    ({"num_processes": 2, "auto": True}, "auto=True with num_processes"),
+])
+def test_initialize_errors(options, text):
+    with pytest.raises(ValueError) as raised:
+        parallel.initialize(**options)
+    assert text in str(raised.value)
+
+
+def test_initialize_one_process_is_nothing():
+    parallel.initialize()
+    parallel.initialize(num_processes=1)
+    parallel.initialize("localhost:1", 1, 0)
+    assert not jax.distributed.is_initialized()
+
+
+def test_initialize_passes_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append((a, k)))
+    parallel.initialize("host:80", 2, 1, initialization_timeout=9)
+    parallel.initialize(auto=True)
+    assert calls == [(("host:80", 2, 1), {"initialization_timeout": 9}), ((), {})]

@@ -1,0 +1,175 @@
+"""Checkpoints: what is kept, what comes back, what is refused, and what a killed process leaves behind."""
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import SHAPE, Classifier, Net, batch
+
+from vmamba_jax import parallel, training
+from vmamba_jax.training import Checkpoints, restore_variables
+
+ADAMW = training.optimizer.create("adamw", learning_rate=0.1, clip_norm=1.0)
+CLASSIFIER = Classifier(Net("batch"))
+
+
+@pytest.fixture(scope="module")
+def state():
+    return training.create_state(CLASSIFIER, ADAMW, jax.random.key(0), SHAPE, ema_decay=0.9)
+
+
+def at(state, step):
+    """The state as it might be after `step` updates."""
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x) + step), state).replace(step=jnp.int32(step))
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("mode, values, best", [("max", (0.9, 0.8, 0.7, 0.6, 0.5), 1), ("min", (0.5, 0.1, 0.7, 0.8, 0.9), 2)])
+def test_latest_and_best_are_kept_when_the_metric_worsens(tmp_path, state, mode, values, best):
+    with Checkpoints(tmp_path, keep_latest=2, keep_best=1, best_metric="score", best_mode=mode) as checkpoints:
+        for step, value in enumerate(values, 1):
+            assert checkpoints.save(at(state, step), {"score": value, "other": 1.0}, extra={"seen": step})
+        checkpoints.wait()
+        assert checkpoints.steps == [best, 4, 5]
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:  # which metric ranks is on record
+        assert (checkpoints.steps, checkpoints.latest_step, checkpoints.best_step) == ([best, 4, 5], 5, best)
+        for step, number in (("latest", 5), ("best", best), (4, 4)):
+            same(checkpoints.restore(state, step), at(state, number))
+            assert checkpoints.extra(step) == {"seen": number}
+        assert checkpoints.metrics("best") == {"score": values[best - 1], "other": 1.0}
+
+
+def test_without_a_metric_the_latest_stay(tmp_path, state):
+    with Checkpoints(tmp_path, keep_latest=1) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(at(state, step))
+        checkpoints.wait()
+        assert checkpoints.steps == [3]
+        assert checkpoints.best_step is None
+        with pytest.raises(FileNotFoundError, match="no step best .*best_metric is None"):
+            checkpoints.restore(state, "best")
+
+
+def test_steps_without_a_finite_metric_are_never_best(tmp_path, state):
+    with Checkpoints(tmp_path, keep_latest=1, best_metric="score") as checkpoints:
+        for step, metrics in enumerate(({"score": 0.5}, {"score": float("nan")}, None, {"score": 0.4}, None), 1):
+            checkpoints.save(at(state, step), metrics)
+        checkpoints.wait()
+        assert (checkpoints.steps, checkpoints.best_step) == ([1, 5], 1)
+        with pytest.raises(KeyError, match="metrics lack best_metric 'score'; they hold loss"):
+            checkpoints.save(at(state, 6), {"loss": 1.0})
+
+
+def test_a_save_under_way_is_not_disturbed_by_the_next_step(tmp_path, state):
+    step = jax.jit(training.objectives.standard(CLASSIFIER, ADAMW, ema_decay=0.9), donate_argnums=0)
+    running, kept = jax.tree.map(jnp.copy, state), []
+    with Checkpoints(tmp_path, keep_latest=5) as checkpoints:
+        for t in range(5):
+            running, _ = step(running, batch(t), jax.random.key(t))
+            kept.append(jax.tree.map(lambda x: np.array(x, copy=True), running))
+            checkpoints.save(running)
+        for t in range(5):
+            same(checkpoints.restore(state, t + 1), kept[t])
+
+
+def test_restores_onto_the_templates_devices(tmp_path, state):
+    mesh = parallel.data_mesh()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(parallel.replicate(at(state, 1), mesh))
+        single, spread = checkpoints.restore(state), checkpoints.restore(parallel.replicate(state, mesh))
+    same(single, at(state, 1))
+    same(spread, at(state, 1))
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(single)} == {1}
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(spread)} == {8}
+
+
+def test_variables_without_a_template(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at(state, 1))
+        checkpoints.save(at(state, 2).replace(ema=None))
+    for step, number in (("latest", 2), (1, 1)):
+        found = restore_variables(tmp_path, step)
+        same(found, at(state, number).variables())
+        assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(found))
+    same(restore_variables(tmp_path, 1, ema=True), at(state, 1).variables(ema=True))
+    with pytest.raises(ValueError, match="step 2 .* holds no averaged weights"):
+        restore_variables(tmp_path, ema=True)
+
+
+def test_a_state_that_does_not_fit_is_told_all_that_differs(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at(state, 1))
+        params = dict(state.params)
+        params["Dense_9"] = params.pop("Dense_1")
+        params["Dense_0"] = {"kernel": jnp.zeros((3, 3)), "bias": params["Dense_0"]["bias"].astype(jnp.bfloat16)}
+        with pytest.raises(ValueError) as error:
+            checkpoints.restore(state.replace(params=params, ema=None))
+    message = str(error.value)
+    assert "step 1 in" in message and message.count("\n") == 12  # 2 missing, 2 and 6 unexpected, 2 misshapen
+    for line in ("missing in the checkpoint: params/Dense_9/kernel float32(16, 3)",
+                 "unexpected in the checkpoint: params/Dense_1/bias float32(3,)",
+                 "unexpected in the checkpoint: ema/Dense_0/kernel float32(16, 16)",
+                 "params/Dense_0/kernel: saved float32(16, 16), wanted float32(3, 3)",
+                 "params/Dense_0/bias: saved float32(16,), wanted bfloat16(16,)"):
+        assert line in message
+
+
+def test_unfinished_steps_are_passed_over_and_cleared(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at(state, 1))
+    (tmp_path / "7").mkdir()  # empty
+    (tmp_path / "8" / "state").mkdir(parents=True)  # half deleted
+    (tmp_path / "9.orbax-checkpoint-tmp" / "state").mkdir(parents=True)  # never finished
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps == [1]
+        same(checkpoints.restore(state), at(state, 1))
+        with pytest.raises(ValueError, match="was opened read_only"):
+            checkpoints.save(at(state, 2))
+    assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 1
+        assert checkpoints.save(at(state, 7))
+        same(checkpoints.restore(state), at(state, 7))
+    assert not (tmp_path / "8").exists()
+
+
+def test_steps_only_grow(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.save(at(state, 5)) is True
+        assert checkpoints.save(at(state, 5)) is False
+        with pytest.raises(ValueError, match="cannot save step 3: .* already holds step 5"):
+            checkpoints.save(at(state, 3))
+
+
+def test_config_lies_beside(tmp_path, state):
+    with Checkpoints(tmp_path, config={"rate": 0.1, "dims": [3, 4]}) as checkpoints:
+        assert checkpoints.config == {"rate": 0.1, "dims": [3, 4]}
+    with Checkpoints(tmp_path, best_metric="score") as checkpoints:
+        assert checkpoints.config["rate"] == 0.1
+    assert json.loads((tmp_path / "about.json").read_text())["best_metric"] == "score"
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda path: Checkpoints(path, keep_latest=0, keep_best=-1, best_mode="most"), ValueError, "keep_latest.*keep_best.*best_mode"),
+    (lambda path: Checkpoints(path / "none", read_only=True), FileNotFoundError, "no checkpoints: .*none does not exist"),
+    (lambda path: Checkpoints(path, config={"model": object()}), TypeError, "config must be JSON-able"),
+    (lambda path: Checkpoints(path).restore(None), FileNotFoundError, "no step latest in .* holds no checkpoint"),
+    (lambda path: Checkpoints(path).find(3), FileNotFoundError, "no step 3 in"),
+    (lambda path: Checkpoints(path).find("newest"), ValueError, "step must be a number, 'latest' or 'best'; got 'newest'"),
+])
+def test_errors(tmp_path, call, error, message):
+    with pytest.raises(error, match=message):
+        call(tmp_path)
+
+
+def test_relative_folders(tmp_path, state, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Checkpoints("here") as checkpoints:
+        checkpoints.save(at(state, 1))
+    assert (tmp_path / "here" / "1").is_dir()

@@ -1,0 +1,100 @@
+"""The metrics file: whole lines, cut on resume, read in spite of a crash."""
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from vmamba_jax.training import Writer, read_metrics
+from vmamba_jax.training.window import Window
+
+
+def test_lines_are_on_disk_at_once(tmp_path):
+    with Writer(tmp_path / "new") as writer:
+        writer.write(10, {"loss": 0.5, "n": 3, "rate": jnp.float32(0.25)})
+        assert (tmp_path / "new" / "metrics.jsonl").read_text() == '{"step": 10, "loss": 0.5, "n": 3, "rate": 0.25}\n'
+        writer.write(20, {"loss": np.float64(0.1)})
+    rows = [{"step": 10, "loss": 0.5, "n": 3, "rate": 0.25}, {"step": 20, "loss": 0.1}]
+    assert read_metrics(tmp_path / "new") == read_metrics(tmp_path / "new" / "metrics.jsonl") == rows
+
+
+def test_resume_cuts_later_lines_and_keeps_the_others_to_the_byte(tmp_path):
+    kept = '{"step": 5,  "loss": 1.50}\n{"step": 5, "score": 2}\n'
+    (tmp_path / "metrics.jsonl").write_text(kept + '{"step": 10, "loss": 1}\n{"step": 15, "lo')
+    with Writer(tmp_path, step=5, tensorboard=False) as writer:
+        writer.write(10, {"loss": 0.5})
+    assert (tmp_path / "metrics.jsonl").read_text() == kept + '{"step": 10, "loss": 0.5}\n'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl"]
+
+
+def test_a_fresh_start_empties_the_file(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1}\n')
+    Writer(tmp_path, tensorboard=False).close()
+    assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize("end", range(1, 24))
+def test_a_last_line_cut_anywhere_is_left_out(tmp_path, end):
+    whole, last = '{"step": 1, "loss": 2.0}\n', '{"step": 2, "loss": 1.5}'
+    (tmp_path / "metrics.jsonl").write_text(whole + last[:end])
+    assert read_metrics(tmp_path) == [json.loads(whole)]
+
+
+@pytest.mark.parametrize("line", ["{broken", "[1]", '{"loss": 1}', '{"step": "x"}', ""])
+def test_any_other_damage_is_an_error(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+    with pytest.raises(ValueError, match="line 2: expected a JSON object with a number 'step'"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("values, error, message", [
+    ({"step": 1}, ValueError, "must not contain 'step'"),
+    ({"loss": "low"}, TypeError, "metric 'loss' must be a number; got str"),
+    ({"loss": np.zeros(2)}, TypeError, "metric 'loss' must be a scalar; got shape \\(2,\\)"),
+])
+def test_bad_values_write_nothing(tmp_path, values, error, message):
+    with Writer(tmp_path, tensorboard=False) as writer, pytest.raises(error, match=message):
+        writer.write(1, {"good": 1.0, **values})
+    assert read_metrics(tmp_path) == []
+
+
+def test_tensorboard_has_the_scalars(tmp_path):
+    with Writer(tmp_path) as writer:
+        writer.write(7, {"loss": 0.5})
+        writer.curve(7, "images_per_second", 100.0)
+    [path] = (tmp_path / "tensorboard").iterdir()
+    data, found = path.read_bytes(), {}
+    while data:  # TFRecord: length, its checksum, record, its checksum
+        size = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12:12 + size])
+        found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+        data = data[16 + size:]
+    assert found == {(7, "loss"): 0.5, (7, "images_per_second"): 100.0}
+    assert "images_per_second" not in read_metrics(tmp_path)[0]
+
+
+def test_window_means_and_its_continuation():
+    values = np.random.default_rng(0).normal(size=10).astype(np.float32)
+    whole, part = Window(), Window()
+    for step, x in enumerate(values):
+        whole.add(step, {"loss": jnp.float32(x), "accuracy": x > 0})
+    for step, x in enumerate(values[:4]):
+        part.add(step, {"loss": jnp.float32(x), "accuracy": x > 0})
+    part = Window(**json.loads(json.dumps(part.to_json())))
+    for step, x in enumerate(values[4:], 4):
+        part.add(step, {"loss": jnp.float32(x), "accuracy": x > 0})
+    assert part.means() == whole.means()
+    np.testing.assert_allclose(whole.means()["loss"], values.mean(), rtol=1e-5)
+    assert whole.means()["accuracy"] == pytest.approx((values > 0).mean())
+    assert Window(**json.loads(json.dumps(Window().to_json()))).first_bad() is None
+    with pytest.raises(ValueError, match=r"gives metrics \['loss'\], but the window holds \['accuracy', 'loss'\]"):
+        part.add(11, {"loss": jnp.float32(0)})
+
+
+def test_window_names_the_first_bad_step():
+    window = Window()
+    for step, x in ((3, 1.0), (4, math.inf), (5, math.nan)):
+        window.add(step, {"loss": jnp.float32(x), "rate": jnp.float32(0.1)})
+    assert window.first_bad() == (4, {"loss": math.inf})

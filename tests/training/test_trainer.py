@@ -1,0 +1,143 @@
+"""The loop: a stopped run continues exactly, what goes wrong is named, and a mesh changes nothing."""
+import functools
+
+import jax
+import numpy as np
+import pytest
+from tiny import SHAPE, Classifier, Net, Toy
+
+from vmamba_jax import attacks, parallel, training
+
+KEY = jax.random.key(5)
+CLASSIFIER = Classifier(Net("batch", dropout=0.3))
+OPTIMIZER = training.optimizer.create("adamw", learning_rate=training.schedules.cosine(0.02, total_steps=10, warmup_steps=2))
+STEP = training.objectives.pgd_at(CLASSIFIER, OPTIMIZER, attack=attacks.pgd(0.05, steps=2, step_size=0.03), ema_decay=0.8)
+train = functools.partial(training.train, key=KEY, progress=False)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return training.create_state(CLASSIFIER, OPTIMIZER, jax.random.key(0), SHAPE, ema_decay=0.8)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def evaluate(state, step):
+    """A stand-in that depends on the weights and worsens with the steps."""
+    return {"score": -float(step), "norm": float(abs(state.ema["Dense_0"]["kernel"]).sum())}
+
+
+RUN = {"steps": 10, "log_every": 4, "checkpoint_every": 5, "eval_every": 3, "evaluate": evaluate}
+
+
+@pytest.fixture(scope="module")
+def unbroken(state, tmp_path_factory):
+    """(final state, folder) of ten steps in one go."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    return train(STEP, state, Toy(), workdir=folder, **RUN), folder
+
+
+def lines(folder):
+    return (folder / "metrics.jsonl").read_text()
+
+
+def test_what_a_run_leaves(state, unbroken):
+    final, folder = unbroken
+    assert int(final.step) == 10 and int(state.step) == 0  # the state given is left intact
+    rows = training.read_metrics(folder)
+    assert [row["step"] for row in rows] == [3, 4, 6, 8, 9, 10, 10]
+    assert rows[0].keys() == {"step", "score", "norm"}
+    assert rows[1].keys() == {"step", "loss", "accuracy", "grad_norm", "learning_rate"}
+    np.testing.assert_allclose(rows[1]["learning_rate"], np.mean([0, 0.01, 0.02, 0.01 * (1 + np.cos(np.pi / 8))]), rtol=1e-5)
+    with training.Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps == [5, 10]
+        same(checkpoints.restore(state), final)
+
+
+@pytest.mark.parametrize("stops", [(7,), (2, 6, 8)])
+def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path, state, unbroken, stops):
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            train(STEP, state, Toy(stop_at=stop), workdir=tmp_path, **RUN)
+    batches = Toy()
+    final = train(STEP, state, batches, workdir=tmp_path, **RUN)
+    assert batches.asked == list(range(5 if stops[-1] > 5 else 0, 10))
+    same(final, unbroken[0])
+    assert lines(tmp_path) == lines(unbroken[1])
+
+
+def test_five_and_five_are_ten(tmp_path, state):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    options = {"log_every": 5, "checkpoint_every": 5}
+    final = train(STEP, state, Toy(), steps=10, workdir=whole, **options)
+    train(STEP, state, Toy(), steps=5, workdir=halves, **options)
+    same(train(STEP, state, Toy(), steps=10, workdir=halves, **options), final)
+    assert lines(halves) == lines(whole)
+    batches = Toy()
+    same(train(STEP, state, batches, steps=10, workdir=halves, **options), final)  # finished: nothing to do
+    assert batches.asked == [] and lines(halves) == lines(whole)
+
+
+def test_best_and_latest_are_kept_of_a_worsening_run(tmp_path, state):
+    train(STEP, state, Toy(), steps=8, eval_every=2, evaluate=evaluate, best_metric="score", workdir=tmp_path, config={"seed": 5})
+    with training.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert (checkpoints.steps, checkpoints.best_step, checkpoints.config) == ([2, 6, 8], 2, {"seed": 5})
+
+
+def test_mesh_of_eight_runs_and_resumes_as_the_step_says(tmp_path, state):
+    """With LayerNorm and no dropout eight devices are one, and a run may change over from one to the other."""
+    classifier = Classifier()
+    step = training.objectives.pgd_at(classifier, OPTIMIZER, attack=attacks.pgd(0.05, steps=2, step_size=0.03))
+    state = training.create_state(classifier, OPTIMIZER, jax.random.key(0), SHAPE)
+    logged, mesh = {}, parallel.data_mesh()
+    final = train(step, state, Toy(), steps=6, log_every=1, on_log=lambda t, values: logged.setdefault(t, values["loss"]))
+    train(step, state, Toy(), steps=3, log_every=1, workdir=tmp_path, mesh=mesh)
+    spread = train(step, state, Toy(), steps=6, log_every=1, workdir=tmp_path, mesh=mesh)
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(spread)} == {8}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), spread, final)
+    np.testing.assert_allclose([row["loss"] for row in training.read_metrics(tmp_path)], list(logged.values()), atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpoint_every, last", [(2, "step 2 in .*checkpoints"), (None, "none")])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, state, checkpoint_every, last):
+    options = {"steps": 8, "log_every": 8, "checkpoint_every": checkpoint_every, "workdir": tmp_path}
+    with pytest.raises(FloatingPointError, match=rf"step 4: a metric is not finite \(.*loss = nan.*\); last checkpoint: {last}"):
+        train(STEP, state, Toy(broken_at=3), **options)
+    assert int(train(STEP, state, Toy(), **options).step) == 8  # the bad state was not saved
+
+
+def test_without_a_workdir_nothing_is_written(tmp_path, state, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logged = []
+    train(STEP, state, Toy(), steps=3, log_every=2, on_log=lambda step, values: logged.append(step))
+    assert logged == [2, 3] and not list(tmp_path.iterdir())
+
+
+def test_bar_tells_step_rate_and_loss(state, capsys):
+    train(STEP, state, Toy(), steps=3, log_every=1, progress=True)
+    out = capsys.readouterr().out
+    assert "step 3/3" in out and "images/s" in out and "loss" in out and "accuracy" in out
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"steps": 0, "log_every": 0, "checkpoint_every": 1.5}, "steps must be an int >= 1; got 0; log_every.*; checkpoint_every must be None"),
+    ({"steps": 1, "eval_every": 5}, "eval_every=5 needs evaluate"),
+    ({"steps": 1, "best_metric": "score"}, "best_metric='score' needs evaluate"),
+    ({"steps": 1, "batches": Toy(12), "mesh": True}, "batch has 12 rows: expected a multiple of 8"),
+])
+def test_errors(state, options, message):
+    if options.get("mesh"):
+        options = {**options, "mesh": parallel.data_mesh()}
+    with pytest.raises(ValueError, match=message):
+        train(STEP, state, options.pop("batches", Toy()), **options)
+
+
+@pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(5)], ids=["typed", "legacy"])
+def test_the_loop_is_the_step_with_batch_t_and_key_t(state, key):
+    final = train(STEP, state, Toy(), steps=3, key=key)
+    expected, step = state, jax.jit(STEP)
+    for t in range(3):
+        expected, _ = step(expected, {name: Toy()[t][name] for name in ("image", "label")}, jax.random.fold_in(key, t))
+    same(final, expected)

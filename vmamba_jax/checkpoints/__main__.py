@@ -1,0 +1,135 @@
+"""Foreign weights from the command line.
+
+    python -m vmamba_jax.checkpoints inspect weights.pth
+    python -m vmamba_jax.checkpoints convert weights.pth --model vmamba_tiny --out DIR [--override num_classes=10 ...] [--overwrite]
+
+`inspect` lists what a .pth, .pt or .safetensors file holds; `convert` writes it as Flax variables that `checkpoints.load_variables` reads.
+A failure is one line on stderr and exit status 2.
+"""
+import argparse
+import ast
+import hashlib
+import importlib.metadata
+import os
+import sys
+
+import jax
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+import vmamba_jax
+from vmamba_jax import checkpoints
+from vmamba_jax.checkpoints.store import save_variables
+from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.version import __version__
+
+PACKAGES = ("jax", "flax", "orbax-checkpoint", "numpy")  # whose versions the result records
+
+
+def main(argv=None):
+    """Runs one command; returns the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except Exception as error:  # a program's last line of defence: its user asked for one line, not for a traceback
+        message = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+        print(f"error: {message or type(error).__name__}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """One line on an error, without the usage."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message} (--help explains)\n")
+
+
+def parser():
+    top = Parser(prog="python -m vmamba_jax.checkpoints", description="Reads PyTorch and safetensors weights, without PyTorch.")
+    commands = top.add_subparsers(required=True, metavar="command", parser_class=Parser)
+    inspect = commands.add_parser("inspect", help="list the names, shapes and types in a file")
+    convert = commands.add_parser("convert", help="convert a file to the variables of one of this package's models")
+    for command in (inspect, convert):
+        command.add_argument("weights", help=".pth, .pt or .safetensors file")
+    convert.add_argument("--model", required=True, help="a name of vmamba_jax.list_models()")
+    convert.add_argument("--out", required=True, help="folder to write")
+    convert.add_argument("--override", action="extend", nargs="+", default=[], type=override, metavar="KEY=VALUE",
+                         help="fields of the model, e.g. num_classes=10 or 'dims=(32, 64)'")
+    convert.add_argument("--overwrite", action="store_true", help="replace an earlier result in the folder")
+    inspect.set_defaults(run=run_inspect)
+    convert.set_defaults(run=run_convert)
+    return top
+
+
+def override(text):
+    """`key=value` as (key, a Python literal, or the text itself where it is none)."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not key=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def run_convert(args):
+    overrides = dict(args.override)
+    model = vmamba_jax.create_model(args.model, **overrides)
+    variables = checkpoints.convert(model, read_torch(args.weights))
+    mean, std = preprocessing(args.model, model, variables)
+    leaves = jax.tree.leaves(variables["params"])
+    metadata = {
+        "model": args.model, "overrides": overrides, "source": os.path.basename(args.weights), "source_sha256": file_digest(args.weights),
+        "parameters": sum(x.size for x in leaves),
+        "preprocessing": {"range": [0.0, 1.0], "mean": mean, "std": std},
+        "versions": {"vmamba_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES}}
+    save_variables(args.out, variables, metadata, overwrite=args.overwrite)
+    print(f"{args.out}: {args.model}, {metadata['parameters']:,} parameters in {len(leaves)} arrays, from {metadata['source']}")
+
+
+def preprocessing(name, model, variables):
+    """The catalog's mean and std for `name`, as lists; None where overrides changed the channels."""
+    classifier = vmamba_jax.logits_fn(name, variables).func
+    fits = getattr(model, "in_channels", len(classifier.mean)) == len(classifier.mean)
+    return (list(classifier.mean), list(classifier.std)) if fits else (None, None)
+
+
+def file_digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_inspect(args):
+    flat = flatten(read_torch(args.weights))
+    arrays = {name: x for name, x in flat.items() if isinstance(x, np.ndarray)}
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    table.add_column("name", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    table.add_column("type", no_wrap=True)
+    for name, x in arrays.items():
+        table.add_row(rich.text.Text(name), rich.text.Text(str(x.shape)), x.dtype.name)
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    size = sum(x.nbytes for x in arrays.values())
+    print(f"{len(arrays)} arrays, {sum(x.size for x in arrays.values()):,} elements, {size / 1e6:,.3f} MB; {len(flat) - len(arrays)} other values")
+
+
+def flatten(tree, prefix=""):
+    """{"outer/inner": leaf} of nested dicts and lists, with names made printable."""
+    if isinstance(tree, (list, tuple)):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat = {}
+    for name, value in tree.items():
+        text = str(name) if str(name).isprintable() else ascii(name)
+        flat |= flatten(value, f"{prefix}/{text}" if prefix else text)
+    return flat
+
+
+if __name__ == "__main__":
+    sys.exit(main())

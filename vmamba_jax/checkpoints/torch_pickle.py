@@ -1,0 +1,69 @@
+"""Reads the weights files of other frameworks into numpy arrays, recognising each format by its content."""
+import os
+
+import numpy as np
+import safetensors
+
+from vmamba_jax.checkpoints import torch_legacy, torch_zip
+
+NOT_WEIGHTS = {  # what weights files on the web turn into, by their first bytes
+    b"version https://git-lfs": "a Git LFS pointer, not the weights it stands for (run `git lfs pull`)",
+    b"<": "a web page, not weights (the download failed)", b"\x1f\x8b": "compressed by gzip; decompress it first",
+    b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a numpy .npy file"}
+
+SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")
+
+
+def read_torch(path):
+    """Reads a .pth, .pt or .safetensors file without PyTorch, running none of its code.
+
+    path: a file written by `torch.save` (the zip format, or the one before PyTorch 1.6) or in the safetensors format; recognised by its
+    content, whatever its name.
+    Returns the file's object: for a bare state dict {name: numpy array}, for a training checkpoint the same nested dicts and lists that
+    it holds, with tensors as numpy arrays (bfloat16 and float8 by ml_dtypes) and configuration objects as plain dicts. Tensors that share
+    a storage in the file share memory here.
+    Raises FileNotFoundError; ValueError that begins with the path if the file is corrupt, cut short, or holds anything but tensors,
+    containers, numbers, strings and configuration: whatever else a pickle names is refused by that name and never imported or called.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(512)
+        file.seek(0)
+        try:
+            return reader(head)(file, size)
+        except Exception as error:  # whatever a hostile file provokes in a parser, the caller sees one kind of error
+            message = str(error) if type(error) is ValueError else f"corrupt or cut short ({type(error).__name__}: {error})"
+            raise ValueError(f"{os.fspath(path)}: {message}") from error
+
+
+def reader(head):
+    """The function (file, size) -> tree for a file that starts with `head`."""
+    if head[4:9] == b"\0\0\0\0{":  # a length below 2**32, then the header's JSON
+        return read_safetensors
+    if head.startswith(b"PK\3\4"):
+        return torch_zip.read
+    if head.startswith(b"\x80"):
+        return torch_legacy.read
+    if head[257:262] == b"ustar":
+        raise ValueError("the tar format of PyTorch before 0.2, which is not supported; load and save it again with a newer torch")
+    for start, what in NOT_WEIGHTS.items():
+        if head.lstrip().startswith(start):
+            raise ValueError(what)
+    if not head:
+        raise ValueError("the file is empty")
+    raise ValueError(f"neither a file of torch.save nor safetensors (it starts with {head[:8]!r})")
+
+
+def read_safetensors(file, size):
+    """The arrays of a safetensors file, by name; the package itself checks every bound against the file's size."""
+    arrays = {}
+    with safetensors.safe_open(file.name, "np") as tensors:
+        for name in tensors.keys():
+            kind = tensors.get_slice(name).get_dtype()
+            if kind not in SAFETENSORS:
+                raise ValueError(f"refused: {ascii(name)} has the type {kind}; expected one of {', '.join(SAFETENSORS)}")
+            array = tensors.get_tensor(name)
+            if kind == "BOOL" and array.view(np.uint8).max(initial=0) > 1:
+                raise ValueError(f"{ascii(name)} is of booleans but holds other bytes than 0 and 1")
+            arrays[name] = array
+    return arrays

@@ -1,0 +1,53 @@
+"""Labelled image sets as sources, batches that are a pure function of the step, and augmentation on the device.
+
+    source = data.load("cifar10", "train", root="/data", validation=5000)
+    batches = data.Batches(source, 256, seed=0)
+    batches[t]                    # {"image": (256, 32, 32, 3) float32 in [0, 1], "label": int32, "index": int64}
+    augment = data.augment.create("crop_flip", pad=4)
+    images = augment(batches[t]["image"], key)
+
+A source holds or decodes uint8 images (H, W, C) with int labels; see `data.Source`. Absent files raise `data.DataNotFoundError`
+saying what to put where; damaged files raise ValueError naming the file.
+"""
+import inspect
+
+from vmamba_jax.data import augment, cifar10, digits, folder, mnist, prepared
+from vmamba_jax.data.batches import Batches, epoch, prefetch
+from vmamba_jax.data.locate import DataNotFoundError
+from vmamba_jax.data.source import Arrays, Source, Subset, subset
+
+__all__ = ["Arrays", "Batches", "DataNotFoundError", "Source", "Subset", "augment", "epoch", "load", "names", "prefetch", "subset"]
+
+_LOADERS = {"digits": digits.load, "mnist": mnist.load, "cifar10": cifar10.load, "folder": folder.load}
+_TFDS = "tfds:"
+
+
+def names():
+    """The names `load` knows; "tfds:<name>" stands for every prepared TFDS set."""
+    return [*_LOADERS, _TFDS + "<name>"]
+
+
+def load(name, split, root=None, **options):
+    """Open one split of a data set.
+
+    name: "digits" (scikit-learn's 8x8 digits), "mnist", "cifar10", "folder" (one folder of image files per class) or "tfds:<name>"
+        with TFDS's own spelling, e.g. "tfds:imagenet2012:5.1.0".
+    split: "train", "validation" or "test" ("tfds:" sets also take their own names and slices, such as "train[:10%]").
+    root: folder that holds the files, or a parent of the usual folder name. None: $VMAMBA_JAX_DATA, and for "tfds:" TFDS's own
+        default; "digits" needs none and ignores it.
+    options: the set's own, documented at `load` of `data.mnist`, `data.cifar10`, `data.folder` and `data.prepared`.
+    Raises DataNotFoundError (a FileNotFoundError) for absent files, ValueError for damaged ones, an unknown name or split, TypeError
+    for an unknown option.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, one of {names()}, got {name!r}")
+    if name.startswith(_TFDS):
+        loader, args = prepared.load, (name.removeprefix(_TFDS), split, root)
+    elif name in _LOADERS:
+        loader, args = _LOADERS[name], (split, root)
+    else:
+        raise ValueError(f"name must be one of {names()}, got {name!r}")
+    accepted = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(options) - set(accepted)):
+        raise TypeError(f"data set {name!r} has no option {', '.join(map(repr, unknown))}; it takes {accepted or 'none'}")
+    return loader(*args, **options)

@@ -1,0 +1,78 @@
+"""From encoded image files to uint8 arrays: colour mode, orientation, resize and centre crop, with Pillow."""
+import dataclasses
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vmamba_jax.data import order
+
+_FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
+_MODES = {1: "L", 3: "RGB"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """`decoder(encoded_bytes_or_uint8_array, name)` -> uint8 (H, W, channels); ValueError naming the file where that fails.
+
+    size: side of the square centre crop; None leaves images as they are. resize: length the short side is first scaled to, at least
+    `size`; None: int(size * 256 / 224), the usual ImageNet evaluation (256 for 224). Lengths and crop offsets round as torchvision's
+    Resize and CenterCrop do on Pillow images.
+    interpolation: "nearest", "bilinear", "bicubic" or "lanczos", anti-aliased. channels: 3 (grey images are repeated, alpha is
+    dropped) or 1. exif: turn the image as its EXIF orientation says (torchvision's loaders do not).
+    """
+
+    size: int | None = None
+    resize: int | None = None
+    interpolation: str = "bicubic"
+    channels: int = 3
+    exif: bool = True
+
+    def __post_init__(self):
+        if self.size is not None:
+            order.integer("size", self.size, least=1)
+        if self.resize is not None:
+            if self.size is None:
+                raise ValueError(f"resize needs size, the side of the crop that follows it; got resize={self.resize} and size=None")
+            order.integer("resize", self.resize, least=self.size)
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation must be one of {sorted(_FILTERS)}, got {self.interpolation!r}")
+        if self.channels not in _MODES:
+            raise ValueError(f"channels must be one of {sorted(_MODES)}, got {self.channels!r}")
+
+    @property
+    def image_shape(self):
+        return None if self.size is None else (self.size, self.size, self.channels)
+
+    def __call__(self, encoded, name):
+        try:
+            if isinstance(encoded, np.ndarray):
+                image = Image.fromarray(encoded[..., 0] if encoded.shape[-1] == 1 else encoded)
+            else:
+                image = Image.open(io.BytesIO(encoded))
+                if self.exif:
+                    image = ImageOps.exif_transpose(image)
+            x = np.asarray(self._crop(_eight_bit(image).convert(_MODES[self.channels])))
+        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+            raise ValueError(f"{name}: expected an image file that Pillow can decode, but {error}") from error
+        return x if x.ndim == 3 else x[..., None]
+
+    def _crop(self, image):
+        if self.size is None:
+            return image
+        (w, h), short = image.size, self.resize or int(self.size * 256 / 224)
+        w, h = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
+        left, top = round((w - self.size) / 2), round((h - self.size) / 2)
+        image = image.resize((w, h), _FILTERS[self.interpolation])
+        return image.crop((left, top, left + self.size, top + self.size))
+
+
+def _eight_bit(image):
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
+        x = np.asarray(image)
+        if x.min() < 0 or x.max() > 65535:
+            raise ValueError(f"its grey values {x.min()} to {x.max()} do not fit 16 bits")
+        return Image.fromarray(np.round(x / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point")
+    return image.convert("RGBA") if "transparency" in image.info else image

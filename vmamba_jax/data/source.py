@@ -1,0 +1,188 @@
+"""What a source of labelled images is: held in memory, decoded on demand, or a subset of another."""
+import abc
+import concurrent.futures
+import functools
+import hashlib
+import os
+
+import numpy as np
+
+from vmamba_jax.data import order
+
+
+class Source(abc.ABC):
+    """A fixed, indexable set of labelled images.
+
+    len(source) examples; source[i] -> (uint8 image (H, W, C), int label); source.gather(indices) -> (uint8 (b, H, W, C), int32 (b,)).
+    name, split: where it came from. classes: tuple of class names, label k being classes[k]. image_shape: (H, W, C), or None where it
+    varies. labels: (n,) int32. fingerprint: sha256 hex digest of the data, for results to say what they were computed on.
+    """
+
+    def __init__(self, name, split, classes, image_shape):
+        self.name, self.split = name, split
+        self.classes = tuple(map(str, classes))
+        self.image_shape = None if image_shape is None else tuple(map(int, image_shape))
+
+    @abc.abstractmethod
+    def __len__(self): ...
+
+    @abc.abstractmethod
+    def gather(self, indices):
+        """Examples at (b,) integer positions: images (b, H, W, C) uint8, labels (b,) int32."""
+
+    @property
+    @abc.abstractmethod
+    def labels(self): ...
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self): ...
+
+    def __getitem__(self, i):
+        images, labels = self.gather([order.integer("index", i, least=-np.inf)])
+        return images[0], int(labels[0])
+
+    def __repr__(self):
+        shape = "x".join(map(str, self.image_shape)) if self.image_shape else "varying size"
+        label = "/".join(filter(None, (self.name, self.split)))
+        return f"<{type(self).__name__} {label}: {len(self):,} images of {shape}, {len(self.classes)} classes>"
+
+    def _positions(self, indices):
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+            raise TypeError(f"indices must be one-dimensional integers, got shape {indices.shape} of {indices.dtype}")
+        indices = indices.astype(np.int64)
+        if indices.size and not (-len(self) <= indices.min() and indices.max() < len(self)):
+            raise IndexError(f"index must lie in [{-len(self)}, {len(self)}), got {indices.min()} to {indices.max()}")
+        return indices % max(len(self), 1)
+
+
+class Arrays(Source):
+    """A set held in memory as read-only arrays.
+
+    images: (n, H, W, C) uint8. labels: (n,) integers, each below len(classes). classes: names; None numbers them.
+    """
+
+    def __init__(self, images, labels, classes=None, *, name="arrays", split=""):
+        images, labels = np.asarray(images), np.asarray(labels)
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise ValueError(f"images must be (n, H, W, C) uint8, got shape {images.shape} of {images.dtype}")
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise ValueError(f"labels must be ({len(images)},) integers, got shape {labels.shape} of {labels.dtype}")
+        if classes is None:
+            classes = range(int(labels.max(initial=-1)) + 1)
+        super().__init__(name, split, classes, images.shape[1:])
+        if labels.size and not (0 <= labels.min() and labels.max() < len(self.classes)):
+            raise ValueError(f"labels must lie in [0, {len(self.classes)}), got {labels.min()} to {labels.max()}")
+        self._images, self._labels = _frozen(images), _frozen(labels.astype(np.int32))
+
+    images = property(lambda self: self._images, doc="(n, H, W, C) uint8, read-only.")
+    labels = property(lambda self: self._labels, doc="(n,) int32, read-only.")
+
+    def __len__(self):
+        return len(self._images)
+
+    def gather(self, indices):
+        indices = self._positions(indices)
+        return self._images[indices], self._labels[indices]
+
+    @functools.cached_property
+    def fingerprint(self):
+        return digest(self._images.shape, self._labels.astype("<i4"), self._images)
+
+
+class Decoded(Source):
+    """A set whose images are decoded when asked for, several at a time on `workers` threads (None: one for each processor).
+
+    A subclass gives `_records(indices) -> (list of encoded examples, labels)`, called in the caller's thread, and
+    `_decode(record) -> uint8 (H, W, C)`, called on any thread.
+    """
+
+    def __init__(self, name, split, classes, image_shape, workers=None):
+        super().__init__(name, split, classes, image_shape)
+        self.workers = order.integer("workers", workers, least=1) if workers is not None else os.cpu_count() or 1
+
+    def gather(self, indices):
+        records, labels = self._records(self._positions(indices))
+        if min(self.workers, len(records)) < 2:
+            images = [self._decode(record) for record in records]
+        else:  # threads live for one batch: starting them costs far less than decoding it, and none can be left behind
+            with concurrent.futures.ThreadPoolExecutor(min(self.workers, len(records)), "decode") as pool:
+                images = list(pool.map(self._decode, records))
+        if shapes := {image.shape for image in images[1:] if image.shape != images[0].shape}:
+            raise ValueError(f"{self!r}: images of one batch differ in shape ({images[0].shape}, {shapes.pop()}); load it with size=N")
+        empty = (0, *(self.image_shape or (0, 0, 0)))
+        return np.stack(images) if images else np.zeros(empty, np.uint8), np.asarray(labels, np.int32)
+
+
+class Subset(Source):
+    """The examples of another source at `indices` (positions there), in that order, without copying them."""
+
+    def __init__(self, source, indices):
+        self.indices = _frozen(source._positions(indices))
+        super().__init__(source.name, _part(source, self.indices), source.classes, source.image_shape)
+        self.source = source
+
+    def __len__(self):
+        return len(self.indices)
+
+    def gather(self, indices):
+        return self.source.gather(self.indices[self._positions(indices)])
+
+    @functools.cached_property
+    def labels(self):
+        return _frozen(self.source.labels[self.indices])
+
+    @functools.cached_property
+    def fingerprint(self):
+        return digest(self.source.fingerprint, self.indices.astype("<i8"))
+
+
+def subset(source, which, seed=0, *, stratified=False):
+    """Some examples of a source, as a source of its own (in memory if the source is).
+
+    which: positions to take, kept in the order given, or a number of examples to draw without replacement, kept in the source's order.
+    seed: of the draw; None takes the first `which` examples (in a folder these are all of its first class).
+    stratified: draw every class in proportion.
+    """
+    if not isinstance(source, Source):
+        raise TypeError(f"source must be a data.Source, got {type(source).__name__}")
+    if np.ndim(which):
+        if stratified:
+            raise ValueError("stratified applies to a number of examples, but positions were given")
+        indices = source._positions(which)
+    else:
+        n = order.integer("which", which)
+        if n > len(source):
+            raise ValueError(f"which must be at most the {len(source)} examples of {source!r}, got {n}")
+        if seed is None and stratified:
+            raise ValueError("stratified needs a seed, got None")
+        if seed is None:
+            indices = np.arange(n)
+        elif stratified:
+            indices, _ = order.stratified(source.labels, (n, len(source) - n), order.integer("seed", seed))
+        else:
+            indices = np.sort(order.permutation(len(source), order.integer("seed", seed))[:n])
+    if isinstance(source, Arrays):
+        return Arrays(*source.gather(indices), source.classes, name=source.name, split=_part(source, indices))
+    return Subset(source, indices)
+
+
+def digest(*parts):
+    """sha256 hex digest of arrays' bytes and other values' repr, each preceded by its length."""
+    state = hashlib.sha256()
+    for part in parts:
+        part = np.ascontiguousarray(part).data.cast("B") if isinstance(part, np.ndarray) else repr(part).encode()
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.hexdigest()
+
+
+def _part(source, indices):
+    return f"{source.split}[{len(indices)} of {len(source)}]"
+
+
+def _frozen(array):
+    view = array.view()
+    view.flags.writeable = False
+    return view

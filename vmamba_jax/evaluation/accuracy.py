@@ -1,0 +1,125 @@
+"""Accuracy, accuracy under attack, and accuracy against the size of the perturbation."""
+import collections
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from vmamba_jax import parallel
+from vmamba_jax.evaluation.batches import batches, reader
+from vmamba_jax.evaluation.summary import summary
+
+
+def accuracy(logits_fn, source, *, batch_size=256, mesh=None, progress=None):
+    """Share of a set that is classified rightly: {"accuracy", "correct" (n,) bool, "examples"}. Arguments as of `robust_accuracy`."""
+    return _over_set(_judge, (argument(logits_fn),), source, None, batch_size, mesh, progress)
+
+
+def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None, progress=None):
+    """Accuracy over a set, before and after an attack on every image.
+
+    Args:
+        logits_fn: [0, 1] images (b, H, W, C) -> logits (b, classes). Where it is a pytree (`vmamba_jax.logits_fn`), its weights are an
+            argument of the compiled program: other weights need no new one.
+        source: a pair (images, labels), or a source of `vmamba_jax.data`.
+        attack: untargeted `attack(logits_fn, images, labels, keys) -> adversarial`.
+        key: a random key; image i of the set draws from `fold_in(key, i)`, whatever the batches and devices.
+        batch_size: images at a time over all devices, >= 1.
+        mesh: as of `parallel.data_mesh`; None: all devices.
+        progress: called after each batch as progress(images done, images in all, {"accuracy": ..., "robust_accuracy": ...} so far).
+
+    Returns {"accuracy", "robust_accuracy", "correct" (n,) bool, "robust" (n,) bool, "examples", "attack": its settings}: an image is
+    robust if it is classified rightly both before and after, and wrong if its logits are not finite. `summary` makes it plain JSON.
+    """
+    if getattr(attack, "targeted", False):
+        raise ValueError(f"attack={attack!r}: expected an untargeted attack, as it is given the true labels")
+    result = _over_set(_attack_and_judge, (argument(logits_fn), argument(attack)), source, key, batch_size, mesh, progress)
+    return result | {"attack": getattr(attack, "settings", repr(attack))}
+
+
+def accuracy_curve(logits_fn, source, make_attack, radii, *, key, batch_size=256, mesh=None, progress=None):
+    """Robust accuracy against perturbation size: one row (see `summary`) with its "eps" per radius, all by one compiled program.
+
+    Args:
+        make_attack: radius -> attack, as `lambda eps: attacks.pgd(eps, steps=20)`; called with a traced radius too.
+        radii: radii >= 0 in pixel units; 0 gives the clean accuracy.
+        progress: called as progress(images done, images in all, figures so far), over all radii together.
+
+    The other arguments are those of `robust_accuracy`; each radius uses the same random numbers.
+    """
+    radii = [float(radius) for radius in radii]
+    settings = [make_attack(radius) for radius in radii]  # wrong radii or settings fail here, before any work
+    make, rows, total = argument(make_attack), [], reader(source)[1]
+    for i, (radius, attack) in enumerate(zip(radii, settings, strict=True)):
+        def report(done, n, figures, before=i * total):
+            progress(before + done, total * len(radii), figures)
+        result = robust_accuracy(logits_fn, source, Partial(_attack_at, make, jnp.asarray(radius)), key=key, batch_size=batch_size,
+                                 mesh=mesh, progress=progress and report)
+        rows.append({"eps": radius} | summary(result | {"attack": getattr(attack, "settings", repr(attack))}))
+    return rows
+
+
+def argument(fn):
+    """`fn` as a pytree that jit takes: as it is when it is one of arrays and numbers, else a `Partial` that holds it statically."""
+    leaves = jax.tree.leaves(fn)
+    plain = all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) for leaf in leaves)
+    return fn if plain else Partial(fn)
+
+
+def _attack_at(make_attack, radius, logits_fn, images, labels, key):
+    return make_attack(radius)(logits_fn, images, labels, key)
+
+
+def _right(logits, labels):
+    return (logits.argmax(-1) == labels) & jnp.isfinite(logits).all(-1)
+
+
+def _judge(tree, batch, key):
+    del key
+    logits_fn, = tree
+    return {"index": batch["index"], "correct": _right(logits_fn(batch["image"]), batch["label"])}
+
+
+def _attack_and_judge(tree, batch, key):
+    logits_fn, attack = tree
+    images, labels, index = batch["image"], batch["label"], batch["index"]
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    correct = _right(logits_fn(images), labels)
+    adversarial = attack(logits_fn, images, labels, keys)
+    return {"index": index, "correct": correct, "robust": correct & _right(logits_fn(adversarial), labels)}
+
+
+@functools.lru_cache(maxsize=16)
+def _mapped(fn, mesh):
+    return parallel.map_batch(fn, mesh, mesh.axis_names[0])
+
+
+def _over_set(fn, tree, source, key, batch_size, mesh, progress):
+    """Run fn over the set; the outputs besides "index" become one bool array per name and its mean under the name's long form."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: expected an integer >= 1")
+    names = {"correct": "accuracy", "robust": "robust_accuracy"}
+    mesh = parallel.data_mesh() if mesh is None else mesh
+    tree = parallel.replicate(tree, mesh)
+    n = reader(source)[1]
+    seen, marks = np.zeros(n, bool), collections.defaultdict(lambda: np.zeros(n, bool))
+
+    def collect(outputs):
+        outputs = parallel.to_host(outputs)
+        index = outputs.pop("index")
+        seen[index] = True
+        for name, values in outputs.items():
+            marks[name][index] = values
+        if progress:
+            progress(int(seen.sum()), n, {names[name]: float(mark[seen].mean()) for name, mark in marks.items()})
+
+    pending = None  # one batch in flight while the next is read
+    for batch in batches(source, batch_size, mesh):
+        outputs = _mapped(fn, mesh)(tree, batch, key)
+        if pending:
+            collect(pending)
+        pending = outputs
+    collect(pending)
+    return {names[name]: float(mark.mean()) for name, mark in marks.items()} | dict(marks) | {"examples": n}

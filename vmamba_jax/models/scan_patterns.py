@@ -1,0 +1,142 @@
+"""Scan patterns: which position of the map each direction visits when, and the cheapest way to lay the map out for it.
+
+A route lists, for every position l of a direction's sequence, the row-major flat index h * W + w it visits. Routes that are one another's
+reverse share one sequence (the scan runs it backwards), row-major routes read the map as it lies and column-major ones its transpose.
+"""
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+DIRECTIONS = 4
+PATTERNS = ("cross", "unidi", "bidi", "cascade")  # cascade is no list of routes over the whole map: ss2d.py scans its rows, then its columns
+
+
+def routes(pattern, height, width):
+    """Routes of a pattern over a (height, width) map.
+
+    Args:
+        pattern: "cross" (row-major, column-major and their reverses), "unidi" (row-major four times), "bidi" (row-major twice, reversed
+            twice); one visiting order of all positions, (L,): the map is re-labelled by it and scanned crosswise; four orders, (4, L);
+            or a function (height, width) -> any of these.
+
+    Returns:
+        int array (4, L), L = height * width.
+
+    Raises:
+        ValueError: an unknown name, a wrong shape, or an order that is no permutation of the positions.
+    """
+    if callable(pattern):
+        pattern = pattern(height, width)
+    positions = np.arange(height * width)
+    if isinstance(pattern, str):
+        if pattern in ("unidi", "bidi"):
+            back = positions if pattern == "unidi" else positions[::-1]
+            return np.stack([positions, positions, back, back])
+        if pattern != "cross":
+            raise ValueError(f"scan_pattern={pattern!r}; expected one of {', '.join(PATTERNS)}, a permutation, or a function of (height, width)")
+        pattern = positions
+    orders = np.asarray(pattern)
+    if orders.shape not in ((len(positions),), (DIRECTIONS, len(positions))):
+        raise ValueError(f"scan_pattern has shape {orders.shape}; expected ({len(positions)},) or ({DIRECTIONS}, {len(positions)}) "
+                         f"for a map of {height} x {width}")
+    if orders.ndim == 1:
+        columns = orders.reshape(height, width).T.reshape(-1)
+        orders = np.stack([orders, columns, orders[::-1], columns[::-1]])
+    if not np.array_equal(np.sort(orders, axis=1), np.broadcast_to(positions, orders.shape)):
+        raise ValueError(f"scan_pattern is no permutation of the {len(positions)} positions of a {height} x {width} map")
+    return orders
+
+
+class Direction(NamedTuple):
+    """Parameter set `index` reads the layout's sequence forward or in reverse."""
+    index: int
+    reverse: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One order of the positions, and the directions that read it."""
+    height: int
+    width: int
+    order: np.ndarray
+    directions: tuple
+
+    @property
+    def _kind(self):
+        positions = np.arange(len(self.order))
+        if np.array_equal(self.order, positions):
+            return "rows"
+        if np.array_equal(self.order, positions.reshape(self.height, self.width).T.reshape(-1)):
+            return "columns"
+        return "gather"
+
+    def sequence(self, x):
+        """(batch, H, W, F) -> (batch, L, F) in this order."""
+        kind = self._kind
+        if kind == "columns":
+            x = x.swapaxes(1, 2)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        return jnp.take(x, self.order, axis=1) if kind == "gather" else x
+
+    def map(self, x, reverse=False):
+        """(batch, L, F) in this order -> (batch, H, W, F); `reverse` is the direction's, and outputs already lie as the map does."""
+        del reverse
+        kind = self._kind
+        if kind == "columns":
+            return x.reshape(x.shape[0], self.width, self.height, -1).swapaxes(1, 2)
+        if kind == "gather":
+            x = jnp.take(x, np.argsort(self.order), axis=1)
+        return x.reshape(x.shape[0], self.height, self.width, -1)
+
+
+def layouts(pattern, height, width):
+    """The layouts of `routes(pattern, height, width)`, each direction in exactly one."""
+    if isinstance(pattern, (list, np.ndarray)):
+        pattern = _hashable(pattern)
+    return _layouts(pattern, height, width)
+
+
+def _hashable(pattern):
+    return tuple(_hashable(p) if np.ndim(p) else int(p) for p in pattern)
+
+
+@functools.lru_cache(maxsize=64)
+def _layouts(pattern, height, width):
+    found = []
+    for index, route in enumerate(routes(pattern, height, width)):
+        for order, directions in found:
+            if np.array_equal(order, route) or np.array_equal(order, route[::-1]):
+                directions.append(Direction(index, reverse=not np.array_equal(order, route)))
+                break
+        else:
+            found.append((route, [Direction(index, reverse=False)]))
+    return tuple(Layout(height, width, order, tuple(directions)) for order, directions in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Every row (or column) of the map a sequence of its own; a reversed direction's output stays reversed (the cascade's way)."""
+    height: int
+    width: int
+    columns: bool
+    directions: tuple
+
+    def sequence(self, x):
+        """(batch, H, W, F) -> (batch * H, W, F), or (batch * W, H, F)."""
+        x = x.swapaxes(1, 2) if self.columns else x
+        return x.reshape(-1, *x.shape[2:])
+
+    def map(self, x, reverse=False):
+        """The inverse of `sequence`, a reversed direction's output left in the order the scan produced it."""
+        x = x[:, ::-1] if reverse else x
+        x = x.reshape(-1, self.height if not self.columns else self.width, *x.shape[1:])
+        return x.swapaxes(1, 2) if self.columns else x
+
+
+def cascade(height, width):
+    """The cascade's two passes: rows forward and backward by parameter sets 0 and 1, then columns by 2 and 3."""
+    return (Lines(height, width, False, (Direction(0, False), Direction(1, True))),
+            Lines(height, width, True, (Direction(2, False), Direction(3, True))))

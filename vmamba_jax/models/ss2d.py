@@ -1,0 +1,238 @@
+"""SS2D: a selective scan over four directions of a feature map (VMamba, arXiv 2401.10166, section 4.2)."""
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import pallas_kernels
+from pallas_kernels.common import step_size
+from vmamba_jax.models import scan_patterns, states
+from vmamba_jax.models.layers import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
+from vmamba_jax.models.scan_patterns import DIRECTIONS
+from vmamba_jax.models.selective import open_scan, scan
+
+OUT_NORMS = ("layer_norm", "none", "sigmoid", "softmax", "dwconv3", "layer_norm_dwconv3")
+SSM_INITS = ("v0", "v1", "v2")
+SSMS = ("mamba1", "mamba2")
+
+
+class SS2D(nn.Module):
+    """Mixer of a VMamba block: (b, H, W, C) -> (b, H, W, C).
+
+    Attributes:
+        ssm: "mamba1" (a decay per channel and state, the step size of rank `dt_rank`) or "mamba2" (one decay and step size per head,
+            `dt_rank` heads).
+        d_state: N, states per channel.
+        ssm_ratio: inner width E = int(ssm_ratio * C).
+        dt_rank: R; None means ceil(C / 16), from the block's width and not the inner one.
+        act: activation after the depth-wise convolution, and of the gate.
+        conv_size: odd kernel of the depth-wise convolution; below 2 there is none (its activation stays).
+        gate: multiply the normalised scan by act(z), z being the second half of the input projection; `gate_act=False`: by z.
+        out_act: exact GELU after the output norm, before the gate.
+        out_norm: one of OUT_NORMS, over the inner channels; softmax runs over all positions per channel.
+        scan_pattern: "cross", "unidi", "bidi", "cascade", or any visiting order (see `scan_patterns.routes`).
+        ssm_init: initial values of the scan's parameters, "v0" (Mamba's), "v1" or "v2".
+        stop_gradients: names of `states.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.
+        perturbed: names of `states.SS2D_STATES` to open as `perturbations`.
+        scan_implementation: `implementation` of `pallas_kernels.selective_scan`.
+        dtype: compute dtype (None: that of input and parameters); the scan and the output norm run in at least float32.
+    """
+    ssm: str = "mamba1"
+    d_state: int = 1
+    ssm_ratio: float = 1.0
+    dt_rank: int | None = None
+    act: str = "silu"
+    conv_size: int = 3
+    conv_bias: bool = False
+    gate: bool = False
+    gate_act: bool = True
+    out_act: bool = False
+    out_norm: str = "layer_norm"
+    scan_pattern: str | tuple | Callable = "cross"
+    ssm_init: str = "v0"
+    stop_gradients: tuple = ()
+    perturbed: tuple = ()
+    scan_implementation: str | None = None
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        channels = x.shape[-1]
+        inner = int(self.ssm_ratio * channels)
+        rank = math.ceil(channels / 16) if self.dt_rank is None else self.dt_rank
+        self._check(channels, inner, rank)
+        act = activation(self.act)
+        options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+
+        x = dense(inner * (1 + self.gate), use_bias=False, name="in_proj", **options)(x)
+        if self.gate:
+            x, z = jnp.split(x, 2, axis=-1)
+            z = states.probe(self, "z", z)
+        x = states.probe(self, "x", x)
+        if self.conv_size > 1:
+            x = DepthwiseConv(self.conv_size, self.conv_bias, name="conv2d", **options)(x)
+        u = states.probe(self, "c", act(x))
+
+        y = self._scan(u, self._parameters(inner, rank))
+        y = self._normalise(y).astype(u.dtype)
+        if self.out_act:
+            y = activation("gelu")(y)
+        if self.gate:
+            y = y * (act(z) if self.gate_act else z)
+        return states.probe(self, "y", dense(channels, use_bias=False, name="out_proj", **options)(y))
+
+    def _check(self, channels, inner, rank):
+        states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
+        states.check_names("perturbed", self.perturbed, states.SS2D_STATES)
+        for field, value, known in (("ssm", self.ssm, SSMS), ("out_norm", self.out_norm, OUT_NORMS), ("ssm_init", self.ssm_init, SSM_INITS)):
+            if value not in known:
+                raise ValueError(f"{field}={value!r}; expected one of {', '.join(known)}")
+        if self.conv_size > 1 and self.conv_size % 2 == 0:
+            raise ValueError(f"conv_size={self.conv_size}; expected an odd size, or below 2 for no convolution")
+        if inner < 1 or self.d_state < 1 or rank < 1:
+            raise ValueError(f"ssm_ratio={self.ssm_ratio}, d_state={self.d_state}, dt_rank={rank} at width {channels}; "
+                             "expected an inner width, state and rank of at least 1")
+        if self.ssm == "mamba2" and inner % rank:
+            raise ValueError(f"dt_rank={rank} heads do not divide the inner width {inner}")
+        per_direction = [name for name in ("B", "C", "delta", "A_bar", "s") if name in self.perturbed]
+        if per_direction and self.scan_pattern == "cascade":
+            raise ValueError(f"perturbed names {per_direction}, of which scan_pattern='cascade' has two sets; expected only x, z, c, y")
+
+    # ---- parameters, under their original names and shapes
+
+    def _parameters(self, inner, rank):
+        """Scan parameters by direction: X (K, R + 2N, E), W (K, E, R) or None, bias (K, E), A (K, E, N), D (K, E)."""
+        K, N = DIRECTIONS, self.d_state
+        param = lambda name, init, shape: self.param(name, init, shape, self.param_dtype)
+        X = param("x_proj_weight", uniform(inner**-0.5), (K, rank + 2 * N, inner))
+        if self.ssm == "mamba2":
+            head = inner // rank
+            spread = lambda x: jnp.repeat(x, head, axis=-1)
+            bias = spread(param("dt_projs_bias", self._bias_init(), (K, rank)))
+            logs = spread(param("A_logs", self._logs_init(), (K, rank)))
+            A = jnp.broadcast_to(-jnp.exp(logs)[..., None], (K, inner, N))
+            return X, None, bias, A, param("Ds", nn.initializers.ones, (K, rank, head)).reshape(K, inner)
+        weight_init = {"v0": uniform(rank**-0.5), "v1": nn.initializers.normal(0.1), "v2": nn.initializers.uniform(0.1)}[self.ssm_init]
+        W = param("dt_projs_weight", weight_init, (K, inner, rank))
+        bias = param("dt_projs_bias", self._bias_init(), (K, inner))
+        A = -jnp.exp(param("A_logs", self._logs_init(), (K * inner, N))).reshape(K, inner, N)
+        return X, W, bias, A, param("Ds", nn.initializers.ones, (K * inner,)).reshape(K, inner)
+
+    def _bias_init(self):
+        def softplus_inverse(key, shape, dtype):
+            """softplus(bias) is log-uniform in [0.001, 0.1]."""
+            dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(0.001), math.log(0.1)))
+            dt = jnp.maximum(dt, 1e-4)
+            return dt + jnp.log(-jnp.expm1(-dt))
+        return {"v0": softplus_inverse, "v1": nn.initializers.normal(0.1), "v2": nn.initializers.uniform(0.1)}[self.ssm_init]
+
+    def _logs_init(self):
+        def log_range(key, shape, dtype):
+            del key
+            counts = np.arange(1, shape[-1] + 1) if self.ssm == "mamba1" else np.ones(shape[-1])
+            return jnp.broadcast_to(jnp.log(jnp.asarray(counts, dtype)), shape)
+        return {"v0": log_range, "v1": nn.initializers.normal(1.0), "v2": nn.initializers.zeros}[self.ssm_init]
+
+    # ---- the scan
+
+    def _scan(self, u, parameters):
+        """(b, H, W, E) -> the merged scans, (b, H, W, E)."""
+        height, width = u.shape[1:3]
+        if self.scan_pattern != "cascade":
+            return self._merge(u, scan_patterns.layouts(self.scan_pattern, height, width), parameters)
+        for lines in scan_patterns.cascade(height, width):
+            u = self._merge(standardize(u), (lines,), parameters)
+        return u
+
+    def _merge(self, u, layouts, parameters):
+        """Scan u along every direction of the layouts and sum the outputs."""
+        steps, decays, B, C = self._project(u, parameters, [k for layout in layouts for k, _ in layout.directions])
+        merged, by_direction = 0, {}
+        for layout in layouts:
+            sequence, outputs = layout.sequence(u), {}
+            for k, reverse in layout.directions:
+                y = self._direction(sequence, layout.sequence(steps[k]), decays and layout.sequence(decays[k]), layout.sequence(B[k]),
+                                    layout.sequence(C[k]), k, reverse, parameters)
+                outputs[reverse] = outputs[reverse] + y if reverse in outputs else y
+                if self._watched("s"):
+                    by_direction[k] = layout.map(y, reverse)
+            if isinstance(layout, scan_patterns.Layout):
+                outputs = {False: sum(outputs.values())}    # both ways lie alike: one map() for the two
+            merged = merged + sum(layout.map(y, reverse) for reverse, y in outputs.items())
+        if self._watched("s"):
+            s = states.probe(self, "s", jnp.stack([by_direction[k] for k in sorted(by_direction)], axis=1))
+            merged = s.sum(1) if "s" in self.perturbed else merged
+        return merged
+
+    def _watched(self, name):
+        return name in self.perturbed or self.is_mutable_collection("intermediates")
+
+    def _project(self, u, parameters, ks):
+        """Step sizes, decays (None unless opened), B and C of directions ks from one projection of the raster map: dicts of maps.
+
+        A step size is (b, H, W, R) before its own projection, or (b, H, W, E) after softplus where `perturbed` opens it.
+        """
+        X, _, _, A, _ = parameters
+        ks = sorted(ks)
+        u, X = nn.dtypes.promote_dtype(u, X if len(ks) == DIRECTIONS else X[jnp.array(ks)], dtype=self.dtype)
+        rank = X.shape[1] - 2 * self.d_state
+        steps, B, C = jnp.split(jnp.einsum("bhwe,kre->bkhwr", u, X), (rank, rank + self.d_state), axis=-1)
+        by_direction = lambda x: {k: x[:, i] for i, k in enumerate(ks)}
+        B, C = states.probe(self, "B", B), states.probe(self, "C", C)
+        decays = None
+        if self._watched("delta") or self._watched("A_bar"):
+            delta = jnp.stack([self._step_size(steps[:, i], k, parameters) for i, k in enumerate(ks)], axis=1)
+            delta = states.probe(self, "delta", delta)
+            A_bar = states.probe(self, "A_bar", jnp.exp(delta[..., None] * A[jnp.array(ks), None, None].astype(delta.dtype)))
+            if "A_bar" in self.perturbed:
+                decays = by_direction(A_bar.reshape(*A_bar.shape[:4], -1))
+            if self._opened():
+                steps = delta
+        return by_direction(steps), decays, by_direction(B), by_direction(C)
+
+    def _opened(self):
+        return "delta" in self.perturbed or "A_bar" in self.perturbed
+
+    def _raw_step(self, steps, k, parameters):
+        """(..., R) -> (..., E): the step size of direction k before bias and softplus."""
+        W = parameters[1]
+        if W is None:
+            return jnp.repeat(steps, parameters[0].shape[-1] // steps.shape[-1], axis=-1)
+        steps, W = nn.dtypes.promote_dtype(steps, W[k], dtype=self.dtype)
+        return steps @ W.T
+
+    def _step_size(self, steps, k, parameters):
+        raw = self._raw_step(steps, k, parameters)
+        return step_size(raw.astype(jnp.promote_types(raw.dtype, jnp.float32)), parameters[2][k], True)
+
+    def _direction(self, u, steps, decay, B, C, k, reverse, parameters):
+        """Direction k's scan of the sequence u (b, L, E), its D skip included."""
+        _, _, bias, A, D = parameters
+        options = dict(reverse=reverse, implementation=self.scan_implementation)
+        if decay is not None:
+            return open_scan(u, steps, decay.reshape(*u.shape, self.d_state), B, C, D[k], **options)
+        if self._opened():
+            return pallas_kernels.selective_scan(u, steps, A[k], B[:, :, None], C[:, :, None], D[k], delta_softplus=False, **options)
+        return scan(u, self._raw_step(steps, k, parameters), A[k], B, C, D[k], bias[k], stop_gradients=self.stop_gradients, **options)
+
+    # ---- after the scan
+
+    def _normalise(self, y):
+        options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        dwconv = lambda y: DepthwiseConv(3, use_bias=False, name="out_norm_conv", **options)(y)
+        match self.out_norm:
+            case "layer_norm":
+                return LayerNorm(param_dtype=self.param_dtype, name="out_norm")(y)
+            case "layer_norm_dwconv3":
+                return dwconv(LayerNorm(param_dtype=self.param_dtype, name="out_norm")(y))
+            case "dwconv3":
+                return dwconv(y)
+            case "sigmoid":
+                return jax.nn.sigmoid(y)
+            case "softmax":
+                return jax.nn.softmax(y, axis=(1, 2))
+        return y

@@ -1,0 +1,40 @@
+"""Named hidden states: recorded by `sow`, opened to gradients by `perturb`, cut off from them by `stop_gradients`.
+
+`model.apply(variables, images, mutable=["intermediates"])` returns every state under `intermediates/.../<name>`; without the collection nothing
+is computed. `model.clone(perturbed=("s",))` adds a zero `perturbations/.../<name>` at `init`, whose gradient is the state's.
+`model.clone(stop_gradients=("B",))` leaves the forward pass bit-identical and blocks the named states' gradients.
+"""
+import jax
+
+SS2D_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
+"""x: input of the depth-wise convolution; z: gate before its activation; c: the convolution after its activation, all (b, H, W, E).
+B, C: (b, K, H, W, N); delta: step size after softplus, (b, K, H, W, E); A_bar = exp(delta A): (b, K, H, W, E, N); s: each direction's scan
+output with its D skip, (b, K, H, W, E); y: the mixer's output, (b, H, W, C). Positions are those of the map, whatever the scan's order."""
+
+STOPPABLE = ("x", "z", "c", "B", "C", "delta", "A_bar", "B_bar_delta")
+"""What `stop_gradients` takes: `delta` cuts the step size everywhere, `A_bar` only in exp(delta A), `B_bar_delta` only in delta B."""
+
+
+def check_names(field, names, known):
+    """Raise a ValueError if `names` is not a tuple of known names."""
+    if isinstance(names, str):
+        raise ValueError(f"{field}={names!r}; expected a tuple of names, such as ({names!r},)")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"{field} names {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
+
+
+def record(module, name, value):
+    """Sow `value` (or what it returns, if callable) when the caller asked for intermediates."""
+    if module.is_mutable_collection("intermediates") and not module.is_initializing():
+        module.sow("intermediates", name, value() if callable(value) else value)
+
+
+def probe(module, name, x):
+    """One named state in the data flow: recorded, perturbed and cut as the module's fields ask."""
+    if name in module.perturbed:
+        x = module.perturb(name, x)
+    if name in module.stop_gradients:
+        x = jax.lax.stop_gradient(x)
+    record(module, name, x)
+    return x

@@ -1,0 +1,64 @@
+"""One finished run, read back from its folder."""
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one folder holds. label: how the report calls it; metrics: rows in the order written; examples: arrays, maybe none."""
+    label: str
+    folder: pathlib.Path
+    config: Mapping
+    metrics: Sequence[Mapping]
+    results: Mapping
+    evaluation: Mapping
+    examples: Mapping
+
+    def series(self, key):
+        """(steps, values) of every metrics row that holds `key`, the later row winning where a step was logged twice."""
+        found = {row["step"]: row[key] for row in self.metrics if row.get(key) is not None}
+        return list(found), list(found.values())
+
+    @property
+    def headline(self):
+        """The attack result that the report's first sentence is about: the one the curve follows."""
+        return self.evaluation["attacks"][self.evaluation["curve"]["attack"]]
+
+
+def read_run(folder, label=None):
+    """Read a finished run.
+
+    folder: holds evaluation.json; config.json, metrics.jsonl, results.json and examples.npz where it was trained here.
+    label: how to call it; by default the folder's name. Raises FileNotFoundError where there is no evaluation.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / "evaluation.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no evaluation.json: run `python -m experiments.evaluate --workdir {folder}` first")
+    return Run(label or folder.name, folder, _json(folder / "config.json"), _json_lines(folder / "metrics.jsonl"),
+               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz"))
+
+
+def _json(path):
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _json_lines(path):
+    """The rows of a JSONL file; a last line cut short by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _arrays(path):
+    if not path.is_file():
+        return {}
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}

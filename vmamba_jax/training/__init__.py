@@ -1,0 +1,14 @@
+"""Training: pure per-device objectives, optimizer, checkpoints, metrics and the loop that joins them.
+
+    state = training.create_state(classifier, optimizer, key, image_shape=(32, 32, 3))
+    step = training.objectives.pgd_at(classifier, optimizer, attack=attacks.pgd(8 / 255, steps=10, step_size=2 / 255))
+    state = training.train(step, state, batches, steps=10_000, key=key, workdir="runs/at")
+"""
+from . import objectives, optimizer, schedules, weight_decay
+from .checkpointing import Checkpoints, restore_variables
+from .metrics import Writer, read_metrics
+from .state import TrainState, create_state
+from .trainer import train
+
+__all__ = ["Checkpoints", "TrainState", "Writer", "create_state", "objectives", "optimizer", "read_metrics", "restore_variables",
+           "schedules", "train", "weight_decay"]
