@@ -1,7 +1,7 @@
 """Foreign weights: read safely, converted strictly, kept as Orbax checkpoints."""
-from vmamba_jax.checkpoints.convert import convert
+from vmamba_jax.checkpoints.convert import convert, original_shapes
 from vmamba_jax.checkpoints.options import model_from_options
 from vmamba_jax.checkpoints.store import load_variables, save_variables
 from vmamba_jax.checkpoints.torch_pickle import read_torch
 
-__all__ = ["convert", "load_variables", "model_from_options", "read_torch", "save_variables"]
+__all__ = ["convert", "load_variables", "model_from_options", "original_shapes", "read_torch", "save_variables"]

@@ -8,10 +8,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vmamba_jax.checkpoints import vmamba_names
 from vmamba_jax.models.classifier import Classifier
 from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.ss2d import SS2D
 from vmamba_jax.models.vmamba import VMamba
 
-NAMES = {VMamba: vmamba_names, SS2D: vmamba_names}  # family -> module with `original_name(model, path)` and `modern(state_dict)`
+NAMES = {VMamba: vmamba_names}  # family -> module with `original_name(model, path)` and `modern(state_dict)`
 WRAPPERS = ("model_ema", "model", "state_dict")     # the original loader takes the averaged weights where a file holds both
 PREFIXES = ("module.", "backbone.", "_orig_mod.")
 IGNORED = ("num_batches_tracked",)                  # buffers that no forward pass reads
@@ -33,11 +32,7 @@ def convert(model, state_dict):
         TypeError: a model without a conversion, or a state_dict that holds no arrays.
         ValueError: missing, unexpected and misshapen entries, all named.
     """
-    if isinstance(model, Classifier):
-        model = model.model
-    if type(model) not in NAMES:
-        raise TypeError(f"no conversion for a {type(model).__name__}; expected one of {', '.join(m.__name__ for m in NAMES)}")
-    names = NAMES[type(model)]
+    model, names = _family(model)
     weights = names.modern(unwrap(state_dict))
     weights = {name: x for name, x in weights.items() if name.rsplit(".", 1)[-1] not in IGNORED}
 
@@ -62,6 +57,19 @@ def convert(model, state_dict):
     return unflatten_dict(variables)
 
 
+def original_shapes(model):
+    """{original name: original shape} of every array `convert` needs for a model."""
+    model, names = _family(model)
+    return {names.original_name(model, path[1:]): _original_shape(path, leaf.shape) for path, leaf in flatten_dict(_abstract(model)).items()}
+
+
+def _family(model):
+    model = model.model if isinstance(model, Classifier) else model
+    if type(model) not in NAMES:
+        raise TypeError(f"no conversion for a {type(model).__name__}; expected one of {', '.join(m.__name__ for m in NAMES)}")
+    return model, NAMES[type(model)]
+
+
 def unwrap(state_dict):
     """The bare {name: array} inside whatever a training program wrapped around it."""
     if not isinstance(state_dict, dict):
@@ -78,8 +86,6 @@ def unwrap(state_dict):
 
 
 def _abstract(model):
-    if isinstance(model, SS2D):
-        raise TypeError("an SS2D module does not say its width; convert the VMamba that holds it")
     side = max(64, model.image_size if model.pos_embed else 0)
     images = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
     variables = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)

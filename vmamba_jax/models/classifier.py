@@ -1,5 +1,6 @@
 """A model behind its preprocessing: [0, 1] images in, logits out. Attacks act on its input, so mean and std stay inside it."""
 import dataclasses
+import functools
 import numbers
 
 import flax.linen as nn
@@ -59,8 +60,8 @@ class Classifier:
 def logits_fn(model, variables, mean=None, std=None):
     """[0, 1] images (b, H, W, channels) -> logits (b, classes).
 
-    The result is a `jax.tree_util.Partial` whose leaves are the weights: given to a jitted function as an argument, it bakes no weight into
-    the program and one compilation serves every set of weights.
+    The result is compiled, and a `jax.tree_util.Partial` whose leaves are the weights: given to a jitted function as an argument, it bakes
+    no weight into the program and one compilation serves every set of weights.
 
     Args:
         model: a catalog name, a Linen module, or a `Classifier`.
@@ -84,4 +85,10 @@ def logits_fn(model, variables, mean=None, std=None):
     else:
         defaults = (mean, std)
     classifier = Classifier(model, defaults[0] if mean is None else mean, defaults[1] if std is None else std)
-    return jax.tree_util.Partial(classifier, variables)
+    return jax.tree_util.Partial(_compiled(classifier), variables)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(classifier):
+    """One jitted function a classifier, so that equal classifiers give Partials of equal tree structure."""
+    return jax.jit(classifier.__call__)

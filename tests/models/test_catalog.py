@@ -1,0 +1,83 @@
+"""The released models: names, exact parameter counts, original state-dict keys and shapes, drop-path rates, weight-decay rule."""
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+import vmamba_jax
+from vmamba_jax import checkpoints, models
+from vmamba_jax.training import weight_decay
+
+RELEASED = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "vmamba_released.json").read_text())
+
+
+def abstract(model):
+    images = jax.ShapeDtypeStruct((1, 64, 64, model.in_channels), jnp.float32)
+    return jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
+
+
+def test_names():
+    assert set(vmamba_jax.list_models()) >= set(RELEASED)
+    assert vmamba_jax.list_models("vmamba_tiny*") == ["vmamba_tiny", "vmamba_tiny_s2l5", "vmamba_tiny_v0", "vmamba_tiny_m2"]
+    assert vmamba_jax.list_models("nothing*") == []
+    assert models.entry("vanilla_vmamba_tiny") is models.entry("vmamba_tiny_v0")
+    with pytest.raises(KeyError, match="vmamba_huge.*vmamba_tiny"):
+        vmamba_jax.create_model("vmamba_huge")
+    with pytest.raises(TypeError, match="'depht'.*depths"):
+        vmamba_jax.create_model("vmamba_tiny", depht=(1,))
+    assert hash(vmamba_jax.create_model("vmamba_tiny", dims=[8, 16], depths=[1, 1], scan_pattern=np.arange(16)))
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_model(name):
+    released, model = RELEASED[name], vmamba_jax.create_model(name)
+    params = abstract(model)["params"]
+    assert sum(x.size for x in jax.tree.leaves(params)) == released["parameters"] == models.entry(name).parameters
+    assert checkpoints.original_shapes(model) == {key: tuple(shape) for key, shape in released["shapes"].items()}
+    rates = np.linspace(0, model.drop_path_rate, sum(model.depths))
+    np.testing.assert_allclose(rates, released["drop_path"], atol=1e-6)
+    undecayed = [path for path, decayed in flatten_dict(weight_decay.mask("released")(params)).items() if not decayed]
+    assert len(undecayed) == released["undecayed"]
+
+
+def test_options_of_the_released_yaml_give_the_catalog_model():
+    options = dict(depths=[2, 2, 8, 2], dims=96, ssm_d_state=1, ssm_ratio=1.0, ssm_conv_bias=False, forward_type="v05_noz", mlp_ratio=4.0,
+                   norm_layer="ln2d", downsample_version="v3", patchembed_version="v2", drop_path_rate=0.2)
+    assert checkpoints.model_from_options("vmamba", options) == vmamba_jax.create_model("vmamba_tiny")
+    options = dict(depths=[2, 2, 9, 2], dims=96, ssm_d_state=16, ssm_ratio=2.0, ssm_conv_bias=True, forward_type="v0", mlp_ratio=0.0,
+                   norm_layer="ln", downsample_version="v1", patchembed_version="v1", drop_path_rate=0.2)
+    assert checkpoints.model_from_options("vmamba", options) == vmamba_jax.create_model("vmamba_tiny_v0")
+
+
+def test_classifier_normalises_inside():
+    model = vmamba_jax.create_model("vmamba_tiny", num_classes=3, dims=(8,), depths=(1,), in_channels=1, patch_size=2)
+    classifier = models.Classifier(model, mean=0.3, std=(0.5,))
+    variables = classifier.init(jax.random.key(0), (8, 8, 1))
+    assert set(variables) == {"params"}
+    images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    f = vmamba_jax.logits_fn(classifier, variables)
+    wanted = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, (images - 0.3) / 0.5)
+    np.testing.assert_allclose(jax.jit(f)(images), wanted, atol=1e-6)
+    assert len(jax.tree.leaves(f)) == len(jax.tree.leaves(variables))
+    with pytest.raises(ValueError, match="in_channels=1"):
+        vmamba_jax.logits_fn(model, variables)
+    with pytest.raises(ValueError, match="std"):
+        models.Classifier(model, mean=0.0, std=0.0)
+
+
+def test_one_compilation_serves_all_weights():
+    traces = []
+
+    @jax.jit
+    def classify(f, images):
+        traces.append(1)
+        return f(images)
+
+    make = lambda: models.Classifier(vmamba_jax.create_model("vmamba_tiny", num_classes=3, dims=(8,), depths=(1,), patch_size=2))
+    images = jnp.ones((1, 8, 8, 3)) / 2
+    a, b = (classify(vmamba_jax.logits_fn(make(), make().init(jax.random.key(seed), (8, 8, 3))), images) for seed in (0, 1))
+    assert len(traces) == 1 and not np.allclose(a, b)
