@@ -41,7 +41,7 @@ clean:
 # $(call install,requirement): uv does not read pip's configuration, so where its install fails (a mirror only pip knows) pip has its turn.
 define install
 	@echo "installing $(1) into $(VENV) ..."
-	@if command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(IN) -c constraints.txt -e '$(1)'; then :; else \
+	@if command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(IN) -c constraints.txt -e '$(1)' 2>/dev/null; then :; else \
 	  $(IN) -m pip --version >/dev/null 2>&1 || $(IN) -m ensurepip >/dev/null 2>&1 \
 	    || { echo "make: no installer: $(IN) has no pip and there is no working uv" >&2; exit 1; }; \
 	  $(IN) -m pip install --quiet -c constraints.txt -e '$(1)'; fi
@@ -58,8 +58,8 @@ $(VENV)/.installed-test: $(VENV)/.python setup.py pyproject.toml constraints.txt
 # Holds "where the base interpreter lives, its version"; rewritten, and the environment made anew, only when PYTHON names another one.
 $(VENV)/.python: FORCE
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "make: PYTHON=$(PYTHON) is not on this machine" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "make: Python >= 3.11 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): choose one by make PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "make: Python >= 3.11 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1 | head -n 1): choose one by make PYTHON=python3.13" >&2; exit 1; }
 	@wanted=$$($(PYTHON) -c 'import sys; print(sys.base_prefix, "%d.%d" % sys.version_info[:2])'); \
 	if [ "$$wanted" = "$$(cat $@ 2>/dev/null)" ] && [ -x $(IN) ]; then exit 0; fi; \
 	if [ -e $@ ]; then clear=--clear; else clear=; fi; \

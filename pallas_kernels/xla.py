@@ -11,8 +11,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from pallas_kernels.common import Arguments, at, channel_sum, grouped, put, step_size, ungrouped
+from pallas_kernels.common import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, put, step_size, ungrouped
 
 
 def forward(args, options):
@@ -36,10 +37,17 @@ def _add_skip(y, args):
     return y if args.D is None else y + args.D * args.u
 
 
-def _cotangents(args, options, du, ddt, dA, dB, dC, dy):
-    """Put the derivatives of the bare scan behind those of D, the bias and softplus; each comes out in its argument's dtype and shape."""
+def _clock(length, reverse):
+    """Step i of the loop -> position, unsigned: a signed index costs a comparison with 0 at every read."""
+    last = np.uint32(length - 1)
+    return (lambda i: last - i.astype(jnp.uint32)) if reverse else (lambda i: i.astype(jnp.uint32))
+
+
+def _cotangents(args, options, du, ddt, dA, dB, dC, dy, dt):
+    """Put the derivatives of the bare scan behind those of D, the bias and softplus, each in its argument's shape."""
     if options.delta_softplus:
-        ddt = ddt * jax.nn.sigmoid(args.delta if args.delta_bias is None else args.delta + args.delta_bias)
+        half = jnp.tanh(0.5 * dt)                          # softplus' = sigmoid = 1 - exp(-dt), exact also where dt is tiny
+        ddt = ddt * jnp.where(dt > SOFTPLUS_THRESHOLD, 1, 2 * half / (1 + half))
     if args.D is not None:
         du = du + args.D * dy
     return Arguments(u=du, delta=ddt, A=dA, B=dB, C=dC,
@@ -55,36 +63,46 @@ def _previous(x, reverse):
 
 # ---- N = 1: every state stored
 
+def _one_state(args, x):
+    """(b, L, D) -> (b, L, G, D/G), and (b, L, G, 1) as it is; with one group the group axis is left out, which loops faster."""
+    groups = args.B.shape[2]
+    if x.ndim == 4:
+        return x[..., 0] if groups == 1 else x
+    return x if groups == 1 else grouped(x, groups)
+
+
 def _forward_stored(args, options):
-    u, dt, A, B, C = _group_view(args, options)
-    A, L = A[0], u.shape[1]
+    dt = step_size(args.delta, args.delta_bias, options.delta_softplus)
+    u, d, B, C = (_one_state(args, x) for x in (args.u, dt, args.B, args.C))
+    A, time = args.A.reshape(u.shape[2:]), _clock(u.shape[1], options.reverse)
 
     def step(i, carry):
         h, states = carry
-        t = L - 1 - i if options.reverse else i
-        h = jnp.exp(at(dt, t) * A) * h + at(dt, t) * at(u, t) * at(B, t)
+        t = time(i)
+        h = jnp.exp(at(d, t) * A) * h + at(d, t) * at(u, t) * at(B, t)
         return h, put(states, h, t)
 
-    _, states = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
-    return _add_skip(ungrouped(states * C), args), states
+    _, states = jax.lax.fori_loop(0, u.shape[1], step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
+    return _add_skip((states * C).reshape(args.u.shape), args), (states, dt)
 
 
-def _backward_stored(args, states, dy, options):
-    u, dt, A, B, C = _group_view(args, options)
-    A, L = A[0], u.shape[1]
-    gy = grouped(dy, B.shape[2])
+def _backward_stored(args, saved, dy, options):
+    states, dt = saved
+    u, d, B, C, gy = (_one_state(args, x) for x in (args.u, dt, args.B, args.C, dy))
+    A, time = args.A.reshape(u.shape[2:]), _clock(u.shape[1], not options.reverse)
 
-    def step(i, carry):                                    # g_t = C_t dy_t + exp(dt_{t+1} A) g_{t+1}, against the scan's direction
+    def step(i, carry):                                                # g_t = C_t dy_t + exp(dt_{t+1} A) g_{t+1}, against the scan's direction
         message, adjoints = carry
-        t = i if options.reverse else L - 1 - i
+        t = time(i)
         g = message + at(gy, t) * at(C, t)
-        return jnp.exp(at(dt, t) * A) * g, put(adjoints, g, t)
+        return jnp.exp(at(d, t) * A) * g, put(adjoints, g, t)
 
-    _, g = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
-    dlog = g * _previous(states, options.reverse) * jnp.exp(dt * A)    # cotangent of dt_t A
+    _, g = jax.lax.fori_loop(0, u.shape[1], step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
+    dlog = g * _previous(states, options.reverse) * jnp.exp(d * A)     # cotangent of dt_t A
     dinput = g * B                                                     # cotangent of dt_t u_t
-    return _cotangents(args, options, ungrouped(dinput * dt), ungrouped(dlog * A + dinput * u), (dlog * dt).sum((0, 1)).reshape(-1, 1),
-                       channel_sum(g * dt * u), channel_sum(gy * states), dy)
+    whole = lambda x: x.reshape(args.u.shape)
+    return _cotangents(args, options, whole(dinput * d), whole(dlog * A + dinput * u), (dlog * d).sum((0, 1)).reshape(args.A.shape),
+                       channel_sum(g * d * u).reshape(args.B.shape), channel_sum(gy * states).reshape(args.B.shape), dy, dt)
 
 
 # ---- N > 1: states recomputed per segment
@@ -109,13 +127,14 @@ def _forward_segmented(args, options):
     u, dt, A, B, C = _group_view(args, options)
     L = u.shape[1]
     length, count = _segments(L)
+    time = _clock(L, options.reverse)
 
     def segment(carry, s):
         before = carry[0]
 
         def step(i, carry):
             h, y = carry
-            t = L - 1 - i if options.reverse else i
+            t = time(i)
             h = _advance(h, t, u, dt, A, B)
             return h, put(y, (h * _states_first(at(C, t))).sum(0), t)
 
@@ -131,7 +150,7 @@ def _backward_segmented(args, saved, dy, options):
     L = u.shape[1]
     length, count = _segments(L)
     gy = grouped(dy, B.shape[2])
-    time = (lambda i: L - 1 - i) if options.reverse else (lambda i: i)
+    time = _clock(L, options.reverse)
 
     def segment(carry, inputs):
         s, before = inputs
@@ -162,17 +181,17 @@ def _backward_segmented(args, saved, dy, options):
     zeros = jnp.zeros_like
     start = zeros(saved[0]), zeros(A[:, 0]), (zeros(u), zeros(u), zeros(B), zeros(C))
     (_, dA, (du, ddt, dB, dC)), _ = jax.lax.scan(segment, start, (jnp.arange(count), saved), reverse=True)
-    return _cotangents(args, options, ungrouped(du), ungrouped(ddt), ungrouped(dA).T, dB, dC, dy)
+    return _cotangents(args, options, ungrouped(du), ungrouped(ddt), ungrouped(dA).T, dB, dC, dy, ungrouped(dt))
 
 
 # ---- the bare recurrence
 
 def _linear_states(a, b, reverse):
-    L = b.shape[1]
+    L, time = b.shape[1], _clock(b.shape[1], reverse)
 
     def step(i, carry):
         h, states = carry
-        t = L - 1 - i if reverse else i
+        t = time(i)
         h = at(a, t) * h + at(b, t)
         return h, put(states, h, t)
 

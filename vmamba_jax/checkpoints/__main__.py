@@ -21,7 +21,7 @@ import rich.table
 import rich.text
 
 import vmamba_jax
-from vmamba_jax import checkpoints
+from vmamba_jax import checkpoints, models
 from vmamba_jax.checkpoints.store import save_variables
 from vmamba_jax.checkpoints.torch_pickle import read_torch
 from vmamba_jax.version import __version__
@@ -80,7 +80,7 @@ def run_convert(args):
     overrides = dict(args.override)
     model = vmamba_jax.create_model(args.model, **overrides)
     variables = checkpoints.convert(model, read_torch(args.weights))
-    mean, std = preprocessing(args.model, model, variables)
+    mean, std = preprocessing(args.model, model)
     leaves = jax.tree.leaves(variables["params"])
     metadata = {
         "model": args.model, "overrides": overrides, "source": os.path.basename(args.weights), "source_sha256": file_digest(args.weights),
@@ -91,11 +91,11 @@ def run_convert(args):
     print(f"{args.out}: {args.model}, {metadata['parameters']:,} parameters in {len(leaves)} arrays, from {metadata['source']}")
 
 
-def preprocessing(name, model, variables):
+def preprocessing(name, model):
     """The catalog's mean and std for `name`, as lists; None where overrides changed the channels."""
-    classifier = vmamba_jax.logits_fn(name, variables).func
-    fits = getattr(model, "in_channels", len(classifier.mean)) == len(classifier.mean)
-    return (list(classifier.mean), list(classifier.std)) if fits else (None, None)
+    entry = models.entry(name)
+    fits = getattr(model, "in_channels", len(entry.mean)) == len(entry.mean)
+    return (list(entry.mean), list(entry.std)) if fits else (None, None)
 
 
 def file_digest(path):

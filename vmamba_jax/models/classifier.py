@@ -1,6 +1,5 @@
 """A model behind its preprocessing: [0, 1] images in, logits out. Attacks act on its input, so mean and std stay inside it."""
 import dataclasses
-import functools
 import numbers
 
 import flax.linen as nn
@@ -55,40 +54,3 @@ class Classifier:
         """Fresh variables for images of image_shape (H, W, channels); compiled, and without the `perturbations` probes make."""
         init = jax.jit(lambda key: self.model.init(key, jnp.zeros((1, *image_shape), dtype)))
         return {name: tree for name, tree in init(key).items() if name != "perturbations"}
-
-
-def logits_fn(model, variables, mean=None, std=None):
-    """[0, 1] images (b, H, W, channels) -> logits (b, classes).
-
-    The result is compiled, and a `jax.tree_util.Partial` whose leaves are the weights: given to a jitted function as an argument, it bakes
-    no weight into the program and one compilation serves every set of weights.
-
-    Args:
-        model: a catalog name, a Linen module, or a `Classifier`.
-        variables: the model's variables, {"params": ...}.
-        mean, std: preprocessing; by default the catalog's for a name, the classifier's own, and ImageNet's for a module with three channels.
-
-    Raises:
-        KeyError: an unknown name. ValueError: no preprocessing known.
-    """
-    from vmamba_jax.models import catalog
-
-    if isinstance(model, str):
-        entry = catalog.entry(model)
-        model, defaults = catalog.create_model(model), (entry.mean, entry.std)
-    elif isinstance(model, Classifier):
-        model, defaults = model.model, (model.mean, model.std)
-    elif getattr(model, "in_channels", 3) == 3:
-        defaults = (IMAGENET_MEAN, IMAGENET_STD)
-    elif mean is None or std is None:
-        raise ValueError(f"no preprocessing is known for a model with in_channels={model.in_channels}; give mean and std")
-    else:
-        defaults = (mean, std)
-    classifier = Classifier(model, defaults[0] if mean is None else mean, defaults[1] if std is None else std)
-    return jax.tree_util.Partial(_compiled(classifier), variables)
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(classifier):
-    """One jitted function a classifier, so that equal classifiers give Partials of equal tree structure."""
-    return jax.jit(classifier.__call__)

@@ -1,0 +1,88 @@
+"""The README's code and commands do what they say."""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+import vmamba_jax
+from vmamba_jax import checkpoints, models
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
+WEIGHTS = "vssm1_tiny_0230s_ckpt_epoch_264.pth"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a real photo, and a file with the released weights' names, shapes and wrapper (the values are random)."""
+    sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
+    from torch_files import write
+    folder, rng = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
+    Image.fromarray(load_sample_image("china.jpg")).save(folder / "photo.jpg")
+    shapes = checkpoints.original_shapes(vmamba_jax.create_model("vmamba_tiny"))
+    weights = {name: np.float32(0.05) * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    write(folder / WEIGHTS, {"model": weights}, "zip")
+    return folder
+
+
+def run(words, folder):
+    """What a command prints, in the folder; compiled as users compile it, not as the other tests do."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, f"{words}\n{done.stderr}"
+    return done.stdout
+
+
+def test_photo_under_attack(folder):
+    code = next(code for code in PYTHON if "photo.jpg" in code)
+    said = re.fullmatch(r"\[\d+\] -> \[\d+\] changed by ([\d.]+) grey levels\n", run([sys.executable, "-c", code], folder))
+    assert said and 0.9 < float(said[1]) < 1.001
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "devices"])
+def test_python(code):
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    if "metrics" in scope:
+        assert np.isfinite(float(scope["metrics"]["loss"])) and int(scope["state"].step) == 1
+    else:
+        assert scope["delta"].shape == (2, 4, 8, 12, 16)
+
+
+def test_commands(folder):
+    """make's two are what runs this; the others run here, in the order given, in one folder."""
+    make = [line for line in COMMANDS if line.startswith("make ")]
+    assert make == ["make quickstart", "make test"]
+    for target in ("quickstart", "test"):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = [line for line in COMMANDS if line not in make]
+    assert len(commands) == 4
+    for line in commands:
+        words = [sys.executable if word == "python" else word for word in line.split()]
+        words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
+        words = ["--config.epochs=2" if word.startswith("--config.epochs") else word for word in words]
+        run(words, folder)
+    assert (folder / "runs/digits/evaluation.json").is_file() and (folder / "runs/digits/report.html").is_file()
+    variables, metadata = checkpoints.load_variables(folder / "weights/vmamba_tiny")
+    assert metadata["model"] == "vmamba_tiny" and metadata["parameters"] == models.entry("vmamba_tiny").parameters
+
+
+def test_table_of_models():
+    for name in vmamba_jax.list_models():
+        entry = models.entry(name)
+        cells = [f"`{name}`", f"{entry.parameters:,}", f"{entry.gflops:.2f} G" if entry.gflops else "",
+                 f"{entry.top1:.2f}" if entry.top1 else "never trained"]
+        assert re.search(r"\| *" + r" *\| *".join(map(re.escape, cells)) + r" *\|", README), name
+
+
+def test_every_folder_named_exists():
+    for name in re.findall(r"`((?:vmamba_jax|experiments|configs|pallas_kernels|tests|docs|training|attacks|checkpoints|models)/[\w/.]*)`", README):
+        assert any((base / name).exists() for base in (ROOT, ROOT / "vmamba_jax")), name
