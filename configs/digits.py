@@ -5,8 +5,8 @@ Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (a
     python -m experiments.train --config configs/digits.py:objective=pgd_at --workdir runs/digits
     python -m experiments.evaluate --workdir runs/digits
 
-Expected on the 360 test digits, Linf radius 0.2, PGD-20 with 5 restarts: about 98 % clean for both objectives; 69 % robust for
-`pgd_at`, 3 % for `standard`. Cost: a minute on two CPU cores.
+Expected on the 360 test digits, Linf radius 0.2, PGD-20 with 3 restarts: `pgd_at` 98 % clean and 70 % under attack, `standard` 97.5 % and
+1 %. Cost: a minute each on two CPU cores, evaluation included.
 """
 import ml_collections
 

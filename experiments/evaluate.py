@@ -30,8 +30,6 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     workdir: a trained run's folder, or where the results of config.weights go. checkpoint: "best", "latest" or a step.
     """
     workdir, section = _cli.folder(workdir), config.evaluation
-    source = _build.source(config, section.split, section.limit)
-    classifier = _build.classifier(config, source)
     named = {name: _build.attack(options, f"config.evaluation.attacks.{name}") for name, options in section.attacks.items()}
     if section.curve.attack not in named:
         raise _cli.ConfigError(f"config.evaluation.curve.attack={section.curve.attack!r}: expected one of {', '.join(named)}")
@@ -39,6 +37,8 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     if attack.eps <= 0 or not radii or radii[0] < 0:
         raise _cli.ConfigError(f"config.evaluation.curve: expected radii >= 0 and an attack of eps > 0, got {radii} and eps={attack.eps}")
     variables, origin = _variables(config, workdir, checkpoint)
+    source = _build.source(config, section.split, section.limit)
+    classifier = _build.classifier(config, source)
 
     inputs = {"evaluation": json.loads(section.to_json()), "checkpoint": origin, "fingerprint": source.fingerprint}
     done = _results.load_json(workdir / "evaluation.json")

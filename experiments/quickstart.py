@@ -40,7 +40,7 @@ def run(workdir, configs=None, *, progress=True):
     runs = [reports.read_run(workdir / objective, LABELS[objective]) for objective in configs]
     page = reports.write(
         workdir / "report.html", runs, title=TITLE, about=ABOUT.format(parameters=next(iter(results.values()))["parameters"]),
-        commands=["make quickstart", "", "# or step by step"] + [
+        commands=["make quickstart", "# or, step by step"] + [
             line for objective in configs for line in
             (f"python -m experiments.train --config configs/digits.py:objective={objective} --workdir {workdir / objective}",
              f"python -m experiments.evaluate --workdir {workdir / objective}")])

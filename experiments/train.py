@@ -29,7 +29,6 @@ def run(config, workdir, *, progress=True):
         return results
     _build.positive(config, "epochs", "batch_size")
     train, validation = _build.source(config, "train"), _build.source(config, "validation", config.validation.limit)
-    classifier = _build.classifier(config, train)
     mesh = parallel.data_mesh()
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise _cli.ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
@@ -37,6 +36,7 @@ def run(config, workdir, *, progress=True):
     batches = data.Batches(train, config.batch_size, seed=config.seed, shard=(jax.process_index(), jax.process_count()))
     steps = config.epochs * batches.steps_per_epoch
     optimizer = _build.optimizer(config, steps)
+    classifier = _build.classifier(config, train)
     step = _build.objective(config, classifier, optimizer, steps)
     validate = _validation(config, classifier, validation, mesh)
     init_key, key = jax.random.split(jax.random.key(config.seed))

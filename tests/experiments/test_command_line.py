@@ -1,19 +1,17 @@
-"""The programs as a user meets them: several wrong commands in one process each, since starting Python with JAX takes seconds."""
+"""The programs as a user meets them; all commands are children of one process, since starting Python with JAX takes seconds."""
 import json
 import pathlib
 import subprocess
 import sys
 
-import pytest
-
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# Runs each command line of a JSON list through a program's main in a forked child, and prints its status and what it said.
+# Runs each of a JSON list of [program, argument, ...] as a forked child, and prints their statuses and what they said.
 DRIVER = """
 import contextlib, io, json, os, runpy, sys, tempfile
-import jax, vmamba_jax.training, vmamba_jax.evaluation, vmamba_jax.reports, sklearn.datasets
-program, commands = sys.argv[1], json.loads(sys.argv[2])
+import absl.app, jax, ml_collections.config_flags, rich.progress, sklearn.datasets, vmamba_jax
+for room in vmamba_jax.ROOMS: getattr(vmamba_jax, room)  # imported once, here
 answers = []
-for command in commands:
+for program, *command in json.loads(sys.argv[1]):
     with tempfile.TemporaryFile("w+") as said:
         if (child := os.fork()) == 0:
             os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
@@ -48,16 +46,17 @@ WRONG = {
         (["--config", DIGITS], "checkpoint: no checkpoints"),
         (["--config", DIGITS, "--config.evaluation.curve.attack=nosuch"], "config.evaluation.curve.attack='nosuch': expected one of fgsm, pgd"),
         (["--config", DIGITS, "--config.evaluation.attacks.pgd.steps=0"], "config.evaluation.attacks.pgd: steps"),
-        (["--config", "configs/evaluate_weights.py", "--config.data.name=digits"], "config.data: data set 'digits' has no option"),
+        (["--config", "configs/evaluate_weights.py", "--config.weights=nosuch"], "config.weights: nosuch: no checkpoint here"),
     ],
 }
 
 
-@pytest.mark.parametrize("program", WRONG)
-def test_what_is_wrong_is_one_line_and_status_2(program, tmp_path):
-    commands = [[*command, "--workdir", str(tmp_path / str(i))] for i, (command, _) in enumerate(WRONG[program])]
-    done = subprocess.run([sys.executable, "-c", DRIVER, program, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+def test_what_is_wrong_is_one_line_and_status_2(tmp_path):
+    cases = [([program, *command, "--workdir", str(tmp_path / f"{program}-{i}")], expected)
+             for program, rows in WRONG.items() for i, (command, expected) in enumerate(rows)]
+    done = subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command for command, _ in cases])], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stderr
-    for (command, expected), (status, said) in zip(WRONG[program], json.loads(done.stdout.splitlines()[-1]), strict=True):
+    for (command, expected), (status, said) in zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True):
         lines = said.strip().splitlines()
         assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], (command, status, said)

@@ -1,4 +1,6 @@
 """One direction's selective scan as a mixer uses it: gradients cut at chosen places, or the discretised decay given."""
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -6,7 +8,7 @@ import pallas_kernels
 from pallas_kernels.common import step_size
 
 
-def scan(u, raw, A, B, C, D, bias, *, stop_gradients=(), **options):
+def scan(u, raw, A, B, C, D, bias, *, stop_gradients=(), reverse, implementation):
     """y (b, L, E) of `pallas_kernels.selective_scan` with the step size's gradient cut, the forward pass the same to the bit.
 
     Args:
@@ -14,24 +16,43 @@ def scan(u, raw, A, B, C, D, bias, *, stop_gradients=(), **options):
         A, B, C: (E, N) and (b, L, N) twice.
         D, bias: (E,).
         stop_gradients: "delta" cuts the step size everywhere, "A_bar" only in exp(delta A), "B_bar_delta" only in delta B; others are ignored.
-        options: `reverse`, `implementation`.
+        reverse, implementation: as for `pallas_kernels.selective_scan`.
     """
     B, C = B[:, :, None], C[:, :, None]
-    cut_decay, cut_input = ("delta" in stop_gradients or name in stop_gradients for name in ("A_bar", "B_bar_delta"))
-    if cut_decay == cut_input:
-        fixed = jax.lax.stop_gradient((raw, bias)) if cut_decay else (raw, bias)
-        A = jax.lax.stop_gradient(A) if "A_bar" in stop_gradients else A
-        return pallas_kernels.selective_scan(u, fixed[0], A, B, C, D, fixed[1], **options)
-    # The input term is delta B u. `ghost` is exactly zero, but its derivative is u's share of delta: with delta stopped in the scan, u + ghost
-    # leaves the input term as delta's only path; with delta live, u - ghost takes that path away.
-    delta = step_size(raw.astype(jnp.promote_types(raw.dtype, jnp.float32)), bias, True)
-    fixed = jax.lax.stop_gradient(delta)
-    ghost = u * (delta - fixed) / jnp.where(fixed == 0, 1, fixed)
-    if cut_decay:
-        raw, A, bias = jax.lax.stop_gradient((raw, A, bias))
-    else:
-        ghost = -ghost
-    return pallas_kernels.selective_scan(u + ghost, raw, A, B, C, D, bias, **options) - D * ghost
+    run = functools.partial(pallas_kernels.selective_scan, reverse=reverse, implementation=implementation)
+    decay, input_ = ("delta" in stop_gradients or name in stop_gradients for name in ("A_bar", "B_bar_delta"))
+    A = jax.lax.stop_gradient(A) if "A_bar" in stop_gradients else A
+    if decay and input_:
+        raw, bias = jax.lax.stop_gradient((raw, bias))
+    if decay == input_:
+        return run(u, raw, A, B, C, D, bias)
+    wide = jnp.promote_types(jnp.promote_types(u.dtype, raw.dtype), jnp.float32)
+    return _one_path(run, decay)(u.astype(wide), raw.astype(wide), A, B, C, D, bias)
+
+
+def _one_path(run, input_only):
+    """`run` with delta's gradient through delta B alone, or through exp(delta A) alone.
+
+    What reaches delta through delta B u is u times the cotangent of delta u, and that is what reaches u (less D dy), over delta.
+    """
+    @jax.custom_vjp
+    def scan(*args):
+        return run(*args)
+
+    def forward(*args):
+        y, pullback = jax.vjp(run, *args)
+        return y, (pullback, args)
+
+    def backward(residuals, dy):
+        pullback, (u, raw, _, _, _, D, bias) = residuals
+        du, draw, dA, dB, dC, dD, dbias = pullback(dy)
+        delta, softplus = jax.vjp(lambda raw: step_size(raw, bias, True), raw)
+        through_input = softplus((du - D * dy) * u / jnp.where(delta == 0, 1, delta))[0]
+        draw = through_input if input_only else draw - through_input
+        return du, draw, dA, dB, dC, dD, draw.sum((0, 1)).astype(dbias.dtype)
+
+    scan.defvjp(forward, backward)
+    return scan
 
 
 def open_scan(u, delta, A_bar, B, C, D, *, reverse, implementation):

@@ -163,9 +163,9 @@ class SS2D(nn.Module):
             if isinstance(layout, scan_patterns.Layout):
                 outputs = {False: sum(outputs.values())}    # both ways lie alike: one map() for the two
             merged = merged + sum(layout.map(y, reverse) for reverse, y in outputs.items())
-        if self._watched("s"):
-            s = states.probe(self, "s", jnp.stack([by_direction[k] for k in sorted(by_direction)], axis=1))
-            merged = s.sum(1) if "s" in self.perturbed else merged
+        if by_direction:
+            s = self._probe_all("s", dict(sorted(by_direction.items())))
+            merged = sum(s.values()) if "s" in self.perturbed else merged
         return merged
 
     def _watched(self, name):
@@ -179,20 +179,29 @@ class SS2D(nn.Module):
         X, _, _, A, _ = parameters
         ks = sorted(ks)
         u, X = nn.dtypes.promote_dtype(u, X if len(ks) == DIRECTIONS else X[jnp.array(ks)], dtype=self.dtype)
-        rank = X.shape[1] - 2 * self.d_state
-        steps, B, C = jnp.split(jnp.einsum("bhwe,kre->bkhwr", u, X), (rank, rank + self.d_state), axis=-1)
-        by_direction = lambda x: {k: x[:, i] for i, k in enumerate(ks)}
-        B, C = states.probe(self, "B", B), states.probe(self, "C", C)
+        width, rank = X.shape[1], X.shape[1] - 2 * self.d_state
+        p = u @ X.reshape(-1, X.shape[-1]).T
+        cut = lambda start, stop: {k: p[..., i * width + start:i * width + stop] for i, k in enumerate(ks)}
+        steps = cut(0, rank)
+        B = self._probe_all("B", cut(rank, rank + self.d_state))
+        C = self._probe_all("C", cut(rank + self.d_state, width))
         decays = None
         if self._watched("delta") or self._watched("A_bar"):
-            delta = jnp.stack([self._step_size(steps[:, i], k, parameters) for i, k in enumerate(ks)], axis=1)
-            delta = states.probe(self, "delta", delta)
-            A_bar = states.probe(self, "A_bar", jnp.exp(delta[..., None] * A[jnp.array(ks), None, None].astype(delta.dtype)))
+            delta = self._probe_all("delta", {k: self._step_size(steps[k], k, parameters) for k in ks})
+            decay = lambda k: jnp.exp(delta[k][..., None] * A[k].astype(delta[k].dtype))
+            A_bar = self._probe_all("A_bar", {k: decay(k) for k in ks})
             if "A_bar" in self.perturbed:
-                decays = by_direction(A_bar.reshape(*A_bar.shape[:4], -1))
+                decays = {k: x.reshape(*x.shape[:3], -1) for k, x in A_bar.items()}
             if self._opened():
                 steps = delta
-        return by_direction(steps), decays, by_direction(B), by_direction(C)
+        return steps, decays, B, C
+
+    def _probe_all(self, name, maps):
+        """`states.probe` of one state's maps by direction, stacked to (b, K, H, W, .) only where somebody looks."""
+        if self._watched(name):
+            stacked = states.probe(self, name, jnp.stack(list(maps.values()), axis=1))
+            return {k: stacked[:, i] for i, k in enumerate(maps)}
+        return jax.lax.stop_gradient(maps) if name in self.stop_gradients else maps
 
     def _opened(self):
         return "delta" in self.perturbed or "A_bar" in self.perturbed
