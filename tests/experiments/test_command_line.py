@@ -7,7 +7,7 @@ import sys
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Runs each of a JSON list of [program, argument, ...] as a forked child, and prints their statuses and what they said.
 DRIVER = """
-import contextlib, io, json, os, runpy, sys, tempfile
+import json, os, runpy, sys, tempfile, traceback
 import absl.app, jax, ml_collections.config_flags, rich.progress, sklearn.datasets, vmamba_jax
 for room in vmamba_jax.ROOMS: getattr(vmamba_jax, room)  # imported once, here
 answers = []
@@ -15,9 +15,15 @@ for program, *command in json.loads(sys.argv[1]):
     with tempfile.TemporaryFile("w+") as said:
         if (child := os.fork()) == 0:
             os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
-            sys.argv = [program, *command]
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
-            os._exit(0)
+            sys.argv, status = [program, *command], 0
+            try:
+                runpy.run_module(program, run_name="__main__", alter_sys=True)
+            except SystemExit as end:
+                status = end.code
+            except BaseException:
+                status = traceback.print_exc() or 1
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(status)  # at once: the usual end takes longer than the command
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said.seek(0)
         answers.append((status, said.read()))

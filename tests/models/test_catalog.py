@@ -12,7 +12,7 @@ import vmamba_jax
 from vmamba_jax import checkpoints, models
 from vmamba_jax.training import weight_decay
 
-RELEASED = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "vmamba_released.json").read_text())
+RELEASED = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "released_vmamba.json").read_text())
 
 
 def abstract(model):

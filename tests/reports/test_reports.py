@@ -121,6 +121,11 @@ def test_interval_solves_wilsons_equation(p, n):
         np.testing.assert_allclose((p - bound) ** 2, 1.96 ** 2 * bound * (1 - bound) / n, atol=1e-12)
 
 
+@pytest.mark.parametrize("eps, name", [(0.2, "0.2"), (8 / 255, "8/255"), (0.125, "0.125"), (0.0, "0"), (0.01234, "0.01234"), (1.0, "1")])
+def test_radius_name(eps, name):
+    assert figures.radius_name(eps) == name
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (4, 6, 3)])
 def test_tile_keeps_every_pixel(shape):
     import base64

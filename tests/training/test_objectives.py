@@ -89,7 +89,7 @@ def test_batch_statistics_and_dropout_agree_under_every_mapping():
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *jax.device_get((state.model_state, expected[0].model_state)))
     assert all(x > 1e-3 for x in jax.tree.leaves(moved))
     for run in (pmapped, sharded):
-        close(run(step, state, batch(), KEY), expected)
+        close(run(step, state, batch(), KEY), expected, atol=1e-5)  # the attack takes signs: one of a gradient near 0 may turn with rounding
 
 
 def test_synchronised_batch_norm_on_eight_devices_is_one_device_with_the_whole_batch():

@@ -58,7 +58,7 @@ def robustness(runs):
             axes.plot(x, y, marker=MARKERS[i % len(MARKERS)], color=color, label=run.label)
         eps = runs[0].headline["eps"]
         axes.axvline(eps, color=INK, linewidth=1, linestyle=":", zorder=0)
-        axes.annotate(f"table's radius {eps:.3g}", (eps, 1.0), xytext=(5, -1), textcoords="offset points", fontsize=9.5, va="bottom")
+        axes.annotate(f"table's radius {radius_name(eps)}", (eps, 1.0), xytext=(5, -1), textcoords="offset points", fontsize=9.5, va="bottom")
         norm = runs[0].evaluation["curve"]["norm"]
         axes.set(xlabel=f"perturbation size ({norm_name(norm)} radius, pixels in 0..1)", ylabel="accuracy", xlim=(0, None))
         _percent(axes)
@@ -76,6 +76,12 @@ def interval(accuracy, n):
 def norm_name(norm):
     """A norm as a reader knows it: "linf" -> "L\u221e"."""
     return {"linf": "L\u221e", "l2": "L2", "l1": "L1", "l0": "L0"}.get(norm, norm)
+
+
+def radius_name(eps):
+    """A radius as papers write it: 0.2, or 8/255 where it is that and no short decimal."""
+    steps = eps * 255
+    return f"{round(steps)}/255" if round(eps, 3) != eps and abs(steps - round(steps)) < 1e-6 else f"{eps:.4g}"
 
 
 def tile(image, size=64):

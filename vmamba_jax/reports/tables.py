@@ -1,5 +1,5 @@
 """Tables of numbers: accuracy under each attack, the configs side by side, what it ran on; for the page and for the terminal."""
-from vmamba_jax.reports.figures import interval, norm_name
+from vmamba_jax.reports.figures import interval, norm_name, radius_name
 
 
 def accuracy(runs):
@@ -16,7 +16,7 @@ def accuracy(runs):
 
 def attack_name(result):
     """An attack in a few words: its name, its norm and its radius."""
-    return f"{result['label']}, {norm_name(result['norm'])} {result['eps']:.4g}"
+    return f"{result['label']}, {norm_name(result['norm'])} {radius_name(result['eps'])}"
 
 
 def text(runs):
