@@ -11,10 +11,12 @@ class Options(NamedTuple):
     """What a kernel is specialised on; hashable."""
     delta_softplus: bool = True
     reverse: bool = False
+    out_dtype: str = "float32"
+    interpret: bool = False
 
 
 class Arguments(NamedTuple):
-    """Arrays of one scan, all of the compute dtype's kind; D and delta_bias may be None."""
+    """Arrays of one scan, of any real floating dtypes; D and delta_bias may be None."""
     u: jax.Array           # (b, L, D)
     delta: jax.Array       # (b, L, D)
     A: jax.Array           # (D, N)
@@ -22,6 +24,13 @@ class Arguments(NamedTuple):
     C: jax.Array           # (b, L, G, N)
     D: jax.Array | None            # (D,)
     delta_bias: jax.Array | None   # (D,)
+
+
+def widened(args):
+    """Every array in the compute dtype: float64 if one of them is, else float32."""
+    arrays = [x for x in args if x is not None]
+    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+    return type(args)(*(None if x is None else x.astype(dtype) for x in args))
 
 
 def step_size(delta, delta_bias, delta_softplus):
@@ -50,6 +59,12 @@ def at(x, t):
 def put(x, value, t):
     """x with x[:, t] = value; XLA updates loop-carried arrays in place."""
     return jax.lax.dynamic_update_slice_in_dim(x, value[:, None].astype(x.dtype), t, 1)
+
+
+def previous(x, reverse):
+    """x_{t-1} at t in the scan's direction along axis 1, zero at its start."""
+    rest = ((0, 0),) * (x.ndim - 2)
+    return jnp.pad(x[:, 1:], ((0, 0), (0, 1), *rest)) if reverse else jnp.pad(x[:, :-1], ((0, 0), (1, 0), *rest))
 
 
 def channel_sum(x):

@@ -9,6 +9,8 @@ import functools
 
 import jax
 
+from pallas_kernels.common import previous
+
 
 @functools.cache
 def differentiable(forward, backward, plain, options):
@@ -52,4 +54,28 @@ def differentiable(forward, backward, plain, options):
     scan.defvjp(scan_forward, lambda residuals, dy: (pullback(*residuals, dy),))
     run.defvjp(run_forward, lambda residuals, cotangents: (pullback(*residuals, cotangents[0]),))
     pullback.defvjp(lambda args, saved, dy: (pullback(args, saved, dy), (args, saved, dy)), pullback_backward)
+    return scan
+
+
+@functools.cache
+def differentiable_recurrence(states, options):
+    """`scan(a, b) -> h` from a kernel `states(a, b, options)` of h_t = a_t h_{t-1} + b_t.
+
+    Its derivative is the same recurrence the other way round, so it closes under reverse mode.
+    """
+    @jax.custom_vjp
+    def scan(a, b):
+        return states(a, b, options)
+
+    def forward(a, b):
+        h = scan(a, b)
+        return h, (a, h)
+
+    def backward(residuals, dh):
+        a, h = residuals
+        against = options._replace(reverse=not options.reverse)
+        g = differentiable_recurrence(states, against)(previous(a, against.reverse), dh)
+        return g * previous(h, options.reverse), g
+
+    scan.defvjp(forward, backward)
     return scan

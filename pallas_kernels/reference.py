@@ -2,11 +2,12 @@
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.common import grouped, step_size, ungrouped
+from pallas_kernels.common import grouped, step_size, ungrouped, widened
 
 
 def selective_scan(args, options):
-    """y of `scan.selective_scan`; args are of one dtype, which is also the result's."""
+    """y of `scan.selective_scan`."""
+    args = widened(args)
     groups = args.B.shape[2]
     A = grouped(args.A.T, groups)                                      # (N, G, D/G)
 
@@ -22,14 +23,15 @@ def selective_scan(args, options):
     start = jnp.zeros((args.u.shape[0], *A.shape), args.u.dtype)
     _, y = jax.lax.scan(step, start, inputs, reverse=options.reverse)
     y = ungrouped(jnp.moveaxis(y, 0, 1))
-    return y if args.D is None else y + args.D * args.u
+    y = y if args.D is None else y + args.D * args.u
+    return y.astype(options.out_dtype)
 
 
-def linear_scan(a, b, reverse):
+def linear_scan(a, b, options):
     """h_t = a_t h_{t-1} + b_t along axis 1."""
     def step(h, inputs):
         h = inputs[0] * h + inputs[1]
         return h, h
 
     inputs = jnp.moveaxis(a, 1, 0), jnp.moveaxis(b, 1, 0)
-    return jnp.moveaxis(jax.lax.scan(step, jnp.zeros_like(b[:, 0]), inputs, reverse=reverse)[1], 0, 1)
+    return jnp.moveaxis(jax.lax.scan(step, jnp.zeros_like(b[:, 0]), inputs, reverse=options.reverse)[1], 0, 1)

@@ -1,15 +1,12 @@
 """The public scans: arguments checked, backend chosen."""
 import jax.numpy as jnp
 
-from pallas_kernels import reference, xla
+from pallas_kernels import dispatch
 from pallas_kernels.common import Arguments, Options
-from pallas_kernels.differentiation import differentiable
-
-IMPLEMENTATIONS = ("reference", "xla", "pallas_tpu", "pallas_gpu")
-_PALLAS = ("pallas_tpu", "pallas_gpu")
 
 
-def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus=True, reverse=False, implementation=None, interpret=False):
+def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus=True, reverse=False, out_dtype=None, implementation=None,
+                   interpret=False):
     """Selective scan (Gu & Dao 2023, arXiv 2312.00752, eq. 2 with the Euler input step; VMamba, arXiv 2401.10166).
 
     With dt = softplus(delta + delta_bias), per channel d of group g and state n, h before the first step being 0:
@@ -26,23 +23,22 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
         delta_bias: (channels,) or None.
         delta_softplus: pass delta + delta_bias through softplus (linear above 20).
         reverse: run the recurrence from the last position to the first; nothing is flipped.
+        out_dtype: dtype of y; None means float32 (float64 if any argument is).
         implementation: None (chosen by the platform the call is compiled for), "reference" (plain loop: any derivative, forward mode too),
             "xla", "pallas_tpu" or "pallas_gpu".
         interpret: run a Pallas kernel in interpret mode on CPU.
 
     Returns:
-        y, (batch, length, channels), float32 (float64 if any argument is). All arithmetic is in that dtype, whatever the arguments'.
+        y, (batch, length, channels). All arithmetic is in float32, whatever the arguments' dtypes (in float64 if any of them is).
 
     Raises:
         ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
-        NotImplementedError: a backend this version does not have.
+            The Pallas kernels take N up to 16 and no float64.
     """
-    implementation = _backend(implementation, interpret)
-    args = _arguments(u, delta, A, B, C, D, delta_bias)
-    options = Options(bool(delta_softplus), bool(reverse))
-    if implementation == "reference":
-        return reference.selective_scan(args, options)
-    return differentiable(xla.forward, xla.backward, reference.selective_scan, options)(args)
+    dispatch.check(implementation, interpret)
+    args, dtype = _arguments(u, delta, A, B, C, D, delta_bias)
+    options = Options(bool(delta_softplus), bool(reverse), _floating("out_dtype", out_dtype or dtype), bool(interpret))
+    return dispatch.call("selective_scan", implementation, options, args)
 
 
 def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
@@ -60,7 +56,7 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
     Raises:
         ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
     """
-    implementation = _backend(implementation, interpret)
+    dispatch.check(implementation, interpret)
     a, b = jnp.asarray(a), jnp.asarray(b)
     for name, x in (("a", a), ("b", b)):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -71,21 +67,14 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
         raise ValueError(f"a has shape {a.shape}; expected {b.shape} (b's), or 1 on axes to broadcast")
     dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
     a, b = jnp.broadcast_to(a, b.shape).astype(dtype), b.astype(dtype)
-    return (reference if implementation == "reference" else xla).linear_scan(a, b, bool(reverse))
+    return dispatch.call("linear_scan", implementation, Options(reverse=bool(reverse), interpret=bool(interpret)), a, b)
 
 
-def _backend(implementation, interpret):
-    if implementation is None:
-        if interpret:
-            raise ValueError("interpret=True is for implementation='pallas_tpu' or 'pallas_gpu'; got implementation=None")
-        return "xla"
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation={implementation!r}; expected None or one of {', '.join(IMPLEMENTATIONS)}")
-    if implementation in _PALLAS:
-        raise NotImplementedError(f"implementation={implementation!r} is not part of this version; use None, 'xla' or 'reference'")
-    if interpret:
-        raise ValueError(f"interpret=True is for Pallas kernels; got implementation={implementation!r}")
-    return implementation
+def _floating(name, dtype):
+    dtype = jnp.dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{name}={dtype.name}; expected a real floating dtype")
+    return dtype.name
 
 
 def _arguments(u, delta, A, B, C, D, delta_bias):
@@ -113,7 +102,6 @@ def _arguments(u, delta, A, B, C, D, delta_bias):
                         ("D", (channels,)), ("delta_bias", (channels,))):
         if named[name] is not None and named[name].shape != shape:
             raise ValueError(f"{name} has shape {named[name].shape}; expected {shape}")
-    double = any(x is not None and x.dtype == jnp.float64 for x in named.values())
-    dtype = jnp.float64 if double else jnp.float32
-    return Arguments(**{name: None if x is None else x.astype(dtype) for name, x in named.items()})
+    dtype = jnp.float64 if any(x is not None and x.dtype == jnp.float64 for x in named.values()) else jnp.float32
+    return Arguments(**named), dtype
 

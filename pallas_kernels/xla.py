@@ -6,14 +6,25 @@ Slices of the arrays as they lie (b, L, ...) are read and written in place: movi
 * N = 1: one loop per pass stores every state, all else (step size, products, D skip) is vectorised outside of it.
 * N > 1: the states of a segment of about sqrt(L) steps are recomputed from its first one, so no (b, L, D, N) array ever exists.
 """
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels.common import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, put, step_size, ungrouped
+from pallas_kernels import reference
+from pallas_kernels.common import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, previous, put, step_size, ungrouped, widened
+from pallas_kernels.differentiation import differentiable, differentiable_recurrence
+
+
+def selective_scan(args, options):
+    """y of `scan.selective_scan`."""
+    return differentiable(forward, backward, reference.selective_scan, options)(widened(args)).astype(options.out_dtype)
+
+
+def linear_scan(a, b, options):
+    """Every state of h_t = a_t h_{t-1} + b_t."""
+    return differentiable_recurrence(linear_states, options)(a, b)
 
 
 def forward(args, options):
@@ -22,7 +33,7 @@ def forward(args, options):
 
 
 def backward(args, saved, dy, options):
-    """Cotangents of args given that of y."""
+    """Cotangents of args given that of y, which is of their dtype."""
     return (_backward_stored if args.A.shape[1] == 1 else _backward_segmented)(args, saved, dy, options)
 
 
@@ -53,12 +64,6 @@ def _cotangents(args, options, du, ddt, dA, dB, dC, dy, dt):
     return Arguments(u=du, delta=ddt, A=dA, B=dB, C=dC,
                      D=None if args.D is None else (dy * args.u).sum((0, 1)),
                      delta_bias=None if args.delta_bias is None else ddt.sum((0, 1)))
-
-
-def _previous(x, reverse):
-    """x_{t-1} at t in the scan's direction along axis 1, zero at its start."""
-    rest = ((0, 0),) * (x.ndim - 2)
-    return jnp.pad(x[:, 1:], ((0, 0), (0, 1), *rest)) if reverse else jnp.pad(x[:, :-1], ((0, 0), (1, 0), *rest))
 
 
 # ---- N = 1: every state stored
@@ -98,7 +103,7 @@ def _backward_stored(args, saved, dy, options):
         return jnp.exp(at(d, t) * A) * g, put(adjoints, g, t)
 
     _, g = jax.lax.fori_loop(0, u.shape[1], step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
-    dlog = g * _previous(states, options.reverse) * jnp.exp(d * A)     # cotangent of dt_t A
+    dlog = g * previous(states, options.reverse) * jnp.exp(d * A)     # cotangent of dt_t A
     dinput = g * B                                                     # cotangent of dt_t u_t
     whole = lambda x: x.reshape(args.u.shape)
     return _cotangents(args, options, whole(dinput * d), whole(dlog * A + dinput * u), (dlog * d).sum((0, 1)).reshape(args.A.shape),
@@ -186,8 +191,9 @@ def _backward_segmented(args, saved, dy, options):
 
 # ---- the bare recurrence
 
-def _linear_states(a, b, reverse):
-    L, time = b.shape[1], _clock(b.shape[1], reverse)
+def linear_states(a, b, options):
+    """h, not differentiable by itself."""
+    time = _clock(b.shape[1], options.reverse)
 
     def step(i, carry):
         h, states = carry
@@ -195,24 +201,4 @@ def _linear_states(a, b, reverse):
         h = at(a, t) * h + at(b, t)
         return h, put(states, h, t)
 
-    return jax.lax.fori_loop(0, L, step, (jnp.zeros_like(b[:, 0]), jnp.zeros_like(b)))[1]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def linear_scan(a, b, reverse):
-    """h_t = a_t h_{t-1} + b_t along axis 1; its derivative is the same recurrence the other way round, so it closes under reverse mode."""
-    return _linear_states(a, b, reverse)
-
-
-def _linear_forward(a, b, reverse):
-    h = linear_scan(a, b, reverse)
-    return h, (a, h)
-
-
-def _linear_backward(reverse, residuals, dh):
-    a, h = residuals
-    g = linear_scan(_previous(a, not reverse), dh, not reverse)
-    return g * _previous(h, reverse), g
-
-
-linear_scan.defvjp(_linear_forward, _linear_backward)
+    return jax.lax.fori_loop(0, b.shape[1], step, (jnp.zeros_like(b[:, 0]), jnp.zeros_like(b)))[1]

@@ -167,8 +167,7 @@ def test_stress(backend, state):
     (dict(delta_bias=jnp.ones((6,), complex)), TypeError, "delta_bias has dtype"),
     (dict(implementation="cuda"), ValueError, "implementation='cuda'"),
     (dict(implementation="xla", interpret=True), ValueError, "interpret=True"),
-    (dict(implementation="pallas_tpu"), NotImplementedError, "pallas_tpu"),
-    (dict(implementation="pallas_gpu"), NotImplementedError, "pallas_gpu"),
+    (dict(out_dtype=int), TypeError, "out_dtype=int"),
 ])
 def test_errors_name_the_argument(change, error, words):
     with pytest.raises(error) as raised:

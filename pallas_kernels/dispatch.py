@@ -1,0 +1,46 @@
+"""Which backend serves a call: the one asked for, or that of the platform the call is compiled for."""
+import functools
+
+import jax
+
+from pallas_kernels import gpu, reference, tpu, xla
+
+BACKENDS = {"reference": reference, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
+IMPLEMENTATIONS = tuple(BACKENDS)
+PLATFORMS = {"tpu": "pallas_tpu", "cuda": "pallas_gpu"}   # everything else: "xla"
+
+
+def check(implementation, interpret):
+    """Raise a ValueError for an unknown backend, or for interpret mode where there is no Pallas kernel."""
+    if implementation is not None and implementation not in BACKENDS:
+        raise ValueError(f"implementation={implementation!r}; expected None or one of {', '.join(BACKENDS)}")
+    if interpret and implementation not in PLATFORMS.values():
+        raise ValueError(f"interpret=True is for implementation='pallas_tpu' or 'pallas_gpu'; got implementation={implementation!r}")
+
+
+def call(operation, implementation, options, *args):
+    """`operation(*args, options)` of the backend.
+
+    Without an implementation the platform decides when the call is lowered; a kernel that cannot serve these arguments leaves its platform to xla.
+
+    Raises:
+        ValueError, TypeError: the kernel asked for cannot serve these arguments; the message says why.
+    """
+    if implementation is not None:
+        reason = _refusal(implementation, operation, args)
+        if reason:
+            raise reason
+        return _function(implementation, operation, options)(*args)
+    serving = {platform: _function(name, operation, options) for platform, name in PLATFORMS.items() if not _refusal(name, operation, args)}
+    return jax.lax.platform_dependent(*args, **serving, default=_function("xla", operation, options))
+
+
+def _refusal(name, operation, args):
+    backend = BACKENDS[name]
+    return backend.refusal(operation, *args) if hasattr(backend, "refusal") else None
+
+
+@functools.cache
+def _function(name, operation, options):
+    """Jitted so that all calls of one shape are traced once."""
+    return jax.jit(functools.partial(getattr(BACKENDS[name], operation), options=options))
