@@ -6,31 +6,33 @@ import sys
 import jax
 
 # glibc's mallopt parameters. XLA:CPU asks for its temporary buffers afresh at every call, and glibc maps them and gives them back each time:
-# up to a fifth of the time of VMamba-T's gradient at 224. A single arena on top (ARENA_MAX) slows small models by half: threads then wait.
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+# up to a fifth of the time of VMamba-T's gradient at 224. Two arenas that grow by 64 MiB save large models as much again, but make the threads of
+# small ones wait for one another.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
+KEEP = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1))
+KEEP_LARGE = (*KEEP, (TOP_PAD, 64 << 20), (ARENA_MAX, 2))
 
 
-def prepare(cpu_devices=None):
+def prepare(cpu_devices=None, large=False):
     """Tune memory and make `cpu_devices` CPU devices, so that a mesh puts the cores to work: by default as many as there are cores, rounded
-    down to 1, 2, 4 or 8, which divide the usual batch sizes.
+    down to 1, 2, 4 or 8, which divide the usual batch sizes. `large`: for models of ImageNet's size, whose buffers are hundreds of MiB.
 
     Must run before the first JAX computation. VMAMBA_JAX_PLAIN=1 in the environment leaves everything as it was.
     """
     if os.environ.get("VMAMBA_JAX_PLAIN", "0") not in ("", "0"):
         return
-    keep_memory()
+    keep_memory(large)
     jax.config.update("jax_num_cpu_devices", cpu_devices or max(n for n in (1, 2, 4, 8) if n <= cores()))
 
 
-def keep_memory():
+def keep_memory(large=False):
     """Have glibc keep freed memory. Returns whether it could: only glibc, on Linux, has these settings."""
     if not sys.platform.startswith("linux"):
         return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1))
-    return all([libc.mallopt(name, value) == 1 for name, value in settings])
+    return all([libc.mallopt(name, value) == 1 for name, value in (KEEP_LARGE if large else KEEP)])
 
 
 def cores():
