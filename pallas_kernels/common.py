@@ -26,6 +26,18 @@ class Arguments(NamedTuple):
     delta_bias: jax.Array | None   # (D,)
 
 
+class CrossArguments(NamedTuple):
+    """Arrays of one scan of a map along four directions, of any real floating dtypes; D and delta_bias may be None."""
+    u: jax.Array           # (b, H, W, E)
+    steps: jax.Array       # (b, H, W, 4, R)
+    dt_weight: jax.Array   # (4, E, R)
+    A: jax.Array           # (4, E, N)
+    B: jax.Array           # (b, H, W, 4, N)
+    C: jax.Array           # (b, H, W, 4, N)
+    D: jax.Array | None            # (4, E)
+    delta_bias: jax.Array | None   # (4, E)
+
+
 def widened(args):
     """Every array in the compute dtype: float64 if one of them is, else float32."""
     arrays = [x for x in args if x is not None]

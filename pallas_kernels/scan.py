@@ -2,7 +2,9 @@
 import jax.numpy as jnp
 
 from pallas_kernels import dispatch
-from pallas_kernels.common import Arguments, Options
+from pallas_kernels.common import Arguments, CrossArguments, Options
+
+DIRECTIONS = 4
 
 
 def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus=True, reverse=False, out_dtype=None, implementation=None,
@@ -41,6 +43,46 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
     return dispatch.call("selective_scan", implementation, options, args)
 
 
+def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, *, delta_softplus=True, out_dtype=None, implementation=None,
+                         interpret=False):
+    """Selective scans of a map along four directions, merged (SS2D's core, VMamba, arXiv 2401.10166, section 4.2).
+
+    Direction 0 visits the map row by row, 1 column by column, 2 and 3 the same backwards; each is a `selective_scan` whose delta is
+    steps @ dt_weight[k].T. Their outputs, laid back on the map, are summed. On TPU this is one kernel for N = 1 and maps that VMEM holds.
+
+    Args:
+        u: input map, (batch, height, width, channels).
+        steps: low-rank step sizes, (batch, height, width, 4, rank).
+        dt_weight: projection of the steps, (4, channels, rank).
+        A: decay rates, (4, channels, state), negative for a stable scan.
+        B, C: input and output maps, (batch, height, width, 4, state).
+        D: skip weights, (4, channels), or None.
+        delta_bias: (4, channels) or None.
+        delta_softplus, out_dtype, implementation, interpret: as for `selective_scan`.
+
+    Returns:
+        the sum of the four scans, (batch, height, width, channels).
+
+    Raises:
+        ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
+    """
+    dispatch.check(implementation, interpret)
+    named = _floats(u=u, steps=steps, dt_weight=dt_weight, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    _expect("u", named["u"], ("batch", "height", "width", "channels"))
+    batch, height, width, channels = named["u"].shape
+    if height * width < 1:
+        raise ValueError(f"u has shape {named['u'].shape}; expected a map of at least one position")
+    _expect("steps", named["steps"], (batch, height, width, DIRECTIONS, "rank"))
+    _expect("A", named["A"], (DIRECTIONS, channels, "state"))
+    rank, state = named["steps"].shape[-1], named["A"].shape[-1]
+    for name, shape in (("dt_weight", (DIRECTIONS, channels, rank)), ("B", (batch, height, width, DIRECTIONS, state)),
+                        ("C", (batch, height, width, DIRECTIONS, state)), ("D", (DIRECTIONS, channels)), ("delta_bias", (DIRECTIONS, channels))):
+        if named[name] is not None:
+            _expect(name, named[name], shape)
+    options = Options(bool(delta_softplus), False, _floating("out_dtype", out_dtype or _compute_dtype(named)), bool(interpret))
+    return dispatch.call("cross_selective_scan", implementation, options, CrossArguments(**named))
+
+
 def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
     """First-order recurrence h_t = a_t h_{t-1} + b_t along axis 1, the associative scan under every state space model.
 
@@ -77,31 +119,39 @@ def _floating(name, dtype):
     return dtype.name
 
 
-def _arguments(u, delta, A, B, C, D, delta_bias):
-    named = dict(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+def _floats(**named):
+    """The arguments as arrays of real floating dtypes; only D and delta_bias may be None."""
     named = {name: None if x is None else jnp.asarray(x) for name, x in named.items()}
     for name, x in named.items():
         if x is None and name not in ("D", "delta_bias"):
             raise TypeError(f"{name} is None; expected an array")
         if x is not None and not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"{name} has dtype {x.dtype}; expected a real floating dtype")
-    if named["u"].ndim != 3:
-        raise ValueError(f"u has shape {named['u'].shape}; expected (batch, length, channels)")
+    return named
+
+
+def _expect(name, x, shape):
+    """Raise a ValueError unless x has this shape; a word in it stands for any size of at least 1 (for "batch": any)."""
+    fits = len(x.shape) == len(shape) and all(n == m or isinstance(m, str) and (n > 0 or m == "batch") for n, m in zip(x.shape, shape, strict=True))
+    if not fits:
+        raise ValueError(f"{name} has shape {x.shape}; expected ({', '.join(map(str, shape))})")
+
+
+def _compute_dtype(named):
+    return jnp.float64 if any(x is not None and x.dtype == jnp.float64 for x in named.values()) else jnp.float32
+
+
+def _arguments(u, delta, A, B, C, D, delta_bias):
+    named = _floats(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    _expect("u", named["u"], ("batch", "length", "channels"))
     batch, length, channels = named["u"].shape
-    if length < 1:
-        raise ValueError(f"u has shape {named['u'].shape}; expected a length of at least 1")
-    if named["A"].ndim != 2 or named["A"].shape[0] != channels or named["A"].shape[1] < 1:
-        raise ValueError(f"A has shape {named['A'].shape}; expected (channels, state) with channels={channels}")
+    _expect("A", named["A"], (channels, "state"))
     state = named["A"].shape[1]
-    if named["B"].ndim != 4 or named["B"].shape[2] < 1:
-        raise ValueError(f"B has shape {named['B'].shape}; expected (batch, length, groups, state) = ({batch}, {length}, groups, {state})")
+    _expect("B", named["B"], (batch, length, "groups", state))
     groups = named["B"].shape[2]
     if channels % groups:
         raise ValueError(f"B has {groups} groups, which do not divide u's {channels} channels")
-    for name, shape in (("delta", (batch, length, channels)), ("B", (batch, length, groups, state)), ("C", (batch, length, groups, state)),
-                        ("D", (channels,)), ("delta_bias", (channels,))):
-        if named[name] is not None and named[name].shape != shape:
-            raise ValueError(f"{name} has shape {named[name].shape}; expected {shape}")
-    dtype = jnp.float64 if any(x is not None and x.dtype == jnp.float64 for x in named.values()) else jnp.float32
-    return Arguments(**named), dtype
-
+    for name, shape in (("delta", (batch, length, channels)), ("C", (batch, length, groups, state)), ("D", (channels,)), ("delta_bias", (channels,))):
+        if named[name] is not None:
+            _expect(name, named[name], shape)
+    return Arguments(**named), _compute_dtype(named)

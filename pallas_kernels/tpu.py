@@ -1,5 +1,327 @@
-"""In the making."""
+"""The scan as TPU kernels: Mosaic through `pallas_call`; see `tpu_tiles` for how a block is read.
+
+Forward: each chunk is scanned from zero, what enters it follows from its predecessors, and it is scanned again from there; the state entering
+each chunk is all that is saved. Backward: states are recomputed from those, the adjoint recurrence is scanned in the same two passes against the
+scan's direction. Sums over channels (dB, dC) leave the kernel once per block of lanes.
+"""
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels import cross, limits, reference, tpu_cross
+from pallas_kernels.common import Arguments, step_size
+from pallas_kernels.differentiation import differentiable
+from pallas_kernels.tpu_linear import linear_scan
+from pallas_kernels.tpu_tiles import CHUNKS, F32, call, cut_groups, entering, padded_groups, put_rows, rows, shape_like, tiles
+
+__all__ = ["cross_selective_scan", "linear_scan", "refusal", "selective_scan"]
+
+refusal = functools.partial(limits.refusal, "pallas_tpu")
 
 
-def refusal(operation, *args):
-    return NotImplementedError("in the making")
+def selective_scan(args, options):
+    """y of `scan.selective_scan`."""
+    return differentiable(_forward, _backward, reference.selective_scan, options)(args)
+
+
+def cross_selective_scan(args, options):
+    """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
+    if tpu_cross.fits(args):
+        return differentiable(tpu_cross.forward, tpu_cross.backward, reference.cross_selective_scan, options)(args)
+    return cross.merged(selective_scan, args, options)
+
+
+# ---- arrays as the kernels want them
+
+def _tiles(args):
+    batch, length, channels = args.u.shape
+    _, _, groups, state = args.B.shape
+    return tiles(batch, length, channels, groups, state, max_steps=_max_steps(state))
+
+
+def _max_steps(state):
+    """Steps of a block: long ones combine chunks less often; the backward pass holds 2 N blocks of states in VMEM, 5 MiB at most."""
+    return min(992, (4608 // state - 32) // 64 * 64 + 32)
+
+
+def _inputs(args, t, options):
+    """(arrays, their specs): u, delta, B and C as (b, G, blocks, 2N, T), A as (N, D), D and bias as (2, D)."""
+    pad = lambda x: padded_groups(x, t.groups)
+    zeros = jnp.zeros(args.u.shape[2], F32)
+    skip_bias = jnp.stack([zeros if x is None else x.astype(F32) for x in (args.D, args.delta_bias)])
+    maps = jnp.concatenate([args.B, args.C], -1).astype(F32)                           # (b, L, G, 2N)
+    maps = jnp.pad(maps, ((0, 0), (0, t.blocks * t.steps - t.length), (0, 0), (0, 0)))
+    maps = maps.reshape(t.batch, t.blocks, t.steps, t.groups, 2 * t.state).transpose(0, 3, 1, 4, 2)
+    arrays = pad(args.u), pad(args.delta), maps, pad(args.A.T.astype(F32)), pad(skip_bias)
+    return arrays, [_stream(t, options), _stream(t, options), _maps(t, options), _channels(t, t.state), _channels(t, 2)]
+
+
+def _block(t, reverse):
+    """Grid step -> block of time."""
+    return (lambda i: t.blocks - 1 - i) if reverse else (lambda i: i)
+
+
+def _stream(t, options):
+    time = _block(t, options.reverse)
+    return pl.BlockSpec((pl.squeezed, t.steps, t.lanes), lambda b, c, i: (b, time(i), c))
+
+
+def _maps(t, options):
+    time = _block(t, options.reverse)
+    return pl.BlockSpec((pl.squeezed, pl.squeezed, pl.squeezed, 2 * t.state, t.steps), lambda b, c, i: (b, t.group_of(c), time(i), 0, 0))
+
+
+def _channels(t, count):
+    return pl.BlockSpec((count, t.lanes), lambda b, c, i: (0, c))
+
+
+def _saved(t, options):
+    """States entering the chunks: (b, blocks, N, 8, D)."""
+    time = _block(t, options.reverse)
+    return pl.BlockSpec((pl.squeezed, pl.squeezed, t.state, CHUNKS, t.lanes), lambda b, c, i: (b, time(i), 0, 0, c))
+
+
+# ---- inside a kernel
+
+def _at_start(*refs):
+    @pl.when(pl.program_id(2) == 0)
+    def _():
+        for ref in refs:
+            ref[...] = jnp.zeros_like(ref)
+
+
+def _present(t, reverse):
+    """Which steps of this block are there at all, (T, 1); None when all are in every block."""
+    if not t.ragged:
+        return None
+    first = _block(t, reverse)(pl.program_id(2)) * t.steps
+    return first + jax.lax.broadcasted_iota(jnp.int32, (t.steps, 1), 0) < t.length
+
+
+def _only(present, x):
+    return x if present is None else jnp.where(present, x, 0)
+
+
+def _load(t, options, refs, scratch):
+    """dt, u and the transposed maps (T, 2N) of one block in float32. Steps that are not there get dt = u = 0, which keeps h."""
+    (u, delta, maps, _, skip_bias), (dt_s, u_s, maps_s) = refs, scratch
+    present = _present(t, options.reverse)
+    dt_s[...] = _only(present, step_size(delta[...].astype(F32), skip_bias[1:2, :], options.delta_softplus))
+    maps_s[...] = maps[...].T
+    return dt_s, _as_rows(u, u_s, present), maps_s
+
+
+def _as_rows(ref, scratch, present):
+    """`ref`, or a float32 copy of it where rows are missing or packed in pairs."""
+    if present is None and ref.dtype == F32:
+        return ref
+    scratch[...] = _only(present, ref[...].astype(F32))
+    return scratch
+
+
+def _sink(ref, scratch):
+    """Where to put rows of an output, and what to call after the last one: a packed dtype takes whole blocks only."""
+    if ref.dtype == F32:
+        return ref, lambda: None
+
+    def flush():
+        ref[...] = scratch[...].astype(ref.dtype)
+    return scratch, flush
+
+
+def _columns(x, first, count):
+    return [x[:, n:n + 1] for n in range(first, first + count)]
+
+
+def _scratch(t):
+    return [pltpu.VMEM((t.steps, t.lanes), F32), pltpu.VMEM((t.steps, t.lanes), F32), pltpu.VMEM((t.steps, 2 * t.state), F32)]
+
+
+# ---- forward
+
+def _forward(args, options):
+    """(y, states entering the chunks)."""
+    t = _tiles(args)
+    arrays, specs = _inputs(args, t, options)
+    shapes = (shape_like((*args.u.shape[:2], t.channels), options.out_dtype, *arrays),
+              shape_like((t.batch, t.blocks, t.state, CHUNKS, t.channels), F32, *arrays))
+    run = call(functools.partial(_forward_kernel, t, options), t, specs, [_stream(t, options), _saved(t, options)], shapes,
+               [pltpu.VMEM((t.state, t.lanes), F32), *_scratch(t)], options.interpret)
+    y, saved = run(*arrays)
+    return cut_groups(y, t.groups, args.u.shape[2] // t.groups), saved
+
+
+def _forward_kernel(t, options, u, delta, maps, a, skip_bias, y, saved, carry, dt_s, u_s, maps_s):
+    N, Q = t.state, t.chunk
+    _at_start(carry)
+    dt_r, u_r, maps_r = _load(t, options, (u, delta, maps, a, skip_bias), (dt_s, u_s, maps_s))
+    A = [a[n:n + 1, :] for n in range(N)]
+    time = (lambda i: Q - 1 - i) if options.reverse else (lambda i: i)
+
+    def advance(i, states):
+        q = time(i)
+        dt, x, m = rows(dt_r, q, Q), rows(u_r, q, Q), rows(maps_r, q, Q)
+        v = dt * x
+        return q, dt, x, m, [jnp.exp(dt * A[n]) * states[n] + v * b for n, b in enumerate(_columns(m, 0, N))]
+
+    def first(i, carried):
+        *states, total = carried
+        _, dt, _, _, states = advance(i, states)
+        return *states, total + dt
+
+    zeros = jnp.zeros((CHUNKS, t.lanes), F32)
+    *ends, total = jax.lax.fori_loop(0, Q, first, (zeros,) * (N + 1), unroll=t.unroll(options))
+    start = []
+    for n in range(N):
+        h, leaving = entering(jnp.exp(total * A[n]), ends[n], carry[n:n + 1, :], options.reverse)
+        carry[n:n + 1, :] = leaving
+        saved[n] = h
+        start.append(h)
+    D = skip_bias[0:1, :]
+    y_r, flush = _sink(y, dt_s)                            # a row of dt is read before its y takes the place
+
+    def second(i, states):
+        q, _, x, m, states = advance(i, states)
+        put_rows(y_r, q, Q, sum((h * c for h, c in zip(states, _columns(m, N, N), strict=True)), D * x))
+        return tuple(states)
+
+    jax.lax.fori_loop(0, Q, second, tuple(start), unroll=t.unroll(options))
+    flush()
+
+
+# ---- backward
+
+def _backward(args, saved, dy, options):
+    """Cotangents of args; blocks of time run against the scan's direction."""
+    t, against = _tiles(args), options._replace(reverse=not options.reverse)
+    inputs, specs = _inputs(args, t, against)
+    inputs = *inputs, saved, padded_groups(dy, t.groups)
+    stream, time = _stream(t, against), _block(t, against.reverse)
+    sums = lambda count: pl.BlockSpec((pl.squeezed, count, t.lanes), lambda b, c, i: (b, 0, c))
+    outputs = ((inputs[0].shape, args.u.dtype, stream), (inputs[0].shape, args.delta.dtype, stream),
+               ((t.batch, t.lane_blocks, t.blocks, 2 * t.state, t.steps), F32,
+                pl.BlockSpec((pl.squeezed, pl.squeezed, pl.squeezed, 2 * t.state, t.steps), lambda b, c, i: (b, c, time(i), 0, 0))),
+               ((t.batch, t.state, t.channels), F32, sums(t.state)), ((t.batch, 2, t.channels), F32, sums(2)))
+    states = pltpu.VMEM((t.state, t.steps, t.lanes), F32)
+    scratch = [pltpu.VMEM((t.state, t.lanes), F32), *_scratch(t), *_scratch(t)[1:], states, states]
+    run = call(functools.partial(_backward_kernel, t, options), t, [*specs, _saved(t, against), stream], [spec for *_, spec in outputs],
+               [shape_like(shape, dtype, *inputs) for shape, dtype, _ in outputs], scratch, options.interpret)
+    return _cotangents(args, t, *run(*inputs))
+
+
+def _cotangents(args, t, du, ddelta, dmaps, dA, dskip_bias):
+    """The kernel's outputs in the shapes and dtypes of args."""
+    cut = lambda x: cut_groups(x, t.groups, args.u.shape[2] // t.groups)
+    dA, dskip_bias = dA.sum(0), dskip_bias.sum(0)
+    dmaps = dmaps.reshape(t.batch, t.groups, -1, t.blocks, 2 * t.state, t.steps).sum(2)
+    dmaps = dmaps.transpose(0, 2, 4, 1, 3).reshape(t.batch, -1, t.groups, 2 * t.state)[:, :t.length]
+    dB, dC = jnp.split(dmaps, 2, -1)
+    dD, dbias = cut(dskip_bias)
+    like = lambda x, to: None if to is None else x.astype(to.dtype)
+    return Arguments(cut(du), cut(ddelta), like(cut(dA).T, args.A), like(dB, args.B), like(dC, args.C), like(dD, args.D),
+                     like(dbias, args.delta_bias))
+
+
+def _backward_kernel(t, options, u, delta, maps, a, skip_bias, saved, dy, du, ddelta, dmaps, dA, dskip_bias,
+                     carry, dt_s, u_s, maps_s, dy_s, dmaps_s, before_s, decay_s):
+    N, Q = t.state, t.chunk
+    against = options._replace(reverse=not options.reverse)
+    _at_start(carry, dA, dskip_bias)
+    dt_r, u_r, maps_r = _load(t, against, (u, delta, maps, a, skip_bias), (dt_s, u_s, maps_s))
+    dy_r = _as_rows(dy, dy_s, _present(t, against.reverse))
+    du_r, flush_du = _sink(du, u_s)                        # rows of u and dt are read before those of du and ddelta take their places
+    ddelta_r, flush_ddelta = _sink(ddelta, dt_s)
+    A = [a[n:n + 1, :] for n in range(N)]
+    D = skip_bias[0:1, :]
+    onward = (lambda i: Q - 1 - i) if options.reverse else (lambda i: i)
+    back = lambda i: onward(Q - 1 - i)
+    zeros = jnp.zeros((CHUNKS, t.lanes), F32)
+    lanes_present, row_present = _lanes_present(t), _row_present(t, against.reverse)
+
+    def recompute(i, carried):
+        *states, total = carried
+        q = onward(i)
+        dt, m = rows(dt_r, q, Q), rows(maps_r, q, Q)
+        v = dt * rows(u_r, q, Q)
+        for n, b in enumerate(_columns(m, 0, N)):
+            decay = jnp.exp(dt * A[n])
+            put_rows(before_s.at[n], q, Q, states[n])
+            put_rows(decay_s.at[n], q, Q, decay)
+            states[n] = decay * states[n] + v * b
+        return *states, total + dt
+
+    *_, total = jax.lax.fori_loop(0, Q, recompute, (*(saved[n] for n in range(N)), zeros), unroll=t.unroll(options))
+
+    def first(i, messages):
+        q = back(i)
+        gy = rows(dy_r, q, Q)
+        return tuple(rows(decay_s.at[n], q, Q) * (messages[n] + gy * c) for n, c in enumerate(_columns(rows(maps_r, q, Q), N, N)))
+
+    ends = jax.lax.fori_loop(0, Q, first, (zeros,) * N, unroll=t.unroll(options))
+    start = []
+    for n in range(N):
+        message, leaving = entering(jnp.exp(total * A[n]), ends[n], carry[n:n + 1, :], against.reverse)
+        carry[n:n + 1, :] = leaving
+        start.append(message)
+
+    def second(i, carried):
+        messages, sums, (sum_D, sum_bias) = list(carried[:N]), list(carried[N:-2]), carried[-2:]
+        q = back(i)
+        dt, x, gy, m = rows(dt_r, q, Q), rows(u_r, q, Q), rows(dy_r, q, Q), rows(maps_r, q, Q)
+        v, dlog_A, g_B, over_channels = dt * x, 0, 0, []
+        for n, (b, c) in enumerate(zip(_columns(m, 0, N), _columns(m, N, N), strict=True)):
+            decay = rows(decay_s.at[n], q, Q)
+            kept = decay * rows(before_s.at[n], q, Q)      # what is left of the state before, in the state after
+            g = messages[n] + gy * c
+            dlog = g * kept                                # cotangent of dt A
+            dlog_A, g_B = dlog_A + dlog * A[n], g_B + g * b
+            over_channels.append((g * v, gy * (kept + v * b)))
+            sums[n] = sums[n] + dlog * dt
+            messages[n] = decay * g
+        put_rows(dmaps_s, q, Q, _channel_sums(over_channels, lanes_present))
+        ddt = dlog_A + g_B * x
+        if options.delta_softplus:
+            half = jnp.tanh(0.5 * dt)                      # softplus' = 1 - exp(-dt), exact also where dt is tiny
+            ddt = ddt * (2 * half / (1 + half))
+        elif t.ragged:
+            ddt = jnp.where(row_present(q), ddt, 0)
+        put_rows(du_r, q, Q, g_B * dt + D * gy)
+        put_rows(ddelta_r, q, Q, ddt)
+        return *messages, *sums, sum_D + gy * x, sum_bias + ddt
+
+    carried = jax.lax.fori_loop(0, Q, second, (*start, *(zeros,) * (N + 2)), unroll=t.unroll(options))
+    for n in range(N):
+        dA[n:n + 1, :] += carried[N + n].sum(0, keepdims=True)
+    for i in range(2):
+        dskip_bias[i:i + 1, :] += carried[2 * N + i].sum(0, keepdims=True)
+    dmaps[...] = dmaps_s[...].T
+    flush_du()
+    flush_ddelta()
+
+
+def _channel_sums(pairs, lanes_present):
+    """Sums over this block's channels of the N pairs of products for (dB, dC): (8, 2N)."""
+    N = len(pairs)
+    column = jax.lax.broadcasted_iota(jnp.int32, (CHUNKS, 2 * N), 1)
+    found = jnp.zeros((CHUNKS, 2 * N), F32)
+    for n, pair in enumerate(pairs):
+        for place, product in zip((n, N + n), pair, strict=True):
+            product = _only(lanes_present, product)
+            found = jnp.where(column == place, product.sum(1, keepdims=True), found)
+    return found
+
+
+def _lanes_present(t):
+    """Which lanes of a register are channels, (8, lanes); None when all are in every block."""
+    if t.channels % t.lanes == 0:
+        return None
+    return pl.program_id(1) * t.lanes + jax.lax.broadcasted_iota(jnp.int32, (CHUNKS, t.lanes), 1) < t.channels
+
+
+def _row_present(t, reverse):
+    """Row q of the chunks -> which of its steps are there, (8, lanes)."""
+    first = _block(t, reverse)(pl.program_id(2)) * t.steps + t.chunk * jax.lax.broadcasted_iota(jnp.int32, (CHUNKS, t.lanes), 0)
+    return lambda q: first + q < t.length
