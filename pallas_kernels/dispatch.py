@@ -3,10 +3,11 @@ import functools
 
 import jax
 
-from pallas_kernels import gpu, reference, tpu, xla
+from pallas_kernels import cross, gpu, reference, tpu, xla
 
 BACKENDS = {"reference": reference, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
 IMPLEMENTATIONS = tuple(BACKENDS)
+OTHERWISE = {"cross_selective_scan": lambda backend: functools.partial(cross.merged, backend.selective_scan)}   # no kernel of its own for it
 PLATFORMS = {"tpu": "pallas_tpu", "cuda": "pallas_gpu"}   # everything else: "xla"
 
 
@@ -43,4 +44,6 @@ def _refusal(name, operation, args):
 @functools.cache
 def _function(name, operation, options):
     """Jitted so that all calls of one shape are traced once."""
-    return jax.jit(functools.partial(getattr(BACKENDS[name], operation), options=options))
+    backend = BACKENDS[name]
+    run = getattr(backend, operation) if hasattr(backend, operation) else OTHERWISE[operation](backend)
+    return jax.jit(functools.partial(run, options=options))

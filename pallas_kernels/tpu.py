@@ -27,10 +27,13 @@ def selective_scan(args, options):
     return differentiable(_forward, _backward, reference.selective_scan, options)(args)
 
 
+_plain_cross = functools.partial(cross.merged, reference.selective_scan)
+
+
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
     if tpu_cross.fits(args):
-        return differentiable(tpu_cross.forward, tpu_cross.backward, reference.cross_selective_scan, options)(args)
+        return differentiable(tpu_cross.forward, tpu_cross.backward, _plain_cross, options)(args)
     return cross.merged(selective_scan, args, options)
 
 

@@ -13,11 +13,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.common import CrossArguments, step_size
-from pallas_kernels.tpu_tiles import F32, LANES, shape_like
+from pallas_kernels.tpu_tiles import F32, LANES, shape_like, vmem_capacity
 
 K = 4
-VMEM = 48 << 20        # of 64 to 128 MiB on current chips
-BAND = 512
+BAND = 512             # positions worked on at a time
 PLANES = 16            # planes of (H W, lanes) that the backward kernel holds, buffers counted twice
 
 
@@ -41,11 +40,6 @@ class Plane(NamedTuple):
     def blocks(self):
         return -(-self.channels // self.lanes)
 
-    @property
-    def band(self):
-        """Positions that are worked on at a time where their order does not matter: short code, whatever the map."""
-        return max((n for n in range(8, BAND + 1, 8) if self.size % n == 0), default=self.size)
-
 
 class Way(NamedTuple):
     """How direction k runs over the plane: `steps` rows of `chunks` positions each."""
@@ -65,7 +59,7 @@ class Way(NamedTuple):
 def fits(args):
     """Whether this kernel takes these arguments: one state per channel, and a map that VMEM holds."""
     _, height, width, _ = args.u.shape
-    return args.A.shape[-1] == 1 and height * width * LANES * 4 * PLANES <= VMEM
+    return args.A.shape[-1] == 1 and height * width * LANES * 4 * PLANES <= 3 * vmem_capacity() // 4
 
 
 def _plane(args):
@@ -112,7 +106,7 @@ def _call(kernel, p, in_specs, outputs, scratch, options, inputs):
     return pl.pallas_call(
         kernel, grid=(p.batch, p.blocks), in_specs=in_specs, out_specs=[spec for *_, spec in outputs],
         out_shape=[shape_like(shape, dtype, *inputs) for shape, dtype, _ in outputs], scratch_shapes=scratch, interpret=options.interpret,
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM + (16 << 20)))(*inputs)
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=vmem_capacity()))(*inputs)
 
 
 def _saved(p):
@@ -137,11 +131,12 @@ def _dot(x, y, contract):
 
 
 def _by_band(p, work):
-    """`work(rows)` for every band of the map."""
-    if p.band == p.size:
-        work(pl.ds(0, p.size))
-    else:
-        jax.lax.fori_loop(0, p.size // p.band, lambda i, _: work(pl.ds(pl.multiple_of(i * p.band, 8), p.band)), None)
+    """`work(rows)` for every band of the map: short code, whatever the map, where the order of positions does not matter."""
+    whole, rest = divmod(p.size, BAND)
+    if whole:
+        jax.lax.fori_loop(0, whole, lambda i, _: work(pl.ds(pl.multiple_of(i * BAND, 8), BAND)), None)
+    if rest:
+        work(pl.ds(whole * BAND, rest))
 
 
 def _copies(p, *pairs):

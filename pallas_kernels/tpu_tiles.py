@@ -112,6 +112,14 @@ def entering(decay, end, carry, reverse):
     return jnp.concatenate(found, 0), carry
 
 
+def vmem_capacity():
+    """Bytes of vector memory of this process's TPU; without one, what every generation since v5 has."""
+    try:
+        return pltpu.get_tpu_info().vmem_capacity_bytes
+    except ValueError:
+        return 64 << 20
+
+
 def shape_like(shape, dtype, *arrays):
     """An output's shape, varying over the mesh axes that any of the arrays varies over."""
     axes = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in arrays))

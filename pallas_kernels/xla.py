@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels import cross, reference
+from pallas_kernels import reference
 from pallas_kernels.common import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, previous, put, step_size, ungrouped, widened
 from pallas_kernels.differentiation import differentiable, differentiable_recurrence
 
@@ -20,11 +20,6 @@ from pallas_kernels.differentiation import differentiable, differentiable_recurr
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
     return differentiable(forward, backward, reference.selective_scan, options)(widened(args)).astype(options.out_dtype)
-
-
-def cross_selective_scan(args, options):
-    """Merged map of `scan.cross_selective_scan`."""
-    return cross.merged(selective_scan, args, options)
 
 
 def linear_scan(a, b, options):

@@ -142,11 +142,27 @@ class SS2D(nn.Module):
     def _scan(self, u, parameters):
         """(b, H, W, E) -> the merged scans, (b, H, W, E)."""
         height, width = u.shape[1:3]
+        if self._untouched():
+            return self._cross_scan(u, parameters)
         if self.scan_pattern != "cascade":
             return self._merge(u, scan_patterns.layouts(self.scan_pattern, height, width), parameters)
         for lines in scan_patterns.cascade(height, width):
             u = self._merge(standardize(u), (lines,), parameters)
         return u
+
+    def _untouched(self):
+        """Whether this is the plain cross scan: nobody looks into a direction or cuts its gradients."""
+        inside = ("B", "C", "delta", "A_bar", "s")
+        return (isinstance(self.scan_pattern, str) and self.scan_pattern == "cross" and self.ssm == "mamba1"
+                and not any(map(self._watched, inside)) and not {*inside, "B_bar_delta"} & set(self.stop_gradients))
+
+    def _cross_scan(self, u, parameters):
+        """All four directions by the kernels' own cross scan."""
+        X, W, bias, A, D = parameters
+        v, X, W = nn.dtypes.promote_dtype(u, X, W, dtype=self.dtype)
+        p = (v @ X.reshape(-1, X.shape[-1]).T).reshape(*u.shape[:3], DIRECTIONS, -1)
+        steps, B, C = jnp.split(p, [W.shape[-1], W.shape[-1] + self.d_state], axis=-1)
+        return pallas_kernels.cross_selective_scan(u, steps, W, A, B, C, D, bias, implementation=self.scan_implementation)
 
     def _merge(self, u, layouts, parameters):
         """Scan u along every direction of the layouts and sum the outputs."""
