@@ -1,6 +1,7 @@
 # Two commands on a machine with Python >= 3.11 and make:
 #   make quickstart   sets up .venv, trains and evaluates on real digits, writes runs/quickstart/report.html
 #   make test         sets up .venv, runs the checks
+#   make test-aot     compiles the TPU kernels ahead of time, with the libtpu wheel (200 MB) and no TPU
 # PYTHON=python3.13 chooses the interpreter, VENV=path where it is set up. uv installs where present, pip otherwise.
 # Every command may be repeated; what is already done is not done again.
 
@@ -13,7 +14,7 @@ WORKERS ?= $(shell [ $(CORES) -gt 1 ] && echo $$(( $(CORES) < 8 ? $(CORES) : 8 )
 IN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart test test-slow lint install clean FORCE
+.PHONY: quickstart test test-slow test-aot lint install install-aot clean FORCE
 .NOTPARALLEL:
 .DEFAULT_GOAL := quickstart
 
@@ -22,10 +23,16 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	@$(IN) -m ruff check .
-	@$(IN) -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+	@$(IN) -m pytest -n $(WORKERS) -m "not slow and not aot" $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	@$(IN) -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+# libtpu lies apart: beside JAX it would be looked for, and waited for, by every program on a machine without a TPU.
+test-aot: $(VENV)/.installed-aot
+	@TPU_LIBRARY_PATH=$(abspath $(VENV))/aot/libtpu/libtpu.so $(IN) -m pytest -m aot $(ARGS)
+
+install-aot: $(VENV)/.installed-aot
 
 lint: $(VENV)/.installed-test
 	@$(IN) -m ruff check .
@@ -54,6 +61,12 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.python setup.py pyproject.toml constraints.txt
 	$(call install,.[test])
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-aot: $(VENV)/.installed-test
+	@echo "installing libtpu into $(VENV)/aot ..."
+	@$(IN) -m pip --version >/dev/null 2>&1 || $(IN) -m ensurepip >/dev/null 2>&1; \
+	$(IN) -m pip install --quiet --no-deps --upgrade --target $(VENV)/aot -c constraints.txt libtpu
+	@touch $@
 
 # Holds "where the base interpreter lives, its version"; rewritten, and the environment made anew, only when PYTHON names another one.
 $(VENV)/.python: FORCE

@@ -6,11 +6,11 @@ import sys
 import jax
 
 # glibc's mallopt parameters. XLA:CPU asks for its temporary buffers afresh at every call, and glibc maps them and gives them back each time:
-# up to a fifth of the time of VMamba-T's gradient at 224. Two arenas that grow by 64 MiB save large models as much again, but make the threads of
-# small ones wait for one another.
+# up to a fifth of the time of VMamba-T's gradient at 224. All but the main arena map requests above 64 MiB whatever is set: a single one, grown by
+# 64 MiB at a time, saves large models as much again, but makes the threads of small ones wait for one another.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 KEEP = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1))
-KEEP_LARGE = (*KEEP, (TOP_PAD, 64 << 20), (ARENA_MAX, 2))
+KEEP_LARGE = (*KEEP, (TOP_PAD, 64 << 20), (ARENA_MAX, 1))
 
 
 def prepare(cpu_devices=None, large=False):

@@ -19,13 +19,17 @@ def environment(source):
     """What a result depends on besides its config: versions, device, commit, and the data's fingerprint."""
     devices = jax.devices()
     return {
-        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"vmamba_jax": __version__},
+        "versions": versions(),
         "device": f"{devices[0].device_kind} x {len(devices)}",
         "commit": commit(),
         "data": {"name": source.name, "split": source.split, "examples": len(source), "fingerprint": source.fingerprint[:16]},
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions():
+    """Of the interpreter and the packages that numbers depend on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}, "vmamba_jax": __version__}
 
 
 def commit():

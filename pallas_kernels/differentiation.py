@@ -22,17 +22,19 @@ def differentiable(forward, backward, plain, options):
         plain: (args, options) -> y by differentiable operations only.
         options: hashable, given to all three.
     """
+    forward, backward = (jax.jit(functools.partial(f, options=options)) for f in (forward, backward))    # each shape is traced once
+
     @jax.custom_vjp
     def scan(args):
         return run(args)[0]
 
     @jax.custom_vjp
     def run(args):
-        return forward(args, options)
+        return forward(args)
 
     @jax.custom_vjp
     def pullback(args, saved, dy):
-        return backward(args, saved, dy, options)
+        return backward(args, saved, dy)
 
     def run_forward(args):
         y, saved = run(args)

@@ -24,7 +24,7 @@ refusal = functools.partial(limits.refusal, "pallas_tpu")
 
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
-    return differentiable(_forward, _backward, reference.selective_scan, options)(args)
+    return differentiable(forward, backward, reference.selective_scan, _narrow(options))(args).astype(options.out_dtype)
 
 
 _plain_cross = functools.partial(cross.merged, reference.selective_scan)
@@ -33,8 +33,13 @@ _plain_cross = functools.partial(cross.merged, reference.selective_scan)
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
     if tpu_cross.fits(args):
-        return differentiable(tpu_cross.forward, tpu_cross.backward, _plain_cross, options)(args)
+        return differentiable(tpu_cross.forward, tpu_cross.backward, _plain_cross, _narrow(options))(args).astype(options.out_dtype)
     return cross.merged(selective_scan, args, options)
+
+
+def _narrow(options):
+    """A kernel writes no float64; what asks for it is widened after."""
+    return options._replace(out_dtype="float32") if options.out_dtype == "float64" else options
 
 
 # ---- arrays as the kernels want them
@@ -145,14 +150,14 @@ def _scratch(t):
 
 # ---- forward
 
-def _forward(args, options):
+def forward(args, options):
     """(y, states entering the chunks)."""
     t = _tiles(args)
     arrays, specs = _inputs(args, t, options)
     shapes = (shape_like((*args.u.shape[:2], t.channels), options.out_dtype, *arrays),
               shape_like((t.batch, t.blocks, t.state, CHUNKS, t.channels), F32, *arrays))
-    run = call(functools.partial(_forward_kernel, t, options), t, specs, [_stream(t, options), _saved(t, options)], shapes,
-               [pltpu.VMEM((t.state, t.lanes), F32), *_scratch(t)], options.interpret)
+    run = call("selective_scan_forward", functools.partial(_forward_kernel, t, options), t, specs,
+               [_stream(t, options), _saved(t, options)], shapes, [pltpu.VMEM((t.state, t.lanes), F32), *_scratch(t)], options.interpret)
     y, saved = run(*arrays)
     return cut_groups(y, t.groups, args.u.shape[2] // t.groups), saved
 
@@ -197,7 +202,7 @@ def _forward_kernel(t, options, u, delta, maps, a, skip_bias, y, saved, carry, d
 
 # ---- backward
 
-def _backward(args, saved, dy, options):
+def backward(args, saved, dy, options):
     """Cotangents of args; blocks of time run against the scan's direction."""
     t, against = _tiles(args), options._replace(reverse=not options.reverse)
     inputs, specs = _inputs(args, t, against)
@@ -210,8 +215,8 @@ def _backward(args, saved, dy, options):
                ((t.batch, t.state, t.channels), F32, sums(t.state)), ((t.batch, 2, t.channels), F32, sums(2)))
     states = pltpu.VMEM((t.state, t.steps, t.lanes), F32)
     scratch = [pltpu.VMEM((t.state, t.lanes), F32), *_scratch(t), *_scratch(t)[1:], states, states]
-    run = call(functools.partial(_backward_kernel, t, options), t, [*specs, _saved(t, against), stream], [spec for *_, spec in outputs],
-               [shape_like(shape, dtype, *inputs) for shape, dtype, _ in outputs], scratch, options.interpret)
+    run = call("selective_scan_backward", functools.partial(_backward_kernel, t, options), t, [*specs, _saved(t, against), stream],
+               [spec for *_, spec in outputs], [shape_like(shape, dtype, *inputs) for shape, dtype, _ in outputs], scratch, options.interpret)
     return _cotangents(args, t, *run(*inputs))
 
 

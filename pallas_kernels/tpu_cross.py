@@ -101,10 +101,10 @@ def _by_image(p, *shape):
     return pl.BlockSpec((pl.squeezed, *shape, p.lanes), lambda b, c: (b,) + (0,) * len(shape) + (c,))
 
 
-def _call(kernel, p, in_specs, outputs, scratch, options, inputs):
+def _call(name, kernel, p, in_specs, outputs, scratch, options, inputs):
     """Run over (batch, blocks of lanes); outputs: (shape, dtype, spec) each."""
     return pl.pallas_call(
-        kernel, grid=(p.batch, p.blocks), in_specs=in_specs, out_specs=[spec for *_, spec in outputs],
+        kernel, name=name, grid=(p.batch, p.blocks), in_specs=in_specs, out_specs=[spec for *_, spec in outputs],
         out_shape=[shape_like(shape, dtype, *inputs) for shape, dtype, _ in outputs], scratch_shapes=scratch, interpret=options.interpret,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=vmem_capacity()))(*inputs)
 
@@ -194,7 +194,7 @@ def forward(args, options):
     inputs, specs = _inputs(args, p)
     outputs = [(inputs[0].shape, options.out_dtype, _stream(p)), *_saved(p)]
     scratch = [*_per_plane(p, 3), *_per_plane(p, 1, 2 * K), *_joints(p, 2)]
-    y, *saved = _call(functools.partial(_forward_kernel, p, options), p, specs, outputs, scratch, options, inputs)
+    y, *saved = _call("cross_scan_forward", functools.partial(_forward_kernel, p, options), p, specs, outputs, scratch, options, inputs)
     return y.reshape(args.u.shape), tuple(saved)
 
 
@@ -249,7 +249,8 @@ def backward(args, saved, dy, options):
                ((p.batch, 2 * K + 1, p.channels), F32, _by_image(p, 2 * K + 1))]
     scratch = [*_per_plane(p, 5), *_per_plane(p, 2, 2 * K), *_joints(p, 3)]
     specs = [*specs, *(spec for *_, spec in _saved(p)), _stream(p)]
-    du, dsteps, dmaps, dweight, dchannels = _call(functools.partial(_backward_kernel, p, options), p, specs, outputs, scratch, options, inputs)
+    kernel = functools.partial(_backward_kernel, p, options)
+    du, dsteps, dmaps, dweight, dchannels = _call("cross_scan_backward", kernel, p, specs, outputs, scratch, options, inputs)
     return _cotangents(args, p, du, dsteps, dmaps, dweight.sum(0), dchannels.sum(0))
 
 

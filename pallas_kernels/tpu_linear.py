@@ -21,7 +21,7 @@ def _states(a, b, options):
     inputs = *planes(a), *planes(b)
     stream = pl.BlockSpec((pl.squeezed, t.steps, t.lanes), lambda b, c, i: (b, t.blocks - 1 - i if options.reverse else i, c))
     count = len(inputs) // 2
-    h = call(functools.partial(_kernel, t, options, count), t, [stream] * len(inputs), [stream] * count,
+    h = call("linear_scan", functools.partial(_kernel, t, options, count), t, [stream] * len(inputs), [stream] * count,
              [shape_like(b.shape, F32, *inputs)] * count,
              [pltpu.VMEM((count, t.lanes), F32)] + [pltpu.VMEM((t.steps, t.lanes), F32)] * (2 * count), options.interpret)(*inputs)
     return h[0] if count == 1 else jax.lax.complex(*h)

@@ -126,7 +126,7 @@ def shape_like(shape, dtype, *arrays):
     return jax.ShapeDtypeStruct(shape, dtype, vma=axes) if axes else jax.ShapeDtypeStruct(shape, dtype)
 
 
-def call(kernel, t, in_specs, out_specs, out_shape, scratch, interpret, semantics=("parallel", "parallel", "arbitrary"), vmem=None):
-    """pallas_call over `t.grid` for Mosaic, named explicitly."""
-    return pl.pallas_call(kernel, grid=t.grid, in_specs=in_specs, out_specs=out_specs, out_shape=out_shape, scratch_shapes=scratch,
-                          interpret=interpret, compiler_params=pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=vmem))
+def call(name, kernel, t, in_specs, out_specs, out_shape, scratch, interpret):
+    """pallas_call over `t.grid` for Mosaic; blocks of time follow one another."""
+    return pl.pallas_call(kernel, name=name, grid=t.grid, in_specs=in_specs, out_specs=out_specs, out_shape=out_shape, scratch_shapes=scratch,
+                          interpret=interpret, compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")))

@@ -8,7 +8,9 @@ from jax.test_util import check_grads
 import pallas_kernels
 from pallas_kernels import selective_scan
 
-BACKENDS = ["reference", "xla"]
+EXACT = ["reference", "xla"]                              # float64 too
+KERNELS = ["pallas_tpu", "pallas_gpu"]                    # float32, here in interpret mode
+BACKENDS = EXACT + KERNELS
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 GOLDEN = [f"selective_scan_{i}" for i in (0, 1, 3, 4, 6, 7, 9, 11, 12, 13)]
 
@@ -45,31 +47,86 @@ def numpy_scan(u, delta, A, B, C, D, delta_bias, reverse=False, delta_softplus=T
     return y
 
 
+def by(backend):
+    """Keyword arguments that run a backend here."""
+    return dict(implementation=backend, interpret=backend in KERNELS)
+
+
+def value_and_gradients(args, cotangent, **options):
+    """y and the cotangents of the arguments, compiled as one."""
+    def run(args, cotangent):
+        y, pullback = jax.vjp(lambda args: selective_scan(**args, **options), args)
+        return y, pullback(cotangent)[0]
+    return jax.jit(run)(args, cotangent)
+
+
 def relative(x, y):
     return np.abs(np.asarray(x, np.float64) - y).max() / max(np.abs(y).max(), 1e-30)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", GOLDEN)
-@pytest.mark.parametrize("dtype,tolerance", [("float32", 1e-5), ("float64", 1e-10)])
-def test_original_program(golden, x64, backend, name, dtype, tolerance):
-    arrays = golden(name)
-    args = [jnp.asarray(channels_last(n, arrays[n]), dtype) for n in NAMES]
-    run = jax.jit(lambda *args: selective_scan(*args, implementation=backend))
-    y, pullback = jax.vjp(run, *args)
+def check_original_program(arrays, backend, dtype, tolerance):
+    args = {n: jnp.asarray(channels_last(n, arrays[n]), dtype) for n in NAMES}
+    y, gradients = value_and_gradients(args, jnp.asarray(channels_last("u", arrays["output_cotangent"]), dtype), **by(backend))
     assert y.dtype == dtype
     assert relative(y, channels_last("output", arrays["output"])) < tolerance
-    for n, gradient in zip(NAMES, pullback(jnp.asarray(channels_last("u", arrays["output_cotangent"]), dtype)), strict=True):
-        assert relative(gradient, channels_last(n, arrays[f"grad_{n}"])) < tolerance, n
+    for n in NAMES:
+        assert relative(gradients[n], channels_last(n, arrays[f"grad_{n}"])) < tolerance, n
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", GOLDEN)
+def test_original_program(golden, backend, name):
+    check_original_program(golden(name), backend, "float32", 1e-5)
+
+
+@pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("name", GOLDEN)
+def test_original_program_in_float64(golden, x64, backend, name):
+    check_original_program(golden(name), backend, "float64", 1e-10)
+
+
+@pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("length,groups,state", [(1, 1, 1), (2, 2, 3), (7, 1, 16), (13, 3, 1), (50, 2, 2)])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_definition(x64, backend, length, groups, state, reverse):
     args = draw(length, groups, state, dtype=jnp.float64)
     y = jax.jit(lambda args: selective_scan(**args, reverse=reverse, implementation=backend))(args)
     np.testing.assert_allclose(y, numpy_scan(**args, reverse=reverse), atol=1e-12, rtol=1e-11)
+
+
+@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+@pytest.mark.parametrize("length,state,groups,per_group,dtype,reverse", [   # every pair of values of neighbouring columns at least once
+    (1, 1, 1, 3, "float32", False), (1, 16, 2, 5, "bfloat16", True), (7, 2, 2, 130, "float32", True), (7, 1, 1, 96, "bfloat16", False),
+    (49, 16, 1, 3, "float32", True), (49, 1, 2, 96, "float32", False), (196, 1, 1, 130, "bfloat16", True), (196, 4, 3, 7, "float32", False),
+    (784, 1, 1, 96, "float32", True), (784, 2, 2, 3, "bfloat16", False), (3136, 1, 1, 5, "float32", False), (3136, 16, 1, 3, "float32", True)])
+def test_product(backend, length, state, groups, per_group, dtype, reverse):
+    if backend == "pallas_gpu" and length * state > 3136:
+        length //= 16                                     # its interpreter simulates the threads, a second for a hundred steps
+    args = draw(length, groups, state, per_group, batch=1 + (length < 50))
+    args = {name: x.astype(dtype) if name in ("u", "delta", "B", "C") else x for name, x in args.items()}
+    cotangent = jnp.cos(jnp.arange(args["u"].size, dtype=jnp.float32)).reshape(args["u"].shape)
+    y, gradients = value_and_gradients(args, cotangent, reverse=reverse, **by(backend))
+    wanted, wanted_gradients = value_and_gradients(args, cotangent, reverse=reverse, implementation="reference")
+    assert y.dtype == jnp.float32 and relative(y, np.asarray(wanted, np.float64)) < 1e-5
+    for name, x in gradients.items():
+        assert x.dtype == args[name].dtype and x.shape == args[name].shape
+        tolerance = 1e-5 if x.dtype == jnp.float32 else 2**-7      # a gradient may round to the bfloat16 next door
+        assert relative(x, np.asarray(wanted_gradients[name], np.float64)) < tolerance, name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("absent", ["D", "delta_bias"])
+def test_optional_arguments_and_output_dtype(backend, absent):
+    args = draw(9)
+    args = {**args, "delta": jnp.abs(args["delta"]), "delta_bias": jnp.abs(args["delta_bias"]), absent: None}
+    cotangent = jnp.ones(args["u"].shape, jnp.bfloat16)
+    options = dict(delta_softplus=False, out_dtype=jnp.bfloat16)
+    y, gradients = value_and_gradients(args, cotangent, **options, **by(backend))
+    zeros = {**args, absent: jnp.zeros(6)}
+    wanted, wanted_gradients = value_and_gradients(zeros, cotangent, **options, implementation="reference")
+    assert y.dtype == jnp.bfloat16 and gradients[absent] is None
+    np.testing.assert_allclose(y.astype(jnp.float32), wanted.astype(jnp.float32), rtol=2**-7, atol=1e-3)
+    assert all(relative(x, np.asarray(wanted_gradients[name], np.float64)) < 1e-5 for name, x in gradients.items() if x is not None)
 
 
 @pytest.mark.parametrize("state", [1, 4])
@@ -83,48 +140,64 @@ def test_gradients_by_finite_differences(x64, state, reverse, softplus):
     check_grads(jax.jit(run), tuple(args.values()), order=1, modes=["rev"], eps=1e-5, atol=1e-6, rtol=1e-6)
 
 
+def directional(args, vector, order, **options):
+    """Gradient of the order-th derivative along vector of a scalar of the scan."""
+    f = lambda args: jnp.sin(selective_scan(*args, **options)).sum()
+    for _ in range(order):
+        f = (lambda g: lambda args: sum(jnp.vdot(a, b) for a, b in zip(jax.grad(g)(args), vector, strict=True)))(f)
+    return jax.jit(jax.grad(f))(args)
+
+
+def along(args):
+    return tuple(jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in args)
+
+
 @pytest.mark.parametrize("state", [1, 3])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_double_and_triple_backward(x64, state, reverse):
+@pytest.mark.parametrize("order", [1, 2])
+def test_double_and_triple_backward(x64, state, reverse, order):
     args = tuple(draw(5, state=state, dtype=jnp.float64).values())
-    vector = tuple(jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in args)
-
-    def directional(order, backend):
-        f = lambda args: jnp.sin(selective_scan(*args, reverse=reverse, implementation=backend)).sum()
-        for _ in range(order):
-            f = (lambda g: lambda args: sum(jnp.vdot(a, b) for a, b in zip(jax.grad(g)(args), vector, strict=True)))(f)
-        return jax.jit(jax.grad(f))(args)
-
-    for order in (1, 2):
-        for got, want in zip(directional(order, "xla"), directional(order, "reference"), strict=True):
-            np.testing.assert_allclose(got, want, atol=1e-9 * max(1, float(jnp.abs(want).max())))
+    got, wanted = (directional(args, along(args), order, reverse=reverse, implementation=backend) for backend in ("xla", "reference"))
+    for x, y in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-9 * max(1, float(jnp.abs(y).max())))
 
 
-def test_forward_mode():
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("order", [1, 2])
+def test_double_and_triple_backward_of_kernels(backend, order):
+    args = tuple(draw(5, groups=1, batch=1).values())
+    got, wanted = (directional(args, along(args), order, **by(b)) for b in (backend, "reference"))
+    for x, y in zip(got, wanted, strict=True):
+        assert relative(x, np.asarray(y, np.float64)) < 1e-5
+
+
+@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+def test_forward_mode(backend):
     args = draw(5)
     tangent = jnp.ones_like(args["u"])
-    run = lambda u, backend: selective_scan(**{**args, "u": u}, implementation=backend)
+    run = lambda u, backend: selective_scan(**{**args, "u": u}, **by(backend))
     _, forward = jax.jvp(lambda u: run(u, "reference"), (args["u"],), (tangent,))
     np.testing.assert_allclose(forward, run(args["u"] + tangent, "xla") - run(args["u"], "xla"), atol=1e-4)   # linear in u
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda u: run(u, "xla"), (args["u"],), (tangent,))
+        jax.jvp(lambda u: run(u, backend), (args["u"],), (tangent,))
 
 
-@pytest.mark.parametrize("state", [1, 2])
-def test_vmap_remat_and_shard_map(state):
+@pytest.mark.parametrize("backend,state", [("xla", 1), ("xla", 2), ("pallas_tpu", 1), ("pallas_gpu", 1)])
+def test_vmap_remat_and_shard_map(backend, state):
     args = draw(9, state=state, batch=8)
-    wanted = selective_scan(**args)
-    loss = lambda u: (selective_scan(**{**args, "u": u}) ** 2).sum()
-    gradient = jax.grad(loss)(args["u"])
-    np.testing.assert_allclose(jax.grad(jax.checkpoint(loss))(args["u"]), gradient, rtol=1e-6)
+    options = by(backend)
+    wanted = selective_scan(**args, implementation="reference")
+    loss = lambda u: (selective_scan(**{**args, "u": u}, **options) ** 2).sum()
+    gradient = jax.jit(jax.grad(loss))(args["u"])
+    np.testing.assert_allclose(jax.jit(jax.grad(jax.checkpoint(loss)))(args["u"]), gradient, rtol=1e-6, atol=1e-6)
     axes = {name: 0 if name in ("u", "delta", "B", "C") else None for name in args}
     split = {name: x.reshape(4, 2, *x.shape[1:]) if axes[name] == 0 else x for name, x in args.items()}
-    mapped = jax.vmap(lambda args: selective_scan(**args), in_axes=(axes,))(split)
-    np.testing.assert_allclose(mapped.reshape(wanted.shape), wanted, rtol=1e-6, atol=1e-6)
+    mapped = jax.jit(jax.vmap(lambda args: selective_scan(**args, **options), in_axes=(axes,)))(split)
+    np.testing.assert_allclose(mapped.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     specs = {name: jax.P("data") if axes[name] == 0 else jax.P() for name in args}
-    per_device = jax.shard_map(lambda args: jax.grad(lambda args: (selective_scan(**args) ** 2).sum())(args)["u"],
+    per_device = jax.shard_map(lambda args: jax.grad(lambda args: (selective_scan(**args, **options) ** 2).sum())(args)["u"],
                                mesh=mesh, in_specs=(specs,), out_specs=jax.P("data"), check_vma=False)
     np.testing.assert_allclose(jax.jit(per_device)(args), gradient, rtol=1e-5, atol=1e-5)
 
@@ -138,20 +211,33 @@ def test_memory_never_holds_all_states(state):
     assert memory.temp_size_in_bytes < 10 * args["u"].nbytes
 
 
+def harsh(length, state, cast):
+    """Strong decay (|A delta| up to 60), steps near zero and zeros."""
+    args = draw(length, groups=1, per_group=4, state=state, batch=1, seed=3)
+    args["A"] = -jnp.linspace(0.01, 1, args["A"].size).reshape(args["A"].shape)
+    args["delta"] = args["delta"].at[:, ::7].set(60.0).at[:, 1::7].set(-60.0)
+    args["u"] = args["u"].at[:, length // 3:length // 2].set(0.0)
+    return {name: x.astype(cast) for name, x in args.items()}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("state", [1, 4])
-def test_stress(backend, state):
-    """Strong decay, steps near zero, zeros and bfloat16 inputs stay finite and right to rounding against float64 numpy."""
-    args = draw(300, groups=1, per_group=4, state=state, batch=1, seed=3)
-    args["delta"] = args["delta"].at[:, ::7].set(60.0).at[:, 1::7].set(-60.0)
-    args["u"] = args["u"].at[:, 100:150].set(0.0)
-    for cast in (jnp.float32, jnp.bfloat16):
-        given = {name: x.astype(cast) for name, x in args.items()}
-        y, pullback = jax.vjp(lambda args: selective_scan(**args, implementation=backend), given)
-        wanted = numpy_scan(**{name: np.asarray(x.astype(jnp.float32)) for name, x in given.items()})
-        assert y.dtype == jnp.float32 and relative(y, wanted) < 1e-5
-        gradients = pullback(jnp.ones_like(y))[0]
-        assert all(g.dtype == cast and bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in gradients.values())
+@pytest.mark.parametrize("cast", [jnp.float32, jnp.bfloat16])
+def test_stress(backend, state, cast):
+    args = harsh(100, state, cast)
+    wanted = numpy_scan(**{name: np.asarray(x.astype(jnp.float32)) for name, x in args.items()})
+    y, gradients = value_and_gradients(args, jnp.ones(wanted.shape, jnp.float32), **by(backend))
+    assert y.dtype == jnp.float32 and relative(y, wanted) < 1e-5
+    assert all(g.dtype == cast and bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in gradients.values())
+
+
+@pytest.mark.parametrize("backend", ["xla", "pallas_tpu"])
+def test_stress_over_65536_steps(backend):
+    args = harsh(65536, 1, jnp.float32)
+    wanted = numpy_scan(**args)
+    y, gradients = value_and_gradients(args, jnp.ones(wanted.shape, jnp.float32), **by(backend))
+    assert relative(y, wanted) < 1e-5
+    assert all(bool(jnp.isfinite(g).all()) for g in gradients.values())
 
 
 @pytest.mark.parametrize("change,error,words", [
@@ -168,6 +254,8 @@ def test_stress(backend, state):
     (dict(implementation="cuda"), ValueError, "implementation='cuda'"),
     (dict(implementation="xla", interpret=True), ValueError, "interpret=True"),
     (dict(out_dtype=int), TypeError, "out_dtype=int"),
+    (dict(A=-jnp.ones((6, 17)), B=jnp.ones((2, 5, 2, 17)), C=jnp.ones((2, 5, 2, 17)), implementation="pallas_tpu"), ValueError, "17 states"),
+    (dict(A=-jnp.ones((6, 17)), B=jnp.ones((2, 5, 2, 17)), C=jnp.ones((2, 5, 2, 17)), implementation="pallas_gpu"), ValueError, "17 states"),
 ])
 def test_errors_name_the_argument(change, error, words):
     with pytest.raises(error) as raised:
@@ -175,7 +263,7 @@ def test_errors_name_the_argument(change, error, words):
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_linear_scan(x64, backend, reverse, dtype):
@@ -188,6 +276,20 @@ def test_linear_scan(x64, backend, reverse, dtype):
     run = jax.jit(lambda a, b: pallas_kernels.linear_scan(a, b, reverse=reverse, implementation=backend))
     np.testing.assert_allclose(run(a, b), wanted, rtol=1e-12, atol=1e-12)
     check_grads(run, (jnp.asarray(a), jnp.asarray(b)), order=2, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_linear_scan_of_kernels(backend, reverse, dtype):
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(0.6 * rng.standard_normal((2, 70, 5)) + (0.6j * rng.standard_normal((2, 70, 5)) if "complex" in dtype else 0), dtype)
+            for _ in range(2))
+    run = lambda options: jax.jit(lambda a, b: pallas_kernels.linear_scan(a, b, reverse=reverse, **options))
+    np.testing.assert_allclose(run(by(backend))(a, b), run(by("reference"))(a, b), rtol=1e-5, atol=1e-5)
+    gradient = lambda options: jax.grad(lambda a, b: (jnp.abs(run(options)(a, b)) ** 2).sum(), argnums=(0, 1))(a, b)
+    for x, y in zip(gradient(by(backend)), gradient(by("reference")), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * float(jnp.abs(y).max()))
 
 
 def test_linear_scan_broadcasts_and_refuses():

@@ -30,8 +30,8 @@ them; what stands in one table was run in turn, round by round, in one process. 
 the summed loss with respect to the images (of a scan: to all its inputs).
 """
 EMPTY = "\nNo measurement has been committed yet.\n"
-STATIC = """These are schedules of the TPU compiler, counted in its output without a TPU, not timings: waiting for memory is not in them. A register holds
-8 x 128 numbers.
+STATIC = """These are schedules of the TPU compiler, counted in its output without a TPU, not timings: waiting for memory is not in them. A register
+holds 8 x 128 numbers.
 """
 
 
@@ -92,7 +92,8 @@ def slope(tokens, seconds):
 
 def figure(run):
     """The run's figure as SVG text: the scan against the copy, images per second, growth, as far as they were measured."""
-    panels = [draw for draw, rows in ((_draw_scan, _select(run, "scan")), (_draw_models, _select(run, "model")), (_draw_growth, _select(run, "growth"))) if rows]
+    known = {"scan": _draw_scan, "model": _draw_models, "growth": _draw_growth}
+    panels = [draw for what, draw in known.items() if _select(run, what)]
     with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
         chart = Figure(figsize=(5.2 * max(len(panels), 1), 4.8), layout="constrained")
         for axes, draw in zip(np.ravel(chart.subplots(1, max(len(panels), 1))), panels or [lambda axes, run: axes.set_axis_off()], strict=True):
@@ -111,7 +112,8 @@ def _draw_scan(axes, run):
             x = [shapes.index((row["length"], row["channels"])) for row in line]
             axes.plot(x, [100 * row.get("share_of_copy", np.nan) for row in line], LINES[which[0]], marker=MARKERS[i % len(MARKERS)],
                       color=SERIES[i % len(SERIES)], label=name if line[0] is found[0] else None)
-    axes.set(title="Scan: share of copy bandwidth", ylabel="%  (solid: forward, dashed: with gradient)", ylim=(0, None), xlabel="length x channels")
+    axes.set(title="Scan: share of copy bandwidth", ylabel="%  (solid: forward, dashed: with gradient)", ylim=(0, None),
+             xlabel="length x channels")
     axes.set_xticks(range(len(shapes)), [f"{length} x {channels}" for length, channels in shapes], fontsize=9)
     _legend(axes)
 
@@ -178,7 +180,8 @@ def _scans(run):
                  f"rounds, {_copy(run)}. A short scan that stays in a cache may exceed it.{_call(run)}\n",
                  _table(["length x channels", "pass", "backend", "ms", "quartiles", "fastest", "GB/s", "of copy", "temp MiB"],
                         [[f"{row['length']} x {row['channels']}", PASSES[row["pass"]], _backend(row), *_times(row, 1e3),
-                          _short(row["bytes"] / row["seconds"]["median"] / 1e9), f"{100 * row['share_of_copy']:.0f} %" if "share_of_copy" in row else "",
+                          _short(row["bytes"] / row["seconds"]["median"] / 1e9),
+                          f"{100 * row['share_of_copy']:.0f} %" if "share_of_copy" in row else "",
                           _mib(row)] for row in rows], 3)]
     return text
 
@@ -188,7 +191,8 @@ def _models(run):
     for (size, dtype), rows in _grouped(_select(run, "model"), "size", "dtype").items():
         text += [f"#### Models, {size} x {size} pixels, {dtype}\n",
                  _table(["model", "pass", "batch", "ms", "quartiles", "fastest", "images/s", "temp MiB per device"],
-                        [[_candidate(row), row.get("attack", PASSES[row["pass"]]), row["batch"], *_times(row, 1e3), _short(row["images_per_s"]), _mib(row)] for row in rows], 2)]
+                        [[_candidate(row), row.get("attack", PASSES[row["pass"]]), row["batch"], *_times(row, 1e3),
+                          _short(row["images_per_s"]), _mib(row)] for row in rows], 2)]
     return text
 
 
@@ -204,7 +208,8 @@ def _against(run):
         lines += [[_candidate(row), PASSES[which], batch, size, dtype, *(f"{row['seconds']['median'] / known[name]:.2f}" if name in known else ""
                                                                          for name in theirs)]
                   for row in group if row["backend"] != "torch" and known]
-    return ["#### Against PyTorch\n", "Our time over theirs, side by side in one run: below 1 ours is faster. PyTorch's models are timm's, in the faster of "
+    return ["#### Against PyTorch\n",
+            "Our time over theirs, side by side in one run: below 1 ours is faster. PyTorch's models are timm's, in the faster of "
             "the two memory layouts.\n", _table(["model", "pass", "batch", "size", "dtype", *(f"/ {name}" for name in theirs)], lines, 2)]
 
 
@@ -214,7 +219,8 @@ def _memory(run):
         ours = next((row["temp_mib"] for row in rows if row["backend"] == "ours"), None)
         text += [f"#### Memory of the input gradient, {name}, batch {batch}, {size} x {size} pixels, {dtype}\n",
                  f"XLA's temporary memory per device, the batch over {rows[0]['devices']} of them.\n",
-                 _table(["scan", "MiB per device", "of ours"], [[_backend(row), _mib(row), f"{row['temp_mib'] / ours:.2f}" if ours else ""] for row in rows], 1)]
+                 _table(["scan", "MiB per device", "of ours"], [[_backend(row), _mib(row), f"{row['temp_mib'] / ours:.2f}" if ours else ""]
+                         for row in rows], 1)]
     return text
 
 
@@ -230,7 +236,8 @@ def _growth(run):
 
 
 def _static(run):
-    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["T"], f"{row['cycles_per_register']:.4g}", f"{row['total']:,}"] for row in run["records"]]
+    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["T"], f"{row['cycles_per_register']:.4g}", f"{row['total']:,}"]
+            for row in run["records"]]
     return ["#### Static cycles\n", STATIC, _table(["kernel", "direction", "shape", "T", "cycles per register", "cycles in all"], rows, 3)]
 
 

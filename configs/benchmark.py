@@ -1,0 +1,50 @@
+"""What is timed: the scan in its backends, whole models, their growth with the image, and the memory of their input gradient.
+
+    python -m experiments.benchmark
+    python -m experiments.benchmark --against torch --config.parts="('models',)"
+    python -m experiments.benchmark --config configs/benchmark.py:machine=accelerator --workdir runs/gpu
+
+VMamba-T's shapes and sizes (arXiv 2401.10166). Cost on two CPU cores: about half an hour, most of it compiling and the
+1024-pixel images; PyTorch's models add three minutes. What came out where is in docs/benchmarks.md.
+"""
+import ml_collections
+
+from configs import common
+
+STAGES = ((3136, 96), (784, 192), (196, 384), (49, 768))  # (length, channels) of VMamba-T's four stages at 224
+MACHINES = {
+    "cpu": {"batch": 8, "scan_batches": (8,), "dtypes": ("float32",), "copy_mib": 256, "variants": ("ours",)},
+    "accelerator": {"batch": 64, "scan_batches": (32, 256), "dtypes": ("float32", "bfloat16"), "copy_mib": 2048,
+                    "variants": ("ours", "associative_scan")},
+}
+
+
+def get_config(arg=None):
+    """The axis: `machine=cpu` or `machine=accelerator`, which sets batches, dtypes and what is compared."""
+    arg = common.parse_arg(arg, machine="cpu")
+    machine = common.choose("machine", arg["machine"], MACHINES)
+    config = ml_collections.ConfigDict()
+    config.parts = ("scan", "models", "memory", "growth")
+    config.seed = 0
+    config.devices = 0        # 0: all; batches that do not divide by them take fewer
+    config.repeats = 11       # rounds over the candidates of a group
+    config.seconds = 120.0    # a group ends early, but not before three rounds, when its rounds have taken so long
+    config.copy_mib = machine["copy_mib"]
+
+    # backends: "xla", "reference" (lax.scan and autodiff), "associative_scan" (lax.associative_scan and autodiff), "pallas" (the device's)
+    config.scan = {"operations": ("selective_scan", "cross_selective_scan"), "backends": ("pallas", "xla", "reference", "associative_scan"),
+                   "passes": ("forward", "gradient"), "shapes": STAGES, "states": (1,), "batches": machine["scan_batches"],
+                   "dtype": "float32"}
+    # variants: "ours", "remat", and with another scan inside, "reference" and "associative_scan"
+    config.models = {"names": ("vmamba_tiny",), "overrides": {}, "variants": machine["variants"],
+                     "passes": ("forward", "gradient", "training", "pgd"), "batches": (machine["batch"],), "size": 224,
+                     "dtypes": machine["dtypes"],
+                     "attack": {"name": "pgd", "eps": 4 / 255, "steps": 10, "step_size": 1 / 255},
+                     "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}}
+    config.memory = {"names": ("vmamba_tiny",), "variants": ("ours", "remat", "reference"), "batch": machine["batch"], "size": 224,
+                     "dtype": "float32"}
+    config.growth = {"names": ("vmamba_tiny",), "passes": ("forward", "gradient"), "sizes": (224, 320, 448, 640, 896, 1024),
+                     "batch": 1, "dtype": "float32"}
+    config.against = {"models": ("swin_tiny_patch4_window7_224", "convnext_tiny", "deit_small_patch16_224"),
+                      "passes": ("forward", "gradient")}
+    return config

@@ -1,0 +1,42 @@
+"""From a function over the mesh to a timed candidate: compiled once, its temporary memory known."""
+import math
+
+import jax
+
+from experiments._timing import Case, Skip, rounded
+from vmamba_jax import parallel
+
+
+def mesh_for(batch, devices):
+    """A mesh over as many of `devices` as divide the batch."""
+    return parallel.data_mesh(devices[:math.gcd(batch, len(devices))])
+
+
+def batch_case(fn, tree, batch, record, mesh, **options):
+    """A `Case` of `fn(tree, batch, key)`, the batch split over the mesh. tree must lie on the mesh, batch on the host."""
+    args = tree, parallel.shard_batch(batch, mesh), parallel.replicate(jax.random.key(0), mesh)
+    compiled, facts = build(parallel.map_batch(fn, mesh), args, record)
+    return Case(record | facts | {"devices": mesh.size}, lambda: compiled(*args), queued=queued(), **options)
+
+
+def build(fn, args, record):
+    """(compiled program, {"temp_mib": XLA's temporary memory per device}); Skip where these arguments cannot be served."""
+    try:
+        compiled = fn.lower(*args).compile()
+    except (RuntimeError, ValueError, TypeError) as error:  # a kernel that refuses, a program too large
+        raise Skip(f"{_title(record)}: {first_line(error)}") from error
+    memory = compiled.memory_analysis()
+    return compiled, {} if memory is None else {"temp_mib": rounded(memory.temp_size_in_bytes / 2**20)}
+
+
+def _title(record):
+    return " ".join(str(record[field]) for field in ("name", "backend", "pass", "size", "length", "channels", "dtype") if field in record)
+
+
+def queued():
+    """Whether calls may be started one after the other: they queue up on an accelerator, and run at once on a CPU."""
+    return jax.default_backend() != "cpu"
+
+
+def first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,187 @@
+"""Compile the TPU kernels ahead of time, with no TPU, and count the cycles of their schedules.
+
+    python -m experiments.tpu_cycles --topology v5e:2x2 --out docs/benchmarks/tpu_v5e.json
+
+needs the libtpu wheel (extra `aot`; TPU_LIBRARY_PATH where it is not installed beside JAX). The compiler dumps each kernel's instruction bundles,
+one cycle each; a loop counts as often as it turns. Stalls, memory traffic and grid overhead are not in it: it is a schedule, not a timing.
+"""
+import datetime
+import functools
+import glob
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+import tempfile
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from experiments import _results
+from pallas_kernels import tpu, tpu_cross, tpu_linear
+from pallas_kernels.common import Arguments, CrossArguments, Options
+
+BUNDLE = re.compile(r"\s*(0x[0-9a-f]+|0)\s+(LB|PF|PB|LH|LE)?:?\s*:?\s*([> ]*)\s*\{")
+
+
+class Case(NamedTuple):
+    """One kernel call: which, by `run(*args)`; registers of 8 x 128 that one program of its grid works through; turns of its loops in order."""
+    kernel: str
+    direction: str
+    shape: tuple
+    run: object
+    args: tuple
+    steps: int
+    registers: float
+    turns: tuple
+
+
+def _shape(*size, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(size, dtype)
+
+
+def scan_cases(state, length=784, channels=256, batch=8):
+    """The selective scan, both ways, at one shape of a model's stage."""
+    stream, maps = _shape(batch, length, channels), _shape(batch, length, 1, state)
+    args = Arguments(stream, stream, _shape(channels, state), maps, maps, _shape(channels), _shape(channels))
+    t, options = tpu._tiles(args), Options()
+    turns, registers = t.chunk // t.unroll(options), t.steps // 8
+    _, saved = jax.eval_shape(functools.partial(tpu.forward, options=options), args)
+    name = f"selective_scan N={state}"
+    return [Case(name, "forward", stream.shape, functools.partial(tpu.forward, options=options), (args,), t.steps, registers, (turns,) * 2),
+            Case(name, "backward", stream.shape, functools.partial(tpu.backward, options=options), (args, saved, stream), t.steps, registers,
+                 (turns,) * 3)]
+
+
+def linear_cases(length=784, channels=256, batch=8):
+    """The bare recurrence."""
+    stream = _shape(batch, length, channels)
+    t, options = tpu_linear.tiles(*stream.shape), Options()
+    turns = t.chunk // t.unroll(options)
+    return [Case("linear_scan", "forward", stream.shape, functools.partial(tpu.linear_scan, options=options), (stream, stream), t.steps,
+                 t.steps // 8, (turns,) * 2)]
+
+
+def cross_cases(size, channels, rank, dtype=jnp.float32, batch=8):
+    """The fused SS2D core, both ways, at one stage's map; registers count the map once, all four directions are in the cycles."""
+    u, maps = _shape(batch, size, size, channels, dtype=dtype), _shape(batch, size, size, 4, 1)
+    args = CrossArguments(u, _shape(batch, size, size, 4, rank, dtype=dtype), _shape(4, channels, rank, dtype=dtype), _shape(4, channels, 1), maps,
+                          maps, _shape(4, channels), _shape(4, channels))
+    options, bands = Options(), size * size // tpu_cross.BAND
+    per_band = lambda count: (bands,) * count if bands > 1 else ()   # a loop of one turn is none
+    packed = per_band(1 if dtype != jnp.float32 else 0)
+    _, saved = jax.eval_shape(functools.partial(tpu_cross.forward, options=options), args)
+    name = f"cross_selective_scan R={rank} {jnp.dtype(dtype).name}"
+    forward = (*packed, *per_band(1), *(*per_band(1), size, size, size) * 4)
+    backward = (*packed, *per_band(1), *(*per_band(1), size, size, size, size, *per_band(1)) * 4, *packed)
+    common = dict(shape=u.shape, steps=size * size, registers=size * size / 8)
+    return [Case(name, "forward", run=functools.partial(tpu_cross.forward, options=options), args=(args,), turns=forward, **common),
+            Case(name, "backward", run=functools.partial(tpu_cross.backward, options=options),
+                 args=(args, saved, _shape(*u.shape)), turns=backward, **common)]
+
+
+def cases():
+    """What the table shows: VMamba-T's stages with channels rounded to whole registers."""
+    bf16 = functools.partial(cross_cases, dtype=jnp.bfloat16)
+    return [*linear_cases(), *scan_cases(1), *scan_cases(1, 3136, 128), *scan_cases(16, 1152), *cross_cases(56, 128, 6), *bf16(56, 128, 6),
+            *bf16(28, 256, 12), *bf16(14, 384, 24), *bf16(7, 768, 48)]
+
+
+def device(topology):
+    """A device of a TPU that is not there, such as "v5e:2x2"."""
+    from jax.experimental import topologies
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+
+
+def compile_case(case, target):
+    """Compile one case for a device that is not there: an error of the compiler (too much vector memory, say) is raised."""
+    sharding = jax.sharding.SingleDeviceSharding(target)
+    traced = jax.jit(case.run, in_shardings=sharding, out_shardings=sharding).trace(*case.args)
+    return traced.lower(lowering_platforms=("tpu",)).compile()
+
+
+def cycles(case, dumps):
+    """{"total", "cycles_per_register", "loops"} of a case from the bundles in `dumps`, or None if its loops are not those expected."""
+    for path in sorted(glob.glob(os.path.join(dumps, "*final_bundles.txt"))):
+        total, loops = _bundles(path)
+        if len(loops) == len(case.turns) and total:
+            total += sum(size * (turns - 1) for size, turns in zip(loops, case.turns, strict=True))
+            return {"total": total, "cycles_per_register": round(total / case.registers, 1), "loops": loops}
+    return None
+
+
+def _bundles(path):
+    """(bundles of a kernel's whole text, bundles of each loop inside its grid's loop)."""
+    found = []
+    for line in open(path):
+        match = BUNDLE.match(line)
+        if match:
+            found.append((int(match[1], 16), match[2], match[3].count(">")))
+    loops = []
+    for address, tag, depth in found:
+        if tag == "LB":
+            loops.append([address, address, depth])
+        elif loops and depth >= loops[-1][2]:
+            loops[-1][1] = address
+    return len(found), [end - start + 1 for start, end, depth in loops if depth == 2]
+
+
+def _library():
+    """Say where libtpu is, unless the environment does."""
+    found = importlib.util.find_spec("libtpu")
+    if "TPU_LIBRARY_PATH" not in os.environ and found:
+        os.environ["TPU_LIBRARY_PATH"] = str(pathlib.Path(found.origin).parent / "libtpu.so")
+    return os.environ.get("TPU_LIBRARY_PATH", "")
+
+
+def prepare(dumps):
+    """Environment of an ahead-of-time compile; before the library is loaded. Returns whether there is a library."""
+    os.environ.update(TPU_SKIP_MDS_QUERY="1", LIBTPU_INIT_ARGS=f"--xla_jf_dump_to={dumps} --xla_jf_dump_llo_text=true")
+    for name, value in (("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_WORKER_ID", "0")):
+        os.environ.setdefault(name, value)
+    return os.path.exists(_library())
+
+
+def run(topology, dumps, chosen=None, report=print):
+    """Compile the chosen cases (all of `cases()`) for `topology` and return the table; `dumps` is the folder that was prepared."""
+    target, records = device(topology), []
+    for case in cases() if chosen is None else chosen:
+        for path in glob.glob(os.path.join(dumps, "*")):
+            os.remove(path)
+        compile_case(case, target)
+        counted = cycles(case, dumps)
+        if counted is None:
+            raise RuntimeError(f"{case.kernel} {case.direction}: the compiler made other loops than the {len(case.turns)} written")
+        records.append({"kernel": case.kernel, "direction": case.direction, "shape": list(case.shape), "T": case.steps, **counted})
+        report(f"{case.kernel:36s} {case.direction:9s} {case.shape} {counted['cycles_per_register']} cycles per register {counted['loops']}")
+    return {"kind": "tpu_static_cycles", "device": {"kind": target.device_kind}, "date": datetime.date.today().isoformat(),
+            "versions": _results.versions() | {"libtpu": _version()}, "command": f"python -m experiments.tpu_cycles --topology {topology}",
+            "records": records}
+
+
+def _version():
+    library = pathlib.Path(_library()).parent
+    found = sorted(library.parent.glob("libtpu-*.dist-info"))
+    return found[0].name.removeprefix("libtpu-").removesuffix(".dist-info") if found else "unknown"
+
+
+def main(argv):
+    del argv
+    with tempfile.TemporaryDirectory() as dumps:
+        if not prepare(dumps):
+            sys.exit("tpu_cycles: libtpu is not installed: pip install libtpu (extra aot), or name its libtpu.so in TPU_LIBRARY_PATH")
+        result = run(flags.FLAGS.topology, dumps)
+    if flags.FLAGS.out:
+        out = pathlib.Path(flags.FLAGS.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _results.save_json(out, result)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    flags.DEFINE_string("topology", "v5e:2x2", "TPU to compile for: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2")
+    flags.DEFINE_string("out", "", "JSON file to write the table to")
+    app.run(main)

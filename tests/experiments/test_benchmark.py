@@ -1,0 +1,165 @@
+"""The benchmark through `run`, with a model and maps so small that only the plumbing is timed; its parts one by one."""
+import itertools
+import json
+import sys
+import xml.etree.ElementTree
+
+import jax
+import numpy as np
+import pytest
+
+import pallas_kernels
+from configs import benchmark as benchmark_config
+from experiments import _baseline_scans, _cli, _model_cases, _scan_cases, _timing, benchmark
+from vmamba_jax import models
+from vmamba_jax.reports import benchmarks
+
+TINY = {"dims": (8,), "depths": (1,), "num_classes": 4}  # compiling is what takes the time
+
+
+def tiny(**fields):
+    config = benchmark_config.get_config()
+    config.repeats, config.copy_mib, config.devices = 2, 1, 2
+    config.scan.update(shapes=((49, 8),), batches=(2,), backends=("pallas", "xla", "associative_scan"))
+    config.models.update(overrides=TINY, batches=(2,), size=32)
+    config.models.attack.steps = 2
+    config.memory.update(variants=("ours", "remat"), batch=2, size=32)
+    config.growth.update(sizes=(32, 48), passes=("forward",))
+    config.update(fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("benchmark") / "deep" / "tiny.json"
+    return out, benchmark.run(tiny(), out, command="python -m experiments.benchmark", progress=False)
+
+
+def test_everything_asked_for_is_measured(measured):
+    _, content = measured
+    rows = content["records"]
+    of = lambda what, *fields: [tuple(row[field] for field in fields) for row in rows if row["what"] == what]
+    assert content["notes"] == []
+    assert of("scan", "name", "pass", "backend") == list(itertools.product(_scan_cases.OPERATIONS, ("forward", "gradient"), ("xla", "associative_scan")))
+    assert len(of("call", "seconds")) == 1 and of("copy", "share_of_copy") == [(1,)] * 4
+    assert of("model", "name", "backend", "pass") == [("vmamba_tiny", "ours", which) for which in ("forward", "gradient", "training", "pgd")]
+    assert of("memory", "backend") == [("ours",), ("remat",)] and all(temp > 0 for temp, in of("memory", "temp_mib"))
+    assert of("growth", "size", "tokens", "devices") == [(32, 4, 1), (48, 9, 1)]
+    assert of("model", "devices") == [(2,)] * 4
+    for row in rows:
+        if row["what"] != "memory":
+            times = row["seconds"]
+            assert 0 < times["min"] <= times["q1"] <= times["median"] <= times["q3"] and times["repeats"] == 2
+        if row["what"] == "model":
+            assert row["images_per_s"] == pytest.approx(2 / row["seconds"]["median"], rel=1e-3) and row["dtype"] == "float32"
+        if row["what"] == "scan":
+            streams, packed = ((3, 8), 2) if row["name"] == "selective_scan" else ((2, 5), 4 * 3)  # rank 1, N = 1
+            assert row["bytes"] == 4 * 2 * 49 * {"forward": streams[0] * 8 + packed, "gradient": streams[1] * 8 + 3 * packed}[row["pass"]]
+
+
+def test_files(measured):
+    out, content = measured
+    assert json.loads(out.read_text()) == content and sorted(path.name for path in out.parent.iterdir()) == ["tiny.json", "tiny.svg"]
+    assert content["device"]["platform"] == "cpu" and content["device"]["count"] == 2 and content["device"]["cores"] >= 1
+    assert set(content["versions"]) >= {"python", "jax", "jaxlib", "flax", "vmamba_jax"} and content["config"]["models"]["size"] == 32
+    assert set(content["load"]) == {"before", "after"} and content["started"] <= content["finished"]
+    xml.etree.ElementTree.fromstring(out.with_suffix(".svg").read_text())
+
+
+def test_the_page_of_it(measured, tmp_path):
+    out, content = measured
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny.json").write_text(out.read_text())
+    text = benchmarks.write_docs(tmp_path / "runs", tmp_path / "page.md").read_text()
+    for expected in ("### tiny", "`python -m experiments.benchmark`", "49 x 8", "PGD-2", "training step", "Memory of the input gradient", "to the power"):
+        assert expected in text, expected
+    assert (tmp_path / "runs" / "tiny.svg").is_file() and "](runs/tiny.svg)" in text
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(repeats=0), "config.repeats=0: expected at least 1"), (dict(parts=("scans",)), "config.parts"), (dict(devices=99), "config.devices=99"),
+    (dict(scan=dict(shapes=((48, 8),))), "length 48 is no square map"), (dict(scan=dict(backends=("nosuch",))), "config.scan.backends: 'nosuch'"), (dict(models=dict(names=("nosuch",))), "config.models.names: 'nosuch'"),
+    (dict(models=dict(passes=("backward",))), "config.models.passes: 'backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
+])
+def test_what_is_wrong_is_named(tmp_path, change, message):
+    with pytest.raises(_cli.ConfigError, match=message.replace("[", r"\[")):
+        benchmark.run(tiny(**change), tmp_path / "out.json", progress=False)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_torch_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(_cli.ConfigError, match="^--against torch: torch and timm do not import here") as error:
+        benchmark.run(tiny(), tmp_path / "out.json", "torch", progress=False)
+    assert "\n" not in str(error.value)
+    with pytest.raises(_cli.ConfigError, match="--against=flax: expected torch"):
+        benchmark.run(tiny(), tmp_path / "out.json", "flax", progress=False)
+
+
+def test_what_cannot_run_is_noted(tmp_path, monkeypatch):
+    def refuses(*args, **options):
+        raise ValueError("too wide\nfor this kernel")
+
+    monkeypatch.setattr(_scan_cases, "associative_scan", refuses)
+    content = benchmark.run(tiny(parts=("scan",), scan=dict(passes=("forward",), operations=("selective_scan",))), tmp_path / "out.json", progress=False)
+    assert [row["backend"] for row in content["records"] if row["what"] == "scan"] == ["xla"]
+    assert content["notes"] == ["selective_scan associative_scan forward 49 8 float32: too wide"]
+
+
+def test_memory_only(tmp_path):
+    config = tiny(parts=("memory",), memory=dict(variants=("associative_scan",)))
+    config.models.overrides = TINY | {"ssm_ratio": 0.0}  # no scan inside, so none that could be replaced
+    content = benchmark.run(config, tmp_path / "out.json", progress=False)
+    assert content["records"] == [] and "calls no scan of pallas_kernels" in content["notes"][0]
+    xml.etree.ElementTree.fromstring((tmp_path / "out.svg").read_text())
+
+
+@pytest.mark.parametrize("reverse, groups, state", list(itertools.product((False, True), (1, 2), (1, 3))))
+def test_associative_scan_is_the_selective_scan(reverse, groups, state):
+    rng = np.random.default_rng(state)
+    normal = lambda *shape: rng.standard_normal(shape, np.float32)
+    args = (normal(2, 7, 4), normal(2, 7, 4), -np.exp(normal(4, state)), normal(2, 7, groups, state), normal(2, 7, groups, state), normal(4), normal(4))
+    expected = pallas_kernels.selective_scan(*args, reverse=reverse, implementation="reference")
+    np.testing.assert_allclose(_baseline_scans.associative_scan(*args, reverse=reverse), expected, atol=1e-5)
+
+
+def test_cross_associative_scan_is_the_cross_selective_scan():
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.standard_normal(shape, np.float32)
+    args = (normal(2, 3, 5, 6), normal(2, 3, 5, 4, 2), normal(4, 6, 2), -np.exp(normal(4, 6, 2)), normal(2, 3, 5, 4, 2), normal(2, 3, 5, 4, 2),
+            normal(4, 6), normal(4, 6))
+    expected = pallas_kernels.cross_selective_scan(*args, implementation="reference")
+    np.testing.assert_allclose(_baseline_scans.cross_associative_scan(*args), expected, atol=1e-4)
+
+
+def test_another_scan_inside_the_model_changes_no_logits():
+    classifier = models.Classifier(models.create_model("vmamba_tiny", dims=(8,), depths=(1,), num_classes=4))
+    images = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
+    variables = classifier.init(jax.random.key(0), (16, 16, 3))
+    with _model_cases._other_scan("associative_scan"):
+        other = jax.jit(classifier)(variables, images)
+    np.testing.assert_allclose(other, jax.jit(classifier)(variables, images), atol=1e-5)
+
+
+def test_candidates_take_turns():
+    order = []
+
+    def case(name, **options):
+        return _timing.Case({"what": name}, lambda: order.append(name), wait=lambda out: None, **options)
+
+    cases = [case("copy", bytes=100), case("scan", bytes=50, images=3), case("other")]
+    calls = iter([1.0] * 100)
+    for each in cases:
+        each.seconds = lambda n, run=each.run: (run(), next(calls))[1]
+    ticks = []
+    records = _timing.measure(cases, 3, 1e9, lambda: ticks.append(1))
+    assert order[6:] == ["copy", "scan", "other", "other", "scan", "copy", "copy", "scan", "other"] and len(ticks) == 9
+    assert [row.get("share_of_copy") for row in records] == [1.0, 0.5, None] and records[1]["images_per_s"] == 3.0
+    order.clear()
+    assert _timing.measure(cases, 50, 0.0)[0]["seconds"]["repeats"] == _timing.LEAST
+
+
+def test_the_command_on_record_names_no_place():
+    assert benchmark._command(["--out=a/b.json", "--workdir", "runs/x", "--against", "torch", "--config.parts=('scan',)"]) == \
+        "python -m experiments.benchmark --against torch \"--config.parts=('scan',)\""
+    assert benchmark._defaults(["--workdir=x"]) == [f"--config={benchmark.CONFIG}", "--workdir=x"]

@@ -1,0 +1,115 @@
+"""The scan of a map along four directions, by every backend: against loops over positions, and gradients against float64."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pallas_kernels import cross_selective_scan, tpu_cross
+from pallas_kernels.common import CrossArguments
+
+KERNELS = ["pallas_tpu", "pallas_gpu"]
+EXACT = ["reference", "xla"]
+
+
+def draw(height, width, channels, rank, state=1, batch=1, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    shapes = CrossArguments(u=(batch, height, width, channels), steps=(batch, height, width, 4, rank), dt_weight=(4, channels, rank),
+                            A=(4, channels, state), B=(batch, height, width, 4, state), C=(batch, height, width, 4, state), D=(4, channels),
+                            delta_bias=(4, channels))._asdict()
+    args = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    args["A"], args["dt_weight"] = -np.exp(args["A"]), 0.3 * args["dt_weight"]
+    return {name: jnp.asarray(x, dtype) for name, x in args.items()}
+
+
+def by(backend):
+    return dict(implementation=backend, interpret=backend in KERNELS)
+
+
+def loops(u, steps, dt_weight, A, B, C, D, delta_bias):
+    """The definition: every direction visits the positions one by one."""
+    batch, height, width, _ = u.shape
+    y = np.zeros(u.shape)
+    rows = [(i, j) for i in range(height) for j in range(width)]
+    columns = [(i, j) for j in range(width) for i in range(height)]
+    for b in range(batch):
+        for k, route in enumerate((rows, columns, rows[::-1], columns[::-1])):
+            h = 0
+            for i, j in route:
+                dt = np.log1p(np.exp(dt_weight[k] @ steps[b, i, j, k] + delta_bias[k]))[:, None]
+                h = np.exp(dt * A[k]) * h + dt * B[b, i, j, k] * u[b, i, j][:, None]
+                y[b, i, j] += h @ C[b, i, j, k] + D[k] * u[b, i, j]
+    return y
+
+
+def value_and_gradients(args, cotangent, **options):
+    def run(args, cotangent):
+        y, pullback = jax.vjp(lambda args: cross_selective_scan(**args, **options), args)
+        return y, pullback(cotangent)[0]
+    return jax.jit(run)(args, cotangent)
+
+
+def relative(x, y):
+    return np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)).max() / np.abs(np.asarray(y)).max()
+
+
+@pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("state", [1, 3])
+def test_definition(x64, backend, state):
+    args = draw(3, 4, 5, 2, state, batch=2, dtype=jnp.float64)
+    y = jax.jit(lambda args: cross_selective_scan(**args, **by(backend)))(args)
+    np.testing.assert_allclose(y, loops(**{name: np.asarray(x) for name, x in args.items()}), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+@pytest.mark.parametrize("height,width,channels,rank,state,dtype", [
+    (3, 5, 4, 2, 1, "float32"), (7, 7, 130, 3, 1, "float32"), (1, 4, 3, 1, 1, "bfloat16"), (24, 24, 2, 1, 1, "float32"), (2, 3, 3, 1, 2, "float32")])
+def test_gradients(backend, height, width, channels, rank, state, dtype):
+    if backend == "pallas_gpu" and height > 7:
+        height, width = 6, 9                              # its interpreter simulates the threads
+    args = draw(height, width, channels, rank, state)
+    args["u"] = args["u"].astype(dtype)
+    cotangent = jnp.cos(jnp.arange(args["u"].size, dtype=jnp.float32)).reshape(args["u"].shape)
+    y, gradients = value_and_gradients(args, cotangent, **by(backend))
+    wanted, wanted_gradients = value_and_gradients(args, cotangent, implementation="reference")
+    assert y.dtype == jnp.float32 and relative(y, wanted) < 1e-5
+    for name, x in gradients.items():
+        assert x.dtype == args[name].dtype
+        assert relative(x, wanted_gradients[name]) < (1e-5 if x.dtype == jnp.float32 else 2**-7), name
+
+
+@pytest.mark.parametrize("absent", ["D", "delta_bias"])
+def test_optional_arguments_and_double_backward_of_the_fused_kernel(absent):
+    args = {**draw(3, 2, 3, 1), absent: None}
+    fused, plain = (jax.jit(jax.grad(lambda u, b=b: jnp.sin(jax.grad(lambda u: jnp.sin(cross_selective_scan(
+        **{**args, "u": u}, delta_softplus=absent == "D", **by(b))).sum())(u)).sum()))(args["u"]) for b in ("pallas_tpu", "reference"))
+    assert relative(fused, plain) < 1e-5
+
+
+def test_fused_kernel_over_devices():
+    args = draw(3, 2, 3, 1, batch=8)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    specs = {name: jax.P("data") if name in ("u", "steps", "B", "C") else jax.P() for name in args}
+    run = jax.shard_map(lambda args: cross_selective_scan(**args, **by("pallas_tpu")), mesh=mesh, in_specs=(specs,), out_specs=jax.P("data"),
+                        check_vma=False)
+    assert relative(jax.jit(run)(args), cross_selective_scan(**args, implementation="xla")) < 1e-5
+
+
+def test_maps_that_vector_memory_cannot_hold_take_four_scans():
+    fits = lambda size, state=1: tpu_cross.fits(jax.eval_shape(lambda: CrossArguments(**draw(size, size, 2, 1, state))))
+    assert fits(56) and fits(78) and not fits(256) and not fits(14, state=2)
+
+
+@pytest.mark.parametrize("change,error,words", [
+    (dict(u=jnp.ones((1, 2, 3))), ValueError, "u has shape (1, 2, 3); expected (batch, height, width, channels)"),
+    (dict(steps=jnp.ones((1, 2, 3, 3, 2))), ValueError, "steps has shape (1, 2, 3, 3, 2); expected (1, 2, 3, 4, rank)"),
+    (dict(dt_weight=jnp.ones((4, 5, 3))), ValueError, "dt_weight has shape (4, 5, 3); expected (4, 5, 2)"),
+    (dict(B=jnp.ones((1, 2, 3, 4, 2))), ValueError, "B has shape"),
+    (dict(D=jnp.ones(5)), ValueError, "D has shape (5,); expected (4, 5)"),
+    (dict(A=None), TypeError, "A is None"),
+    (dict(u=jnp.ones((1, 2, 3, 5), int)), TypeError, "u has dtype"),
+    (dict(implementation="mosaic"), ValueError, "implementation='mosaic'"),
+])
+def test_errors_name_the_argument(change, error, words):
+    with pytest.raises(error) as raised:
+        cross_selective_scan(**{**draw(2, 3, 5, 2), **change})
+    assert words in str(raised.value)
