@@ -24,7 +24,7 @@ refusal = functools.partial(limits.refusal, "pallas_tpu")
 
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
-    return differentiable(forward, backward, reference.selective_scan, _narrow(options))(args).astype(options.out_dtype)
+    return differentiable(forward, backward, reference.selective_scan, limits.narrowed(options))(args).astype(options.out_dtype)
 
 
 _plain_cross = functools.partial(cross.merged, reference.selective_scan)
@@ -33,13 +33,8 @@ _plain_cross = functools.partial(cross.merged, reference.selective_scan)
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
     if tpu_cross.fits(args):
-        return differentiable(tpu_cross.forward, tpu_cross.backward, _plain_cross, _narrow(options))(args).astype(options.out_dtype)
+        return differentiable(tpu_cross.forward, tpu_cross.backward, _plain_cross, limits.narrowed(options))(args).astype(options.out_dtype)
     return cross.merged(selective_scan, args, options)
-
-
-def _narrow(options):
-    """A kernel writes no float64; what asks for it is widened after."""
-    return options._replace(out_dtype="float32") if options.out_dtype == "float64" else options
 
 
 # ---- arrays as the kernels want them

@@ -47,14 +47,16 @@ def test_photo_under_attack(folder):
     assert said and 0.9 < float(said[1]) < 1.001
 
 
-@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "devices"])
+@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "scan", "devices"])
 def test_python(code):
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)
     if "metrics" in scope:
         assert np.isfinite(float(scope["metrics"]["loss"])) and int(scope["state"].step) == 1
-    else:
+    elif "states" in scope:
         assert scope["delta"].shape == (2, 4, 8, 12, 16)
+    else:
+        assert scope["y"].shape == scope["gradient"].shape == scope["h"].shape == (2, 196, 96) and np.isfinite(scope["gradient"]).all()
 
 
 def test_commands(folder):
