@@ -13,8 +13,9 @@ def merged(selective_scan, args, options):
 
     Directions along the rows scan the map as it lies, those along the columns its transpose: four sequences are never made.
     """
-    by_layout = [_both_ways(selective_scan, args, options, ROWS), _both_ways(selective_scan, _transposed(args), options, COLUMNS).swapaxes(1, 2)]
-    return sum(by_layout).astype(options.out_dtype)
+    rows = _both_ways(selective_scan, args, options, ROWS)
+    columns = _both_ways(selective_scan, _transposed(args), options, COLUMNS)
+    return (rows + columns.swapaxes(1, 2)).astype(options.out_dtype)
 
 
 def _transposed(args):
@@ -28,7 +29,8 @@ def _both_ways(selective_scan, args, options, directions):
     wide = jnp.promote_types(jnp.float32, options.out_dtype).name
     total = 0
     for k, reverse in zip(directions, (False, True), strict=True):
-        steps, weight = (x.astype(jnp.promote_types(args.steps.dtype, args.dt_weight.dtype)) for x in (args.steps[..., k, :], args.dt_weight[k]))
+        both = jnp.promote_types(args.steps.dtype, args.dt_weight.dtype)
+        steps, weight = args.steps[..., k, :].astype(both), args.dt_weight[k].astype(both)
         of = functools.partial(lambda k, x: None if x is None else x[k], k)
         scan = Arguments(u=sequence(args.u), delta=sequence(steps) @ weight.T, A=args.A[k], B=sequence(args.B[..., k:k + 1, :]),
                          C=sequence(args.C[..., k:k + 1, :]), D=of(args.D), delta_bias=of(args.delta_bias))

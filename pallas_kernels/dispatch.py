@@ -7,7 +7,7 @@ from pallas_kernels import cross, gpu, reference, tpu, xla
 
 BACKENDS = {"reference": reference, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
 IMPLEMENTATIONS = tuple(BACKENDS)
-OTHERWISE = {"cross_selective_scan": lambda backend: functools.partial(cross.merged, backend.selective_scan)}   # no kernel of its own for it
+OTHERWISE = {"cross_selective_scan": lambda backend: functools.partial(cross.merged, backend.selective_scan)}   # without a kernel of its own
 PLATFORMS = {"tpu": "pallas_tpu", "cuda": "pallas_gpu"}   # everything else: "xla"
 
 
@@ -22,7 +22,8 @@ def check(implementation, interpret):
 def call(operation, implementation, options, *args):
     """`operation(*args, options)` of the backend.
 
-    Without an implementation the platform decides when the call is lowered; a kernel that cannot serve these arguments leaves its platform to xla.
+    Without an implementation the platform decides when the call is lowered; a kernel that cannot serve these arguments leaves its platform
+    to xla.
 
     Raises:
         ValueError, TypeError: the kernel asked for cannot serve these arguments; the message says why.

@@ -76,7 +76,8 @@ def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, 
     _expect("A", named["A"], (DIRECTIONS, channels, "state"))
     rank, state = named["steps"].shape[-1], named["A"].shape[-1]
     for name, shape in (("dt_weight", (DIRECTIONS, channels, rank)), ("B", (batch, height, width, DIRECTIONS, state)),
-                        ("C", (batch, height, width, DIRECTIONS, state)), ("D", (DIRECTIONS, channels)), ("delta_bias", (DIRECTIONS, channels))):
+                        ("C", (batch, height, width, DIRECTIONS, state)), ("D", (DIRECTIONS, channels)),
+                        ("delta_bias", (DIRECTIONS, channels))):
         if named[name] is not None:
             _expect(name, named[name], shape)
     options = Options(bool(delta_softplus), False, _floating("out_dtype", out_dtype or _compute_dtype(named)), bool(interpret))
@@ -132,8 +133,8 @@ def _floats(**named):
 
 def _expect(name, x, shape):
     """Raise a ValueError unless x has this shape; a word in it stands for any size of at least 1 (for "batch": any)."""
-    fits = len(x.shape) == len(shape) and all(n == m or isinstance(m, str) and (n > 0 or m == "batch") for n, m in zip(x.shape, shape, strict=True))
-    if not fits:
+    fits = lambda n, m: n == m or isinstance(m, str) and (n > 0 or m == "batch")
+    if len(x.shape) != len(shape) or not all(map(fits, x.shape, shape)):
         raise ValueError(f"{name} has shape {x.shape}; expected ({', '.join(map(str, shape))})")
 
 
@@ -151,7 +152,8 @@ def _arguments(u, delta, A, B, C, D, delta_bias):
     groups = named["B"].shape[2]
     if channels % groups:
         raise ValueError(f"B has {groups} groups, which do not divide u's {channels} channels")
-    for name, shape in (("delta", (batch, length, channels)), ("C", (batch, length, groups, state)), ("D", (channels,)), ("delta_bias", (channels,))):
+    for name, shape in (("delta", (batch, length, channels)), ("C", (batch, length, groups, state)), ("D", (channels,)),
+                        ("delta_bias", (channels,))):
         if named[name] is not None:
             _expect(name, named[name], shape)
     return Arguments(**named), _compute_dtype(named)

@@ -55,7 +55,7 @@ class Tiles(NamedTuple):
 
 
 def tiles(batch, length, channels, groups=1, state=1, max_steps=992):
-    """Tiles of a call, with as few and as even blocks as `max_steps` (8 times an odd multiple of 4) allows; several groups are padded by `padded_groups`."""
+    """Tiles of a call, with as few and as even blocks as `max_steps` (8 times an odd multiple of 4) allows; `padded_groups` pads several groups."""
     channels = groups * _padded_width(channels // groups, groups)
     blocks = -(-length // max_steps)
     steps = math.ceil(length / blocks)

@@ -130,12 +130,36 @@ def norm(kind, *, train, dtype=None, param_dtype=jnp.float32, name=None):
 
 # ---- depth-wise convolution
 
+def _offsets(kernel):
+    return [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+
+
+@jax.custom_jvp
 def _shifted_sum(x, kernel):
     """The convolution as kh * kw shifted multiplies: XLA:CPU's grouped convolution is more than ten times slower."""
     (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    windows = (padded[:, i:i + height, j:j + width] * kernel[i, j, 0] for i in range(kh) for j in range(kw))
-    return functools.reduce(jnp.add, windows)
+    return functools.reduce(jnp.add, (padded[:, i:i + height, j:j + width] * kernel[i, j, 0] for i, j in _offsets(kernel)))
+
+
+def _spread_sum(x, kernel):
+    """The same by adding up every position's contributions. Slow, but its transpose, which is the gradient, is the fast form above:
+    the transpose of reading windows is adding up padded arrays, and the other way round.
+    """
+    (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
+    pad = lambda y, i, j: jnp.pad(y, ((0, 0), (kh - 1 - i, i), (kw - 1 - j, j), (0, 0)))
+    y = functools.reduce(jnp.add, (pad(x * kernel[i, j, 0], i, j) for i, j in _offsets(kernel)))
+    return y[:, kh // 2:kh // 2 + height, kw // 2:kw // 2 + width]
+
+
+def _shifted_sum_jvp(primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    known = lambda tangent: not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+    terms = ([_spread_sum(dx, kernel)] if known(dx) else []) + ([_shifted_sum(x, dkernel)] if known(dkernel) else [])
+    return _shifted_sum(x, kernel), functools.reduce(jnp.add, terms, jnp.zeros((), x.dtype))
+
+
+_shifted_sum.defjvp(_shifted_sum_jvp, symbolic_zeros=True)
 
 
 def _grouped_conv(x, kernel):
