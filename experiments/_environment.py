@@ -11,6 +11,8 @@ import jax
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 KEEP = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1))
 KEEP_LARGE = (*KEEP, (TOP_PAD, 64 << 20), (ARENA_MAX, 1))
+# XLA:CPU orders a program's operations for running many at once; in the order that needs least memory VMamba-T's gradient takes a third less.
+LEAN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 def prepare(cpu_devices=None, large=False):
@@ -22,6 +24,8 @@ def prepare(cpu_devices=None, large=False):
     if os.environ.get("VMAMBA_JAX_PLAIN", "0") not in ("", "0"):
         return
     keep_memory(large)
+    if large and LEAN_ORDER not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LEAN_ORDER}=false".strip()
     jax.config.update("jax_num_cpu_devices", cpu_devices or max(n for n in (1, 2, 4, 8) if n <= cores()))
 
 

@@ -7,7 +7,6 @@ from pallas_kernels import cross, gpu, reference, tpu, xla
 
 BACKENDS = {"reference": reference, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
 IMPLEMENTATIONS = tuple(BACKENDS)
-OTHERWISE = {"cross_selective_scan": lambda backend: functools.partial(cross.merged, backend.selective_scan)}   # without a kernel of its own
 PLATFORMS = {"tpu": "pallas_tpu", "cuda": "pallas_gpu"}   # everything else: "xla"
 
 
@@ -45,6 +44,5 @@ def _refusal(name, operation, args):
 @functools.cache
 def _function(name, operation, options):
     """Jitted so that all calls of one shape are traced once."""
-    backend = BACKENDS[name]
-    run = getattr(backend, operation) if hasattr(backend, operation) else OTHERWISE[operation](backend)
+    run = cross.plain if (name, operation) == ("reference", "cross_selective_scan") else getattr(BACKENDS[name], operation)
     return jax.jit(functools.partial(run, options=options))

@@ -9,7 +9,7 @@ import warnings
 
 import jax
 
-from pallas_kernels import limits, reference
+from pallas_kernels import cross, limits, reference
 from pallas_kernels.differentiation import differentiable, differentiable_recurrence
 from pallas_kernels.gpu_backward import backward
 from pallas_kernels.gpu_forward import forward
@@ -43,6 +43,11 @@ def _machine():
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
     return differentiable(forward, backward, reference.selective_scan, limits.narrowed(options))(args).astype(options.out_dtype)
+
+
+def cross_selective_scan(args, options):
+    """Merged map of `scan.cross_selective_scan`."""
+    return cross.lean(forward, backward, limits.narrowed(options))(args).astype(options.out_dtype)
 
 
 def linear_scan(a, b, options):

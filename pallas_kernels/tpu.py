@@ -27,14 +27,14 @@ def selective_scan(args, options):
     return differentiable(forward, backward, reference.selective_scan, limits.narrowed(options))(args).astype(options.out_dtype)
 
 
-_plain_cross = functools.partial(cross.merged, reference.selective_scan)
-
-
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
+    narrow = limits.narrowed(options)
     if tpu_cross.fits(args):
-        return differentiable(tpu_cross.forward, tpu_cross.backward, _plain_cross, limits.narrowed(options))(args).astype(options.out_dtype)
-    return cross.merged(selective_scan, args, options)
+        run = differentiable(tpu_cross.forward, tpu_cross.backward, cross.plain, narrow)
+    else:
+        run = cross.lean(forward, backward, narrow)
+    return run(args).astype(options.out_dtype)
 
 
 # ---- arrays as the kernels want them

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels import reference
+from pallas_kernels import cross, reference
 from pallas_kernels.common import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, previous, put, step_size, ungrouped, widened
 from pallas_kernels.differentiation import differentiable, differentiable_recurrence
 
@@ -20,6 +20,11 @@ from pallas_kernels.differentiation import differentiable, differentiable_recurr
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
     return differentiable(forward, backward, reference.selective_scan, options)(widened(args)).astype(options.out_dtype)
+
+
+def cross_selective_scan(args, options):
+    """Merged map of `scan.cross_selective_scan`."""
+    return cross.lean(_forward_keeping_states, backward, options)(widened(args)).astype(options.out_dtype)
 
 
 def linear_scan(a, b, options):
@@ -30,6 +35,12 @@ def linear_scan(a, b, options):
 def forward(args, options):
     """(y, saved): every state for N = 1, the state before each segment for N > 1."""
     return (_forward_stored if args.A.shape[1] == 1 else _forward_segmented)(args, options)
+
+
+def _forward_keeping_states(args, options):
+    """`forward` that saves no step sizes, which `backward` then computes again."""
+    y, saved = forward(args, options)
+    return y, (saved[0], None) if args.A.shape[1] == 1 else saved
 
 
 def backward(args, saved, dy, options):
@@ -93,6 +104,8 @@ def _forward_stored(args, options):
 
 def _backward_stored(args, saved, dy, options):
     states, dt = saved
+    if dt is None:
+        dt = step_size(args.delta, args.delta_bias, options.delta_softplus)
     u, d, B, C, gy = (_one_state(args, x) for x in (args.u, dt, args.B, args.C, dy))
     A, time = args.A.reshape(u.shape[2:]), _clock(u.shape[1], not options.reverse)
 

@@ -73,8 +73,9 @@ def check_original_program(arrays, backend, dtype, tolerance):
         assert relative(gradients[n], channels_last(n, arrays[f"grad_{n}"])) < tolerance, n
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("backend,name", [
+    (backend, name) for backend in BACKENDS for name in GOLDEN
+    if backend != "pallas_gpu" or name not in ("selective_scan_12", "selective_scan_13")])   # its interpreter would take a minute for these
 def test_original_program(golden, backend, name):
     check_original_program(golden(name), backend, "float32", 1e-5)
 
@@ -100,7 +101,7 @@ def test_definition(x64, backend, length, groups, state, reverse):
     (49, 16, 1, 3, "float32", True), (49, 1, 2, 96, "float32", False), (196, 1, 1, 130, "bfloat16", True), (196, 4, 3, 7, "float32", False),
     (784, 1, 1, 96, "float32", True), (784, 2, 2, 3, "bfloat16", False), (3136, 1, 1, 5, "float32", False), (3136, 16, 1, 3, "float32", True)])
 def test_product(backend, length, state, groups, per_group, dtype, reverse):
-    if backend == "pallas_gpu" and length * state > 3136:
+    if backend == "pallas_gpu" and length * state > 400:
         length //= 16                                     # its interpreter simulates the threads, a second for a hundred steps
     args = draw(length, groups, state, per_group, batch=1 + (length < 50))
     args = {name: x.astype(dtype) if name in ("u", "delta", "B", "C") else x for name, x in args.items()}
