@@ -18,6 +18,6 @@ def refusal(kernel, operation, *args):
     return None
 
 
-def narrowed(options):
-    """A kernel writes no float64: whoever asks for it gets float32 widened."""
-    return options._replace(out_dtype="float32") if options.out_dtype == "float64" else options
+def narrowed(options, unwritable=("float64",)):
+    """Options with float32 for an output dtype that a kernel does not write: what asks for it is converted after."""
+    return options._replace(out_dtype="float32") if options.out_dtype in unwritable else options

@@ -24,17 +24,26 @@ refusal = functools.partial(limits.refusal, "pallas_tpu")
 
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
-    return differentiable(forward, backward, reference.selective_scan, limits.narrowed(options))(args).astype(options.out_dtype)
+    return differentiable(forward, backward, reference.selective_scan, _written(options))(_readable(args)).astype(options.out_dtype)
 
 
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
-    narrow = limits.narrowed(options)
+    args, narrow = _readable(args), _written(options)
     if tpu_cross.fits(args):
         run = differentiable(tpu_cross.forward, tpu_cross.backward, cross.plain, narrow)
     else:
         run = cross.lean(forward, backward, narrow)
     return run(args).astype(options.out_dtype)
+
+
+def _written(options):
+    return limits.narrowed(options, ("float64", "float16"))
+
+
+def _readable(args):
+    """float16, which Mosaic does not load, as float32."""
+    return type(args)(*(x.astype(F32) if x is not None and x.dtype == jnp.float16 else x for x in args))
 
 
 # ---- arrays as the kernels want them

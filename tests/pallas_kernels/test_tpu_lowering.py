@@ -41,6 +41,13 @@ def test_selective_scan(state, channels, groups, reverse, dtype):
     assert lowered(gradient(run, args), args).count(KERNEL) == 2
 
 
+def test_float16_does_not_reach_the_kernel():
+    args = scan_arguments(1, 96, dtype=jnp.float16)
+    text = lowered(lambda *args: selective_scan(*args, out_dtype=jnp.float16, implementation="pallas_tpu"), args)
+    calls = [line for line in text.splitlines() if KERNEL in line]
+    assert len(calls) == 1 and "xf16" not in calls[0] and "xf32" in calls[0]
+
+
 @pytest.mark.parametrize("size,channels,rank", [(56, 96, 6), (7, 768, 48), (13, 192, 12)])
 def test_fused_cross_scan(size, channels, rank):
     args = cross_arguments(size, channels, rank)
