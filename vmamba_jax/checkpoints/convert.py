@@ -1,19 +1,19 @@
 """Foreign state dicts -> Flax variables, strictly: every weight of the model is found and every entry of the file used, or all that differs
 is reported together."""
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vmamba_jax.checkpoints import vmamba_names
+from vmamba_jax.checkpoints.families import BY_MODEL
 from vmamba_jax.models.classifier import Classifier
-from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.vmamba import VMamba
 
-NAMES = {VMamba: vmamba_names}  # family -> module with `original_name(model, path)` and `modern(state_dict)`
 WRAPPERS = ("model_ema", "model", "state_dict")     # the original loader takes the averaged weights where a file holds both
 PREFIXES = ("module.", "backbone.", "_orig_mod.")
-IGNORED = ("num_batches_tracked",)                  # buffers that no forward pass reads
+BUFFERS = r"(^|\.)num_batches_tracked$"             # what no forward pass reads
+OUTPUT_NORM = "outnorm"                             # the norms of a backbone's maps, which no classifier's file has
 
 
 def convert(model, state_dict):
@@ -22,8 +22,10 @@ def convert(model, state_dict):
     Args:
         model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one.
         state_dict: {original name: array}, or such a dict under "model", "model_ema" (preferred) or "state_dict", with or without "module."
-            or "backbone." before every name. Old v0 names and those of the single-file release are understood, 1x1 convolutions stand for
-            linear layers, and a position embedding of another grid is resized bicubically.
+            or "backbone." before every name. Older and other spellings of the families' repositories are understood (`families`), 1x1
+            convolutions stand for linear layers, position embeddings of another grid and relative position tables of another window are
+            resized bicubically, and buffers that the model computes itself are left aside. For a backbone (`out_indices`) the
+            classifier's entries are left aside too, and where the file has no norm of the maps at all they start as scale 1, bias 0.
 
     Returns:
         {"params": ..., "batch_stats": ... where the model has it}; floating arrays in float32, or float64 where the file's are and x64 is on.
@@ -32,21 +34,29 @@ def convert(model, state_dict):
         TypeError: a model without a conversion, or a state_dict that holds no arrays.
         ValueError: missing, unexpected and misshapen entries, all named.
     """
-    model, names = _family(model)
-    weights = names.modern(unwrap(state_dict))
-    weights = {name: x for name, x in weights.items() if name.rsplit(".", 1)[-1] not in IGNORED}
+    model, family = _family(model)
+    weights = family.modern(unwrap(state_dict), model)
+    skipped = "|".join([BUFFERS, *getattr(family, "BUFFERS", ())])
+    weights = {name: x for name, x in weights.items() if not re.search(skipped, name)}
+    fresh = False
+    if getattr(model, "out_indices", ()):
+        weights = {name: x for name, x in weights.items() if not name.startswith(family.CLASSIFIER)}
+        fresh = not any(name.startswith(OUTPUT_NORM) for name in weights)
 
     variables, missing, misshapen = {}, [], []
     expected = flatten_dict(_abstract(model))
     for path, target in expected.items():
-        name = names.original_name(model, path[1:])
+        name = family.original_name(model, path[1:])
         if name not in weights:
-            missing.append(f"{name} {_original_shape(path, target.shape)}")
+            if fresh and name.startswith(OUTPUT_NORM):
+                variables[path] = (jnp.ones if path[-1] == "scale" else jnp.zeros)(target.shape, target.dtype)
+                continue
+            missing.append(f"{name} {_original_shape(family, path, target.shape)}")
             continue
-        x = _fit(np.asarray(weights.pop(name)), path, target.shape)
+        x = _fit(np.asarray(weights.pop(name)), path, target.shape, model, family)
         if x.shape != target.shape:
-            shape = _original_shape(path, x.shape) if x.ndim == len(target.shape) else x.shape
-            misshapen.append(f"{name} is {shape}, expected {_original_shape(path, target.shape)}")
+            shape = _original_shape(family, path, x.shape) if x.ndim == len(target.shape) else x.shape
+            misshapen.append(f"{name} is {shape}, expected {_original_shape(family, path, target.shape)}")
             continue
         wide = x.dtype if x.dtype in (np.float32, np.float64) else np.float32
         variables[path] = jnp.asarray(x.astype(wide))
@@ -59,15 +69,16 @@ def convert(model, state_dict):
 
 def original_shapes(model):
     """{original name: original shape} of every array `convert` needs for a model."""
-    model, names = _family(model)
-    return {names.original_name(model, path[1:]): _original_shape(path, leaf.shape) for path, leaf in flatten_dict(_abstract(model)).items()}
+    model, family = _family(model)
+    return {family.original_name(model, path[1:]): _original_shape(family, path, leaf.shape)
+            for path, leaf in flatten_dict(_abstract(model)).items()}
 
 
 def _family(model):
     model = model.model if isinstance(model, Classifier) else model
-    if type(model) not in NAMES:
-        raise TypeError(f"no conversion for a {type(model).__name__}; expected one of {', '.join(m.__name__ for m in NAMES)}")
-    return model, NAMES[type(model)]
+    if type(model) not in BY_MODEL:
+        raise TypeError(f"no conversion for a {type(model).__name__}; expected one of {', '.join(m.__name__ for m in BY_MODEL)}")
+    return model, BY_MODEL[type(model)]
 
 
 def unwrap(state_dict):
@@ -86,28 +97,23 @@ def unwrap(state_dict):
 
 
 def _abstract(model):
-    side = max(64, model.image_size if model.pos_embed else 0)
+    side = max(64, model.image_size if getattr(model, "pos_embed", True) else 0) if hasattr(model, "image_size") else 64
     images = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
     variables = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
     return {name: tree for name, tree in variables.items() if name != "perturbations"}
 
 
-def _fit(x, path, shape):
-    """An original array in the Flax layout of its leaf."""
+def _fit(x, path, shape, model, family):
+    """An original array in the Flax layout of its leaf: (out, in, ...) kernels as (..., in, out)."""
     if path[-1] == "kernel":
         if x.ndim == 4 and len(shape) == 2 and x.shape[2:] == (1, 1):
             x = x[:, :, 0, 0]
-        return x.transpose((2, 3, 1, 0) if x.ndim == 4 else None)
-    if path[-1] == "pos_embed" and x.ndim == 4:
-        x = x.transpose(0, 2, 3, 1)
-        return np.asarray(resize_grid(x, *shape[1:3])) if x.shape[-1] == shape[-1] else x
-    if path[-1] in vmamba_names.RESHAPED and x.size == np.prod(shape):
-        return x.reshape(shape)
-    return x
+        return x.transpose(*range(2, x.ndim), 1, 0) if x.ndim > 1 else x
+    return family.fit(x, path, shape, model) if hasattr(family, "fit") else x
 
 
-def _original_shape(path, shape):
+def _original_shape(family, path, shape):
     """The shape of a Flax leaf as the original file would have it."""
     if path[-1] == "kernel":
-        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
-    return (shape[0], shape[3], *shape[1:3]) if path[-1] == "pos_embed" and len(shape) == 4 else tuple(shape)
+        return (shape[-1], shape[-2], *shape[:-2]) if len(shape) > 1 else tuple(shape)
+    return family.original_shape(path, shape) if hasattr(family, "original_shape") else tuple(shape)

@@ -1,4 +1,4 @@
-"""Layers with the original programs' numbers: LayerNorm eps 1e-5, exact GELU, explicit padding, PyTorch's initial distributions.
+"""Layers with the original programs' numbers: LayerNorm eps, exact GELU, explicit padding, PyTorch's initial distributions.
 
 Activations and LayerNorm carry their own derivative rules: the one XLA derives for itself keeps more and runs slower. The rules are jvp rules,
 so forward mode and every order of reverse mode hold.
@@ -86,27 +86,28 @@ def conv(features, kernel_size, stride, padding, fan_in, *, dtype=None, param_dt
 
 # ---- normalisation
 
-@jax.custom_jvp
-def standardize(x):
-    """(x - mean) / sqrt(var + 1e-5) over the last axis, biased variance."""
-    return _standardize(x)[0]
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def standardize(x, eps=LAYER_NORM_EPS):
+    """(x - mean) / sqrt(var + eps) over the last axis, biased variance."""
+    return _standardize(x, eps)[0]
 
 
-def _standardize(x):
+def _standardize(x, eps):
     centred = x - x.mean(-1, keepdims=True)
-    rate = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + LAYER_NORM_EPS)
+    rate = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + eps)
     return centred * rate, rate
 
 
 @standardize.defjvp
-def _standardize_jvp(primals, tangents):
+def _standardize_jvp(eps, primals, tangents):
     (x,), (dx,) = primals, tangents
-    y, rate = _standardize(x)
+    y, rate = _standardize(x, eps)
     return y, rate * (dx - dx.mean(-1, keepdims=True) - y * (dx * y).mean(-1, keepdims=True))
 
 
 class LayerNorm(nn.Module):
-    """Layer norm over the channels (last axis), eps 1e-5, computed in at least float32."""
+    """Layer norm over the channels (last axis), computed in at least float32."""
+    eps: float = LAYER_NORM_EPS
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
@@ -115,7 +116,7 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        y = standardize(x.astype(wide)) * scale + bias
+        y = standardize(x.astype(wide), self.eps) * scale + bias
         return y.astype(self.dtype or x.dtype)
 
 

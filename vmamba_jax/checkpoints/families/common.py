@@ -1,0 +1,33 @@
+"""What the families' files share: leaf names, renaming rules, checks of options."""
+import re
+
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def dotted(path):
+    """The original's spelling where ours differs by the leaf's name and the `_` of numbered modules only: blocks_3/norm1/scale -> blocks.3.norm1.weight."""
+    *modules, leaf = path
+    return ".".join([*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), LEAVES.get(leaf, leaf)])
+
+
+def rename(state_dict, rules):
+    """Every name put through the rules (pattern, replacement) in turn.
+
+    Raises:
+        ValueError: two names become one.
+    """
+    renamed = {}
+    for name, x in state_dict.items():
+        for pattern, new in rules:
+            name = re.sub(pattern, new, name)
+        renamed[name] = x
+    if len(renamed) != len(state_dict):
+        raise ValueError("state_dict has two spellings of the same weight; expected either the old names or the new ones")
+    return renamed
+
+
+def one_of(name, value, known):
+    """`value` where it is among the known ones, else a ValueError naming it."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r}; expected one of {', '.join(map(str, known))}")
+    return value
