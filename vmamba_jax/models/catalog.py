@@ -1,13 +1,14 @@
-"""Every named model: its module, its fields, and what was published about it."""
+"""Every named model: its module, its fields, its weights and what was published about them (`releases`)."""
 import dataclasses
 import fnmatch
 
 import numpy as np
 
-from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+from vmamba_jax.models.efficientnet import EfficientNetLite
+from vmamba_jax.models.releases import RELEASES, Preprocessing
+from vmamba_jax.models.resnet import ResNet
+from vmamba_jax.models.vit import ViT
 from vmamba_jax.models.vmamba import VMamba
-
-RELEASES = "https://github.com/MzeroMiko/VMamba/releases/tag/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,21 +19,27 @@ class Entry:
         family: the Linen module.
         fields: its fields where they differ from the defaults.
         parameters: exact count with 1000 classes.
-        top1: published ImageNet-1k accuracy in percent at 224, or None.
         gflops: published multiply-adds at 224 in units of 1e9, or None.
-        weights: published file, as release tag / name, or None.
-        mean, std: preprocessing.
-        image_size: the released evaluation's crop.
+        releases: published weights, `Release`s; none where nobody published any. The properties are those of the first.
     """
     family: type
     fields: dict
     parameters: int
-    top1: float | None = None
     gflops: float | None = None
-    weights: str | None = None
-    mean: tuple = IMAGENET_MEAN
-    std: tuple = IMAGENET_STD
-    image_size: int = 224
+    releases: tuple = ()
+
+    @property
+    def preprocessing(self):
+        """The released evaluation's `Preprocessing`."""
+        return self.releases[0].preprocessing if self.releases else Preprocessing()
+
+    mean = property(lambda self: self.preprocessing.mean, doc="Per channel, in units of [0, 1] images.")
+    std = property(lambda self: self.preprocessing.std, doc="Per channel, in units of [0, 1] images.")
+    image_size = property(lambda self: self.preprocessing.size, doc="The released evaluation's crop.")
+    top1 = property(lambda self: self.releases[0].top1 if self.releases else None, doc="ImageNet-1k accuracy in percent, or None.")
+    tag = property(lambda self: self.releases[0].tag if self.releases else None, doc="The released weights' own name, or None.")
+    weights = property(lambda self: f"{self.releases[0].url}/{self.releases[0].file}" if self.releases else None,
+                       doc="Where the released weights are published, with the file's name, or None.")
 
 
 def _widths(embed):
@@ -53,27 +60,50 @@ def _m2(embed, blocks, drop_path):
                 drop_path_rate=drop_path)
 
 
-# Parameters, accuracy and GFLOPs: the official README, performance.md and code comments (arXiv 2401.10166, tables 1 and 8).
-MODELS = {
-    "vmamba_tiny": Entry(VMamba, _v2(96, 8, 1.0, 0.2), 30_249_064, 82.60, 4.90561, "#v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth"),
-    "vmamba_small": Entry(VMamba, _v2(96, 15, 2.0, 0.3), 50_147_752, 83.649, 8.71577, "#v2cls/vssm_small_0229_ckpt_epoch_222.pth"),
-    "vmamba_base": Entry(VMamba, _v2(128, 15, 2.0, 0.6), 88_557_800, 83.879, 15.35894, "#v2cls/vssm_base_0229_ckpt_epoch_237.pth"),
-    "vmamba_tiny_s2l5": Entry(VMamba, _v2(96, 5, 2.0, 0.2), 30_705_832, 82.489, 4.85774, "#v2cls/vssm_tiny_0230_ckpt_epoch_262.pth"),
-    "vmamba_small_s1l20": Entry(VMamba, _v2(96, 20, 1.0, 0.3), 49_012_840, 83.339, 8.61221, "#v2cls/vssm1_small_0229s_ckpt_epoch_240.pth"),
-    "vmamba_base_s1l20": Entry(VMamba, _v2(128, 20, 1.0, 0.5), 86_614_504, 83.791, 15.22086, "#v2cls/vssm1_base_0229s_ckpt_epoch_225.pth"),
-    "vmamba_tiny_v0": Entry(VMamba, _v0(96, 9, 0.2), 22_893_448, 82.171, 5.62690, "#v0cls/vssmtiny_dp01_ckpt_epoch_292.pth"),
-    "vmamba_small_v0": Entry(VMamba, _v0(96, 27, 0.3), 44_417_416, 83.461, 11.23152, "#v0cls/vssmsmall_dp03_ckpt_epoch_238.pth"),
-    "vmamba_base_v0": Entry(VMamba, _v0(128, 27, 0.6), 76_254_056, 83.729, 18.02012, "#v0cls/vssmbase_dp06_ckpt_epoch_241.pth"),
-    "vmamba_tiny_m2": Entry(VMamba, _m2(96, 4, 0.2), 25_340_296),
-    "vmamba_small_m2": Entry(VMamba, _m2(96, 12, 0.3), 39_079_816),
-    "vmamba_base_m2": Entry(VMamba, _m2(128, 12, 0.3), 67_527_528),
-}
+def _transformer(dim, heads):
+    return dict(embed_dim=dim, num_heads=heads, drop_path_rate=0.1)
 
-# The original repository's builders, where their names differ.
+
+def _swin(dim, blocks, heads, drop_path):
+    return dict(embed_dim=dim, depths=(2, 2, blocks, 2), num_heads=tuple(heads * 2**i for i in range(4)), drop_path_rate=drop_path)
+
+
+def _convnext(dim, blocks, drop_path):
+    return dict(dims=_widths(dim), depths=(3, 3, blocks, 3), drop_path_rate=drop_path)
+
+
+# Parameters are counted; multiply-adds are the papers' and repositories' figures.
+_MODELS = {
+    "vmamba_tiny": (VMamba, _v2(96, 8, 1.0, 0.2), 30_249_064, 4.90561),
+    "vmamba_small": (VMamba, _v2(96, 15, 2.0, 0.3), 50_147_752, 8.71577),
+    "vmamba_base": (VMamba, _v2(128, 15, 2.0, 0.6), 88_557_800, 15.35894),
+    "vmamba_tiny_s2l5": (VMamba, _v2(96, 5, 2.0, 0.2), 30_705_832, 4.85774),
+    "vmamba_small_s1l20": (VMamba, _v2(96, 20, 1.0, 0.3), 49_012_840, 8.61221),
+    "vmamba_base_s1l20": (VMamba, _v2(128, 20, 1.0, 0.5), 86_614_504, 15.22086),
+    "vmamba_tiny_v0": (VMamba, _v0(96, 9, 0.2), 22_893_448, 5.62690),
+    "vmamba_small_v0": (VMamba, _v0(96, 27, 0.3), 44_417_416, 11.23152),
+    "vmamba_base_v0": (VMamba, _v0(128, 27, 0.6), 76_254_056, 18.02012),
+    "vmamba_tiny_m2": (VMamba, _m2(96, 4, 0.2), 25_340_296),
+    "vmamba_small_m2": (VMamba, _m2(96, 12, 0.3), 39_079_816),
+    "vmamba_base_m2": (VMamba, _m2(128, 12, 0.3), 67_527_528),
+    "deit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1.3),
+    "deit_small": (ViT, _transformer(384, 6), 22_050_664, 4.6),
+    "deit_base": (ViT, _transformer(768, 12), 86_567_656, 17.6),
+    "vit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1.3),
+    "vit_small": (ViT, _transformer(384, 6), 22_050_664, 4.6),
+    "vit_base": (ViT, _transformer(768, 12), 86_567_656, 17.6),
+    "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1.8),
+    "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4.1),
+    "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 0.407),
+}
+MODELS = {name: Entry(*facts, releases=RELEASES.get(name, ())) for name, facts in _MODELS.items()}
+
+# The original repositories' builders and timm's architectures, where their names differ.
+_TIMM = {"deit": "patch16_224", "vit": "patch16_224", "swin": "patch4_window7_224"}
 ALIASES = {
     "vmamba_tiny_s1l8": "vmamba_tiny", "vmamba_small_s2l15": "vmamba_small", "vmamba_base_s2l15": "vmamba_base",
     "vanilla_vmamba_tiny": "vmamba_tiny_v0", "vanilla_vmamba_small": "vmamba_small_v0", "vanilla_vmamba_base": "vmamba_base_v0",
-}
+} | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")}
 
 
 def list_models(pattern="*"):
@@ -82,34 +112,50 @@ def list_models(pattern="*"):
 
 
 def entry(name):
-    """The catalog's `Entry` of a name; the original repository's builder names are understood too.
+    """The catalog's `Entry` of a name.
+
+    Args:
+        name: one of `list_models()`, the original repository's name of its builder, or timm's of the architecture. A tag after a dot chooses
+            among its releases, "resnet50.tv2_in1k"; the entry then has that release first.
 
     Raises:
-        KeyError: an unknown name, with the known ones.
+        KeyError: an unknown name or tag, with the known ones.
     """
-    found = MODELS.get(ALIASES.get(name, name))
+    base, _, tag = name.partition(".")
+    found = MODELS.get(ALIASES.get(base, base))
     if found is None:
         raise KeyError(f"model {name!r}; expected one of {', '.join(MODELS)}")
-    return found
+    if not tag:
+        return found
+    tags = {release.tag.partition(".")[2] or release.tag: release for release in found.releases}
+    if tag not in tags:
+        raise KeyError(f"model {name!r}: {base} has no release {tag!r}; expected {', '.join(tags) or 'none, it has no released weights'}")
+    return dataclasses.replace(found, releases=(tags.pop(tag), *tags.values()))
 
 
-def create_model(name, **overrides):
+def create_model(name, features_only=False, **overrides):
     """A Linen module by name; call it as `model.apply(variables, images, train=False)` on normalised NHWC images.
 
     Args:
-        name: one of `list_models()`.
+        name: as for `entry`.
+        features_only: return the maps of all stages (strides 4, 8, 16, 32), each behind a norm of its own where the family's detectors have one
+            (`outnorm{i}`; not ResNet), in place of the logits: short for out_indices=(0, 1, 2, 3).
         overrides: fields of the module, such as num_classes=10, dtype=jnp.bfloat16, scan_pattern="bidi".
 
     Raises:
-        KeyError: an unknown name. TypeError: an override that is no field of the module.
+        KeyError: an unknown name. TypeError: an override that is no field of the module, or a family without maps.
     """
     found = entry(name)
     known = [field.name for field in dataclasses.fields(found.family) if field.name not in ("parent", "name")]
     unknown = [key for key in overrides if key not in known]
     if unknown:
         raise TypeError(f"{name} has no field {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
-    fields = {**found.fields, **overrides}
-    return found.family(**{key: _hashable(value) for key, value in fields.items()})
+    model = found.family(**{key: _hashable(value) for key, value in {**found.fields, **overrides}.items()})
+    if not features_only or getattr(model, "out_indices", None):
+        return model
+    if "out_indices" not in known:
+        raise TypeError(f"{name} has no maps of several resolutions: features_only is for VMamba, Swin, ConvNeXt and ResNet")
+    return model.clone(out_indices=tuple(range(len(getattr(model, "depths", None) or model.layers))))
 
 
 def _hashable(value):

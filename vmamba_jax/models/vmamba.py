@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.models import states
+from vmamba_jax.models.checks import check_choice, check_images, check_rate, check_stages
 from vmamba_jax.models.layers import MLP, DropPath, activation, conv, dense, norm
 from vmamba_jax.models.resize import resize_grid
 from vmamba_jax.models.ss2d import SS2D
@@ -111,18 +112,14 @@ class VMamba(nn.Module):
         return dict(mixer=own, mlp_ratio=self.mlp_ratio, mlp_act=self.mlp_act, gated_mlp=self.gated_mlp, norm=self.norm)
 
     def _check(self, images):
-        if images.ndim != 4 or images.shape[-1] != self.in_channels:
-            raise ValueError(f"images have shape {images.shape}; expected (batch, height, width, {self.in_channels})")
+        check_images(images, self.in_channels)
         if len(self.depths) != len(self.dims) or not self.depths:
             raise ValueError(f"depths={tuple(self.depths)} and dims={tuple(self.dims)}; expected as many of one as of the other")
         for field, value, known in (("patch_embed", self.patch_embed, PATCH_EMBEDS), ("downsample", self.downsample, DOWNSAMPLES),
                                     ("norm", self.norm, NORMS)):
-            if value not in known:
-                raise ValueError(f"{field}={value!r}; expected one of {', '.join(known)}")
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate={self.drop_path_rate}; expected a rate in [0, 1)")
-        if any(i not in range(len(self.depths)) for i in self.out_indices):
-            raise ValueError(f"out_indices={tuple(self.out_indices)}; expected stages in 0..{len(self.depths) - 1}")
+            check_choice(field, value, known)
+        check_rate("drop_path_rate", self.drop_path_rate)
+        check_stages(self.out_indices, len(self.depths))
         activation(self.ssm_act), activation(self.mlp_act)
         smallest = self.patch_size * (2**(len(self.depths) - 1) if self.downsample == "v2" else 1) if self.patch_embed == "v1" else 1
         if min(images.shape[1:3]) < smallest:

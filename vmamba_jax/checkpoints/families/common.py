@@ -6,8 +6,7 @@ LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": 
 
 def dotted(path):
     """The original's spelling where ours differs by the leaf's name and the `_` of numbered modules only: blocks_3/norm1/scale -> blocks.3.norm1.weight."""
-    *modules, leaf = path
-    return ".".join([*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), LEAVES.get(leaf, leaf)])
+    return ".".join(re.sub(r"_(\d+)$", r".\1", LEAVES.get(part, part)) for part in path)
 
 
 def rename(state_dict, rules):

@@ -1,0 +1,47 @@
+"""ViT and DeiT: timm's constructor (VisionTransformer) and names, which DeiT's repository shares."""
+import numpy as np
+
+from vmamba_jax.checkpoints.families.common import dotted
+from vmamba_jax.models.vit import ViT, resize_positions
+
+MODEL = ViT
+CLASSIFIER = ("head.",)
+
+DEFAULTS = dict(
+    img_size=224, patch_size=16, in_chans=3, num_classes=1000, global_pool="token", embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0,
+    qkv_bias=True, qk_norm=False, scale_attn_norm=False, scale_mlp_norm=False, proj_bias=True, init_values=None, class_token=True,
+    pos_embed="learn", no_embed_class=False, reg_tokens=0, pre_norm=False, final_norm=True, fc_norm=None, pool_include_prefix=False,
+    dynamic_img_size=False, dynamic_img_pad=False, drop_rate=0.0, pos_drop_rate=0.0, patch_drop_rate=0.0, proj_drop_rate=0.0,
+    attn_drop_rate=0.0, drop_path_rate=0.0, weight_init="", fix_init=False)
+SUPPORTED = ("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "drop_path_rate",
+             "dynamic_img_size")
+FIXED = tuple(name for name in DEFAULTS if name not in SUPPORTED)
+
+
+def build(o):
+    """The ViT of timm's options `o`, all given; every image size that the patches divide is taken, `dynamic_img_size` or not."""
+    return ViT(num_classes=o["num_classes"], patch_size=o["patch_size"], embed_dim=o["embed_dim"], depth=o["depth"], num_heads=o["num_heads"],
+               mlp_ratio=o["mlp_ratio"], qkv_bias=bool(o["qkv_bias"]), in_channels=o["in_chans"], image_size=o["img_size"],
+               drop_path_rate=o["drop_path_rate"])
+
+
+def original_name(model, path):
+    """State-dict name of the Flax leaf at `path`."""
+    del model
+    return dotted(path).replace("patch_embed.", "patch_embed.proj.", 1)
+
+
+def modern(state_dict, model):
+    """The weights as they are: both repositories use one set of names."""
+    del model
+    return state_dict
+
+
+def fit(x, path, shape, model):
+    """A position embedding of another grid, resized; its class row stays."""
+    if path[-1] != "pos_embed" or x.ndim != 3 or x.shape == shape or x.shape[-1] != shape[-1]:
+        return x
+    sides = [round((n - 1)**0.5) for n in (x.shape[1], shape[1])]
+    if sides[0]**2 + 1 != x.shape[1]:
+        return x
+    return np.asarray(resize_positions(x, sides[1], sides[1], model.antialias))

