@@ -12,6 +12,7 @@ from sklearn.datasets import load_sample_image
 
 import vmamba_jax
 from vmamba_jax import checkpoints, models
+from vmamba_jax.__main__ import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,14 +48,18 @@ def test_photo_under_attack(folder):
     assert said and 0.9 < float(said[1]) < 1.001
 
 
-@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "scan", "devices"])
-def test_python(code):
+@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "maps", "scan", "devices"])
+def test_python(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)
     if "metrics" in scope:
         assert np.isfinite(float(scope["metrics"]["loss"])) and int(scope["state"].step) == 1
     elif "states" in scope:
         assert scope["delta"].shape == (2, 4, 8, 12, 16)
+    elif "maps" in scope:
+        assert [x.shape for x in scope["maps"]] == [(1, 16, 24, 24), (1, 8, 12, 48), (1, 4, 6, 96), (1, 2, 3, 192)]
+        assert scope["logits"].shape == (1, 10) and (tmp_path / "model.zip").is_file()
     else:
         assert scope["y"].shape == scope["gradient"].shape == scope["h"].shape == (2, 196, 96) and np.isfinite(scope["gradient"]).all()
 
@@ -66,7 +71,7 @@ def test_commands(folder):
     for target in ("quickstart", "test"):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     commands = [line for line in COMMANDS if line not in make]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for line in commands:
         words = [sys.executable if word == "python" else word for word in line.split()]
         words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
@@ -77,12 +82,13 @@ def test_commands(folder):
     assert metadata["model"] == "vmamba_tiny" and metadata["parameters"] == models.entry("vmamba_tiny").parameters
 
 
-def test_table_of_models():
+def test_page_of_models(capsys):
+    """docs/models.md holds what the command prints, and the README names every family."""
+    assert main(["models", "--markdown"]) == 0
+    assert capsys.readouterr().out in (ROOT / "docs" / "models.md").read_text(), "run python -m vmamba_jax models --markdown"
     for name in vmamba_jax.list_models():
-        entry = models.entry(name)
-        cells = [f"`{name}`", f"{entry.parameters:,}", f"{entry.gflops:.2f} G" if entry.gflops else "",
-                 f"{entry.top1:.2f}" if entry.top1 else "never trained"]
-        assert re.search(r"\| *" + r" *\| *".join(map(re.escape, cells)) + r" *\|", README), name
+        family, size, *rest = [*name.split("_"), ""]
+        assert f"`{family}" in README and all(f"_{part}`" in README for part in rest if part and size != "lite0"), name
 
 
 def test_every_folder_named_exists():

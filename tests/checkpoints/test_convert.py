@@ -70,6 +70,22 @@ def test_old_v0_names():
     same(checkpoints.convert(model, merged), checkpoints.convert(model, given))
 
 
+def test_backbone_from_a_classifier(small):
+    """The classifier's entries stay aside and the maps' norms start fresh; but half of those norms, or a missing block, is an error."""
+    model, given = small
+    backbone = model.clone(out_indices=(0, 1))
+    params = checkpoints.convert(backbone, given)["params"]
+    assert set(params) == {"patch_embed", "layers_0", "downsample_0", "layers_1", "outnorm0", "outnorm1"}
+    assert (params["outnorm1"]["scale"] == 1).all() and (params["outnorm1"]["bias"] == 0).all() and params["outnorm1"]["scale"].shape == (16,)
+    same(params["layers_1"], checkpoints.convert(model, given)["params"]["layers_1"])
+    trained = {name: 2 * np.ones(8 if "0" in name else 16, np.float32) for name in ("outnorm0.weight", "outnorm0.bias", "outnorm1.weight", "outnorm1.bias")}
+    assert (checkpoints.convert(backbone, {**given, **trained})["params"]["outnorm0"]["scale"] == 2).all()
+    with pytest.raises(ValueError, match=r"3 missing: outnorm0.bias \(8,\); outnorm1"):
+        checkpoints.convert(backbone, {**given, "outnorm0.weight": trained["outnorm0.weight"]})
+    with pytest.raises(ValueError, match="1 missing: layers.1.blocks.0.op.Ds"):
+        checkpoints.convert(backbone, {name: x for name, x in given.items() if name != "layers.1.blocks.0.op.Ds"})
+
+
 def test_everything_wrong_is_reported_together(small):
     model, given = small
     broken = {k: x for k, x in given.items() if k != "classifier.head.bias"}

@@ -67,7 +67,7 @@ def test_other_image_sizes(x64):
 
 
 def test_traps_show(x64):
-    """The order of padding, the mask, the norms' eps and the order of merged neighbours: each moves the logits by far more than the parity test allows."""
+    """The order of padding, the mask, the norms' eps and the order of merged neighbours move the logits by far more than the parity test allows."""
     arrays, _ = golden_models.load(PADDED)
     error = lambda *args, **fields: np.abs(logits64(*args, **fields) - arrays["logits64"]).max()
     assert error(padding="before_roll") > 1e-3

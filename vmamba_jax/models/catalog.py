@@ -4,9 +4,11 @@ import fnmatch
 
 import numpy as np
 
+from vmamba_jax.models.convnext import ConvNeXt
 from vmamba_jax.models.efficientnet import EfficientNetLite
 from vmamba_jax.models.releases import RELEASES, Preprocessing
 from vmamba_jax.models.resnet import ResNet
+from vmamba_jax.models.swin import Swin
 from vmamba_jax.models.vit import ViT
 from vmamba_jax.models.vmamba import VMamba
 
@@ -92,6 +94,12 @@ _MODELS = {
     "vit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1.3),
     "vit_small": (ViT, _transformer(384, 6), 22_050_664, 4.6),
     "vit_base": (ViT, _transformer(768, 12), 86_567_656, 17.6),
+    "swin_tiny": (Swin, _swin(96, 6, 3, 0.2), 28_288_354, 4.5),
+    "swin_small": (Swin, _swin(96, 18, 3, 0.3), 49_606_258, 8.7),
+    "swin_base": (Swin, _swin(128, 18, 4, 0.5), 87_768_224, 15.4),
+    "convnext_tiny": (ConvNeXt, _convnext(96, 9, 0.1), 28_589_128, 4.5),
+    "convnext_small": (ConvNeXt, _convnext(96, 27, 0.4), 50_223_688, 8.7),
+    "convnext_base": (ConvNeXt, _convnext(128, 27, 0.5), 88_591_464, 15.4),
     "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1.8),
     "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4.1),
     "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 0.407),

@@ -11,6 +11,11 @@ SS2D_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
 B, C: (b, K, H, W, N); delta: step size after softplus, (b, K, H, W, E); A_bar = exp(delta A): (b, K, H, W, E, N); s: each direction's scan
 output with its D skip, (b, K, H, W, E); y: the mixer's output, (b, H, W, C). Positions are those of the map, whatever the scan's order."""
 
+VIM_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
+"""The same of a token sequence, the forward direction's first on axis 1: x, z, c, delta, s (b, 2, L, E); B, C (b, 2, L, N); A_bar
+(b, 2, L, E, N); y: the mixer's output, (b, L, C). Both directions have the values of x and z in common, but not the gradients. Positions are
+those of the sequence, class tokens included, whatever the direction."""
+
 STOPPABLE = ("x", "z", "c", "B", "C", "delta", "A_bar", "B_bar_delta")
 """What `stop_gradients` takes: `delta` cuts the step size everywhere, `A_bar` only in exp(delta A), `B_bar_delta` only in delta B."""
 

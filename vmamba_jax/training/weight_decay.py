@@ -4,12 +4,12 @@ import numpy as np
 
 from .checks import choice, require
 
-POSITIONS = ("pos_embed", "cls_token")
+POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")
 SSM = ("A_logs", "Ds", "dt_projs_bias", "A_log", "A_b_log", "D", "D_b")
 
 
 def released(path, array):
-    """What the released VMamba and Vim code does: spare arrays of one axis, biases and position embeddings, by shape and name alone.
+    """What the released code of VMamba, Vim, DeiT and Swin does: spare arrays of one axis, biases and position embeddings, by shape and name alone.
 
     The marks on A_logs and Ds are never read there, so A_logs and dt_projs_bias (two axes, and not named `bias`) are decayed, as are
     x_proj_weight and dt_projs_weight; Ds is spared where it has one axis, not in the Mamba-2 branch, where it has three.
