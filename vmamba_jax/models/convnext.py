@@ -7,7 +7,7 @@ import numpy as np
 
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_images, check_rate, check_stages
-from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, dense, dense_init, depthwise_conv
+from vmamba_jax.models.layers import MLP, DepthwiseConv, DropPath, LayerNorm, dense, dense_init
 
 EPS = 1e-6
 
@@ -108,23 +108,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         options, channels = dict(dtype=self.dtype, param_dtype=self.param_dtype), x.shape[-1]
-        y = Depthwise(name="conv_dw", **options)(x)
+        y = DepthwiseConv(7, kernel_init=dense_init, name="conv_dw", **options)(x)
         y = MLP(4 * channels, name="mlp", **options)(LayerNorm(EPS, name="norm", **options)(y))
         if self.layer_scale_init is not None:
             gamma = self.param("gamma", nn.initializers.constant(self.layer_scale_init), (channels,), self.param_dtype)
             y = y * gamma.astype(y.dtype)
         return x + DropPath(self.drop_path)(y, train)
-
-
-class Depthwise(nn.Module):
-    """Depth-wise 7 x 7 convolution that starts as normal(0.02) with zero bias, not as PyTorch's default."""
-    kernel_size: int = 7
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x):
-        kernel = self.param("kernel", dense_init, (self.kernel_size, self.kernel_size, 1, x.shape[-1]), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return depthwise_conv(x, kernel) + bias

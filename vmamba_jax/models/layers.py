@@ -4,6 +4,7 @@ Activations and LayerNorm carry their own derivative rules: the one XLA derives 
 so forward mode and every order of reverse mode hold.
 """
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -179,17 +180,19 @@ def depthwise_conv(x, kernel):
 
 
 class DepthwiseConv(nn.Module):
-    """Depth-wise convolution with an odd square kernel, stride 1."""
+    """Depth-wise convolution with an odd square kernel, stride 1; starts as PyTorch's default unless `kernel_init` (bias then zero) says otherwise."""
     kernel_size: int = 3
     use_bias: bool = True
+    kernel_init: Callable | None = None
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x):
         k, channels = self.kernel_size, x.shape[-1]
-        kernel = self.param("kernel", conv_kernel_init, (k, k, 1, channels), self.param_dtype)
-        bias = self.param("bias", uniform(1 / k), (channels,), self.param_dtype) if self.use_bias else None
+        kernel = self.param("kernel", self.kernel_init or conv_kernel_init, (k, k, 1, channels), self.param_dtype)
+        bias_init = nn.initializers.zeros if self.kernel_init else uniform(1 / k)
+        bias = self.param("bias", bias_init, (channels,), self.param_dtype) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = depthwise_conv(x, kernel)
         return y if bias is None else y + bias

@@ -5,8 +5,8 @@ be had), CLASSIFIER (prefixes of the classifier's names), build(options) -> mode
 modern(state_dict, model) -> the same weights under those names; and where the generic layout (`convert`) does not do, fit(x, path, shape, model)
 and original_shape(path, shape). BUFFERS are patterns of names that hold no weights.
 """
-from vmamba_jax.checkpoints.families import convnext, efficientnet_lite, resnet, swin, vit, vmamba
+from vmamba_jax.checkpoints.families import convnext, efficientnet_lite, resnet, swin, vim, vit, vmamba
 
-BY_NAME = {"vmamba": vmamba, "deit": vit, "vit": vit, "resnet": resnet, "efficientnet_lite": efficientnet_lite,
+BY_NAME = {"vmamba": vmamba, "vim": vim, "deit": vit, "vit": vit, "resnet": resnet, "efficientnet_lite": efficientnet_lite,
            "swin": swin, "convnext": convnext}
 BY_MODEL = {family.MODEL: family for family in BY_NAME.values()}
