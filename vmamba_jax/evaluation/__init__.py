@@ -1,5 +1,7 @@
 """Accuracy of a classifier over a set: clean, under attack, and against the size of the perturbation; on all devices."""
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
+from vmamba_jax.evaluation.staged import per_image
 from vmamba_jax.evaluation.summary import summary, wilson_interval
+from vmamba_jax.evaluation.suspicion import suspicions
 
-__all__ = ["accuracy", "accuracy_curve", "robust_accuracy", "summary", "wilson_interval"]
+__all__ = ["accuracy", "accuracy_curve", "per_image", "robust_accuracy", "summary", "suspicions", "wilson_interval"]

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vmamba_jax import parallel
+from vmamba_jax import attacks, parallel
+from vmamba_jax.evaluation import staged
 from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.summary import summary
 
@@ -17,24 +18,42 @@ def accuracy(logits_fn, source, *, batch_size=256, mesh=None, progress=None):
     return _over_set(_judge, (argument(logits_fn),), source, None, batch_size, mesh, progress)
 
 
-def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None, progress=None):
+def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None, progress=None, state=None, **options):
     """Accuracy over a set, before and after an attack on every image.
 
     Args:
         logits_fn: [0, 1] images (b, H, W, C) -> logits (b, classes). Where it is a pytree (`vmamba_jax.logits_fn`), its weights are an
             argument of the compiled program: other weights need no new one.
         source: a pair (images, labels), or a source of `vmamba_jax.data`.
-        attack: untargeted `attack(logits_fn, images, labels, keys) -> adversarial`.
+        attack: untargeted `attack(logits_fn, images, labels, keys) -> adversarial`, or the name of one with its `options`, as of
+            `attacks.create`: attack="autoattack", eps=8 / 255.
         key: a random key; image i of the set draws from `fold_in(key, i)`, whatever the batches and devices.
         batch_size: images at a time over all devices, >= 1.
         mesh: as of `parallel.data_mesh`; None: all devices.
-        progress: called after each batch as progress(images done, images in all, {"accuracy": ..., "robust_accuracy": ...} so far).
+        progress: called after each batch as progress(images done, images in all, {"accuracy": ..., "robust_accuracy": ...} so far); an attack
+            of several stages adds "stage" and "standing", and its images done are a share of all stages.
+        state: file that an attack of several stages keeps after every batch; where it exists, the run goes on from there, to the same result.
 
     Returns {"accuracy", "robust_accuracy", "correct" (n,) bool, "robust" (n,) bool, "examples", "attack": its settings}: an image is
-    robust if it is classified rightly both before and after, and wrong if its logits are not finite. `summary` makes it plain JSON.
+    robust if it is classified rightly both before and after, and wrong if its logits are not finite. An attack of several stages (AutoAttack)
+    is given, stage by stage, the images that still stand, gathered into full batches; it adds "stages" [{"name", "attacked", "broken",
+    "seconds"}], "broken_by" (n,) int, the stage's place or -1 (standing) or -2 (wrong before), and "margin" (n,) float, the highest
+    max_{j != y} z_j - z_y met. `summary` makes it plain JSON, `per_image` lists the images.
+
+    Raises ValueError where `state` is of another model, set, attack or key, or damaged, or the attack has one stage.
     """
+    if isinstance(attack, str):
+        attack = attacks.create(attack, **options)
+    elif options:
+        raise TypeError(f"robust_accuracy got {', '.join(map(repr, options))}: options belong to an attack given by name")
     if getattr(attack, "targeted", False):
         raise ValueError(f"attack={attack!r}: expected an untargeted attack, as it is given the true labels")
+    if hasattr(attack, "stages"):
+        _check_batch_size(batch_size)
+        mesh = parallel.data_mesh() if mesh is None else mesh
+        return staged.run(argument(logits_fn), source, attack, key, batch_size, mesh, progress, state)
+    if state is not None:
+        raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
     result = _over_set(_attack_and_judge, (argument(logits_fn), argument(attack)), source, key, batch_size, mesh, progress)
     return result | {"attack": getattr(attack, "settings", repr(attack))}
 
@@ -68,6 +87,11 @@ def argument(fn):
     return fn if plain else Partial(fn)
 
 
+def _check_batch_size(batch_size):
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: expected an integer >= 1")
+
+
 def _attack_at(make_attack, radius, logits_fn, images, labels, key):
     return make_attack(radius)(logits_fn, images, labels, key)
 
@@ -98,8 +122,7 @@ def _mapped(fn, mesh):
 
 def _over_set(fn, tree, source, key, batch_size, mesh, progress):
     """Run fn over the set; the outputs besides "index" become one bool array per name and its mean under the name's long form."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: expected an integer >= 1")
+    _check_batch_size(batch_size)
     names = {"correct": "accuracy", "robust": "robust_accuracy"}
     mesh = parallel.data_mesh() if mesh is None else mesh
     tree = parallel.replicate(tree, mesh)

@@ -5,7 +5,7 @@ import numpy as np
 from vmamba_jax import parallel
 
 
-def batches(source, size, mesh):
+def batches(source, size, mesh, which=None):
     """Yield sharded batches {"image" in [0, 1], "label", "index"} that cover the set once, in order.
 
     All have `size` rows, grown to a multiple of the devices and no more than the set needs, so one compilation serves all. The last batch
@@ -13,14 +13,16 @@ def batches(source, size, mesh):
 
     Args:
         source: a pair (images (n, H, W, C), labels (n,)), or a source of `vmamba_jax.data`. Images are uint8, or floating in [0, 1].
+        which: rising positions of the examples to cover; None: all.
     """
     read, n = reader(source)
     size = -(-min(size, n) // mesh.size) * mesh.size
+    which = np.arange(n) if which is None else np.asarray(which)
     processes = sorted({device.process_index for device in mesh.devices.flat})
     share = size // len(processes)
-    for start in range(0, n, size):
+    for start in range(0, len(which), size):
         first = start + share * processes.index(jax.process_index())
-        index = np.unique(np.minimum(np.arange(first, first + share), n - 1))
+        index = which[np.unique(np.minimum(np.arange(first, first + share), len(which) - 1))]
         images, labels = read(index)
         batch = {"image": unit_interval(images), "label": np.asarray(labels, np.int32), "index": index.astype(np.int32)}
         yield parallel.shard_batch(parallel.pad_batch(batch, share)[0], mesh)

@@ -1,0 +1,152 @@
+"""Attacks of several stages over a set: only what stands is attacked, any cut into batches agrees, a killed run goes on to the same result."""
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from vmamba_jax import attacks, evaluation, parallel
+
+KEY = jax.random.key(11)
+
+
+def net(weights, images):
+    a, b = weights
+    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
+
+
+@functools.cache
+def logits_fn(seed=0):
+    a, b = jax.random.split(jax.random.key(seed))
+    return Partial(net, (jax.random.normal(a, (18, 16)), jax.random.normal(b, (16, 5))))
+
+
+@functools.cache
+def examples(n=37, wrong=6):
+    """Images with the network's own predictions as labels, but for the last few."""
+    images = np.asarray(jax.random.uniform(jax.random.key(1), (n, 3, 3, 2)))
+    labels = np.array(logits_fn()(images).argmax(1))
+    labels[n - wrong:] = (labels[n - wrong:] + 1) % 5
+    return images, labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Three attacks, one after the other."""
+    eps: float = 0.05
+
+    def stages(self):
+        return [("weak", attacks.fgsm(self.eps / 4)), ("random", attacks.pgd(self.eps, 1, step_size=0.01)), ("strong", attacks.pgd(self.eps, 10))]
+
+    @property
+    def settings(self):
+        return {"name": "ensemble", "eps": self.eps}
+
+
+def evaluate(**options):
+    return evaluation.robust_accuracy(logits_fn(), examples(), Ensemble(), key=KEY, **({"batch_size": 16} | options))
+
+
+@functools.cache
+def whole():
+    return evaluate()
+
+
+def test_against_the_attacks_by_hand():
+    images, labels = examples()
+    result, standing = whole(), np.arange(37) < 31
+    margin = lambda x: np.asarray(attacks.losses.margin(logits_fn()(x), labels))
+    highest = margin(images)
+    for code, (name, attack) in enumerate(Ensemble().stages()):
+        keys = jax.vmap(lambda i, code=code: jax.random.fold_in(jax.random.fold_in(KEY, i), code))(jnp.arange(37))
+        adversarial = jax.jit(attack)(logits_fn(), images, labels, keys)
+        fooled = standing & (np.asarray(logits_fn()(adversarial)).argmax(1) != labels)
+        highest = np.where(standing, np.maximum(highest, margin(adversarial)), highest)
+        np.testing.assert_array_equal(result["broken_by"] == code, fooled)
+        record = result["stages"][code + 1]
+        assert record["name"] == name and record["attacked"] == standing.sum() and record["broken"] == fooled.sum() and record["seconds"] >= 0
+        standing &= ~fooled
+    assert 0 < standing.sum() < 31 and all(stage["broken"] > 0 for stage in result["stages"])
+    np.testing.assert_array_equal(result["robust"], standing)
+    np.testing.assert_allclose(result["margin"], highest, atol=1e-5)
+    assert result["accuracy"] == 31 / 37 and result["robust_accuracy"] == standing.mean() and result["attack"] == Ensemble().settings
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (8, 5), (3, 10)])
+def test_same_for_all_devices_and_batches(devices, batch_size):
+    result = evaluate(batch_size=batch_size, mesh=parallel.data_mesh(jax.devices()[:devices]))
+    np.testing.assert_array_equal(result["broken_by"], whole()["broken_by"])
+    np.testing.assert_allclose(result["margin"], whole()["margin"], atol=1e-5)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("batches_done", [1, 2, 3, 5, 6])
+def test_killed_and_resumed(tmp_path, batches_done):
+    """Stopped after some batches, in the clean pass or a stage; the second run does not repeat them and ends alike."""
+    calls = []
+
+    def die(done, n, figures):
+        calls.append(figures["stage"])
+        if len(calls) == batches_done:
+            raise Killed
+    with pytest.raises(Killed):
+        evaluate(batch_size=16, state=tmp_path / "state.npz", progress=die)
+    resumed = evaluate(batch_size=16, state=tmp_path / "state.npz", progress=lambda done, n, figures: calls.append(figures["stage"]))
+    unbroken = []
+    evaluate(batch_size=16, progress=lambda done, n, figures: unbroken.append(figures["stage"]))
+    assert calls == unbroken
+    np.testing.assert_array_equal(resumed["broken_by"], whole()["broken_by"])
+    np.testing.assert_array_equal(resumed["margin"], whole()["margin"])
+    assert [{**stage, "seconds": 0} for stage in resumed["stages"]] == [{**stage, "seconds": 0} for stage in whole()["stages"]]
+    again = evaluate(state=tmp_path / "state.npz", progress=lambda *figures: pytest.fail("a finished run has nothing left to do"))
+    np.testing.assert_array_equal(again["broken_by"], whole()["broken_by"])
+
+
+def test_state_of_another_evaluation(tmp_path):
+    state = tmp_path / "state.npz"
+    evaluate(state=state)
+    run = functools.partial(evaluation.robust_accuracy, batch_size=16, state=state)
+    images, labels = examples()
+    for arguments, key, word in [((logits_fn(1), examples(), Ensemble()), KEY, "model:"), ((logits_fn(), (images, (labels + 1) % 5), Ensemble()), KEY, "data:"),
+                                 ((logits_fn(), examples(), Ensemble(0.1)), KEY, "attack:"), ((logits_fn(), examples(), Ensemble()), jax.random.key(1), "key:")]:
+        with pytest.raises(ValueError, match=f"of another evaluation .*{word}"):
+            run(*arguments, key=key)
+    content = state.read_bytes()
+    for broken in (content[:len(content) // 2], b"", b"nothing"):
+        state.write_bytes(broken)
+        with pytest.raises(ValueError, match="damaged"):
+            evaluate(state=state)
+    with pytest.raises(ValueError, match="several stages"):
+        evaluation.robust_accuracy(logits_fn(), examples(), attacks.fgsm(0.1), key=KEY, state=state)
+
+
+def test_progress_and_per_image():
+    seen = []
+    result = evaluate(progress=lambda done, n, figures: seen.append((done, n, figures)))
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen) and seen[-1][0] == 37
+    assert [figures["standing"] for _, _, figures in seen] == sorted((figures["standing"] for _, _, figures in seen), reverse=True) or seen[0][2]["standing"] == 37
+    rows = evaluation.per_image(result)
+    assert len(rows) == 37 and rows[36]["broken_by"] == "clean" and {row["broken_by"] for row in rows} == {None, "clean", "weak", "random", "strong"}
+    assert all((row["margin"] > 0) == (row["broken_by"] is not None) for row in rows)
+    summary = evaluation.summary(result)
+    assert summary["stages"] == result["stages"] and "margin" not in summary and 0 <= summary["robust_accuracy_interval"][0]
+
+
+def test_by_name():
+    result = evaluation.robust_accuracy(logits_fn(), examples(), "pgd", eps=0.05, steps=3, key=KEY)
+    assert result["attack"]["name"] == "pgd" and result["attack"]["steps"] == 3
+    with pytest.raises(TypeError, match="'steps'"):
+        evaluation.robust_accuracy(logits_fn(), examples(), attacks.fgsm(0.1), steps=3, key=KEY)
+
+
+def test_nothing_left_standing():
+    """A stage with no survivors attacks nobody."""
+    images, labels = examples()
+    result = evaluation.robust_accuracy(logits_fn(), (images, (np.asarray(logits_fn()(images)).argmax(1) + 1) % 5), Ensemble(), key=KEY)
+    assert result["robust_accuracy"] == result["accuracy"] == 0 and [stage["attacked"] for stage in result["stages"]] == [37, 0, 0, 0]
