@@ -15,8 +15,8 @@ from vmamba_jax.training import weight_decay
 RELEASED = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "released_vmamba.json").read_text())
 
 
-def abstract(model):
-    images = jax.ShapeDtypeStruct((1, 64, 64, model.in_channels), jnp.float32)
+def abstract(model, side=64):
+    images = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
     return jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
 
 
@@ -42,6 +42,45 @@ def test_released_model(name):
     np.testing.assert_allclose(rates, released["drop_path"], atol=1e-6)
     undecayed = [path for path, decayed in flatten_dict(weight_decay.mask("released")(params)).items() if not decayed]
     assert len(undecayed) == released["undecayed"]
+
+
+def test_every_entry():
+    """Counts and releases of all families: exact tags, files that are named, a preprocessing that makes sense."""
+    for name in vmamba_jax.list_models():
+        entry = models.entry(name)
+        if name not in RELEASED:  # those have a test of their own
+            params = abstract(vmamba_jax.create_model(name), entry.image_size)["params"]
+            assert sum(x.size for x in jax.tree.leaves(params)) == entry.parameters, name
+        for release in entry.releases:
+            p = release.preprocessing
+            assert "." in release.tag or "timm" not in release.url  # never a bare timm name
+            assert release.url.startswith("https://") and release.file and release.source and 60 < release.top1 < 90
+            assert p.resize >= p.size == 224 and p.interpolation in ("bicubic", "bilinear") and len(p.mean) == len(p.std) == 3
+    tags = [release.tag for name in vmamba_jax.list_models() for release in models.entry(name).releases]
+    assert len(tags) == len(set(tags))
+
+
+def test_releases_by_tag():
+    entry = models.entry("resnet50.tv2_in1k")
+    assert entry.top1 == 80.858 and entry.preprocessing.resize == 232 and entry.preprocessing.interpolation == "bilinear"
+    assert models.entry("resnet50").top1 == 76.130 and entry.fields == models.entry("resnet50").fields
+    assert models.as_classifier("vit_base.augreg_in1k").mean == (0.5, 0.5, 0.5) and models.as_classifier("deit_tiny").mean == models.IMAGENET_MEAN
+    assert models.entry("swin_tiny_patch4_window7_224.ms_in1k") == models.entry("swin_tiny")
+    with pytest.raises(KeyError, match="resnet50 has no release 'v9'; expected tv_in1k, tv2_in1k, a1_in1k"):
+        models.entry("resnet50.v9")
+    with pytest.raises(KeyError, match="it has no released weights"):
+        models.entry("vmamba_tiny_m2.any")
+
+
+@pytest.mark.parametrize("name", ["vmamba_tiny", "swin_tiny", "convnext_tiny", "resnet18"])
+def test_features_only(name):
+    """Four maps at strides 4, 8, 16 and 32, of an image that is not square."""
+    model = vmamba_jax.create_model(name, features_only=True)
+    maps = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], jax.ShapeDtypeStruct((1, 128, 160, 3), jnp.float32))
+    widths = (64, 128, 256, 512) if name == "resnet18" else (96, 192, 384, 768)
+    assert [x.shape for x in maps] == [(1, 128 // s, 160 // s, width) for s, width in zip((4, 8, 16, 32), widths, strict=True)]
+    two = vmamba_jax.create_model(name, features_only=True, out_indices=[1, 3])
+    assert two.out_indices == (1, 3)
 
 
 def test_options_of_the_released_yaml_give_the_catalog_model():

@@ -9,6 +9,7 @@ from vmamba_jax.models.efficientnet import EfficientNetLite
 from vmamba_jax.models.releases import RELEASES, Preprocessing
 from vmamba_jax.models.resnet import ResNet
 from vmamba_jax.models.swin import Swin
+from vmamba_jax.models.vim import Vim
 from vmamba_jax.models.vit import ViT
 from vmamba_jax.models.vmamba import VMamba
 
@@ -88,6 +89,11 @@ _MODELS = {
     "vmamba_tiny_m2": (VMamba, _m2(96, 4, 0.2), 25_340_296),
     "vmamba_small_m2": (VMamba, _m2(96, 12, 0.3), 39_079_816),
     "vmamba_base_m2": (VMamba, _m2(128, 12, 0.3), 67_527_528),
+    "vim_tiny": (Vim, dict(embed_dim=192), 7_148_008),
+    "vim_tiny_stride8": (Vim, dict(embed_dim=192, stride=8), 7_250_344),
+    "vim_small": (Vim, dict(embed_dim=384, drop_path_rate=0.05), 25_796_584),
+    "vim_small_stride8": (Vim, dict(embed_dim=384, stride=8, drop_path_rate=0.05), 26_001_256),
+    "vim_base": (Vim, dict(embed_dim=768), 97_598_440),
     "deit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1.3),
     "deit_small": (ViT, _transformer(384, 6), 22_050_664, 4.6),
     "deit_base": (ViT, _transformer(768, 12), 86_567_656, 17.6),

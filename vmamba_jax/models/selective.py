@@ -1,11 +1,18 @@
 """One direction's selective scan as a mixer uses it: gradients cut at chosen places, or the discretised decay given."""
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 import pallas_kernels
 from pallas_kernels.common import step_size
+
+
+def step_bias(key, shape, dtype=jnp.float32):
+    """Initial values of a step size's bias: softplus(bias) is log-uniform in [0.001, 0.1] (Mamba, arXiv 2312.00752, section 3.6)."""
+    step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(0.001), math.log(0.1)))
+    return step + jnp.log(-jnp.expm1(-step))
 
 
 def scan(u, raw, A, B, C, D, bias, *, stop_gradients=(), reverse, implementation):

@@ -13,7 +13,7 @@ from vmamba_jax.models import scan_patterns, states
 from vmamba_jax.models.checks import check_choice
 from vmamba_jax.models.layers import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
 from vmamba_jax.models.scan_patterns import DIRECTIONS
-from vmamba_jax.models.selective import open_scan, scan
+from vmamba_jax.models.selective import open_scan, scan, step_bias
 
 OUT_NORMS = ("layer_norm", "none", "sigmoid", "softmax", "dwconv3", "layer_norm_dwconv3")
 SSM_INITS = ("v0", "v1", "v2")
@@ -123,12 +123,7 @@ class SS2D(nn.Module):
         return X, W, bias, A, param("Ds", nn.initializers.ones, (K * inner,)).reshape(K, inner)
 
     def _bias_init(self):
-        def softplus_inverse(key, shape, dtype):
-            """softplus(bias) is log-uniform in [0.001, 0.1]."""
-            dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(0.001), math.log(0.1)))
-            dt = jnp.maximum(dt, 1e-4)
-            return dt + jnp.log(-jnp.expm1(-dt))
-        return {"v0": softplus_inverse, "v1": nn.initializers.normal(0.1), "v2": nn.initializers.uniform(0.1)}[self.ssm_init]
+        return {"v0": step_bias, "v1": nn.initializers.normal(0.1), "v2": nn.initializers.uniform(0.1)}[self.ssm_init]
 
     def _logs_init(self):
         def log_range(key, shape, dtype):

@@ -5,13 +5,12 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import pallas_kernels
 from pallas_kernels.common import step_size
 from vmamba_jax.models import states
 from vmamba_jax.models.layers import silu, uniform
-from vmamba_jax.models.selective import open_scan, scan
+from vmamba_jax.models.selective import open_scan, scan, step_bias
 
 EXPAND = 2  # inner width over the block's
 TAPS = 4    # of the causal convolution
@@ -156,9 +155,3 @@ class StepProjection(nn.Module):
         bias = self.param("bias", step_bias if self.random_bias else nn.initializers.zeros, (self.features,), self.param_dtype)
         steps, kernel = nn.dtypes.promote_dtype(steps, kernel, dtype=self.dtype)
         return steps @ kernel, bias
-
-
-def step_bias(key, shape, dtype=jnp.float32):
-    """Initial values whose softplus is log-uniform in [0.001, 0.1]."""
-    step = jnp.exp(jax.random.uniform(key, shape, dtype, np.log(0.001), np.log(0.1)))
-    return step + jnp.log(-jnp.expm1(-step))
