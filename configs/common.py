@@ -47,10 +47,11 @@ def evaluation(eps, radii, *, steps=20, restarts=5, norm="linf", batch_size=256,
     """The evaluation section: clean accuracy, FGSM and PGD at radius `eps`, and PGD over the radii.
 
     eps, radii: in units of [0, 1] pixels. Every attack is one entry, `--config.evaluation.attacks.pgd.restarts=10` changes it.
-    The curve scales its attack's step size with the radius.
+    The curve scales its attack's step size with the radius. `--config.evaluation.autoattack=standard` (or plus, rand) adds AutoAttack at the
+    curve's radius and norm.
     """
     return {
-        "split": "test", "batch_size": batch_size, "seed": 0, "examples": examples, "limit": 0,
+        "split": "test", "batch_size": batch_size, "seed": 0, "examples": examples, "limit": 0, "autoattack": "",
         "attacks": {
             "fgsm": {"name": "fgsm", "eps": eps, "norm": norm},
             "pgd": {"name": "pgd", "eps": eps, "steps": steps, "step_size": 2.5 * eps / steps, "norm": norm, "restarts": restarts},

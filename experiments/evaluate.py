@@ -4,10 +4,12 @@
     python -m experiments.evaluate --workdir runs/digits --config.evaluation.attacks.pgd.restarts=20
     python -m experiments.evaluate --workdir runs/tiny --config configs/evaluate_weights.py:model=vmamba_tiny --config.weights=DIR
 
-Without --config the run's own is taken. The folder gets evaluation.json, examples.npz (some images, clean and attacked) and report.html.
+Without --config the run's own is taken. `--config.evaluation.autoattack=standard` adds AutoAttack, which keeps its state after every batch: the same
+command goes on where a killed one was. The folder gets evaluation.json, examples.npz (some images, clean and attacked) and report.html.
 --checkpoint=best (on the validation split; the default), latest, or a step.
 """
 import dataclasses
+import hashlib
 import json
 import pathlib
 import time
@@ -19,7 +21,7 @@ from rich import progress as rich_progress
 
 import vmamba_jax
 from experiments import _build, _cli, _results
-from vmamba_jax import checkpoints, evaluation, parallel, reports, training
+from vmamba_jax import attacks, checkpoints, evaluation, parallel, reports, training
 
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
 
@@ -34,6 +36,9 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     if section.curve.attack not in named:
         raise _cli.ConfigError(f"config.evaluation.curve.attack={section.curve.attack!r}: expected one of {', '.join(named)}")
     attack, radii = named[section.curve.attack], sorted({float(radius) for radius in section.curve.radii})
+    if version := section.get("autoattack"):
+        with _cli.checking("config.evaluation.autoattack"):
+            named["autoattack"] = attacks.create("autoattack", eps=attack.eps, norm=attack.norm, version=version)
     if attack.eps <= 0 or not radii or radii[0] < 0:
         raise _cli.ConfigError(f"config.evaluation.curve: expected radii >= 0 and an attack of eps > 0, got {radii} and eps={attack.eps}")
     variables, origin = _variables(config, workdir, checkpoint)
@@ -49,14 +54,18 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     logits_fn = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh))
     measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)])
     with _bar(measured * len(source), progress) as bar:
-        def measure(attack, label):
+        def measure(attack, label, **options):
             before = bar.tasks[0].completed
-            result = evaluation.robust_accuracy(
-                logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh,
-                progress=lambda done, n, figures: bar.update(0, completed=before + done, description=label))
-            return evaluation.summary(result) | {"label": _build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
 
-        table = {name: measure(each, _build.attack_label(each)) for name, each in named.items()}
+            def advance(done, n, figures):
+                stage = f", {figures['stage']}: {figures['standing']} standing" if "stage" in figures else ""
+                bar.update(0, completed=before + done, description=label + stage)
+            result = evaluation.robust_accuracy(logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh, progress=advance, **options)
+            row = evaluation.summary(result) | {"label": _build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
+            return row | _details(result, attack, logits_fn, source, key, section.batch_size) if "stages" in result else row
+
+        states = {name: workdir / "state" / f"{name}-{_digest(inputs)}.npz" for name, each in named.items() if hasattr(each, "stages")}
+        table = {name: measure(each, _build.attack_label(each), **({"state": states[name]} if name in states else {})) for name, each in named.items()}
         clean = next(iter(table.values()))
         known = {0.0: clean["accuracy"], attack.eps: table[section.curve.attack]["robust_accuracy"]}
         curve = {radius: known[radius] if radius in known else measure(_resized(attack, radius), f"radius {radius:.3g}")["robust_accuracy"]
@@ -70,7 +79,22 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     }
     _results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, key, section.examples))
     _results.save_json(workdir / "evaluation.json", content)
+    for state in states.values() if jax.process_index() == 0 else ():
+        state.unlink(missing_ok=True)
     return content
+
+
+def _digest(inputs):
+    """A short name for what a state belongs to, so that another config finds no state of this one."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _details(result, attack, logits_fn, source, key, batch_size):
+    """What an attack of several stages tells besides: what broke each image, and signs that the figure is not to be trusted."""
+    images, labels = source.gather(np.arange(min(len(source), batch_size, 64)))
+    found = evaluation.suspicions(logits_fn, np.divide(images, np.float32(255), dtype=np.float32), labels, eps=attack.eps, norm=attack.norm,
+                                  key=key, result=result)
+    return {"warnings": found, "images": evaluation.per_image(result)}
 
 
 def _variables(config, workdir, checkpoint):
@@ -137,7 +161,9 @@ def main(config, workdir, checkpoint):
     finished = reports.read_run(workdir)
     page = reports.write(finished.folder / "report.html", [finished], title=f"{config.model.name} on {config.data.name}",
                          commands=[f"python -m experiments.evaluate --workdir {workdir}"])
-    print(f"{reports.tables.text([finished])}\nreport: {page}")
+    warnings = [f"warning: {result['label']}: {warning['meaning']} ({warning['sign']}: {warning['measured']})"
+                for result in finished.evaluation["attacks"].values() for warning in result.get("warnings", ())]
+    print("\n".join([reports.tables.text([finished]), *warnings, f"report: {page}"]))
 
 
 if __name__ == "__main__":
