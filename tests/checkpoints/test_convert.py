@@ -86,6 +86,27 @@ def test_backbone_from_a_classifier(small):
         checkpoints.convert(backbone, {name: x for name, x in given.items() if name != "layers.1.blocks.0.op.Ds"})
 
 
+@pytest.mark.parametrize("family,options", [
+    ("vmamba", {**SMALL, "posembed": True, "imgsize": 32}), ("vmamba", V0), ("vmamba", {**SMALL, "norm_layer": "bn"}),
+    ("vim", dict(img_size=16, patch_size=8, stride=8, embed_dim=16, depth=1, num_classes=3)),
+    ("deit", dict(img_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2, num_classes=3)),
+    ("swin", dict(img_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4, num_classes=3)),
+    ("convnext", dict(depths=(1, 1), dims=(8, 16), num_classes=3)), ("resnet", dict(layers=(1, 1, 1, 1), channels=(2, 2, 2, 2), num_classes=3)),
+    ("efficientnet_lite", dict(num_classes=3)),
+])
+def test_there_and_back(family, options):
+    model = checkpoints.model_from_options(family, options)
+    given = weights(model)
+    back = checkpoints.to_state_dict(model, checkpoints.convert(model, given))
+    assert back.keys() == given.keys()
+    for name in given:
+        np.testing.assert_array_equal(back[name], given[name], err_msg=name)
+    broken = checkpoints.convert(model, given)
+    broken["params"].popitem()
+    with pytest.raises(ValueError, match="missing, unexpected or misshapen"):
+        checkpoints.to_state_dict(model, broken)
+
+
 def test_everything_wrong_is_reported_together(small):
     model, given = small
     broken = {k: x for k, x in given.items() if k != "classifier.head.bias"}

@@ -74,6 +74,24 @@ def original_shapes(model):
             for path, leaf in flatten_dict(_abstract(model)).items()}
 
 
+def to_state_dict(model, variables):
+    """{original name: numpy array}: `convert` undone, for the original programs to load (they may ask for buffers that they compute themselves).
+
+    Args:
+        model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one. variables: its own.
+
+    Raises:
+        TypeError: a model without a conversion. ValueError: variables that are not the model's, by name and shape.
+    """
+    model, family = _family(model)
+    given = {path: x for path, x in flatten_dict(variables).items() if path[0] != "perturbations"}
+    expected = {path: leaf.shape for path, leaf in flatten_dict(_abstract(model)).items()}
+    differing = sorted("/".join(path) for path in given.keys() | expected.keys() if path not in given or expected.get(path) != np.shape(given[path]))
+    if differing:
+        raise ValueError(f"variables are not those of this {type(model).__name__}: {', '.join(differing[:8])} missing, unexpected or misshapen")
+    return {family.original_name(model, path[1:]): _unfit(np.asarray(x), path, family) for path, x in given.items()}
+
+
 def _family(model):
     model = model.model if isinstance(model, Classifier) else model
     if type(model) not in BY_MODEL:
@@ -110,6 +128,13 @@ def _fit(x, path, shape, model, family):
             x = x[:, :, 0, 0]
         return x.transpose(*range(2, x.ndim), 1, 0) if x.ndim > 1 else x
     return family.fit(x, path, shape, model) if hasattr(family, "fit") else x
+
+
+def _unfit(x, path, family):
+    """`_fit` undone."""
+    if path[-1] == "kernel":
+        return x.transpose(-1, -2, *range(x.ndim - 2)) if x.ndim > 1 else x
+    return family.unfit(x, path) if hasattr(family, "unfit") else x
 
 
 def _original_shape(family, path, shape):

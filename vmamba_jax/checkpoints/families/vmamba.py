@@ -148,3 +148,8 @@ def fit(x, path, shape, model):
 def original_shape(path, shape):
     """The shape that the file has where ours is `shape`, for leaves that are no kernels."""
     return (shape[0], shape[3], *shape[1:3]) if path[-1] == "pos_embed" and len(shape) == 4 else tuple(shape)
+
+
+def unfit(x, path):
+    """`fit` undone."""
+    return x.transpose(0, 3, 1, 2) if path[-1] == "pos_embed" and x.ndim == 4 else x
