@@ -45,6 +45,8 @@ def get_config(arg=None):
                      "dtype": "float32"}
     config.growth = {"names": ("vmamba_tiny",), "passes": ("forward", "gradient"), "sizes": (224, 320, 448, 640, 896, 1024),
                      "batch": 1, "dtype": "float32"}
+    # models: catalog names (random weights and images), or folders of trained runs with their own data
+    config.attacks = {"models": ("vmamba_tiny",), "attacks": ("pgd",), "images": 16, "batch": machine["batch"], "size": 224, "eps": 8 / 255}
     config.against = {"models": ("swin_tiny_patch4_window7_224", "convnext_tiny", "deit_small_patch16_224"),
                       "passes": ("forward", "gradient")}
     return config

@@ -1,13 +1,14 @@
-"""Time the scan and whole models on this machine: forward, input gradient, training step, attack; memory; growth with the image.
+"""Time the scan, whole models and attacks on this machine: forward, input gradient, training step; memory; growth with the image.
 
     python -m experiments.benchmark
     python -m experiments.benchmark --against torch --config.models.names="('vmamba_tiny','vmamba_small')" --config.repeats=21
     python -m experiments.benchmark --config configs/benchmark.py:machine=accelerator --workdir runs/gpu
+    python -m experiments.benchmark --against torch --config.parts="('attacks',)" --config.attacks.models="('runs/cifar10',)"
     python -m experiments.benchmark --docs
 
 The folder (--workdir, by default runs/benchmark) gets benchmark.json and the figure benchmark.svg; --out=PATH.json names the file otherwise.
 What is compared is run in turn, round by round, in one process, on the devices JAX shows. --against torch adds timm's models where torch and
-timm are installed. A file moved to docs/benchmarks/ becomes part of docs/benchmarks.md by --docs, which measures nothing.
+timm are installed; for attacks it runs the reference AutoAttack (pyautoattack) on the same weights and images. A file moved to docs/benchmarks/ becomes part of docs/benchmarks.md by --docs, which measures nothing.
 """
 import json
 import pathlib
@@ -18,13 +19,13 @@ import jax
 from absl import flags
 from rich import progress as rich_progress
 
-from experiments import _build, _cli, _environment, _machine, _model_cases, _results, _scan_cases, _torch_cases
+from experiments import _attack_cases, _build, _cli, _environment, _machine, _model_cases, _results, _scan_cases, _torch_cases
 from experiments._timing import Skip, measure
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG, WORKDIR = ROOT / "configs" / "benchmark.py", "runs/benchmark"
-PARTS = ("scan", "models", "memory", "growth")
+PARTS = ("scan", "models", "memory", "growth", "attacks")
 
 
 def run(config, out, against="", *, command="", progress=True):
@@ -46,17 +47,25 @@ def run(config, out, against="", *, command="", progress=True):
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
 
+    attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + bool(against)) if "attacks" in config.parts else 0
+
     def save():
         content.update(finished=_machine.now(), load=content["load"] | {"after": _machine.load()})
         _results.save_json(out, content)
 
-    with _bar(sum(len(group) for group in groups) * (1 + config.repeats) + memory, progress) as bar:
+    with _bar(sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
         for group in groups:
             cases = _cases(group, content["notes"], bar)
             content["records"] += measure(cases, config.repeats, config.seconds, lambda: bar.advance(0))
             save()
         if memory:
             records, notes = _model_cases.memory(config, devices, lambda: bar.advance(0))
+            content["records"] += records
+            content["notes"] += notes
+            save()
+        if "attacks" in config.parts:
+            bar.update(0, description="attacks")
+            records, notes = _attack_cases.records(config, devices, bool(against), lambda: bar.advance(0))
             content["records"] += records
             content["notes"] += notes
             save()

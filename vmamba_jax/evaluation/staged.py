@@ -105,6 +105,25 @@ def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):
         "examples": n, "stages": ledger.stages, "attack": attack.settings}
 
 
+def compile_stages(logits_fn, source, attack, key, batch_size, mesh):
+    """{stage: seconds} to trace and compile each stage for this batch size, which `run` then finds compiled.
+
+    Each is run once on a batch whose labels are wrong, so that no image is worth attacking and the attack itself ends at once.
+    """
+    tree, key, seconds = parallel.replicate(logits_fn, mesh), parallel.replicate(key, mesh), {}
+    read, n = reader(source)
+    images, _ = read(np.arange(min(batch_size, n)))
+    _, classes = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)).shape
+    batch = next(batches(source, batch_size, mesh))
+    clean = parallel.to_host(jax.jit(lambda f, x: f(x).argmax(-1))(tree, batch["image"]))
+    batch["label"] = parallel.shard_batch(((clean + 1) % classes).astype(np.int32), mesh)
+    for number, (name, stage) in enumerate([("clean", None), *attack.stages()]):
+        since = time.perf_counter()
+        jax.block_until_ready(_mapped(mesh)((tree, stage, np.int32(number - 1)), batch, key))
+        seconds[name] = time.perf_counter() - since
+    return seconds
+
+
 def per_image(result):
     """[{"index", "broken_by", "margin"}] of a result of several stages, plain JSON: the breaking stage's name, "clean" for an image that was
     wrong before, None where nothing broke it; the margin max_{j != y} z_j - z_y, the highest that was met, None where there was no finite one.

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from vmamba_jax.reports.attack_tables import attack_tables
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
 
 KINDS = ("benchmark", "tpu_static_cycles")
@@ -70,7 +71,7 @@ def markdown(runs, folder=None):
     text = [f"## {device(runs[0])}\n"]
     for run in runs:
         text += [f"### {run['file']}\n", _origin(run, folder)]
-        text += _static(run) if run["kind"] == "tpu_static_cycles" else _scans(run) + _models(run) + _against(run) + _memory(run) + _growth(run)
+        text += _static(run) if run["kind"] == "tpu_static_cycles" else _scans(run) + _models(run) + _against(run) + _memory(run) + _growth(run) + attack_tables(run)
         text += ["Left out: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n"] if run.get("notes") else []
     return "\n".join(text)
 

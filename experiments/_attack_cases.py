@@ -1,0 +1,82 @@
+"""Whole attacks over real or random images: images per second, compile time apart, survivors; and the reference AutoAttack on the same weights."""
+import pathlib
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+import vmamba_jax
+from experiments import _build, _results, _torch_attacks
+from experiments._cli import ConfigError, checking
+from experiments._timing import Skip, rounded
+from vmamba_jax import attacks, evaluation, models, parallel, training
+from vmamba_jax.evaluation.staged import compile_stages
+
+SIGNATURES = {"pgd": {"steps": 10}, "autoattack": {"version": "standard"}}
+
+
+def records(config, devices, against=False, tick=lambda: None):
+    """(records, notes): each model of config.attacks under each attack; `against`: also by torch, and how many images agree."""
+    section, found, notes = config.attacks, [], []
+    unknown = [name for name in section.attacks if name not in SIGNATURES]
+    if unknown:
+        raise ConfigError(f"config.attacks.attacks: {unknown[0]!r} is not known; expected some of {', '.join(SIGNATURES)}")
+    for name in section.models:
+        classifier, variables, images, labels = _subject(section, name, config.seed)
+        size = {"what": "attack", "name": name, "images": len(images), "size": images.shape[1], "batch": section.batch, "eps": section.eps}
+        for which in section.attacks:
+            options = SIGNATURES[which] | ({"step_size": section.eps / 4} if which == "pgd" else {})
+            attack = attacks.create(which, eps=section.eps, **options)
+            record = size | {"attack": _build.attack_label(attack)}
+            record_ours, robust = _ours(record, attack, classifier, variables, images, labels, section.batch, devices)
+            found.append(record_ours)
+            tick()
+            if against:
+                try:
+                    theirs, flags = _torch_attacks.attacked(which, attack, classifier, variables, images, labels, section.batch, config.seed)
+                    found.append(record | theirs | {"backend": "torch", "agreeing": int((flags == robust).sum())})
+                except Skip as skip:
+                    notes.append(str(skip))
+                tick()
+    return found, notes
+
+
+def _ours(record, attack, classifier, variables, images, labels, batch, devices):
+    mesh = parallel.data_mesh(devices)
+    logits_fn, key = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh)), jax.random.key(0)
+    evaluate = lambda: evaluation.robust_accuracy(logits_fn, (images, labels), attack, key=key, batch_size=batch, mesh=mesh)
+    since = time.perf_counter()
+    if hasattr(attack, "stages"):
+        compile_seconds = {name: rounded(s) for name, s in compile_stages(logits_fn, (images, labels), attack, key, batch, mesh).items()}
+    else:
+        evaluation.robust_accuracy(logits_fn, (images[:1], labels[:1]), attack, key=key, batch_size=batch, mesh=mesh)
+        evaluate()
+        compile_seconds = {"all": rounded(time.perf_counter() - since)}
+    since = time.perf_counter()
+    result = evaluate()
+    seconds = time.perf_counter() - since
+    facts = {"backend": "ours", "devices": mesh.size, "seconds": rounded(seconds), "images_per_s": rounded(len(images) / seconds),
+             "compile_s": compile_seconds, "accuracy": result["accuracy"], "robust_accuracy": result["robust_accuracy"]}
+    return record | facts | ({"stages": result["stages"]} if "stages" in result else {}), result["robust"]
+
+
+def _subject(section, name, seed):
+    """(classifier, variables, images in [0, 1], labels) of a trained run's folder, or of a catalog name with random weights and images,
+    whose own predictions are the labels."""
+    if (pathlib.Path(name) / "config.json").is_file():
+        config = ml_collections.ConfigDict(_results.load_json(pathlib.Path(name) / "config.json"))
+        source = _build.source(config, "test", section.images)
+        classifier = _build.classifier(config, source)
+        with checking(f"config.attacks.models: {name}"):
+            variables = training.restore_variables(pathlib.Path(name) / "checkpoints", "best")
+        images, labels = source.gather(np.arange(len(source)))
+        return classifier, variables, images.astype(np.float32) / 255, labels
+    with checking("config.attacks.models"):
+        classifier = models.as_classifier(name)
+    shape = (section.size, section.size, 3)
+    images = np.random.default_rng(seed).random((section.images, *shape), np.float32)
+    variables = classifier.init(jax.random.key(seed), shape)
+    logits_fn = vmamba_jax.logits_fn(classifier, variables)
+    labels = np.concatenate([np.asarray(logits_fn(images[i:i + section.batch])).argmax(1) for i in range(0, len(images), section.batch)])
+    return classifier, variables, images, labels.astype(np.int32)
