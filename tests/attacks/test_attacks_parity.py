@@ -3,7 +3,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from vmamba_jax import attacks
 
@@ -32,30 +31,14 @@ WHITEBOX = {
 LOSSES = {"ce": "cross_entropy", "cw_margin": "margin", "dlr": "dlr"}
 
 
-def common_net(arrays, images):
-    """The oracles' network, NHWC; its head expects the features flattened in C, H, W order."""
-    x = images
-    for name in ("c1", "c2"):
-        kernel = arrays[f"w_{name}_w"].transpose(2, 3, 1, 0)
-        x = lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        x = jax.nn.relu(x + arrays[f"w_{name}_b"])
-    return x.transpose(0, 3, 1, 2).reshape(len(x), -1) @ arrays["w_fc_w"].T + arrays["w_fc_b"]
-
-
-def setting(golden):
-    arrays = golden("attacks_whitebox_f64")
-    net = jax.tree_util.Partial(common_net, {k: jnp.asarray(v) for k, v in arrays.items() if k.startswith("w_")})
-    return arrays, net, jnp.asarray(arrays["x"].transpose(0, 2, 3, 1)), jnp.asarray(arrays["y"])
-
-
-def test_common_net(golden, x64):
-    arrays, net, images, _ = setting(golden)
+def test_common_net(oracle, x64):
+    arrays, net, images, _ = oracle("attacks_whitebox_f64")
     np.testing.assert_allclose(net(images), arrays["logits"], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", WHITEBOX)
-def test_whitebox(golden, x64, name):
-    arrays, net, images, labels = setting(golden)
+def test_whitebox(oracle, x64, name):
+    arrays, net, images, labels = oracle("attacks_whitebox_f64")
     targets = (labels + 1) % 10 if name.endswith("target") else labels
     adversarial = jax.jit(WHITEBOX[name])(net, images, targets)
     assert adversarial.dtype == jnp.float64

@@ -8,16 +8,26 @@ standard deviation belong inside `logits_fn`, never to the attack. Nothing here 
 
 One idea a file: `threat_model` (norm, radius, box), `projections`, `directions` (steepest ascent per norm), `losses` (per image, to be
 maximised), `restarts`, `keys` (one key per image), `base` (what all attacks share), then one file per attack.
+
+`autoattack` and its parts `apgd`, `fab`, `square` are searches (`search`): they return the first misclassified image that they find, and the
+clean image where there is none. `randomized` is for classifiers that draw random numbers; `apgd_run`, `apgd_pace`, `hyperplane`,
+`square_moves` and `order` hold the arithmetic.
 """
 from vmamba_jax.attacks import losses
+from vmamba_jax.attacks.apgd import APGD, apgd
+from vmamba_jax.attacks.autoattack import AutoAttack, autoattack
 from vmamba_jax.attacks.base import Attack
+from vmamba_jax.attacks.fab import FAB, fab
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
 from vmamba_jax.attacks.keys import per_image_keys
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
 from vmamba_jax.attacks.pgd import PGD, pgd
+from vmamba_jax.attacks.randomized import Randomized
+from vmamba_jax.attacks.square import Square, square
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd, "momentum_pgd": momentum_pgd}
+ATTACKS = {"fgsm": fgsm, "pgd": pgd, "momentum_pgd": momentum_pgd, "apgd": apgd, "fab": fab, "square": square,
+           "autoattack": autoattack}
 
 
 def create(name, **options):
@@ -33,5 +43,5 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["ATTACKS", "Attack", "FGSM", "MomentumPGD", "NORMS", "PGD", "ThreatModel", "create", "fgsm", "losses", "momentum_pgd",
-           "per_image_keys", "pgd"]
+__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "FAB", "FGSM", "MomentumPGD", "NORMS", "PGD", "Randomized", "Square", "ThreatModel", "apgd",
+           "autoattack", "create", "fab", "fgsm", "losses", "momentum_pgd", "per_image_keys", "pgd", "square"]

@@ -28,10 +28,15 @@ class Attack:
             key: one random key (image i then draws from `fold_in(key, i)`) or one per image; None if the attack draws nothing.
         """
         checks.batch(images, labels, *self.bounds)
-        if key is None and self.random_start:
-            raise ValueError("key=None: expected a random key, as random_start=True")
+        if key is None and self.draws:
+            raise ValueError(f"key=None: expected a random key, as {self.draws}")
         keys = None if key is None else image_keys(key, len(images))
         return self.run(logits_fn, images, labels, keys)
+
+    @property
+    def draws(self):
+        """Why the attack needs a key, in words; None if it draws nothing."""
+        return "random_start=True" if self.random_start else None
 
     @property
     def threat_model(self):
@@ -63,12 +68,15 @@ class Attack:
             raise TypeError(f"bounds={self.bounds!r}: expected a pair (lower, upper)")
         threat = self.threat_model  # checks norm, eps, both bounds, projection
         self._set(eps=threat.eps, bounds=(threat.lower, threat.upper), targeted=checks.flag("targeted", self.targeted))
-        losses.get(self.loss)
+        self._check_loss()
         if self.l1_fraction is not None:
             fraction = checks.number("l1_fraction", self.l1_fraction)
             if not 0 < fraction <= 1:
                 raise ValueError(f"l1_fraction={fraction:g}: expected None or a share of the values in (0, 1]")
             self._set(l1_fraction=fraction)
+
+    def _check_loss(self):
+        losses.get(self.loss)
 
     def _set(self, **fields):
         for name, value in fields.items():

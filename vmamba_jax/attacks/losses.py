@@ -47,20 +47,29 @@ def objective(logits_fn, labels, loss, targeted=False):
     Untargeted, the loss at the true labels is ascended and any other class is a hit; targeted, the loss at the target labels is descended
     and only the target is. Logits in a short float type are judged in float32.
     """
+    judge = judgement(labels, loss, targeted)
+    return lambda images: judge(checked(logits_fn(images), images))
+
+
+def judgement(labels, loss, targeted=False):
+    """The function logits -> (value to ascend, hit) of `objective`."""
     loss = get(loss)
 
-    def evaluate(images):
-        logits = logits_fn(images)
-        if getattr(logits, "ndim", None) != 2 or len(logits) != len(images):
-            shape = getattr(logits, "shape", type(logits).__name__)
-            raise ValueError(f"logits_fn returned shape {shape}: expected ({len(images)}, classes)")
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    def judge(logits):
         value = loss(logits, labels)
         if value.shape != labels.shape:
             raise ValueError(f"loss returned shape {value.shape}: expected {labels.shape}, one value per image")
         predicted = logits.argmax(1) == labels
         return (-value, predicted) if targeted else (value, ~predicted)
-    return evaluate
+    return judge
+
+
+def checked(logits, images):
+    """`logits` (batch, classes), in float32 at least; ValueError for any other shape."""
+    if getattr(logits, "ndim", None) != 2 or len(logits) != len(images):
+        shape = getattr(logits, "shape", type(logits).__name__)
+        raise ValueError(f"logits_fn returned shape {shape}: expected ({len(images)}, classes)")
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def ascent_gradient(evaluate):

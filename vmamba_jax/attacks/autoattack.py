@@ -1,0 +1,89 @@
+"""AutoAttack: several searches in a row, each on the images that those before it left standing."""
+import dataclasses
+
+import jax.numpy as jnp
+
+from vmamba_jax.attacks import checks, randomized
+from vmamba_jax.attacks.apgd import APGD
+from vmamba_jax.attacks.fab import FAB
+from vmamba_jax.attacks.keys import fold_in
+from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.attacks.records import record
+from vmamba_jax.attacks.search import Search
+from vmamba_jax.attacks.square import Square
+
+VERSIONS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+
+
+@record("eps")
+class AutoAttack(Search):
+    """AutoAttack (Croce & Hein 2020, section 5; in l1 Croce & Hein 2021, section 4), with the reference program's stages and defaults.
+
+    Per image the first misclassified image of any stage is returned, the clean image where there is none or where it is misclassified
+    already. A stage costs nothing more once every image of the batch is broken; over a set, run `stages()` on what still stands.
+
+    Args:
+        eps: radius >= 0 in pixel units; may be traced.
+        norm: "linf", "l2" or "l1".
+        version: "standard"; "plus", with more restarts and untargeted stages; "rand", for classifiers that draw (see `Randomized`).
+        n_targets: classes that the targeted stages attack towards; None: as the reference, 9 (5 of APGD's in l1 standard). Set it for a
+            classifier of fewer than ten classes, to at most their number less one.
+        steps: gradient steps of a run of APGD and FAB.
+        queries: queries of Square.
+        eot: gradients averaged at each iterate, version "rand" only.
+        bounds: lowest and highest value of a pixel.
+    """
+    eps: float
+    norm: str = "linf"
+    version: str = "standard"
+    _: dataclasses.KW_ONLY
+    n_targets: int | None = None
+    steps: int = 100
+    queries: int = 5000
+    eot: int = 20
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    name = "autoattack"
+    draws = "its searches begin at random"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.choice("version", self.version, tuple(VERSIONS))
+        if self.n_targets is not None:
+            self._set(n_targets=checks.count("n_targets", self.n_targets))
+        self._set(**{name: checks.count(name, getattr(self, name)) for name in ("steps", "queries", "eot")})
+        self.stages()  # checks what they take
+
+    def stages(self):
+        """[(name, attack), ...] in the order they run, each an attack like any other; stage s draws from `fold_in(keys, s)`."""
+        many, radii = self.version == "plus", self.norm == "l1" and self.version == "standard"
+        common = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds}
+        apgd = common | {"steps": self.steps, "large_eps": radii}
+        untargeted = apgd | {"restarts": 5 if many or radii else 1, "eot": self.eot if self.version == "rand" else 1}
+        fab = common | {"steps": self.steps, "keep": "first_hit"}
+        make = {
+            "apgd-ce": lambda: APGD(**untargeted),
+            "apgd-dlr": lambda: APGD(**untargeted, loss="dlr"),
+            "apgd-t": lambda: APGD(**apgd, loss="dlr_targeted", n_targets=self.n_targets or (5 if radii else 9)),
+            "fab": lambda: FAB(**fab, restarts=5),
+            "fab-t": lambda: FAB(**fab, n_targets=self.n_targets or 9),
+            "square": lambda: Square(**common, queries=self.queries),
+        }
+        return [(name, make[name]()) for name in VERSIONS[self.version]]
+
+    def search(self, logits_fn, images, labels, keys, clean, standing):
+        if isinstance(logits_fn, randomized.Randomized) and self.version != "rand":
+            raise TypeError(f"version={self.version!r} with a Randomized logits_fn: expected version='rand'")
+        adversarial, hit = images, standing & False
+        for s, (_, attack) in enumerate(self.stages()):
+            left = standing & ~hit
+            found, now = attack.search(logits_fn, images, labels, fold_in(keys, s), clean, left)
+            adversarial, hit = jnp.where(per_image(now, images), found, adversarial), hit | now
+        return adversarial, hit
+
+
+autoattack = AutoAttack
