@@ -150,3 +150,15 @@ def test_nothing_left_standing():
     images, labels = examples()
     result = evaluation.robust_accuracy(logits_fn(), (images, (np.asarray(logits_fn()(images)).argmax(1) + 1) % 5), Ensemble(), key=KEY)
     assert result["robust_accuracy"] == result["accuracy"] == 0 and [stage["attacked"] for stage in result["stages"]] == [37, 0, 0, 0]
+
+
+def test_autoattack_stage_by_stage_is_autoattack():
+    """The same images stand as when one call attacks the whole set as a batch."""
+    images, labels = examples()
+    attack = attacks.autoattack(0.05, n_targets=3, steps=6, queries=20)
+    result = evaluation.robust_accuracy(logits_fn(), (images, labels), "autoattack", eps=0.05, n_targets=3, steps=6, queries=20, key=KEY, batch_size=16)
+    adversarial = jax.jit(attack)(logits_fn(), images, labels, KEY)
+    judged = np.asarray(logits_fn()(adversarial)).argmax(1) == labels
+    np.testing.assert_array_equal(result["robust"], judged & result["correct"])
+    assert [stage["name"] for stage in result["stages"]] == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"] and 0 < result["robust"].sum() < 31
+    assert result["attack"] == attack.settings
