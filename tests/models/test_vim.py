@@ -34,18 +34,18 @@ def weights(dtype):
 # ---- the original's numbers
 
 def golden_run(model, dtype):
-    """(loss, logits, recorded intermediates, gradients of images and parameters, these in float64 only), in one compiled call."""
+    """(loss, logits, final tokens, gradients of images and parameters, these in float64 only), in one compiled call."""
     arrays, _ = golden_models.load(GOLDEN)
 
     def loss(images, params):
         logits, recorded = model.apply({"params": params}, images, mutable=["intermediates"])
-        return -jax.nn.log_softmax(logits)[jnp.arange(3), arrays["labels"]].mean(), (logits, recorded["intermediates"])
+        return -jax.nn.log_softmax(logits)[jnp.arange(3), arrays["labels"]].mean(), (logits, recorded["intermediates"]["final_norm"][0])
 
     wide = dtype == np.float64
     params = checkpoints.convert(model, {"model": weights(dtype)})["params"]
     images = jnp.asarray(golden_models.nhwc(arrays["input"]), dtype)
-    (value, (logits, recorded)), gradients = jax.jit(jax.value_and_grad(loss, (0, 1)[:1 + wide], has_aux=True))(images, params)
-    return value, logits, recorded, gradients
+    (value, (logits, tokens)), gradients = jax.jit(jax.value_and_grad(loss, (0, 1)[:1 + wide], has_aux=True))(images, params)
+    return value, logits, tokens, gradients
 
 
 def close(got, wanted, tolerance, what=""):
@@ -57,12 +57,12 @@ def test_golden(request, released, dtype, tolerance):
     if dtype == np.float64:
         request.getfixturevalue("x64")
     arrays, info = golden_models.load(GOLDEN)
-    value, logits, recorded, (images, *params) = golden_run(released, dtype)
+    value, logits, tokens, (images, *params) = golden_run(released, dtype)
     assert logits.dtype == dtype
     close(logits, arrays["logits"], tolerance)
     close(images, golden_models.nhwc(arrays["input_grad"]), tolerance)
     np.testing.assert_allclose(value, arrays["loss_ce"], rtol=tolerance)
-    close(recorded["final_norm"][0][:, info["cls_pos"]], arrays["cls_feature"], tolerance)
+    close(tokens[:, info["cls_pos"]], arrays["cls_feature"], tolerance)
     if params:
         given = {name.removeprefix("grad/"): x for name, x in arrays.items() if name.startswith("grad/")}
         wanted = flatten_dict(checkpoints.convert(released, {**weights(dtype), **given})["params"])

@@ -89,10 +89,10 @@ _MODELS = {
     "vmamba_tiny_m2": (VMamba, _m2(96, 4, 0.2), 25_340_296),
     "vmamba_small_m2": (VMamba, _m2(96, 12, 0.3), 39_079_816),
     "vmamba_base_m2": (VMamba, _m2(128, 12, 0.3), 67_527_528),
-    "vim_tiny": (Vim, dict(embed_dim=192), 7_148_008),
-    "vim_tiny_stride8": (Vim, dict(embed_dim=192, stride=8), 7_250_344),
+    "vim_tiny": (Vim, dict(embed_dim=192, drop_path_rate=0.0), 7_148_008),
+    "vim_tiny_stride8": (Vim, dict(embed_dim=192, stride=8, drop_path_rate=0.0), 7_250_344),
     "vim_small": (Vim, dict(embed_dim=384, drop_path_rate=0.05), 25_796_584),
-    "vim_small_stride8": (Vim, dict(embed_dim=384, stride=8, drop_path_rate=0.05), 26_001_256),
+    "vim_small_stride8": (Vim, dict(embed_dim=384, stride=8, drop_path_rate=0.0), 26_001_256),
     "vim_base": (Vim, dict(embed_dim=768), 97_598_440),
     "deit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1.3),
     "deit_small": (ViT, _transformer(384, 6), 22_050_664, 4.6),
@@ -117,7 +117,10 @@ _TIMM = {"deit": "patch16_224", "vit": "patch16_224", "swin": "patch4_window7_22
 ALIASES = {
     "vmamba_tiny_s1l8": "vmamba_tiny", "vmamba_small_s2l15": "vmamba_small", "vmamba_base_s2l15": "vmamba_base",
     "vanilla_vmamba_tiny": "vmamba_tiny_v0", "vanilla_vmamba_small": "vmamba_small_v0", "vanilla_vmamba_base": "vmamba_base_v0",
-} | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")}
+    "vim_base_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_middle_cls_token_div2": "vim_base",
+} | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")} | {
+    f"vim_{size}_patch16{stride}_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2": f"vim_{size}{stride}"
+    for size in ("tiny", "small") for stride in ("", "_stride8")}
 
 
 def list_models(pattern="*"):

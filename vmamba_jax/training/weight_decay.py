@@ -4,7 +4,7 @@ import numpy as np
 
 from .checks import choice, require
 
-POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")
+POSITIONS = ("pos_embed", "cls_token", "cls_token_head", "cls_token_tail", "relative_position_bias_table")
 SSM = ("A_logs", "Ds", "dt_projs_bias", "A_log", "A_b_log", "D", "D_b")
 
 

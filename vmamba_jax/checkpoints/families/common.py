@@ -1,6 +1,8 @@
 """What the families' files share: leaf names, renaming rules, checks of options."""
 import re
 
+import numpy as np
+
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
@@ -30,3 +32,11 @@ def one_of(name, value, known):
     if value not in known:
         raise ValueError(f"{name}={value!r}; expected one of {', '.join(map(str, known))}")
     return value
+
+
+def single(options, name):
+    """An option that the original takes per side or stage too: its one number, or a ValueError where they differ."""
+    numbers = np.ravel(options[name]).tolist()
+    if len(set(numbers)) != 1:
+        raise ValueError(f"{name}={options[name]!r}; expected one number for all sides and stages")
+    return numbers[0]

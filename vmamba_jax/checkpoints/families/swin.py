@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from vmamba_jax.checkpoints.families.common import dotted, rename
+from vmamba_jax.checkpoints.families.common import dotted, rename, single
 from vmamba_jax.models.resize import resize_grid
 from vmamba_jax.models.swin import Swin
 
@@ -30,14 +30,6 @@ def build(o):
                 window_size=single(o, "window_size"), mlp_ratio=single(o, "mlp_ratio"), patch_size=single(o, "patch_size"),
                 qkv_bias=bool(o["qkv_bias"]), always_partition=bool(o["always_partition"]), in_channels=o["in_chans"],
                 image_size=single(o, "img_size"), drop_path_rate=o["drop_path_rate"])
-
-
-def single(o, name):
-    """An option that timm takes per side or stage too: its one number, or a ValueError where they differ."""
-    numbers = np.ravel(o[name]).tolist()
-    if len(set(numbers)) != 1:
-        raise ValueError(f"{name}={o[name]!r}; expected one number for all sides and stages")
-    return numbers[0]
 
 
 def original_name(model, path):

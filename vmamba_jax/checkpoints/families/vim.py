@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from vmamba_jax.checkpoints.families.common import dotted, one_of
+from vmamba_jax.checkpoints.families.common import dotted, one_of, single
 from vmamba_jax.models.vim import CLASS_TOKENS, Vim, resize_positions
 
 MODEL = Vim
@@ -28,9 +28,9 @@ def build(o):
     if o["if_cls_token"] and pool == "max":
         raise ValueError("final_pool_type='max' with if_cls_token=True; the original returns each image's largest logit then, "
                          "expected if_cls_token=False, or another pool, which a class token leaves unread")
-    return Vim(num_classes=o["num_classes"], embed_dim=o["embed_dim"], depth=o["depth"], patch_size=side(o, "patch_size"), stride=o["stride"],
+    return Vim(num_classes=o["num_classes"], embed_dim=o["embed_dim"], depth=o["depth"], patch_size=single(o, "patch_size"), stride=o["stride"],
                in_channels=o["channels"], d_state=o["d_state"], class_token=class_token(o), pool=pool, pos_embed=bool(o["if_abs_pos_embed"]),
-               image_size=side(o, "img_size"), divide_out=bool(o["if_divide_out"] and o["if_devide_out"]), layer_scale=o["init_layer_scale"],
+               image_size=single(o, "img_size"), divide_out=bool(o["if_divide_out"] and o["if_devide_out"]), layer_scale=o["init_layer_scale"],
                residual_in_fp32=bool(o["residual_in_fp32"]), drop_path_rate=o["drop_path_rate"])
 
 
@@ -41,14 +41,6 @@ def class_token(o):
     if o["use_double_cls_token"]:
         return "double"
     return "middle" if o["use_middle_cls_token"] else "head"
-
-
-def side(o, name):
-    """An option that the original takes per side too: its one number, or a ValueError where they differ."""
-    numbers = np.ravel(o[name]).tolist()
-    if len(set(numbers)) != 1:
-        raise ValueError(f"{name}={o[name]!r}; expected one number for both sides")
-    return numbers[0]
 
 
 def original_name(model, path):
