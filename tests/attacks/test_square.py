@@ -1,0 +1,70 @@
+"""Square beyond its parity: windows, patterns, and what each norm promises."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vmamba_jax import attacks
+from vmamba_jax.attacks import square_moves
+from vmamba_jax.attacks.square import draw, start
+
+CASES = {"linf": attacks.square(0.1, 60), "l2": attacks.square(0.5, 60, "l2"), "l1": attacks.square(1.5, 60, "l1", restarts=2)}
+
+
+@pytest.mark.parametrize("norm", CASES)
+def test_promises(norm, tiny, check_search):
+    assert 2 < check_search(CASES[norm], tiny).sum() < 12
+
+
+def test_starts():
+    images, keys = jnp.full((3, 10, 15, 2), 0.5), jax.random.split(jax.random.key(0), 3)
+    x = np.asarray(start(attacks.ThreatModel("linf", 0.125), images, keys)) - 0.5
+    assert (np.abs(x) == 0.125).all() and (x == x[:, :1]).all() and (x[0] != x[1]).any()
+    for norm, p in (("l2", 2), ("l1", 1)):
+        x = np.asarray(start(attacks.ThreatModel(norm, 0.5), images, keys)) - 0.5
+        np.testing.assert_allclose(np.linalg.norm(x.reshape(3, -1), p, axis=1), 0.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("side", [1, 2, 3, 7])
+def test_bump(norm, side):
+    x = square_moves.bump(side, norm)
+    np.testing.assert_allclose(np.linalg.norm(x.ravel(), {"l2": 2, "l1": 1}[norm]), 1)
+    assert (x[:side // 2] > 0).all() and (x[side // 2:] < 0).all()
+
+
+def test_a_move_changes_its_window_only():
+    images = jnp.full((2, 6, 7, 3), 0.5)
+    corner, signs = jnp.array([[0, 1], [3, 2]]), jnp.array([[1.0, -1, 1], [-1, 1, 1]])
+    x = square_moves.square(attacks.ThreatModel("linf", 0.1), images, images, 2, corner, signs)
+    expected = np.zeros((2, 6, 7, 3))
+    expected[0, 0:2, 1:3], expected[1, 3:5, 2:4] = 0.1 * signs[0], 0.1 * signs[1]
+    np.testing.assert_allclose(x - images, expected, atol=1e-6)
+
+
+def test_draws_cover_the_image():
+    draws = jax.vmap(lambda key: draw(key[None], 3, (7, 10, 2)))(jax.random.split(jax.random.key(0), 400))
+    for corners in (draws.corner, draws.other):
+        assert set(np.unique(corners[..., 0])) == set(range(4)) and set(np.unique(corners[..., 1])) == set(range(7))
+    assert 0.4 < np.mean(draws.flip) < 0.6 and set(np.unique(draws.signs)) == {-1, 1}
+
+
+def test_schedule():
+    np.testing.assert_array_equal(attacks.square(0.1, 60, p_init=1.0).sides((8, 8)), [8] * 11 + [6] * 40 + [4] * 9)
+    rescaled = attacks.square(0.1, 100, p_init=1.0, rescale=True).sides((64, 64))
+    assert rescaled[0] == 64 and rescaled[1] == 32 and rescaled[-1] == 3  # query 99 of 100 is 9,900 of 10,000
+
+
+@pytest.mark.parametrize(("error", "options", "text"), [
+    (ValueError, {"queries": 0}, "queries=0"), (ValueError, {"p_init": 0}, "p_init=0"), (ValueError, {"p_init": 1.5}, "p_init=1.5"),
+    (TypeError, {"rescale": 1}, "rescale=1"), (ValueError, {"loss": "hinge"}, "loss='hinge'"), (ValueError, {"norm": "Linf"}, "norm='Linf'"),
+])
+def test_bad_settings(error, options, text):
+    with pytest.raises(error, match="expected") as raised:
+        attacks.create("square", **{"eps": 0.1} | options)
+    assert text in str(raised.value)
+
+
+def test_needs_a_key(tiny):
+    with pytest.raises(ValueError, match="key=None.*random search"):
+        attacks.square(0.1)(*tiny)
