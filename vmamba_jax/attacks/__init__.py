@@ -9,15 +9,16 @@ standard deviation belong inside `logits_fn`, never to the attack. Nothing here 
 One idea a file: `threat_model` (norm, radius, box), `projections`, `directions` (steepest ascent per norm), `losses` (per image, to be
 maximised), `restarts`, `keys` (one key per image), `base` (what all attacks share), then one file per attack.
 """
-from vmamba_jax.attacks import losses
+from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
 from vmamba_jax.attacks.keys import per_image_keys
+from vmamba_jax.attacks.masked import MaskedPGD, masked_pgd
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
 from vmamba_jax.attacks.pgd import PGD, pgd
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd, "momentum_pgd": momentum_pgd}
+ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "momentum_pgd": momentum_pgd}
 
 
 def create(name, **options):
@@ -33,5 +34,5 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["ATTACKS", "Attack", "FGSM", "MomentumPGD", "NORMS", "PGD", "ThreatModel", "create", "fgsm", "losses", "momentum_pgd",
-           "per_image_keys", "pgd"]
+__all__ = ["ATTACKS", "Attack", "FGSM", "MaskedPGD", "MomentumPGD", "NORMS", "PGD", "ThreatModel", "create", "fgsm", "losses",
+           "masked_pgd", "masks", "momentum_pgd", "per_image_keys", "pgd"]
