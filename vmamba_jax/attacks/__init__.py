@@ -12,13 +12,14 @@ maximised), `restarts`, `keys` (one key per image), `base` (what all attacks sha
 from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
+from vmamba_jax.attacks.frequency import FrequencyPGD, frequency_pgd
 from vmamba_jax.attacks.keys import per_image_keys
 from vmamba_jax.attacks.masked import MaskedPGD, masked_pgd
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
 from vmamba_jax.attacks.pgd import PGD, pgd
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "momentum_pgd": momentum_pgd}
+ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd}
 
 
 def create(name, **options):
@@ -34,5 +35,5 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["ATTACKS", "Attack", "FGSM", "MaskedPGD", "MomentumPGD", "NORMS", "PGD", "ThreatModel", "create", "fgsm", "losses",
-           "masked_pgd", "masks", "momentum_pgd", "per_image_keys", "pgd"]
+__all__ = ["ATTACKS", "Attack", "FGSM", "FrequencyPGD", "MaskedPGD", "MomentumPGD", "NORMS", "PGD", "ThreatModel", "create", "fgsm",
+           "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "per_image_keys", "pgd"]
