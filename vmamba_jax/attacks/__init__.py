@@ -18,8 +18,10 @@ from vmamba_jax.attacks.masked import MaskedPGD, masked_pgd
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
 from vmamba_jax.attacks.pgd import PGD, pgd
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
+from vmamba_jax.attacks.transfer import TRANSFER, TransferPGD, transfer_pgd
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd}
+ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
+           "transfer_pgd": transfer_pgd}
 
 
 def create(name, **options):
@@ -35,5 +37,6 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["ATTACKS", "Attack", "FGSM", "FrequencyPGD", "MaskedPGD", "MomentumPGD", "NORMS", "PGD", "ThreatModel", "create", "fgsm",
-           "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "per_image_keys", "pgd"]
+__all__ = ["ATTACKS", "Attack", "FGSM", "FrequencyPGD", "MaskedPGD", "MomentumPGD", "NORMS", "PGD", "TRANSFER", "ThreatModel",
+           "TransferPGD", "create", "fgsm", "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "per_image_keys", "pgd",
+           "transfer_pgd"]
