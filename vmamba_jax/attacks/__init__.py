@@ -11,6 +11,7 @@ maximised), `restarts`, `keys` (one key per image), `base` (what all attacks sha
 """
 from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.base import Attack
+from vmamba_jax.attacks.eot import EOTPGD, eot_pgd, expected_logits
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
 from vmamba_jax.attacks.frequency import FrequencyPGD, frequency_pgd
 from vmamba_jax.attacks.keys import per_image_keys
@@ -21,7 +22,7 @@ from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 from vmamba_jax.attacks.transfer import TRANSFER, TransferPGD, transfer_pgd
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
-           "transfer_pgd": transfer_pgd}
+           "transfer_pgd": transfer_pgd, "eot_pgd": eot_pgd}
 
 
 def create(name, **options):
@@ -37,6 +38,6 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["ATTACKS", "Attack", "FGSM", "FrequencyPGD", "MaskedPGD", "MomentumPGD", "NORMS", "PGD", "TRANSFER", "ThreatModel",
-           "TransferPGD", "create", "fgsm", "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "per_image_keys", "pgd",
-           "transfer_pgd"]
+__all__ = ["ATTACKS", "Attack", "EOTPGD", "FGSM", "FrequencyPGD", "MaskedPGD", "MomentumPGD", "NORMS", "PGD", "TRANSFER", "ThreatModel",
+           "TransferPGD", "create", "eot_pgd", "expected_logits", "fgsm", "frequency_pgd", "losses", "masked_pgd", "masks",
+           "momentum_pgd", "per_image_keys", "pgd", "transfer_pgd"]

@@ -7,7 +7,6 @@ from jax import lax
 
 from vmamba_jax.attacks import checks, losses
 from vmamba_jax.attacks import transfer_gradients as gradients
-from vmamba_jax.attacks.directions import unit
 from vmamba_jax.attacks.keys import fold_in, per_image_keys
 from vmamba_jax.attacks.pgd import PGD
 from vmamba_jax.attacks.records import record
@@ -87,14 +86,13 @@ class TransferPGD(PGD):
         gradient, smooth = self._gradient(logits_fn, labels), self._smooth()
         around = gradients.neighbours_mean(gradient, threat, self.neighbourhood, self.neighbours) if self.neighbours else None
         size, decay = jnp.asarray(self.step_size, images.dtype), jnp.asarray(self.decay, images.dtype)
-        values = images[0].size
 
         def climb(start, keys):
             def step(i, state):
                 x, m, variance = state
                 here, there = (fold_in(fold_in(keys, i), which) for which in (0, 1))
                 g = gradient(x + decay * size * m if self.nesterov else x, here)
-                m = decay * m + values * unit(smooth(g + variance), "l1")
+                m = decay * m + gradients.mean_one(smooth(g + variance))
                 variance = around(x, there) - g if around else variance
                 return threat.project(images, x + size * direction(m, x)), m, variance
             return lax.fori_loop(0, self.steps, step, (start, 0 * images, 0 * images))[0]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vmamba_jax.attacks import projections
 from vmamba_jax.attacks.keys import fold_in
 
 KERNELS = ("gaussian", "linear", "uniform")
@@ -81,6 +82,14 @@ def kernel_taps(kernel, size, sigma):
     x = np.linspace(-1, 1, size) if size > 1 else np.zeros(1)
     taps = {"gaussian": np.exp(-0.5 * (sigma * x)**2), "linear": 1 - np.abs(x) * (size - 1) / (size + 1), "uniform": np.ones(size)}[kernel]
     return taps / taps.sum()
+
+
+def mean_one(g):
+    """g / mean|g|, per image; zero where g is zero."""
+    largest = projections.per_image(projections.length(g, "linf"), g)
+    x = g / jnp.where(largest > 0, largest, 1)
+    mean = projections.per_image(jnp.abs(x).mean((1, 2, 3)), x)
+    return x / jnp.where(mean > 0, mean, 1)
 
 
 def neighbours_mean(gradient, threat, share, count):
