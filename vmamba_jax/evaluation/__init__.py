@@ -1,6 +1,7 @@
 """Accuracy of a classifier over a set: clean, under attack, and against the size of the perturbation; on all devices."""
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
+from vmamba_jax.evaluation.components import component_gradients
 from vmamba_jax.evaluation.summary import summary, wilson_interval
 from vmamba_jax.evaluation.transfer_matrix import transfer_matrix
 
-__all__ = ["accuracy", "accuracy_curve", "robust_accuracy", "summary", "transfer_matrix", "wilson_interval"]
+__all__ = ["accuracy", "accuracy_curve", "component_gradients", "robust_accuracy", "summary", "transfer_matrix", "wilson_interval"]
