@@ -13,21 +13,27 @@ maximised), `restarts`, `keys` (one key per image), `base` (what all attacks sha
 clean image where there is none. `randomized` is for classifiers that draw random numbers; `apgd_run`, `apgd_pace`, `hyperplane`,
 `square_moves` and `order` hold the arithmetic.
 """
-from vmamba_jax.attacks import losses
+from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.apgd import APGD, apgd
 from vmamba_jax.attacks.autoattack import AutoAttack, autoattack
 from vmamba_jax.attacks.base import Attack
+from vmamba_jax.attacks.eot import EOTPGD, eot_pgd, expected_logits
 from vmamba_jax.attacks.fab import FAB, fab
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
+from vmamba_jax.attacks.frequency import FrequencyPGD, frequency_pgd
 from vmamba_jax.attacks.keys import per_image_keys
+from vmamba_jax.attacks.masked import MaskedPGD, masked_pgd
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
+from vmamba_jax.attacks.patch_fool import PatchFool, patch_fool
 from vmamba_jax.attacks.pgd import PGD, pgd
 from vmamba_jax.attacks.randomized import Randomized
 from vmamba_jax.attacks.square import Square, square
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
+from vmamba_jax.attacks.transfer import TRANSFER, TransferPGD, transfer_pgd
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd, "momentum_pgd": momentum_pgd, "apgd": apgd, "fab": fab, "square": square,
-           "autoattack": autoattack}
+ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
+           "transfer_pgd": transfer_pgd, "eot_pgd": eot_pgd, "apgd": apgd, "fab": fab, "square": square, "autoattack": autoattack,
+           "patch_fool": patch_fool}
 
 
 def create(name, **options):
@@ -43,5 +49,7 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "FAB", "FGSM", "MomentumPGD", "NORMS", "PGD", "Randomized", "Square", "ThreatModel", "apgd",
-           "autoattack", "create", "fab", "fgsm", "losses", "momentum_pgd", "per_image_keys", "pgd", "square"]
+__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "EOTPGD", "FAB", "FGSM", "FrequencyPGD", "MaskedPGD", "MomentumPGD", "NORMS", "PGD",
+           "PatchFool", "Randomized", "Square", "TRANSFER", "ThreatModel", "TransferPGD", "apgd", "autoattack", "create", "eot_pgd",
+           "expected_logits", "fab", "fgsm", "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "patch_fool", "per_image_keys",
+           "pgd", "square", "transfer_pgd"]

@@ -2,8 +2,11 @@
 
 `model.apply(variables, images, mutable=["intermediates"])` returns every state under `intermediates/.../<name>`; without the collection nothing
 is computed. `model.clone(perturbed=("s",))` adds a zero `perturbations/.../<name>` at `init`, whose gradient is the state's.
-`model.clone(stop_gradients=("B",))` leaves the forward pass bit-identical and blocks the named states' gradients.
+`model.clone(stop_gradients=("B",))` leaves the forward pass bit-identical and blocks the named states' gradients, in all blocks or, with
+`stop_blocks=((0, 1), 2)`, in some: here the second block of the first stage and the whole third.
 """
+import numbers
+
 import jax
 
 SS2D_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
@@ -27,6 +30,25 @@ def check_names(field, names, known):
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"{field} names {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
+
+
+def chosen_blocks(field, blocks, depths):
+    """Blocks by stage, for each stage a set of block numbers: all if `blocks` is None, else those of its stage numbers and (stage, block) pairs.
+
+    Raises a ValueError that names the field where one is not among stages of these depths.
+    """
+    if blocks is None:
+        return [set(range(depth)) for depth in depths]
+    known = {stage: set(range(depth)) for stage, depth in enumerate(depths)}
+    chosen = [set() for _ in depths]
+    for entry in blocks if isinstance(blocks, (tuple, list)) else (None,):
+        if isinstance(entry, numbers.Integral) and entry in known:
+            chosen[entry] |= known[entry]
+        elif isinstance(entry, (tuple, list)) and list(entry) in [[stage, block] for stage in known for block in known[stage]]:
+            chosen[entry[0]].add(entry[1])
+        else:
+            raise ValueError(f"{field}={blocks!r}; expected None, or a tuple of stages and (stage, block) pairs within depths={tuple(depths)}")
+    return chosen
 
 
 def record(module, name, value):

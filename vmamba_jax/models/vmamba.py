@@ -36,6 +36,7 @@ class VMamba(nn.Module):
         remat: recompute each block's activations in the backward pass.
         out_indices: if not empty, return these stages' maps (b, H_i, W_i, C_i), before their downsampling, each behind a layer norm of its own.
         stop_gradients, perturbed: named hidden states, see `states`.
+        stop_blocks: where stop_gradients acts: None everywhere, or a tuple of stage numbers and (stage, block) pairs.
         scan_implementation: backend of the scan.
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters'.
     """
@@ -70,6 +71,7 @@ class VMamba(nn.Module):
     remat: bool = False
     out_indices: Sequence[int] = ()
     stop_gradients: tuple = ()
+    stop_blocks: tuple | None = None
     perturbed: tuple = ()
     scan_implementation: str | None = None
     dtype: jnp.dtype | None = None
@@ -87,9 +89,9 @@ class VMamba(nn.Module):
             x = x + resize_grid(embedding, *x.shape[1:3]).astype(x.dtype)
 
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
-        maps = []
+        maps, stopped = [], states.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)
         for i, depth in enumerate(self.depths):
-            stage = Stage(tuple(next(rates) for _ in range(depth)), self._block_options(), self.remat, name=f"layers_{i}")
+            stage = Stage(tuple(next(rates) for _ in range(depth)), self._block_options(), self.remat, tuple(sorted(stopped[i])), name=f"layers_{i}")
             x = stage(x, train)
             states.record(self, f"stage{i}_blocks", x)
             if i in self.out_indices:
@@ -120,6 +122,7 @@ class VMamba(nn.Module):
             check_choice(field, value, known)
         check_rate("drop_path_rate", self.drop_path_rate)
         check_stages(self.out_indices, len(self.depths))
+        states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
         activation(self.ssm_act), activation(self.mlp_act)
         smallest = self.patch_size * (2**(len(self.depths) - 1) if self.downsample == "v2" else 1) if self.patch_embed == "v1" else 1
         if min(images.shape[1:3]) < smallest:
@@ -174,16 +177,18 @@ class Downsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one resolution."""
+    """The blocks of one resolution; gradients are stopped in those that `stopped` counts."""
     drop_paths: Sequence[float]
     block: dict
     remat: bool = False
+    stopped: tuple = ()
 
     @nn.compact
     def __call__(self, x, train):
         block = nn.remat(VSSBlock, static_argnums=(2,)) if self.remat else VSSBlock
+        whole = {**self.block, "mixer": {**self.block["mixer"], "stop_gradients": ()}}
         for i, rate in enumerate(self.drop_paths):
-            x = block(drop_path=rate, name=f"blocks_{i}", **self.block)(x, train)
+            x = block(drop_path=rate, name=f"blocks_{i}", **(self.block if i in self.stopped else whole))(x, train)
         return x
 
 

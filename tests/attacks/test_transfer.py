@@ -1,0 +1,161 @@
+"""Transfer attacks against torchattacks in float64, with its random draws, and what each switch means."""
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from test_attacks_parity import setting
+
+from vmamba_jax import attacks
+from vmamba_jax.attacks import transfer, transfer_gradients
+
+PIXEL = 1 / 255
+KEY = jax.random.key(4)
+STRONG, WEAK = dict(eps=8 * PIXEL, steps=10, step_size=2 * PIXEL), dict(eps=2 * PIXEL, steps=10, step_size=0.5 * PIXEL)
+FIVE = STRONG | {"steps": 5}
+
+
+def compare(found, wanted):
+    np.testing.assert_allclose(np.moveaxis(found, -1, 1), wanted, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["nifgsm", "sinifgsm", "mifgsm"])
+def test_oracle(golden, x64, name):
+    arrays, net, images, labels = setting(golden)
+    recipe = {"mifgsm": "mi_fgsm", "nifgsm": "ni_fgsm", "sinifgsm": "si_ni_fgsm"}[name]
+    run = jax.jit(lambda attack: attack(net, images, labels))
+    for options, suffix in ((STRONG, ""), (WEAK, "_e2")):
+        compare(run(attacks.transfer_pgd(**options, **attacks.TRANSFER[recipe])), arrays[f"ta_{name}10{suffix}"])
+
+
+@pytest.fixture
+def torchattacks(golden, x64, monkeypatch):
+    """(arrays, run): an attack on four images whose keys are numbers, 8 * key + data under fold_in, so that a key tells when it is used."""
+    arrays, (_, net, images, labels) = golden("attacks_transfer_f64"), setting(golden)
+    for module in (transfer, transfer_gradients):
+        monkeypatch.setattr(module, "fold_in", lambda keys, data: 8 * keys + data)
+
+    def run(**options):
+        attack = attacks.transfer_pgd(**FIVE, **options)
+        return jax.jit(lambda keys: attack.run(net, images[:4], labels[:4], keys))(jnp.zeros(4, jnp.int32))
+    return arrays, run
+
+
+@pytest.mark.parametrize("name", ["vmi", "vni"])
+def test_variance_tuning(torchattacks, monkeypatch, name):
+    arrays, run = torchattacks
+    noise = jnp.asarray(np.moveaxis(arrays[f"{name}_noise"], 3, -1) / 4096)  # step, neighbour, image, ...
+
+    def recorded(threat, share, x, keys):
+        assert (threat.norm, share) == ("linf", 1.5)
+        step, neighbour = (keys[0] - 8) // 64, (keys[0] - 8) % 64
+        return noise[step, neighbour]
+    monkeypatch.setattr(transfer_gradients, "noise", recorded)
+    compare(run(**attacks.TRANSFER[f"{name}_fgsm"] | {"neighbours": 2}), arrays[name])
+
+
+@pytest.mark.parametrize("kernel", transfer_gradients.KERNELS)
+def test_translations(torchattacks, kernel):
+    arrays, run = torchattacks
+    compare(run(decay=1.0, kernel=kernel, kernel_size=7), arrays[f"ti_{kernel}"])
+    if kernel == "gaussian":
+        compare(run(kernel=kernel), arrays["ti_default"])
+
+
+@pytest.mark.parametrize("name", ["di", "di_ti"])
+def test_input_diversity(torchattacks, monkeypatch, name):
+    arrays, run = torchattacks
+    draws = jnp.asarray(arrays[f"{name}_draws"])  # step: rows, top, left, coin
+
+    def recorded(key, height, width, rate, probability):
+        rows, top, left, coin = draws[key // 8]
+        return coin < probability, rows.astype(int), top.astype(int), left.astype(int)
+    monkeypatch.setattr(transfer_gradients, "placement", recorded)
+    options = {"di": {}, "di_ti": dict(kernel="gaussian", kernel_size=5)}[name]
+    compare(run(decay=1.0, diversity=0.7, resize_rate=0.6, **options), arrays[name])
+
+
+def test_resizing_pads_what_jax_resizes():
+    x = jax.random.uniform(KEY, (1, 10, 15, 2))
+    shrunk = jax.image.resize(x, (1, 6, 9, 2), "linear", antialias=False)
+    for whether, wanted in ((True, jnp.pad(shrunk, ((0, 0), (3, 1), (2, 4), (0, 0)))), (False, x)):
+        rows, columns = transfer_gradients.resize_matrices(whether, 6, 3, 2, 10, 15, 0.5)
+        np.testing.assert_allclose(jnp.einsum("ij,kl,bjlc->bikc", rows, columns, x), wanted, atol=1e-6)
+    rows, columns = transfer_gradients.resize_matrices(False, 6, 3, 2, 10, 15, 1.4)
+    np.testing.assert_allclose(jnp.einsum("ij,kl,bjlc->bikc", rows, columns, x), jax.image.resize(x, (1, 14, 21, 2), "linear"), atol=1e-5)
+
+
+def test_placement():
+    draws = jax.jit(jax.vmap(lambda key: transfer_gradients.placement(key, 10, 20, 0.6, 0.25)))(jax.random.split(KEY, 2000))
+    whether, rows, top, left = map(np.asarray, draws)
+    assert abs(whether.mean() - 0.25) < 0.04 and set(rows) == {6, 7, 8, 9}
+    assert (top >= 0).all() and (top < 10 - rows).all() and (left < 20 - 2 * rows).all() and left.max() == 7
+    _, rows, top, _ = transfer_gradients.placement(KEY, 10, 10, 1.5, 1.0)
+    assert 10 <= rows < 15 and top < 15 - rows
+
+
+def net(weights, images):
+    a, b = weights
+    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
+
+
+def examples(n=6):
+    a, b, c = jax.random.split(jax.random.key(0), 3)
+    weights = 0.3 * jax.random.normal(a, (72, 16)), jax.random.normal(b, (16, 5))
+    images = jax.random.uniform(c, (n, 6, 6, 2))
+    return Partial(net, weights), images, net(weights, images).argmax(1)
+
+
+ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbours=2)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_all_switches_together(norm):
+    """Inside ball and box, the loss rises, and an image's outcome does not depend on its batch."""
+    logits_fn, images, labels = examples(8)
+    eps = {"linf": 0.1, "l2": 0.5}[norm]
+    attack = attacks.transfer_pgd(eps, 4, norm=norm, random_start=True, **ALL)
+    run = jax.jit(lambda x, y, keys: attack(logits_fn, x, y, keys))
+    keys = attacks.per_image_keys(KEY, 8)
+    first, second = run(images[:6], labels[:6], keys[:6]), run(images[2:], labels[2:], keys[2:])
+    np.testing.assert_allclose(first[2:], second[:4], atol=1e-5)
+    order = {"linf": np.inf, "l2": 2}[norm]
+    moved = np.asarray(first - images[:6]).reshape(6, -1)
+    assert np.linalg.norm(moved, order, axis=1).max() <= eps * (1 + 1e-5) and first.min() >= 0 and first.max() <= 1
+    loss = lambda x: attacks.losses.cross_entropy(logits_fn(x), labels[:6]).mean()
+    assert loss(first) > loss(images[:6]) + 0.05
+    other = run(images[:6], labels[:6], attacks.per_image_keys(jax.random.key(9), 6))
+    assert np.abs(other - first).max() > 1e-3
+
+
+def test_neighbours_fill_the_ball():
+    x = jnp.zeros((300, 2, 2, 1))
+    for norm, order in (("linf", np.inf), ("l2", 2), ("l1", 1)):
+        threat = attacks.ThreatModel(norm, 2.0)
+        drawn = jax.jit(lambda keys, threat=threat: transfer_gradients.noise(threat, 1.5, x, keys))(jax.random.split(KEY, 300))
+        size = np.linalg.norm(np.asarray(drawn).reshape(300, -1), order, axis=1)
+        assert 2.8 < size.max() <= 3 + 1e-5
+
+
+def test_switched_off_it_is_pgd():
+    logits_fn, images, labels = examples()
+    run = jax.jit(lambda attack: attack(logits_fn, images, labels))
+    np.testing.assert_array_equal(run(attacks.transfer_pgd(0.1, 3)), run(attacks.pgd(0.1, 3, random_start=False)))
+
+
+def test_settings_and_refusals():
+    attack = attacks.transfer_pgd(0.1, 3, **ALL)
+    assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack and hash(attack)
+    for error, options, text in (
+            (ValueError, dict(diversity=1.5), "diversity=1.5"), (ValueError, dict(resize_rate=1), "resize_rate=1"),
+            (ValueError, dict(kernel="box"), "kernel='box'"), (ValueError, dict(kernel_size=4), "kernel_size=4"),
+            (ValueError, dict(neighbours=-1), "neighbours=-1"), (ValueError, dict(scales=0), "scales=0"), (TypeError, dict(nesterov=1), "nesterov=1")):
+        with pytest.raises(error, match="expected") as raised:
+            attacks.transfer_pgd(0.1, 3, **options)
+        assert text in str(raised.value)
+    with pytest.raises(ValueError, match="key=None: expected a random key"):
+        attacks.transfer_pgd(0.1, 1, neighbours=1)(*examples())
+    with pytest.raises(ValueError, match="resize_rate=0.9.*1 pixels high.*expected"):
+        attacks.transfer_pgd(0.1, 1, diversity=1)(lambda x: x.reshape(2, -1), jnp.zeros((2, 1, 9, 1)), jnp.zeros(2, int), KEY)

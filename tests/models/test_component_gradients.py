@@ -1,0 +1,88 @@
+"""Gradients stopped in chosen blocks: the forward pass to the bit, the gradient as if those mixers alone were cut."""
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vmamba_jax import create_model
+from vmamba_jax.models import SS2D, states
+
+MODEL = create_model("vmamba_tiny", num_classes=3, dims=(4, 8), depths=(1, 1), mlp_ratio=0.0)
+EVERYTHING = ("x", "B", "C", "delta")  # cuts the mixer off
+
+
+def images(seed=1):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((2, 16, 16, 3)), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    abstract = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), images()))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape) + 0.1, x.dtype), abstract)
+
+
+@pytest.fixture(scope="module")
+def plain(variables):
+    return logits(MODEL, variables), gradient(MODEL, variables)
+
+
+def logits(model, variables):
+    return jax.jit(model.apply)(variables, images())
+
+
+def gradient(model, variables):
+    return jax.jit(jax.grad(lambda x: model.apply(variables, x)[:, 0].sum()))(images())
+
+
+def program(variables, **fields):
+    """The gradient's program as text, its functions without their addresses."""
+    model = MODEL.clone(**fields)
+    text = str(jax.make_jaxpr(jax.grad(lambda x: model.apply(variables, x)[:, 0].sum()))(images()))
+    return re.sub("0x[0-9a-f]+", "", text)
+
+
+@pytest.mark.parametrize(("blocks", "cut"), [(((0, 0),), "layers_0/blocks_0"), ((1,), "layers_1/blocks_0")], ids=str)
+def test_cut_where_chosen(variables, plain, blocks, cut):
+    """With every way into a mixer stopped, the gradient is as if that mixer's output, and no other's, were."""
+    stopped = MODEL.clone(stop_gradients=EVERYTHING, stop_blocks=blocks)
+    np.testing.assert_array_equal(logits(stopped, variables), plain[0])
+    found = gradient(stopped, variables)
+
+    def mixer_cut(next_function, args, kwargs, context):
+        y = next_function(*args, **kwargs)
+        chosen = isinstance(context.module, SS2D) and "/".join(context.module.path[:2]) == cut and context.method_name == "__call__"
+        return jax.lax.stop_gradient(y) if chosen else y
+    with nn.intercept_methods(mixer_cut):
+        wanted = gradient(MODEL, variables)
+    np.testing.assert_allclose(found, wanted, atol=1e-6 * float(jnp.abs(wanted).max()))
+    assert np.abs(found - plain[1]).max() > 1e-3 * np.abs(plain[1]).max()
+
+
+def test_all_blocks_is_none_and_no_block_is_the_full_gradient(variables):
+    none, full = program(variables, stop_gradients=("B",)), program(variables)
+    assert program(variables, stop_gradients=("B",), stop_blocks=((0, 0), 1)) == none
+    assert program(variables, stop_gradients=("B",), stop_blocks=()) == full
+    first, second = (program(variables, stop_gradients=("B",), stop_blocks=(stage,)) for stage in (0, 1))
+    assert len({none, full, first, second}) == 4
+
+
+def test_one_state_in_one_block_keeps_the_logits(variables, plain):
+    for name, stage in (("B", 0), ("A_bar", 1)):
+        np.testing.assert_array_equal(logits(MODEL.clone(stop_gradients=(name,), stop_blocks=(stage,)), variables), plain[0])
+
+
+@pytest.mark.parametrize("blocks", [((0, 1),), ((2, 0),), (2,), ((0, 0, 0),), 0, "all", ((0, [1]),), (None,)], ids=repr)
+def test_refusals(blocks):
+    model = MODEL.clone(stop_blocks=blocks)
+    with pytest.raises(ValueError, match=r"stop_blocks=.*expected .*depths=\(1, 1\)"):
+        states.chosen_blocks("stop_blocks", blocks, model.depths)
+
+
+def test_names_are_checked_even_where_nothing_is_cut():
+    model = MODEL.clone(stop_gradients=("A",), stop_blocks=())
+    with pytest.raises(ValueError, match="stop_gradients names 'A'"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), images()))

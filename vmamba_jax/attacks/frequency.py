@@ -1,0 +1,111 @@
+"""PGD limited to low or high frequencies of the perturbation, by the discrete cosine transform."""
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from vmamba_jax.attacks import checks, projections
+from vmamba_jax.attacks.pgd import PGD
+from vmamba_jax.attacks.records import record
+from vmamba_jax.attacks.restarts import worst_of
+
+
+def dct_matrix(n):
+    """The orthonormal DCT-II as an (n, n) float64 matrix: row k is the cosine of frequency k."""
+    k, i = np.arange(n)[:, None], np.arange(n)
+    return np.sqrt(np.where(k == 0, 1, 2) / n) * np.cos(np.pi * k * (2 * i + 1) / (2 * n))
+
+
+def dct(images):
+    """Coefficients (b, H, W, C) of images (b, H, W, C) over height and width, orthonormal; frequency (0, 0) comes first."""
+    return _both(images, *(dct_matrix(n) for n in images.shape[1:3]))
+
+
+def idct(coefficients):
+    """The inverse of `dct`."""
+    return _both(coefficients, *(dct_matrix(n).T for n in coefficients.shape[1:3]))
+
+
+def band(x, keep, size):
+    """The part of x (b, H, W, C) whose vertical and horizontal frequencies are both below `size` ("low"), or both at least that ("high").
+
+    The two parts do not add up to x: frequencies high along one axis only are in neither, as in the released evaluation of arXiv 2406.09407.
+    It is an orthogonal projection: it never lengthens x in l2, but may raise its largest value.
+    """
+    def projector(n):
+        rows = dct_matrix(n)[:size] if keep == "low" else dct_matrix(n)[size:]
+        return rows.T @ rows
+    return _both(x, *(projector(n) for n in x.shape[1:3]))
+
+
+def _both(x, rows, columns):
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = jnp.einsum("ij,kl,bjlc->bikc", jnp.asarray(rows, wide), jnp.asarray(columns, wide), x.astype(wide), precision=lax.Precision.HIGHEST)
+    return y.astype(x.dtype)
+
+
+@record("eps", "step_size")
+class FrequencyPGD(PGD):
+    """PGD whose perturbation has only low or only high frequencies.
+
+    Args:
+        keep: "low" or "high", see `band`.
+        size: number of low frequencies per axis, >= 1; high-pass, fewer than the image has.
+        limit: "after": plain PGD, whose last perturbation, before it meets the box, is filtered, added to the image and clipped to the box
+            (Malik et al., arXiv 2406.09407, as released with size 32 at 224 x 224). Filtering keeps l2 within the radius; in linf and l1 the
+            result may leave the ball. "inside": every iterate is limited. The state is a perturbation within the band and the ball, to which it
+            shrinks as a whole; added to the image and clipped to the box it is what the model sees, and the gradient passes through all
+            of that. Only the clipping adds other frequencies, where the image is near 0 or 1.
+        projection: "nearest", or "radial" ("inside" always shrinks).
+        eps, steps, step_size, norm, random_start, restarts, loss, targeted, l1_fraction, bounds: as of `pgd`.
+    """
+    _: dataclasses.KW_ONLY
+    keep: str = "low"
+    size: int = 32
+    limit: str = "after"
+
+    name = "frequency_pgd"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.choice("keep", self.keep, ("low", "high"))
+        checks.choice("limit", self.limit, ("after", "inside"))
+        self._set(size=checks.count("size", self.size))
+
+    def run(self, logits_fn, images, labels, keys):
+        height, width = images.shape[1:3]
+        if self.keep == "high" and self.size >= min(height, width):
+            raise ValueError(f"size={self.size} with keep='high' on images of {height} x {width} pixels: expected fewer than pixels a side")
+        threat, evaluate, _, _ = self._tools(logits_fn, labels)
+        search = self._after if self.limit == "after" else self._inside
+        if not self.random_start:
+            return search(logits_fn, images, labels, images)
+        start = lambda keys: threat.random_start(images, keys)
+        return worst_of(lambda keys: search(logits_fn, images, labels, start(keys)), evaluate, images, keys, self.restarts)
+
+    def _after(self, logits_fn, images, labels, start):
+        threat, _, gradient, direction = self._tools(logits_fn, labels)
+        size, eps = jnp.asarray(self.step_size, images.dtype), jnp.asarray(self.eps, images.dtype)
+        move = lambda x: x + size * direction(gradient(x), x)
+        x = lax.fori_loop(0, self.steps - 1, lambda _, x: threat.project(images, move(x)), start)
+        delta = _nearest(threat, move(x) - images, eps)
+        return jnp.clip(images + band(delta, self.keep, self.size), threat.lower, threat.upper)
+
+    def _inside(self, logits_fn, images, labels, start):
+        threat = self.threat_model
+        size, eps = jnp.asarray(self.step_size, images.dtype), jnp.asarray(self.eps, images.dtype)
+        shown = lambda delta: jnp.clip(images + band(delta, self.keep, self.size), threat.lower, threat.upper)
+        _, _, gradient, direction = self._tools(lambda delta: logits_fn(shown(delta)), labels)
+        limit = lambda delta: projections.radial(band(delta, self.keep, self.size), eps, threat.norm)
+        move = lambda _, delta: limit(delta + size * direction(gradient(delta), images + delta))
+        return shown(lax.fori_loop(0, self.steps, move, limit(start - images)))
+
+
+def _nearest(threat, delta, eps):
+    if threat.projection == "radial":
+        return projections.radial(delta, eps, threat.norm)
+    return {"linf": projections.linf, "l2": projections.l2, "l1": projections.l1}[threat.norm](delta, eps)
+
+
+frequency_pgd = FrequencyPGD

@@ -1,0 +1,155 @@
+"""Which pixels an attack may change: arrays, functions of the images, or named parts of a grid.
+
+A grid cuts an image of H x W pixels into `grid` x `grid` patches, pixel (i, j) lying in patch (i * grid // H, j * grid // W): of equal size where
+the grid divides the sides. A mask called with images (b, H, W, C) gives booleans (b, H, W, 1), or (1, H, W, 1) where all images have the same.
+"""
+import numbers
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmamba_jax.attacks import checks, records
+
+DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
+
+
+class Grid:
+    """A mask of whole patches, from `chosen()`: booleans (grid, grid)."""
+    def __call__(self, images):
+        height, width = images.shape[1:3]
+        if self.grid > min(height, width):
+            raise ValueError(f"grid={self.grid} on images of {height} x {width} pixels: expected no more patches a side than pixels")
+        rows, columns = (np.arange(side) * self.grid // side for side in (height, width))
+        return jnp.asarray(self.chosen()[rows][:, columns][None, :, :, None])
+
+    @property
+    def settings(self):
+        return [self.name, *(list(value) if isinstance(value, tuple) else value for value in vars(self).values())]
+
+    def __repr__(self):
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+@records.record()
+class Patches(Grid):
+    """Patches of the grid by number, row by row from 0 at the top left."""
+    grid: int
+    numbers: tuple
+
+    name = "patches"
+
+    def __post_init__(self):
+        count = checks.count("grid", self.grid)**2
+        numbers_ = tuple(int(i) for i in np.ravel(self.numbers))
+        if any(not 0 <= i < count for i in numbers_):
+            raise ValueError(f"numbers={numbers_}: expected patches in 0..{count - 1}")
+        object.__setattr__(self, "numbers", numbers_)
+
+    def chosen(self):
+        return np.isin(np.arange(self.grid**2), self.numbers).reshape(self.grid, self.grid)
+
+
+@records.record()
+class Rings(Grid):
+    """Rings `first` to `last` of the grid, both included, by their Chebyshev distance from the centre.
+
+    Ring 0 is the centre patch of an odd grid and the four centre patches of an even one; ring (grid - 1) // 2 is the border. `last` None: `first`.
+    """
+    grid: int
+    first: int
+    last: int | None = None
+
+    name = "rings"
+
+    def __post_init__(self):
+        border = (checks.count("grid", self.grid) - 1) // 2
+        last = self.first if self.last is None else self.last
+        if not all(isinstance(ring, numbers.Integral) for ring in (self.first, last)) or not 0 <= self.first <= last <= border:
+            raise ValueError(f"first={self.first!r}, last={self.last!r}: expected 0 <= first <= last <= {border}, the border of grid={self.grid}")
+        object.__setattr__(self, "last", last)
+
+    def chosen(self):
+        distance = np.abs(np.arange(self.grid) - (self.grid - 1) / 2)
+        ring = np.floor(np.maximum(distance[:, None], distance))
+        return (ring >= self.first) & (ring <= self.last)
+
+
+@records.record()
+class Scan(Grid):
+    """The first `count` patches that a scan meets: "rows" (row by row), "columns", or either from its end ("rows_back", "columns_back")."""
+    grid: int
+    direction: str
+    count: int
+
+    name = "scan"
+
+    def __post_init__(self):
+        patches = checks.count("grid", self.grid)**2
+        checks.choice("direction", self.direction, DIRECTIONS)
+        if checks.count("count", self.count) > patches:
+            raise ValueError(f"count={self.count}: expected at most {patches}, the patches of grid={self.grid}")
+
+    def chosen(self):
+        place = np.arange(self.grid**2).reshape(self.grid, self.grid)
+        place = place.T if self.direction.startswith("columns") else place
+        return place >= self.grid**2 - self.count if self.direction.endswith("back") else place < self.count
+
+
+@records.record("values")
+class Given:
+    """A mask as an array, nonzero where pixels may change: (H, W), (H, W, 1), or one per image, (b, H, W, 1)."""
+    values: jax.Array
+
+    def __call__(self, images):
+        values = self.values[..., None] if self.values.ndim == 2 else self.values
+        values = values[None] if values.ndim == 3 else values
+        _check(values, images, f"mask has shape {self.values.shape}")
+        return values != 0
+
+    @property
+    def settings(self):
+        return f"array{tuple(self.values.shape)}"
+
+
+@records.record("fn")
+class Made:
+    """A mask by a function of the images (b, H, W, C) -> (b or 1, H, W, 1), nonzero where pixels may change."""
+    fn: jax.tree_util.Partial
+
+    def __call__(self, images):
+        values = self.fn(images)
+        _check(values, images, f"mask returned shape {getattr(values, 'shape', type(values).__name__)}")
+        return values != 0
+
+    @property
+    def settings(self):
+        return getattr(self.fn.func, "__name__", repr(self.fn.func))
+
+
+MASKS = {mask.name: mask for mask in (Patches, Rings, Scan)}
+
+
+def get(mask):
+    """The mask that an array, a function of the images, or a name with its arguments describes: ("rings", 14, 0, 2)."""
+    if isinstance(mask, (Grid, Given, Made)):
+        return mask
+    if isinstance(mask, (tuple, list)) and mask and isinstance(mask[0], str):
+        name, *arguments = mask
+        if name not in MASKS:
+            raise ValueError(f"mask={mask!r}: expected its name among {', '.join(map(repr, MASKS))}")
+        return MASKS[name](*(tuple(value) if isinstance(value, list) else value for value in arguments))
+    if callable(mask):
+        return Made(mask if isinstance(mask, jax.tree_util.Partial) else jax.tree_util.Partial(mask))
+    if getattr(mask, "ndim", 0) in (2, 3, 4):
+        return Given(mask)
+    raise TypeError(f"mask={mask!r}: expected an array (H, W, 1) or (b, H, W, 1), a function of the images, or a name with its arguments")
+
+
+patches, rings, scan = Patches, Rings, Scan
+
+
+def _check(values, images, what):
+    shape = (*images.shape[:3], 1)
+    if getattr(values, "shape", None) not in (shape, (1, *shape[1:])):
+        raise ValueError(f"{what}: expected (H, W, 1) = {shape[1:]}, or one per image, {shape}")
