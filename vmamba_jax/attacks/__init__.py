@@ -14,10 +14,11 @@ from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
 from vmamba_jax.attacks.keys import per_image_keys
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
+from vmamba_jax.attacks.patch_fool import PatchFool, patch_fool
 from vmamba_jax.attacks.pgd import PGD, pgd
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd, "momentum_pgd": momentum_pgd}
+ATTACKS = {"fgsm": fgsm, "pgd": pgd, "momentum_pgd": momentum_pgd, "patch_fool": patch_fool}
 
 
 def create(name, **options):
@@ -33,5 +34,5 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["ATTACKS", "Attack", "FGSM", "MomentumPGD", "NORMS", "PGD", "ThreatModel", "create", "fgsm", "losses", "momentum_pgd",
-           "per_image_keys", "pgd"]
+__all__ = ["ATTACKS", "Attack", "FGSM", "MomentumPGD", "NORMS", "PGD", "PatchFool", "ThreatModel", "create", "fgsm", "losses", "momentum_pgd",
+           "patch_fool", "per_image_keys", "pgd"]
