@@ -1,8 +1,10 @@
 """Models: Linen modules, one file per family, named by `catalog.py`. They know nothing of attacks, data or training."""
+from vmamba_jax.models.attention_maps import attention_fn, scan_attention
 from vmamba_jax.models.catalog import create_model, entry, list_models
 from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from vmamba_jax.models.logits import as_classifier, logits_fn
 from vmamba_jax.models.ss2d import SS2D
 from vmamba_jax.models.vmamba import VMamba, VSSBlock
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "Classifier", "VMamba", "VSSBlock", "as_classifier", "create_model", "entry", "list_models", "logits_fn"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "Classifier", "VMamba", "VSSBlock", "as_classifier", "attention_fn", "create_model",
+           "entry", "list_models", "logits_fn", "scan_attention"]

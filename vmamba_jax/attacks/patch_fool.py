@@ -1,0 +1,231 @@
+"""Patch-Fool: a few patches of an image are replaced, without bound, by what fools the model most."""
+import dataclasses
+import operator
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from vmamba_jax.attacks import checks, patch_ascent, patch_objective, patches
+from vmamba_jax.attacks.base import Attack
+from vmamba_jax.attacks.keys import image_keys
+from vmamba_jax.attacks.records import record
+
+MODES = ("cross_entropy", "attention")
+SELECTIONS = ("saliency", "attention", "random", "given")
+VERSIONS = ("released", "exact")
+MILD_NORMS = (None, "linf", "l2")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@record("learning_rate", "decay", "attention_weight", "sparse_learning_rate", "mild_eps", "with_attention")
+class PatchFool(Attack):
+    """Adam ascends the loss in the pixel values of chosen patches, from random ones (Fu et al., ICLR 2022, sections 3 and 4; their program).
+
+    The defaults serve any model: cross-entropy, which is the released program's default too, on patches of largest input gradient. The
+    paper's attack on transformers is mode="attention", selection="attention" with `with_attention`, usually `models.attention_fn(model,
+    variables)`; of a state space model that function gives what the hidden attention of its scans pays to each position, which serves the
+    selection. The last iterate counts.
+
+    Args:
+        patch_size: side of a patch in pixels; must divide both sides of the images.
+        patches: how many are replaced in each image.
+        steps, learning_rate, decay, decay_every: Adam's; the rate, in units of `std`, is multiplied by `decay` after each `decay_every` steps.
+        mode: "cross_entropy", or "attention": raise also the logarithm of the attention that all tokens pay to the first chosen patch, in each
+            of the layers 1 ... n / 2 - 1 of n. That costs one more backward pass for each of these layers.
+        selection: "saliency" (summed magnitude of the gradient of the cross-entropy), "attention" (the most attention received in
+            `attention_layer`), "random" (all different; the original may draw one twice), or "given" in the call.
+        with_attention: images -> (logits, attention); attention[l] holds layer l's probabilities (batch, heads, queries, keys) or, for selection
+            alone, a map (batch, h, w) of the attention received. A `jax.tree_util.Partial` keeps its weights arguments. Not in `settings`.
+        attention_layer: the layer that selects, counted from 0, or from the end if negative.
+        attention_weight: weight of each layer's loss beside the cross-entropy.
+        class_tokens: tokens in front of those of the patches (1 for ViT).
+        surgery: how a layer's gradient is freed of what opposes the cross-entropy's: "exact", by projection as the paper says, or "released",
+            as the program does it: what is taken away is longer by the length of the cross-entropy's gradient.
+        sparse: None, or how many pixels of the chosen patches are replaced. Adam learns which, by a score of each pixel, at
+            `sparse_learning_rate` for `sparse_steps` steps (0: they stay random), straight through the choice of the highest.
+        sparse_gradient: what the gradient of a score measures: "exact", exchanging the image's pixel for the attack's, or "released", as the
+            program does it: the attack's pixel for `mean`.
+        mild_norm, mild_eps: None, or a bound of the change, in pixel units: "linf", or "l2" of each channel over the patches.
+        mean_over: the losses count as if they were means over a batch of that size, which the original's are, of 64. It matters only beside
+            Adam's 1e-8 and in surgery="released". The result does not depend on the actual batch.
+        mean, std: in pixel units, a number or one for each channel. The original acts on normalised images, this attack on [0, 1]: std is the
+            unit of its steps and gradients (1: pixel units), and by default ImageNet's, as in the original. As what is optimised is the values
+            of pixels, not a difference, the mean has a part in sparse_gradient="released" only.
+        bounds: lowest and highest value of a pixel; the first values are uniform between them.
+    """
+    patch_size: int = 16
+    patches: int = 1
+    steps: int = 250
+    learning_rate: float = 0.22
+    mode: str = "cross_entropy"
+    selection: str = "saliency"
+    _: dataclasses.KW_ONLY
+    with_attention: Callable | None = None
+    decay: float = 0.95
+    decay_every: int = 10
+    attention_layer: int = 4
+    attention_weight: float = 0.002
+    class_tokens: int = 1
+    surgery: str = "released"
+    sparse: int | None = None
+    sparse_steps: int = 200
+    sparse_learning_rate: float = 0.01
+    sparse_gradient: str = "released"
+    mild_norm: str | None = None
+    mild_eps: float | None = None
+    mean_over: int = 64
+    mean: float | tuple[float, ...] = IMAGENET_MEAN
+    std: float | tuple[float, ...] = IMAGENET_STD
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    name = "patch_fool"
+    targeted = False
+
+    @property
+    def norm(self):
+        return self.mild_norm or "patches"
+
+    @property
+    def eps(self):
+        return self.mild_eps
+
+    @property
+    def threat_model(self):
+        raise AttributeError("patch_fool has no threat_model: expected `bounds`, `patches`, `sparse` and `mild_eps` to tell what it may do")
+
+    @property
+    def settings(self):
+        settings = super().settings
+        settings.pop("with_attention")
+        return settings
+
+    def __call__(self, logits_fn, images, labels, key=None, *, given=None):
+        """Adversarial images, of the shape and dtype of `images`, which differ from them in the chosen patches only.
+
+        Args:
+            logits_fn, images, labels, key: as of every attack; in mode "attention" with_attention gives the logits.
+            given: (batch, patches) integers, with selection="given" and only then: the patches, counted row by row; mode "attention" draws
+                attention to the first.
+        """
+        checks.batch(images, labels, *self.bounds)
+        self._check_images(images)
+        if key is None:
+            raise ValueError("key=None: expected a random key, as the patches start from random values")
+        keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(image_keys(key, len(images)))
+        index = self.choose(logits_fn, images, labels, keys[0], given)
+        height, width, channels = images.shape[1:]
+        start, scores = (jax.vmap(lambda key, depth=depth: jax.random.uniform(key, (height, width, depth), _wide(images)))(keys)
+                         for keys, depth in ((keys[1], channels), (keys[2], 1)))
+        return self.search(logits_fn, images, labels, index, start, scores)[0]
+
+    def choose(self, logits_fn, images, labels, keys, given=None):
+        """The patches to replace, (batch, patches), the strongest first."""
+        if (given is not None) != (self.selection == "given"):
+            raise ValueError(f"given={given if given is None else given.shape}, selection={self.selection!r}: expected given=... with 'given' only")
+        if self.selection == "random":
+            rows, columns = patches.grid(images.shape, self.patch_size)
+            return patches.random(keys, rows * columns, self.patches)
+        if self.selection == "given":
+            if given.shape != (len(images), self.patches) or not jnp.issubdtype(given.dtype, jnp.integer):
+                raise ValueError(f"given={given.dtype}{given.shape}: expected integers of shape ({len(images)}, {self.patches})")
+            return given
+        return patches.strongest(self.scores(logits_fn, images, labels), self.patches)
+
+    def scores(self, logits_fn, images, labels):
+        """What selection by "saliency" or "attention" ranks the patches by, row by row: (batch, rows * columns)."""
+        rows, columns = patches.grid(images.shape, self.patch_size)
+        if self.selection == "saliency":
+            unit = jnp.asarray(self.std, _wide(images))
+            return patches.pooled(patch_objective.saliency(logits_fn, images, labels, unit), rows, columns)
+        attention = patch_objective.look(self.with_attention, images)[1]
+        if not -len(attention) <= self.attention_layer < len(attention):
+            raise ValueError(f"attention_layer={self.attention_layer}: expected one of the {len(attention)} layers that with_attention gives")
+        return patches.received(attention[self.attention_layer], rows, columns, self.class_tokens)
+
+    def search(self, logits_fn, images, labels, index, start, scores):
+        """(adversarial, mask, trace) from draws that are given; see `patch_ascent.ascend`.
+
+        Args:
+            index: (batch, patches) integers.
+            start: (batch, H, W, C) in [0, 1], the pixels' first values in `bounds`, or in the box of a mild linf attack; its dtype computes.
+            scores: (batch, H, W, 1) in [0, 1], the pixels' first scores; unused unless `sparse`.
+        """
+        dtype, (lower, upper) = images.dtype, self.bounds
+        inside, x = patches.mask(index, images.shape, self.patch_size), images.astype(start.dtype)
+        start = x + self.mild_eps * (2 * start - 1) if self.mild_norm == "linf" else lower + (upper - lower) * start
+        evaluate = patch_objective.cross_entropy(logits_fn, labels)
+        if self.mode == "attention":
+            evaluate = patch_objective.with_paid_attention(self.with_attention, labels, index[:, 0] + self.class_tokens)
+
+        def gradients(x):
+            return patch_objective.gradients(lambda x: evaluate(x.astype(dtype)), x)
+        found, mask, trace = patch_ascent.ascend(self, gradients, x, inside, jnp.clip(start, lower, upper), scores * inside if self.sparse else None)
+        return found.astype(dtype), mask, trace
+
+    def _check_images(self, images):
+        rows, columns = patches.grid(images.shape, self.patch_size)
+        if self.patches > rows * columns:
+            raise ValueError(f"patches={self.patches} of {rows} x {columns}: expected at most {rows * columns}")
+        for name in ("mean", "std"):
+            if isinstance(value := getattr(self, name), tuple) and len(value) != images.shape[-1]:
+                raise ValueError(f"{name}={value} for images of {images.shape[-1]} channels: expected a number for each, or one number for all")
+
+    def __post_init__(self):
+        for name in ("patch_size", "patches", "steps", "decay_every", "mean_over"):
+            self._set(**{name: checks.count(name, getattr(self, name))})
+        for name in ("learning_rate", "decay", "attention_weight", "sparse_learning_rate"):
+            self._set(**{name: checks.number(name, getattr(self, name), low=0)})
+        for name, known in (("mode", MODES), ("selection", SELECTIONS), ("surgery", VERSIONS), ("sparse_gradient", VERSIONS),
+                            ("mild_norm", MILD_NORMS)):
+            checks.choice(name, getattr(self, name), known)
+        self._set(attention_layer=_integer("attention_layer", self.attention_layer), class_tokens=_integer("class_tokens", self.class_tokens, 0),
+                  sparse_steps=_integer("sparse_steps", self.sparse_steps, 0))
+        self._check_sparse_and_mild()
+        self._check_range()
+        if self.with_attention is not None and not callable(self.with_attention):
+            raise TypeError(f"with_attention={self.with_attention!r}: expected a function images -> (logits, attention)")
+
+    def _check_sparse_and_mild(self):
+        area = self.patches * self.patch_size**2
+        if self.sparse is not None and checks.count("sparse", self.sparse) > area:
+            raise ValueError(f"sparse={self.sparse}: expected at most the {area} pixels of {self.patches} patches of side {self.patch_size}")
+        if (self.mild_norm is None) != (self.mild_eps is None):
+            raise ValueError(f"mild_norm={self.mild_norm!r}, mild_eps={self.mild_eps!r}: expected both or neither")
+        if self.mild_eps is not None:
+            self._set(mild_eps=checks.number("mild_eps", self.mild_eps, low=0))
+
+    def _check_range(self):
+        if not isinstance(self.bounds, (tuple, list)) or len(self.bounds) != 2:
+            raise TypeError(f"bounds={self.bounds!r}: expected a pair (lower, upper)")
+        lower, upper = bounds = tuple(checks.number("bounds", x) for x in self.bounds)
+        if not lower < upper:
+            raise ValueError(f"bounds={bounds}: expected lower < upper")
+        mean, std = _numbers("mean", self.mean), _numbers("std", self.std)
+        if not all(x > 0 for x in (std if isinstance(std, tuple) else (std,))):
+            raise ValueError(f"std={std}: expected numbers > 0")
+        self._set(bounds=bounds, mean=mean, std=std)
+
+
+def _wide(images):
+    return jnp.promote_types(images.dtype, jnp.float32)
+
+
+def _numbers(name, value):
+    """One number, or a tuple of them."""
+    return tuple(checks.number(name, x) for x in value) if isinstance(value, (tuple, list)) else checks.number(name, value)
+
+
+def _integer(name, value, low=None):
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        n = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: expected an integer") from None
+    if low is not None and n < low:
+        raise ValueError(f"{name}={n}: expected an integer >= {low}")
+    return n
+
+
+patch_fool = PatchFool
