@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from test_attacks_parity import setting
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import transfer, transfer_gradients
@@ -22,8 +21,8 @@ def compare(found, wanted):
 
 
 @pytest.mark.parametrize("name", ["nifgsm", "sinifgsm", "mifgsm"])
-def test_oracle(golden, x64, name):
-    arrays, net, images, labels = setting(golden)
+def test_oracle(oracle, x64, name):
+    arrays, net, images, labels = oracle("attacks_whitebox_f64")
     recipe = {"mifgsm": "mi_fgsm", "nifgsm": "ni_fgsm", "sinifgsm": "si_ni_fgsm"}[name]
     run = jax.jit(lambda attack: attack(net, images, labels))
     for options, suffix in ((STRONG, ""), (WEAK, "_e2")):
@@ -31,9 +30,9 @@ def test_oracle(golden, x64, name):
 
 
 @pytest.fixture
-def torchattacks(golden, x64, monkeypatch):
+def torchattacks(golden, oracle, x64, monkeypatch):
     """(arrays, run): an attack on four images whose keys are numbers, 8 * key + data under fold_in, so that a key tells when it is used."""
-    arrays, (_, net, images, labels) = golden("attacks_transfer_f64"), setting(golden)
+    arrays, (_, net, images, labels) = golden("attacks_transfer_f64"), oracle("attacks_whitebox_f64")
     for module in (transfer, transfer_gradients):
         monkeypatch.setattr(module, "fold_in", lambda keys, data: 8 * keys + data)
 
