@@ -48,7 +48,7 @@ def test_photo_under_attack(folder):
     assert said and 0.9 < float(said[1]) < 1.001
 
 
-@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "maps", "scan", "devices"])
+@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "maps", "attacks", "scan", "devices"])
 def test_python(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = {}
@@ -57,6 +57,10 @@ def test_python(code, tmp_path, monkeypatch):
         assert np.isfinite(float(scope["metrics"]["loss"])) and int(scope["state"].step) == 1
     elif "states" in scope:
         assert scope["delta"].shape == (2, 4, 8, 12, 16)
+    elif "matrix" in scope:
+        assert list(scope["survivors"]) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"] and scope["result"]["robust"].sum() == scope["survivors"]["square"]
+        assert scope["matrix"]["transfer"]["a"]["b"] == scope["matrix"]["transfer"]["b"]["a"] and len(scope["through"]["components"]) == 2
+        assert (np.abs(scope["adversarial"] - scope["images"]).max((1, 3)) > 0).any(-1).all()
     elif "maps" in scope:
         assert [x.shape for x in scope["maps"]] == [(1, 16, 24, 24), (1, 8, 12, 48), (1, 4, 6, 96), (1, 2, 3, 192)]
         assert scope["logits"].shape == (1, 10) and (tmp_path / "model.zip").is_file()
