@@ -51,7 +51,7 @@ def test_predict(capsys):
 
 @pytest.mark.parametrize("args,words", [
     (("predict", "nowhere.jpg", "--model", "efficientnet_lite0", "--weights", WEIGHTS), "nowhere.jpg"),
-    (("predict", __file__, "--model", "efficientnet_lite0", "--weights", WEIGHTS), "test_command_line.py"),
+    (("predict", __file__, "--model", "efficientnet_lite0", "--weights", WEIGHTS), "test_commands.py"),
     (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "efficientnet_b9", "--weights", WEIGHTS), "efficientnet_b9"),
     (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "resnet18", "--weights", WEIGHTS), "does not fit ResNet"),
     (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "resnet18"), "--weights"),
