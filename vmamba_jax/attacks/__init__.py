@@ -9,8 +9,8 @@ standard deviation belong inside `logits_fn`, never to the attack. Nothing here 
 One idea a file: `threat_model` (norm, radius, box), `projections`, `directions` (steepest ascent per norm), `losses` (per image, to be
 maximised), `restarts`, `keys` (one key per image), `base` (what all attacks share), then one file per attack.
 
-`autoattack` and its parts `apgd`, `fab`, `square` are searches (`search`): they return the first misclassified image that they find, and the
-clean image where there is none. `randomized` is for classifiers that draw random numbers; `apgd_run`, `apgd_pace`, `hyperplane`,
+`autoattack` and its parts `apgd`, `fab`, `square` are searches (`search`): they return the first misclassified image that they find, and
+the clean image where there is none. `randomized` is for classifiers that draw random numbers; `apgd_run`, `apgd_pace`, `hyperplane`,
 `square_moves` and `order` hold the arithmetic.
 """
 from vmamba_jax.attacks import losses
@@ -43,5 +43,5 @@ def create(name, **options):
     return ATTACKS[name](**options)
 
 
-__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "FAB", "FGSM", "MomentumPGD", "NORMS", "PGD", "Randomized", "Square", "ThreatModel", "apgd",
-           "autoattack", "create", "fab", "fgsm", "losses", "momentum_pgd", "per_image_keys", "pgd", "square"]
+__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "FAB", "FGSM", "MomentumPGD", "NORMS", "PGD", "Randomized", "Square", "ThreatModel",
+           "apgd", "autoattack", "create", "fab", "fgsm", "losses", "momentum_pgd", "per_image_keys", "pgd", "square"]
