@@ -88,7 +88,7 @@ def test_a_classifier_that_draws(tiny):
 
 
 def test_checkpoints():
-    """p_0 = 0, p_1 = 22%, then windows 3% shorter each, down to 6% (Croce & Hein 2020, section 3.2)."""
+    """p_0 = 0, p_1 = 22%, then windows 3% shorter each, down to 6% (Croce & Hein 2020, section 3)."""
     limits = rise_limits(100, 0.75)
     np.testing.assert_array_equal(np.flatnonzero(limits >= 0), [22, 41, 57, 70, 80, 87, 93, 99])
     assert limits[22] == 16 and limits[41] == 14

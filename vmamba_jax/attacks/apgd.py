@@ -34,7 +34,7 @@ class APGD(Search):
         n_targets: None, or attack towards this many classes in turn, those of rank 2, 3, ... of the clean logits.
         rho: share of rising steps between two checkpoints that keeps the step size (linf and l2).
         eot: gradients averaged at each iterate of a `Randomized` classifier.
-        large_eps: l1 only: begin in balls of three and two times the radius, 30% of the steps each (Croce & Hein 2021, section 3.3).
+        large_eps: l1 only: begin in balls of three and two times the radius, 30% of the steps each (Croce & Hein 2021).
         keep: "first_hit", or "highest_loss": the iterate of highest loss over all restarts, misclassified or not.
         targeted: labels are targets, and the loss is descended.
         bounds: lowest and highest value of a pixel.

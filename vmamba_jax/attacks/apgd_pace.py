@@ -12,7 +12,7 @@ from vmamba_jax.attacks.directions import unit
 def rise_limits(steps, rho):
     """The checkpoints of dense APGD: entry j of steps + 1 is how many rises are too few for the step size after step j; -1: no check.
 
-    The first window is 22% of the steps, each later one 3% of the steps shorter, down to 6% (Croce & Hein 2020, section 3.2).
+    The first window is 22% of the steps, each later one 3% of the steps shorter, down to 6% (Croce & Hein 2020, section 3).
     """
     limits, window, since = np.full(steps + 1, -1, np.int32), max(int(0.22 * steps), 1), 0
     for j in range(1, steps + 1):
