@@ -37,7 +37,8 @@ def test_transformations(tiny):
     np.testing.assert_allclose(single, whole, atol=1e-6)
     sharded = functools.partial(jax.shard_map, mesh=parallel.data_mesh(), in_specs=P("data"), out_specs=P("data"))
     cases = [*CASES.values(), attacks.fab(0.1, 3), attacks.fab(0.1, 3, "l1", n_targets=2, restarts=2), attacks.square(0.1, 5),
-             attacks.square(0.4, 5, "l2"), attacks.apgd(0.1, 3, keep="highest_loss"), attacks.autoattack(0.1, n_targets=3, steps=3, queries=3)]
+             attacks.square(0.4, 5, "l2"), attacks.apgd(0.1, 3, keep="highest_loss"),
+             attacks.autoattack(0.1, n_targets=3, steps=3, queries=3)]
     for attack in cases:
         def local(x, y, attack=attack):
             return attack(net, x, y, attacks.per_image_keys(key, len(x), offset=jax.lax.axis_index("data")))
@@ -87,7 +88,7 @@ def test_a_classifier_that_draws(tiny):
 
 
 def test_checkpoints():
-    """p_0 = 0, p_1 = 22%, then windows 3% shorter each, down to 6% (Croce & Hein 2020, section 3.2)."""
+    """p_0 = 0, p_1 = 22%, then windows 3% shorter each, down to 6% (Croce & Hein 2020, section 3)."""
     limits = rise_limits(100, 0.75)
     np.testing.assert_array_equal(np.flatnonzero(limits >= 0), [22, 41, 57, 70, 80, 87, 93, 99])
     assert limits[22] == 16 and limits[41] == 14
@@ -102,7 +103,7 @@ def test_kth_smallest():
 
 @pytest.mark.parametrize("eps", [0.0, 0.5, 3.0, 50.0])
 def test_l1_projection_is_nearest(eps):
-    """No point between the projection and any other admissible one is nearer: the variational inequality of a projection on a convex set."""
+    """The variational inequality that marks the projection on a convex set."""
     rng = np.random.default_rng(1)
     images, delta = rng.uniform(size=(6, 3, 4, 1)).astype(np.float32), 2 * rng.normal(size=(6, 3, 4, 1)).astype(np.float32)
     nearest = np.asarray(projections.l1_in_box(jnp.asarray(images), jnp.asarray(delta), eps, 0.0, 1.0))

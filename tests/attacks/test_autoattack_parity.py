@@ -26,7 +26,7 @@ def check(found, expected):
 
 
 def check_run(arrays, name, run):
-    # Here one image revisits points of equal loss: which of them is its best, and so where it goes on from, is decided by the last bit.
+    # The path of one image hangs on the last bit of its arithmetic: two compilations of this program, by other XLA flags, part on it.
     images = np.arange(16) != (13 if name == "apgd_dlr_L1_100" else -1)
     check(run.best[images], arrays[f"{name}_x_best"][images])
     check(run.adversarial[images], arrays[f"{name}_x_best_adv"][images])

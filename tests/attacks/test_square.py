@@ -57,7 +57,8 @@ def test_schedule():
 
 @pytest.mark.parametrize(("error", "options", "text"), [
     (ValueError, {"queries": 0}, "queries=0"), (ValueError, {"p_init": 0}, "p_init=0"), (ValueError, {"p_init": 1.5}, "p_init=1.5"),
-    (TypeError, {"rescale": 1}, "rescale=1"), (ValueError, {"loss": "hinge"}, "loss='hinge'"), (ValueError, {"norm": "Linf"}, "norm='Linf'"),
+    (TypeError, {"rescale": 1}, "rescale=1"), (ValueError, {"loss": "hinge"}, "loss='hinge'"),
+    (ValueError, {"norm": "Linf"}, "norm='Linf'"),
 ])
 def test_bad_settings(error, options, text):
     with pytest.raises(error, match="expected") as raised:

@@ -19,7 +19,7 @@ from vmamba_jax.attacks.threat_model import ThreatModel
 
 @record("eps")
 class APGD(Search):
-    """Auto-PGD (Croce & Hein 2020, algorithm 1; in l1 Croce & Hein 2021, algorithm 1), targeted at the runners-up where `n_targets` is given.
+    """Auto-PGD (Croce & Hein 2020, algorithm 1; in l1 Croce & Hein 2021, algorithm 1), towards the runners-up where `n_targets` is given.
 
     Per image the first misclassified iterate is returned, the clean image where there is none (or where it is misclassified already).
 
@@ -34,7 +34,7 @@ class APGD(Search):
         n_targets: None, or attack towards this many classes in turn, those of rank 2, 3, ... of the clean logits.
         rho: share of rising steps between two checkpoints that keeps the step size (linf and l2).
         eot: gradients averaged at each iterate of a `Randomized` classifier.
-        large_eps: l1 only: begin in balls of three and two times the radius, 30% of the steps each (Croce & Hein 2021, section 3.3).
+        large_eps: l1 only: begin in balls of three and two times the radius, 30% of the steps each (Croce & Hein 2021).
         keep: "first_hit", or "highest_loss": the iterate of highest loss over all restarts, misclassified or not.
         targeted: labels are targets, and the loss is descended.
         bounds: lowest and highest value of a pixel.
@@ -58,17 +58,17 @@ class APGD(Search):
 
     def __post_init__(self):
         super().__post_init__()
-        self._set(steps=checks.count("steps", self.steps), restarts=checks.count("restarts", self.restarts), eot=checks.count("eot", self.eot),
-                  random_start=checks.flag("random_start", self.random_start), large_eps=checks.flag("large_eps", self.large_eps),
-                  rho=checks.number("rho", self.rho, low=0))
+        self._set(steps=checks.count("steps", self.steps), restarts=checks.count("restarts", self.restarts),
+                  eot=checks.count("eot", self.eot), random_start=checks.flag("random_start", self.random_start),
+                  large_eps=checks.flag("large_eps", self.large_eps), rho=checks.number("rho", self.rho, low=0))
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"restarts={self.restarts} with random_start=False: expected restarts=1, as all would be the same")
         checks.choice("keep", self.keep, ("first_hit", "highest_loss"))
         if self.n_targets is not None:
             self._set(n_targets=checks.count("n_targets", self.n_targets))
             if self.targeted or self.keep == "highest_loss":
-                raise ValueError(f"n_targets={self.n_targets} with targeted={self.targeted}, keep={self.keep!r}: expected targeted=False and "
-                                 "keep='first_hit'")
+                raise ValueError(f"n_targets={self.n_targets} with targeted={self.targeted}, keep={self.keep!r}: expected targeted=False "
+                                 "and keep='first_hit'")
         if self.large_eps and (self.norm != "l1" or self._phases()[1][-1] < 1):
             raise ValueError(f"large_eps=True with norm={self.norm!r}, steps={self.steps}: expected norm='l1' and steps >= 5")
 
@@ -116,7 +116,8 @@ class APGD(Search):
             return ThreatModel(self.norm, radius, lower=lower, upper=upper)
 
         def phase(p, start, keys, standing, **options):
-            return climb(evaluate, threat(p), images, start, jnp.asarray(limits)[p], jnp.asarray(steps)[p], keys=keys, standing=standing, **options)
+            return climb(evaluate, threat(p), images, start, jnp.asarray(limits)[p], jnp.asarray(steps)[p], keys=keys, standing=standing,
+                         **options)
 
         def one(keys, standing):
             first = start(threat(0), images, keys) if self.random_start else images

@@ -10,9 +10,9 @@ from vmamba_jax.attacks.directions import unit
 
 
 def rise_limits(steps, rho):
-    """The checkpoints of dense APGD: entry j, of steps + 1, is the number of rises below which steps are halved after step j, or -1 for no check.
+    """The checkpoints of dense APGD: entry j of steps + 1 is how many rises are too few for the step size after step j; -1: no check.
 
-    The first window is 22% of the steps, each later one 3% of the steps shorter, down to 6% (Croce & Hein 2020, section 3.2).
+    The first window is 22% of the steps, each later one 3% of the steps shorter, down to 6% (Croce & Hein 2020, section 3).
     """
     limits, window, since = np.full(steps + 1, -1, np.int32), max(int(0.22 * steps), 1), 0
     for j in range(1, steps + 1):
@@ -66,7 +66,10 @@ class Dense(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """l1 (Croce & Hein 2021, algorithm 1): equal steps on the values of largest gradient, as many as the best iterate suggests. Fields (batch,)."""
+    """l1 (Croce & Hein 2021, algorithm 1): equal steps on the values of largest gradient, as many as the best iterate suggests.
+
+    All fields are (batch,).
+    """
     size: jax.Array      # l1 length of a step
     share: jax.Array     # of the values that a step moves
     count: jax.Array     # of the values that the best iterate had changed at the last check

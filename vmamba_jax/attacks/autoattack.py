@@ -21,7 +21,7 @@ VERSIONS = {
 
 @record("eps")
 class AutoAttack(Search):
-    """AutoAttack (Croce & Hein 2020, section 5; in l1 Croce & Hein 2021, section 4), with the reference program's stages and defaults.
+    """AutoAttack (Croce & Hein 2020, section 5; in l1 Croce & Hein 2021), with the reference program's stages and defaults.
 
     Per image the first misclassified image of any stage is returned, the clean image where there is none or where it is misclassified
     already. A stage costs nothing more once every image of the batch is broken; over a set, run `stages()` on what still stands.

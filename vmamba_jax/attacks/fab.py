@@ -16,8 +16,8 @@ from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_target
 class FAB(Search):
     """Fast adaptive boundary attack (Croce & Hein 2020, algorithm 1), towards given classes where `n_targets` is given.
 
-    It looks for the smallest change whatever the radius. Per image a misclassified point within `eps` is returned, the clean image where none
-    was found (or where that is misclassified already). Untargeted, each step takes one gradient per class.
+    It looks for the smallest change whatever the radius. Per image a misclassified point within `eps` is returned, the clean image where
+    none was found (or where that is misclassified already). Untargeted, each step takes one gradient per class.
 
     Args:
         eps: radius >= 0 in pixel units; may be traced.
@@ -64,7 +64,8 @@ class FAB(Search):
             start = images
             if self.restarts > 1:
                 start = jnp.where(i % self.restarts == 0, images, self._near(images, keys_of(keys, i, self.restarts)))
-            linearise = nearest_plane(logits_fn, labels, self.norm) if targets is None else plane(logits_fn, labels, targets[:, i // self.restarts])
+            linearise = (nearest_plane(logits_fn, labels, self.norm) if targets is None else
+                         plane(logits_fn, labels, targets[:, i // self.restarts]))
             adversarial, size = self.approach(logits_fn, linearise, images, labels, start, left, stop=self.keep == "first_hit")
             return adversarial, size <= self.eps
         return first_hits(attempt, images, standing, (self.n_targets or 1) * self.restarts)
@@ -72,8 +73,8 @@ class FAB(Search):
     def approach(self, logits_fn, linearise, images, labels, start, standing=None, *, stop=False):
         """One run: (smallest misclassified points found, the images where none was; their distances (batch,), infinite where none was).
 
-        `linearise` maps x to (f (batch,), its gradient at x): the boundary is where f is 0. With `stop` an image is left alone once it has a
-        point within the radius, and the run ends when all `standing` (batch,) bool have.
+        `linearise` maps x to (f (batch,), its gradient at x): the boundary is where f is 0. With `stop` an image is left alone once it has
+        a point within the radius, and the run ends when all `standing` (batch,) bool have.
         """
         lower, upper = self.bounds
         eps, n = jnp.asarray(self.eps, images.dtype), len(images)
@@ -88,7 +89,8 @@ class FAB(Search):
             f, w = linearise(x)
             b = (w * x).reshape(n, -1).sum(1) - f
             w = w.reshape(n, -1)
-            ways = hyperplane.shortest(self.norm, jnp.concatenate([x.reshape(n, -1), base]), *(jnp.concatenate([v, v]) for v in (w, b)), lower, upper)
+            both, w2, b2 = (jnp.concatenate(pair) for pair in ((x.reshape(n, -1), base), (w, w), (b, b)))
+            ways = hyperplane.shortest(self.norm, both, w2, b2, lower, upper)
             sizes = jnp.maximum(projections.length(ways, self.norm), 1e-8)
             alpha = per_image(jnp.minimum(sizes[:n] / (sizes[:n] + sizes[n:]), self.alpha_max), images)
             here, there = (way.reshape(images.shape) for way in (ways[:n], ways[n:]))

@@ -1,4 +1,4 @@
-"""The shortest way to a hyperplane inside the box, per image (Croce & Hein 2020, "Minimally distorted adversarial examples", section 3.1)."""
+"""The shortest way to a hyperplane inside the box, per image (Croce & Hein 2020, "Minimally distorted adversarial examples")."""
 import jax.numpy as jnp
 from jax import lax
 
@@ -6,7 +6,7 @@ from vmamba_jax.attacks import order
 
 
 def shortest(norm, t, w, b, lower, upper):
-    """The change d of least norm with <w, t + d> = b and t + d within [lower, upper]; towards the box's corner where none reaches the plane.
+    """The change d of least norm with <w, t + d> = b and t + d within [lower, upper]; to the box's corner where none reaches the plane.
 
     t and w are (batch, d), b (batch,). Every value has the room that the box leaves it on its side; what <w, t> - b is to change by, the
     values share: in linf equal lengths theta, in l2 lengths theta * |w|, each cut at its room; in l1 all room, from the largest |w| down.

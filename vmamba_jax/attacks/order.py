@@ -1,4 +1,4 @@
-"""Order statistics of positive floats without sorting: their bit patterns, read as integers, order alike, so bisection over bits is exact."""
+"""Order statistics of positive floats without sorting: their bit patterns order alike, so bisection over the bits is exact."""
 import jax.numpy as jnp
 from jax import lax
 

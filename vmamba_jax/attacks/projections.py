@@ -46,8 +46,8 @@ def radial(delta, eps, norm):
 def l1_in_box(images, delta, eps, lower, upper):
     """The nearest perturbation to `delta` that has l1 norm <= eps and keeps images + delta within [lower, upper].
 
-    It is sign(delta) * min(room, max(|delta| - theta, 0)), the room being what the box leaves, with the least theta >= 0 of norm <= eps (Croce
-    & Hein 2021, proposition 2.1). The norm falls piecewise linearly in theta: bisection down to rounding, then the line solved.
+    It is sign(delta) * min(room, max(|delta| - theta, 0)), the room being what the box leaves, with the least theta >= 0 of norm <= eps
+    (Croce & Hein 2021, section 2). The norm falls piecewise linearly in theta: bisection down to rounding, then the line solved.
     """
     a = jnp.abs(delta.reshape(len(delta), -1))
     room = jnp.where(delta > 0, upper - images, images - lower).reshape(a.shape)

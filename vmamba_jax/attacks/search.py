@@ -11,8 +11,8 @@ from vmamba_jax.attacks.projections import per_image
 class Search(Attack):
     """An attack that returns a misclassified image where it finds one and the clean image elsewhere, as the reference AutoAttack does.
 
-    A subclass has `search(logits_fn, images, labels, keys, clean, standing) -> (adversarial, hit (batch,) bool)`: `clean` are the logits of the
-    images; only those `standing` (batch,) are worth attacking, and all work ends when each of them is hit.
+    A subclass has `search(logits_fn, images, labels, keys, clean, standing) -> (adversarial, hit (batch,) bool)`: `clean` are the logits
+    of the images; only those `standing` (batch,) are worth attacking, and all work ends when each of them is hit.
     """
     targeted = False
     l1_fraction = None

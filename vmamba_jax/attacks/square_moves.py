@@ -1,7 +1,7 @@
-"""The moves of Square: from what was drawn to new images (Andriushchenko et al. 2020, algorithms 2 and 3; l1 as in the reference AutoAttack).
+"""The moves of Square, from what was drawn to new images (Andriushchenko et al. 2020, algorithms 2, 3; l1 as the reference AutoAttack).
 
-What is drawn is an argument: `corner` and `other` (batch, 2) int are the upper left corners of two windows, `signs` (batch, channels) are +-1,
-`flip` (batch,) bool transposes the window's pattern.
+What is drawn is an argument: `corner` and `other` (batch, 2) int are the upper left corners of two windows, `signs` (batch, channels) are
++-1, `flip` (batch,) bool transposes the window's pattern.
 """
 import math
 
