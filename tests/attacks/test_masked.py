@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from vmamba_jax import attacks
+from vmamba_jax import attacks, evaluation
 from vmamba_jax.attacks import masked, masks
 
 EPS = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
@@ -135,3 +135,15 @@ def test_refusals(error, mask, text):
     with pytest.raises(error, match="expected") as raised:
         attacks.masked_pgd(0.1, 1, mask=mask)(logits_fn, images, labels, KEY)
     assert text in str(raised.value)
+
+
+def test_over_a_set_on_many_devices():
+    """One mask for all images, as an array, serves any batch and mesh."""
+    logits_fn, images, labels = examples()
+    mask = np.zeros((6, 6, 1))
+    mask[2:] = 1
+    attack = attacks.masked_pgd(0.3, 2, mask=mask, random_start=False)
+    result = evaluation.robust_accuracy(logits_fn, (np.asarray(images), np.asarray(labels)), attack, key=KEY, batch_size=3)
+    fooled = logits_fn(run(attack, logits_fn, images, labels)).argmax(1) != labels
+    np.testing.assert_array_equal(result["robust"], ~np.asarray(fooled))
+    assert json.loads(json.dumps(result["attack"]))["mask"] == "array(6, 6, 1)"

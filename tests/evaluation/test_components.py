@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks, create_model, evaluation
-from vmamba_jax.evaluation.components import paired_interval
+from vmamba_jax.evaluation.components import _places, paired_interval
 from vmamba_jax.models import Classifier
 
 KEY = jax.random.key(2)
@@ -49,17 +49,16 @@ def setting():
     return classifier, variables, images, labels
 
 
+@functools.cache
 def by_hand(**fields):
     classifier, variables, images, labels = setting()
     through = Classifier(Toy(**fields), mean=0.5, std=0.3)
-    right = lambda x: np.asarray(jax.jit(classifier)(variables, x).argmax(1)) == labels
     adversarial = jax.jit(lambda x: ATTACK(lambda x: through(variables, x), x, labels, KEY))(images)
+    right = lambda x: np.asarray(classifier(variables, x).argmax(1)) == labels
     return right(images) & right(adversarial)
 
 
-@pytest.mark.parametrize(("blocks", "places"), [
-    (None, [None]), ("stages", [(0,), (1,)]), ("blocks", [((0, 0),), ((1, 0),), ((1, 1),)]), (((0, (1, 1)),), [(0, (1, 1))]),
-], ids=str)
+@pytest.mark.parametrize(("blocks", "places"), [(None, [None]), (((0, (1, 1)),), [(0, (1, 1))])], ids=str)
 def test_as_by_hand(blocks, places):
     classifier, variables, images, labels = setting()
     reports = []
@@ -81,9 +80,13 @@ def test_as_by_hand(blocks, places):
     assert reports[-1] == (N * (1 + len(rows)),) * 2 and reports == sorted(reports)
 
 
+def test_places():
+    assert _places(Toy(), "stages") == [(0,), (1,)] and _places(Toy(), "blocks") == [((0, 0),), ((1, 0),), ((1, 1),)]
+
+
 def test_vmamba():
     """On the real model: x cut in every block leaves the residual path alone, another gradient than the whole."""
-    model = create_model("vmamba_tiny", num_classes=4, dims=(4,), depths=(1,), mlp_ratio=0.0)
+    model = create_model("vmamba_tiny", num_classes=4, dims=(4,), depths=(1,), mlp_ratio=0.0, conv_size=0, patch_embed="v1")
     classifier = Classifier(model, mean=0.5, std=0.3)
     images = np.asarray(jax.random.uniform(jax.random.key(1), (32, 8, 8, 3)))
     weights = jax.eval_shape(lambda: classifier.init(KEY, (8, 8, 3)))
