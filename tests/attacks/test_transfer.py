@@ -153,7 +153,8 @@ def test_settings_and_refusals():
     for error, options, text in (
             (ValueError, dict(diversity=1.5), "diversity=1.5"), (ValueError, dict(resize_rate=1), "resize_rate=1"),
             (ValueError, dict(kernel="box"), "kernel='box'"), (ValueError, dict(kernel_size=4), "kernel_size=4"),
-            (ValueError, dict(neighbours=-1), "neighbours=-1"), (ValueError, dict(scales=0), "scales=0"), (TypeError, dict(nesterov=1), "nesterov=1")):
+            (ValueError, dict(neighbours=-1), "neighbours=-1"), (ValueError, dict(scales=0), "scales=0"),
+            (TypeError, dict(nesterov=1), "nesterov=1")):
         with pytest.raises(error, match="expected") as raised:
             attacks.transfer_pgd(0.1, 3, **options)
         assert text in str(raised.value)

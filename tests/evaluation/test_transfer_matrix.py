@@ -82,7 +82,8 @@ def test_each_set_is_made_once_and_any_functions_serve():
     def attack(logits_fn, x, y, keys):
         jax.debug.callback(lambda _: calls.append(1), x[0, 0, 0, 0])
         return 1 - x
-    plain = {"a": lambda x: x.reshape(len(x), -1)[:, :5], "b": lambda x: x.reshape(len(x), -1)[:, 5:10], "c": lambda x: jnp.full((len(x), 5), jnp.nan)}
+    flat = lambda x: x.reshape(len(x), -1)
+    plain = {"a": lambda x: flat(x)[:, :5], "b": lambda x: flat(x)[:, 5:10], "c": lambda x: jnp.full((len(x), 5), jnp.nan)}
     result = evaluation.transfer_matrix(plain, (images, labels), attack, key=KEY, mesh=parallel.data_mesh(jax.devices()[:1]))
     jax.effects_barrier()
     assert len(calls) == 3 and result["clean"]["c"] == 0 and result["fooled"]["a"]["c"] is None

@@ -64,7 +64,7 @@ def over_scales(gradient, copies):
 
 
 def smoother(kernel, size, sigma):
-    """`f(g)`: g (b, H, W, C) convolved with a kernel, zeros around it: the gradient of the loss averaged over translations (Dong et al. 2019, eq. 7)."""
+    """`f(g)`: g (b, H, W, C) convolved with a kernel, zeros around it: as if the loss were averaged over translations (Dong et al. 2019, eq. 7)."""
     taps = kernel_taps(kernel, size, sigma)
 
     def along(n):  # the kernel is an outer product: a matrix per axis
