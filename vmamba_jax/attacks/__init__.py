@@ -7,7 +7,8 @@ standard deviation belong inside `logits_fn`, never to the attack. Nothing here 
     adversarial = jax.jit(attack)(logits_fn, images, labels, key)     # logits_fn a jax.tree_util.Partial: its weights are an argument
 
 One idea a file: `threat_model` (norm, radius, box), `projections`, `directions` (steepest ascent per norm), `losses` (per image, to be
-maximised), `restarts`, `keys` (one key per image), `base` (what all attacks share), then one file per attack.
+maximised), `restarts`, `keys` (one key per image), `base` (what all attacks share), then one file per attack;
+Patch-Fool's parts are `patches`, `patch_objective` and `patch_ascent`.
 """
 from vmamba_jax.attacks import losses
 from vmamba_jax.attacks.base import Attack
