@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks import patches
+from vmamba_jax.attacks import patch_ascent, patches
 
 ATTENTION = {"mode": "attention", "selection": "attention"}
 VARIANTS = {
@@ -124,9 +124,10 @@ def weights(seed=0):
     return 0.3 * jax.random.normal(a, (32, 3)), 0.3 * jax.random.normal(b, (32, 3))
 
 
-def examples(n=6):
-    """(logits_fn, images of 4 x 8 pixels and two channels, labels as predicted)."""
-    images = jax.random.uniform(jax.random.key(1), (n, 4, 8, 2))
+@functools.cache
+def examples(first=0):
+    """(logits_fn, images first ... first + 5 of 4 x 8 pixels and two channels, labels as predicted)."""
+    images = jax.random.uniform(jax.random.key(1), (9, 4, 8, 2))[first:first + 6]
     return Partial(net, weights()), images, net(weights(), images).argmax(1).astype(jnp.int32)
 
 
@@ -183,20 +184,16 @@ def test_only_patches_change(name):
 
 @pytest.mark.parametrize("name", ["plain", "random", "attention", "sparse"])
 def test_independent_of_batching(name):
-    """Images 2 ... 5 in a batch with others, and under shard_map over two devices, come out as alone."""
-    logits_fn, images, labels = examples()
+    """The images that two batches share come out the same, by their own keys; and the attack lives under shard_map."""
     key, attack, whole = jax.random.key(2), make(name), outcome(name)
-    part = run()(attack, logits_fn, images[3:], labels[3:], attacks.per_image_keys(key, 3, offset=3))
-    np.testing.assert_allclose(part, whole[3:], atol=1e-5)
-    assert np.abs(run()(attack, logits_fn, images, labels, jax.random.key(3)) - whole).max() > 0.1
+    other = run()(attack, *examples(3), attacks.per_image_keys(key, 6, offset=3))
+    np.testing.assert_allclose(other[:3], whole[3:], atol=1e-5)
+    assert np.abs(run()(attack, *examples(3), attacks.per_image_keys(key, 6))[:3] - whole[3:]).max() > 0.1
 
     def local(x, y):
-        return attack(logits_fn, x, y, attacks.per_image_keys(key, len(x), offset=len(x) * jax.lax.axis_index("data")))
+        return attack(examples()[0], x, y, attacks.per_image_keys(key, len(x), offset=len(x) * jax.lax.axis_index("data")))
     mesh = parallel.data_mesh(jax.devices()[:2])
-    jax.eval_shape(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=True), images, labels)
-    if name == "sparse":
-        sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False))
-        np.testing.assert_allclose(sharded(images, labels), whole, atol=1e-5)
+    jax.eval_shape(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=True), *examples()[1:])
 
 
 def test_chosen_patches():
@@ -216,15 +213,25 @@ def test_chosen_patches():
 
 
 def test_attention_is_drawn():
-    """With a heavy weight, mode "attention" makes the tokens look at the first patch more than cross-entropy alone does."""
-    logits_fn, images, labels = examples()
-    look = Partial(attend, weights())
-    given = jnp.full((6, 1), 3)
-    def paid(mode):
-        attack = attacks.patch_fool(2, 1, 30, mode=mode, selection="given", with_attention=look, attention_weight=5.0, surgery="exact", std=1, mean=0)
-        adversarial = jax.jit(attack)(logits_fn, images, labels, jax.random.key(0), given=given)
-        return float(patches.paid(attend(weights(), adversarial)[1][1], jnp.full(6, 4)).mean())
-    assert paid("attention") > paid("cross_entropy") + 0.1
+    """With a heavy weight, mode "attention" makes the tokens look at the patch more than with none: one program, as the weight is a leaf."""
+    def paid(weight):
+        attack = dataclasses.replace(make("attention"), learning_rate=1.0, attention_weight=weight, surgery="exact", patches=1)
+        look = attend(weights(), run()(attack, *examples(), jax.random.key(2)))[1][1]
+        chosen = attack.choose(*examples(), None)[:, 0]
+        return float(patches.paid(look, chosen + 1).mean())
+    assert paid(100.0) > paid(0.0) + 0.1
+
+
+def test_surgery():
+    """Against (3, 0): rows of 45 degrees towards and away from it, and one that opposes only the sum of the two before."""
+    rows = jnp.array([[3, 0], [1, 1], [-1, 1], [0.5, -1]], jnp.float32)[:, None]
+    attack = attacks.patch_fool(surgery="exact", attention_weight=1)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    close(patch_ascent.combined(rows, attack)[0], [3 + 1 + 0 + 0.5, 0 + 1 + 1 - 1])
+    released = dataclasses.replace(attack, surgery="released")
+    close(patch_ascent.combined(rows[:3], released)[0], [3 + 1 + (-1 + 3), 2])   # -1 has (-1 * 3 / 3) * 3 taken away
+    total = np.array([4.0, 1.0])
+    close(patch_ascent.combined(rows[:3], attack, against_sum=True)[0], total + [-1, 1] + 3 / 17 * total)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])

@@ -10,8 +10,9 @@ One idea a file: `threat_model` (norm, radius, box), `projections`, `directions`
 maximised), `restarts`, `keys` (one key per image), `base` (what all attacks share), then one file per attack.
 
 `autoattack` and its parts `apgd`, `fab`, `square` are searches (`search`): they return the first misclassified image that they find, and the
-clean image where there is none. `randomized` is for classifiers that draw random numbers; `apgd_run`, `apgd_pace`, `hyperplane`,
-`square_moves` and `order` hold the arithmetic.
+clean image where there is none; `apgd_run`, `apgd_pace`, `hyperplane`, `square_moves` and `order` hold their arithmetic. `patches`,
+`patch_ascent` and `patch_objective` are Patch-Fool's, `transfer_gradients` what makes a gradient transfer, `masks` which pixels may change.
+Models that draw random numbers take keys, `logits_fn(images, keys)`: see `eot` and `randomized`.
 """
 from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.apgd import APGD, apgd
