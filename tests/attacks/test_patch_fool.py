@@ -19,7 +19,8 @@ VARIANTS = {
     "att_attn_p1": ATTENTION, "att_attn_p2": ATTENTION | {"patches": 2}, "att_attn_p1_alpha1": ATTENTION | {"attention_weight": 1},
     "att_attn_p1_exactpc": ATTENTION | {"surgery": "exact"}, "att_attn_p1_alpha1_exactpc": ATTENTION | {"surgery": "exact", "attention_weight": 1},
     "ce_sal_p2_linf0.1": {"patches": 2, "mild_norm": "linf", "mild_eps": 0.1}, "ce_sal_p2_l2_1": {"patches": 2, "mild_norm": "l2", "mild_eps": 1},
-    "ce_sal_p4_sparse20": {"patches": 4, "sparse": 20, "sparse_steps": 40}, "att_attn_p4_sparse20": ATTENTION | {"patches": 4, "sparse": 20, "sparse_steps": 40},
+    "ce_sal_p4_sparse20": {"patches": 4, "sparse": 20, "sparse_steps": 40},
+    "att_attn_p4_sparse20": ATTENTION | {"patches": 4, "sparse": 20, "sparse_steps": 40},
 }
 
 
@@ -265,7 +266,8 @@ def test_settings():
     (TypeError, ATTENTION | {"with_attention": lambda x: x}, "with_attention returned"),
     (ValueError, ATTENTION | {"with_attention": lambda x: (x, x[:3])}, "attention_layer=4"),
     (ValueError, {"selection": "attention", "class_tokens": 0, "attention_layer": 0, "with_attention": Partial(attend, weights())}, "class_tokens=0"),
-    (ValueError, {"selection": "attention", "attention_layer": 0, "with_attention": lambda x: (x, [x[:, :3, :, 0]])}, "attention has shape (6, 3, 8)"),
+    (ValueError, {"selection": "attention", "attention_layer": 0, "with_attention": lambda x: (x, [x[:, :3, :, 0]])},
+     "attention has shape (6, 3, 8)"),
     (ValueError, {"mode": "attention", "with_attention": lambda x: (net(weights(), x), [x[..., 0]] * 6)}, "layers of shapes [(6, 4, 8)"),
     (ValueError, {"selection": "given"}, "given=None"), (ValueError, {"given": jnp.zeros((6, 1), int)}, "given=(6, 1)"),
     (ValueError, {"selection": "given", "given": jnp.zeros((6, 2), int)}, "given=int32(6, 2)"), (ValueError, {"key": None}, "key=None"),

@@ -36,8 +36,8 @@ class PatchFool(Attack):
         selection: "saliency" (summed magnitude of the gradient of the cross-entropy), "attention" (the most attention received in
             `attention_layer`), "random" (all different; the original may draw one twice), or "given" in the call.
         with_attention: images -> (logits, attention); attention[l] holds layer l's probabilities (batch, heads, queries, keys) or, for selection
-            alone, a map (batch, h, w) of the attention received. Not in `settings`. Of a `jax.tree_util.Partial` the weights are leaves of the attack:
-            bake them into no program, pass the attack as an argument, jax.jit(lambda attack, *args: attack(*args)).
+            alone, a map (batch, h, w) of the attention received. Not in `settings`. Of a `jax.tree_util.Partial` the weights are leaves of
+            the attack: jax.jit(lambda attack, *args: attack(*args)) bakes none into the program.
         attention_layer: the layer that selects, counted from 0, or from the end if negative.
         attention_weight: weight of each layer's loss beside the cross-entropy.
         class_tokens: tokens in front of those of the patches (1 for ViT).
