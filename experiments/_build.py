@@ -36,7 +36,9 @@ def attack(options, where):
 
 def attack_label(attack):
     """What a reader calls an attack: "PGD-20, 5 restarts"."""
-    name = {"fgsm": "FGSM", "pgd": "PGD", "momentum_pgd": "MI-FGSM", "apgd": "APGD", "autoattack": "AutoAttack"}.get(attack.name, attack.name)
+    if attack.name == "autoattack":
+        return f"AutoAttack {attack.version}"
+    name = {"fgsm": "FGSM", "pgd": "PGD", "momentum_pgd": "MI-FGSM", "apgd": "APGD", "patch_fool": "Patch-Fool"}.get(attack.name, attack.name)
     steps, restarts = getattr(attack, "steps", None), getattr(attack, "restarts", 1)
     return name + (f"-{steps}" if steps else "") + (f", {restarts} restarts" if restarts > 1 else "")
 

@@ -39,7 +39,7 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     if version := section.get("autoattack"):
         with _cli.checking("config.evaluation.autoattack"):
             named["autoattack"] = attacks.create("autoattack", eps=attack.eps, norm=attack.norm, version=version)
-    if attack.eps <= 0 or not radii or radii[0] < 0:
+    if not attack.eps or not radii or radii[0] < 0:
         raise _cli.ConfigError(f"config.evaluation.curve: expected radii >= 0 and an attack of eps > 0, got {radii} and eps={attack.eps}")
     variables, origin = _variables(config, workdir, checkpoint)
     source = _build.source(config, section.split, section.limit)

@@ -145,3 +145,9 @@ def test_figures_take_their_colours_from_the_page(runs):
     drawn = figures.robustness(runs)
     assert "var(--series-0" in drawn and "var(--series-1" in drawn and "var(--ink" in drawn
     assert "<style" not in drawn and "#ffffff" not in drawn and "font-family" not in drawn
+
+
+def test_attack_without_a_radius():
+    """Patch-Fool replaces patches, whatever the distance."""
+    assert reports.tables.attack_name({"label": "Patch-Fool-250", "norm": "patches", "eps": None}) == "Patch-Fool-250, patches unbounded"
+    assert reports.tables.attack_name({"label": "PGD-20", "norm": "linf", "eps": 8 / 255}) == "PGD-20, L\u221e 8/255"

@@ -15,8 +15,9 @@ def accuracy(runs):
 
 
 def attack_name(result):
-    """An attack in a few words: its name, its norm and its radius."""
-    return f"{result['label']}, {norm_name(result['norm'])} {radius_name(result['eps'])}"
+    """An attack in a few words: its name, its norm and its radius, as far as it has them."""
+    radius = "unbounded" if result["eps"] is None else radius_name(result["eps"])
+    return f"{result['label']}, {norm_name(result['norm'])} {radius}"
 
 
 def text(runs):
