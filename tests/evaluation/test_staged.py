@@ -9,6 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, evaluation, parallel
+from vmamba_jax.evaluation import staged
 
 KEY = jax.random.key(11)
 
@@ -80,6 +81,12 @@ def test_same_for_all_devices_and_batches(devices, batch_size):
     result = evaluate(batch_size=batch_size, mesh=parallel.data_mesh(jax.devices()[:devices]))
     np.testing.assert_array_equal(result["broken_by"], whole()["broken_by"])
     np.testing.assert_allclose(result["margin"], whole()["margin"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "attacked", "devices", "rows"), [
+    (64, 100, 8, 64), (64, 64, 8, 64), (64, 33, 8, 64), (64, 32, 8, 32), (64, 20, 8, 32), (64, 3, 8, 8), (64, 0, 1, 1), (48, 5, 1, 6), (37, 5, 1, 37)])
+def test_few_survivors_take_small_batches(batch_size, attacked, devices, rows):
+    assert staged._rows(batch_size, attacked, devices) == rows
 
 
 class Killed(Exception):

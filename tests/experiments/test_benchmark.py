@@ -163,3 +163,17 @@ def test_the_command_on_record_names_no_place():
     assert benchmark._command(["--out=a/b.json", "--workdir", "runs/x", "--against", "torch", "--config.parts=('scan',)"]) == \
         "python -m experiments.benchmark --against torch \"--config.parts=('scan',)\""
     assert benchmark._defaults(["--workdir=x"]) == [f"--config={benchmark.CONFIG}", "--workdir=x"]
+
+
+def test_attacks(tmp_path):
+    """Whole attacks: a second run is timed, what the first took more is compiling; a wrong name is one line."""
+    config = tiny(parts=("attacks",))
+    config.attacks.update(images=4, batch=2, size=32)
+    content = benchmark.run(config, tmp_path / "attacks.json", progress=False)
+    row, = content["records"]
+    assert (row["name"], row["attack"], row["backend"], row["images"], row["devices"]) == ("vmamba_tiny", "PGD-10", "ours", 4, 2)
+    assert row["accuracy"] == 1 >= row["robust_accuracy"] and row["compile_s"] > 0
+    assert row["images_per_s"] == pytest.approx(4 / row["seconds"], rel=1e-2) and "#### Attacks" in benchmarks.markdown([benchmarks.named("attacks", content)])
+    config.attacks.attacks = ("deepfool",)
+    with pytest.raises(_cli.ConfigError, match="'deepfool' is not known"):
+        benchmark.run(config, tmp_path / "attacks.json", progress=False)

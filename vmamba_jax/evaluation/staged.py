@@ -90,7 +90,7 @@ def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):
             ledger.begin(name)
         record, since = ledger.stages[number], time.perf_counter()
         waiting = np.flatnonzero((ledger.broken_by == STANDING) & ~ledger.attempted)
-        for batch in batches(source, batch_size, mesh, waiting):
+        for batch in batches(source, _rows(batch_size, record["attacked"], mesh.size), mesh, waiting):
             outputs = parallel.to_host(_mapped(mesh)((tree, stage, np.int32(number - 1)), batch, key))
             ledger.enter(outputs["index"], outputs["margin"], outputs["wrong"], number - 1 if stage is not None else WRONG)
             record["seconds"], since = round(record["seconds"] + time.perf_counter() - since, 3), time.perf_counter()
@@ -105,23 +105,11 @@ def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):
         "examples": n, "stages": ledger.stages, "attack": attack.settings}
 
 
-def compile_stages(logits_fn, source, attack, key, batch_size, mesh):
-    """{stage: seconds} to trace and compile each stage for this batch size, which `run` then finds compiled.
-
-    Each is run once on a batch whose labels are wrong, so that no image is worth attacking and the attack itself ends at once.
-    """
-    tree, key, seconds = parallel.replicate(logits_fn, mesh), parallel.replicate(key, mesh), {}
-    read, n = reader(source)
-    images, _ = read(np.arange(min(batch_size, n)))
-    _, classes = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)).shape
-    batch = next(batches(source, batch_size, mesh))
-    clean = parallel.to_host(jax.jit(lambda f, x: f(x).argmax(-1))(tree, batch["image"]))
-    batch["label"] = parallel.shard_batch(((clean + 1) % classes).astype(np.int32), mesh)
-    for number, (name, stage) in enumerate([("clean", None), *attack.stages()]):
-        since = time.perf_counter()
-        jax.block_until_ready(_mapped(mesh)((tree, stage, np.int32(number - 1)), batch, key))
-        seconds[name] = time.perf_counter() - since
-    return seconds
+def _rows(batch_size, attacked, devices):
+    """Rows of a stage's batches: batch_size, halved while that still holds all that it attacks; few survivors then cost little."""
+    while batch_size % 2 == 0 and batch_size // 2 >= max(attacked, devices):
+        batch_size //= 2
+    return batch_size
 
 
 def per_image(result):

@@ -12,7 +12,7 @@ def attack_tables(run):
     for row in rows:
         theirs = next((other for other in rows if other["backend"] == "torch" and _same(row, other)), None)
         ratio = f"{row['images_per_s'] / theirs['images_per_s']:.2f}" if theirs and row["backend"] == "ours" else ""
-        compiling = f"{sum(row['compile_s'].values()):.1f} s" if "compile_s" in row else ""
+        compiling = f"{row['compile_s']:.1f} s" if "compile_s" in row else ""
         alike = f"{row['agreeing']} of {row['images']}" if "agreeing" in row else ""
         lines.append(f"| `{row['name']}`, {row['size']} px | {row['attack']}, eps {255 * row['eps']:.3g}/255 | {row['images']} | {row['backend']} "
                      f"| {row['seconds']:.4g} | {row['images_per_s']:.4g} | {ratio} | {compiling} | {100 * row['accuracy']:.1f} % "
