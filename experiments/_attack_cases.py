@@ -7,11 +7,13 @@ import ml_collections
 import numpy as np
 
 import vmamba_jax
-from experiments import _build, _results, _torch_attacks
+from experiments import _build, _results
 from experiments._cli import ConfigError, checking
 from experiments._timing import Skip, rounded
+from experiments._torch_attacks import attacked, versions
 from vmamba_jax import attacks, evaluation, models, parallel, training
 
+__all__ = ["records", "versions"]
 SIGNATURES = {"pgd": {"steps": 10}, "autoattack": {"version": "standard"}}
 
 
@@ -33,7 +35,7 @@ def records(config, devices, against=False, tick=lambda: None):
             tick()
             if against:
                 try:
-                    theirs, flags = _torch_attacks.attacked(which, attack, classifier, variables, images, labels, section.batch, config.seed)
+                    theirs, flags = attacked(which, attack, classifier, variables, images, labels, section.batch, config.seed)
                     found.append(record | theirs | {"backend": "torch", "agreeing": int((flags == robust).sum())})
                 except Skip as skip:
                     notes.append(str(skip))

@@ -1,5 +1,6 @@
 """The reference AutoAttack (pyautoattack) and a plain PGD in PyTorch, on a network of timm's with the very weights of ours."""
 import importlib.metadata
+import importlib.util
 import time
 
 import numpy as np
@@ -13,7 +14,9 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 def versions():
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Of the packages that are there."""
+    found = {name: importlib.util.find_spec(name) for name in PACKAGES}
+    return {name: importlib.metadata.version(name) for name, spec in found.items() if spec}
 
 
 def attacked(which, attack, classifier, variables, images, labels, batch, seed):

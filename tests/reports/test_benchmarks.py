@@ -88,8 +88,12 @@ def test_written_page_has_its_figures(tmp_path):
     folder.mkdir()
     for each in (run(), static()):
         (folder / f"{each['file']}.json").write_text(json.dumps(each))
+    attacks = run() | {"records": [{"what": "attack", "name": "net", "attack": "PGD-10", "backend": "ours", "images": 4, "size": 32, "eps": 0.1,
+                                    "seconds": 2.0, "images_per_s": 2.0, "compile_s": 1.0, "accuracy": 1.0, "robust_accuracy": 0.5}]}
+    (folder / "attacks.json").write_text(json.dumps(attacks))
     text = benchmarks.write_docs(folder, tmp_path / "page.md").read_text()
-    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a.svg", "cycles.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a.svg", "attacks.json", "cycles.json"]   # a run of attacks has no figure
+    assert "| `net`, 32 px | PGD-10" in text and "attacks.svg" not in text
     assert "![a](files/a.svg)" in text and "[cycles.json](files/cycles.json)" in text and text == benchmarks.page(benchmarks.read(folder), "files")
 
 

@@ -18,6 +18,7 @@ from vmamba_jax.reports.attack_tables import attack_tables
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
 
 KINDS = ("benchmark", "tpu_static_cycles")
+PANELS = ("scan", "model", "growth")  # of a run's figure
 PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "training step", "pgd": "attack"}
 LINES = {"forward": "-", "gradient": "--", "training": "-.", "pgd": ":"}
 SCANS = {"selective_scan": "Selective scan", "cross_selective_scan": "Cross scan: four directions, merged"}
@@ -54,7 +55,7 @@ def write_docs(folder, path):
     folder, path = pathlib.Path(folder), pathlib.Path(path)
     runs = read(folder)
     for run in runs:
-        if run["kind"] == "benchmark":
+        if _drawn(run):
             _put(folder / f"{run['file']}.svg", figure(run))
     _put(path, page(runs, os.path.relpath(folder, path.parent)))
     return path
@@ -94,7 +95,7 @@ def slope(tokens, seconds):
 def figure(run):
     """The run's figure as SVG text: the scan against the copy, images per second, growth, as far as they were measured."""
     known = {"scan": _draw_scan, "model": _draw_models, "growth": _draw_growth}
-    panels = [draw for what, draw in known.items() if _select(run, what)]
+    panels = [known[what] for what in PANELS if _select(run, what)]
     with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
         chart = Figure(figsize=(5.2 * max(len(panels), 1), 4.8), layout="constrained")
         for axes, draw in zip(np.ravel(chart.subplots(1, max(len(panels), 1))), panels or [lambda axes, run: axes.set_axis_off()], strict=True):
@@ -103,6 +104,11 @@ def figure(run):
         buffer = io.StringIO()
         FigureCanvasSVG(chart).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return buffer.getvalue()
+
+
+def _drawn(run):
+    """Whether a run has something to draw."""
+    return run["kind"] == "benchmark" and any(_select(run, what) for what in PANELS)
 
 
 def _draw_scan(axes, run):
@@ -170,7 +176,7 @@ def _origin(run, folder):
                   f"finished {run['finished']}", f"load {run['load']['before']} before and {run['load']['after']} after"]
         facts += [f"commit {run['commit']}"] if run.get("commit") else []
     text = f"From {link}: " + "; ".join(fact for fact in facts if fact) + ".\n"
-    return text + (f"\n![{run['file']}]({folder}/{run['file']}.svg)\n" if folder and run["kind"] == "benchmark" else "")
+    return text + (f"\n![{run['file']}]({folder}/{run['file']}.svg)\n" if folder and _drawn(run) else "")
 
 
 def _scans(run):
