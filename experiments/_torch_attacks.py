@@ -37,7 +37,7 @@ def attacked(which, attack, classifier, variables, images, labels, batch, seed):
     if which == "autoattack":
         reference = AutoAttack(model, norm=NORMS[attack.norm], eps=attack.eps, version=attack.version, seed=seed)
         reference.verbose = False
-        adversarial = reference.run_standard_evaluation(x, y, batch_size=batch)
+        adversarial, _ = reference.run_standard_evaluation(x, y, batch_size=batch)
     else:
         torch.manual_seed(seed)
         adversarial = torch.cat([_pgd(model, *pair, attack) for pair in zip(x.split(batch), y.split(batch), strict=True)])
