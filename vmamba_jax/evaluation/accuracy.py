@@ -1,8 +1,6 @@
 """Accuracy, accuracy under attack, and accuracy against the size of the perturbation."""
 import collections
-import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
@@ -10,6 +8,7 @@ from jax.tree_util import Partial
 from vmamba_jax import attacks, parallel
 from vmamba_jax.evaluation import staged
 from vmamba_jax.evaluation.batches import batches, reader
+from vmamba_jax.evaluation.common import argument, check_batch_size, keys_of, mapped, right
 from vmamba_jax.evaluation.summary import summary
 
 
@@ -49,7 +48,7 @@ def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None
     if getattr(attack, "targeted", False):
         raise ValueError(f"attack={attack!r}: expected an untargeted attack, as it is given the true labels")
     if hasattr(attack, "stages"):
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         mesh = parallel.data_mesh() if mesh is None else mesh
         return staged.run(argument(logits_fn), source, attack, key, batch_size, mesh, progress, state)
     if state is not None:
@@ -80,49 +79,28 @@ def accuracy_curve(logits_fn, source, make_attack, radii, *, key, batch_size=256
     return rows
 
 
-def argument(fn):
-    """`fn` as a pytree that jit takes: as it is when it is one of arrays and numbers, else a `Partial` that holds it statically."""
-    leaves = jax.tree.leaves(fn)
-    plain = all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) for leaf in leaves)
-    return fn if plain else Partial(fn)
-
-
-def _check_batch_size(batch_size):
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: expected an integer >= 1")
-
-
 def _attack_at(make_attack, radius, logits_fn, images, labels, key):
     return make_attack(radius)(logits_fn, images, labels, key)
-
-
-def _right(logits, labels):
-    return (logits.argmax(-1) == labels) & jnp.isfinite(logits).all(-1)
 
 
 def _judge(tree, batch, key):
     del key
     logits_fn, = tree
-    return {"index": batch["index"], "correct": _right(logits_fn(batch["image"]), batch["label"])}
+    return {"index": batch["index"], "correct": right(logits_fn(batch["image"]), batch["label"])}
 
 
 def _attack_and_judge(tree, batch, key):
     logits_fn, attack = tree
     images, labels, index = batch["image"], batch["label"], batch["index"]
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-    correct = _right(logits_fn(images), labels)
+    keys = keys_of(key, index)
+    correct = right(logits_fn(images), labels)
     adversarial = attack(logits_fn, images, labels, keys)
-    return {"index": index, "correct": correct, "robust": correct & _right(logits_fn(adversarial), labels)}
-
-
-@functools.lru_cache(maxsize=16)
-def _mapped(fn, mesh):
-    return parallel.map_batch(fn, mesh, mesh.axis_names[0])
+    return {"index": index, "correct": correct, "robust": correct & right(logits_fn(adversarial), labels)}
 
 
 def _over_set(fn, tree, source, key, batch_size, mesh, progress):
     """Run fn over the set; the outputs besides "index" become one bool array per name and its mean under the name's long form."""
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     names = {"correct": "accuracy", "robust": "robust_accuracy"}
     mesh = parallel.data_mesh() if mesh is None else mesh
     tree = parallel.replicate(tree, mesh)
@@ -140,7 +118,7 @@ def _over_set(fn, tree, source, key, batch_size, mesh, progress):
 
     pending = None  # one batch in flight while the next is read
     for batch in batches(source, batch_size, mesh):
-        outputs = _mapped(fn, mesh)(tree, batch, key)
+        outputs = mapped(fn, mesh)(tree, batch, key)
         if pending:
             collect(pending)
         pending = outputs

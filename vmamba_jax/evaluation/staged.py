@@ -1,5 +1,4 @@
 """An attack of several stages over a set: each stage sees only what still stands, in full batches, and a killed run goes on where it was."""
-import functools
 import hashlib
 import json
 import math
@@ -14,7 +13,9 @@ import numpy as np
 
 from vmamba_jax import parallel
 from vmamba_jax.attacks import losses
+from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.evaluation.batches import batches, reader
+from vmamba_jax.evaluation.common import keys_of, mapped, right
 
 STANDING, WRONG = -1, -2  # in `broken_by`: nothing broke it; it was wrong before any attack
 
@@ -80,7 +81,7 @@ class Ledger:
 def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):
     """`robust_accuracy` for an attack with `stages()`; arguments and result as there."""
     n, stages = reader(source)[1], attack.stages()
-    ledger = Ledger(n, _identity(logits_fn, source, attack, key), state)
+    ledger = Ledger(n, _identity(logits_fn, source, attack, key) if state else {}, state)
     tree, key = parallel.replicate(logits_fn, mesh), parallel.replicate(key, mesh)
     passes = [("clean", None), *stages]
     for number, (name, stage) in enumerate(passes):
@@ -91,7 +92,7 @@ def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):
         record, since = ledger.stages[number], time.perf_counter()
         waiting = np.flatnonzero((ledger.broken_by == STANDING) & ~ledger.attempted)
         for batch in batches(source, _rows(batch_size, record["attacked"], mesh.size), mesh, waiting):
-            outputs = parallel.to_host(_mapped(mesh)((tree, stage, np.int32(number - 1)), batch, key))
+            outputs = parallel.to_host(mapped(_attack_and_judge, mesh)((tree, stage, np.int32(number - 1)), batch, key))
             ledger.enter(outputs["index"], outputs["margin"], outputs["wrong"], number - 1 if stage is not None else WRONG)
             record["seconds"], since = round(record["seconds"] + time.perf_counter() - since, 3), time.perf_counter()
             ledger.save()
@@ -145,13 +146,6 @@ def _attack_and_judge(tree, batch, key):
     logits_fn, stage, number = tree
     images, labels, index = batch["image"], batch["label"], batch["index"]
     if stage is not None:
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), number))(index)
-        images = stage(logits_fn, images, labels, keys)
+        images = stage(logits_fn, images, labels, fold_in(keys_of(key, index), number))
     logits = logits_fn(images)
-    wrong = (logits.argmax(-1) != labels) | ~jnp.isfinite(logits).all(-1)
-    return {"index": index, "wrong": wrong, "margin": losses.margin(logits, labels).astype(jnp.float32)}
-
-
-@functools.lru_cache(maxsize=16)
-def _mapped(mesh):
-    return parallel.map_batch(_attack_and_judge, mesh, mesh.axis_names[0])
+    return {"index": index, "wrong": ~right(logits, labels), "margin": losses.margin(logits, labels).astype(jnp.float32)}

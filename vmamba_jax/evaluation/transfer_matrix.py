@@ -1,12 +1,9 @@
 """Accuracy of every model on every model's adversarial images."""
-import functools
-
-import jax
 import numpy as np
 
 from vmamba_jax import parallel
-from vmamba_jax.evaluation.accuracy import _right, argument
 from vmamba_jax.evaluation.batches import batches, reader
+from vmamba_jax.evaluation.common import argument, check_batch_size, keys_of, mapped, right
 
 
 def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256, mesh=None, progress=None):
@@ -31,12 +28,12 @@ def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256
     names, n = list(models), reader(source)[1]
     if not names:
         raise ValueError("models={}: expected at least one {name: logits_fn}")
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     targets = _check_targets(attack, targets, n)
     mesh = parallel.data_mesh() if mesh is None else mesh
     fns = [parallel.replicate(argument(fn), mesh) for fn in models.values()]
     attack_tree, aims = parallel.replicate((argument(attack), targets), mesh)
-    craft, judge = _mapped(_craft, mesh), _mapped(_judge, mesh)
+    craft, judge = mapped(_craft, mesh), mapped(_judge, mesh)
 
     correct, robust, at_target = np.zeros((len(fns), n), bool), *np.zeros((2, len(fns), len(fns), n), bool)
     seen, aimed = np.zeros((2, n), bool)
@@ -68,8 +65,8 @@ def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256
 
 def _craft(tree, batch, key):
     logits_fn, attack, targets = tree
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch["index"])
-    return attack(logits_fn, batch["image"], batch["label"] if targets is None else targets[batch["index"]], keys)
+    labels = batch["label"] if targets is None else targets[batch["index"]]
+    return attack(logits_fn, batch["image"], labels, keys_of(key, batch["index"]))
 
 
 def _judge(tree, batch, key):
@@ -77,21 +74,11 @@ def _judge(tree, batch, key):
     logits_fn, targets = tree
     logits, labels = logits_fn(batch["image"]), batch["label"]
     aims = labels if targets is None else targets[batch["index"]]
-    return {"right": _right(logits, labels), "at_target": _right(logits, aims), "aimed": aims != labels}
-
-
-@functools.lru_cache(maxsize=16)
-def _mapped(fn, mesh):
-    return parallel.map_batch(fn, mesh, mesh.axis_names[0])
+    return {"right": right(logits, labels), "at_target": right(logits, aims), "aimed": aims != labels}
 
 
 def _mean(marks):
     return float(marks.mean()) if marks.size else None
-
-
-def _check_batch_size(batch_size):
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: expected an integer >= 1")
 
 
 def _check_targets(attack, targets, n):
