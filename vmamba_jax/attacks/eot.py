@@ -66,15 +66,11 @@ class EOTPGD(PGD):
     samples: int = 2
 
     name = "eot_pgd"
+    draws = "the model is randomised"
 
     def __post_init__(self):
         super().__post_init__()
         self._set(samples=checks.count("samples", self.samples))
-
-    def __call__(self, logits_fn, images, labels, key=None):
-        if key is None:
-            raise ValueError("key=None: expected a random key, as the model is randomised")
-        return super().__call__(logits_fn, images, labels, key)
 
     def run(self, logits_fn, images, labels, keys):
         threat, _, _, direction = self._tools(logits_fn, labels)

@@ -121,7 +121,7 @@ def plane(logits_fn, labels, targets):
     def linearise(x):
         def total(x):
             logits = losses.checked(logits_fn(x), x)
-            f = _at(logits, targets) - _at(logits, labels)
+            f = losses.at(logits, targets) - losses.at(logits, labels)
             return f.sum(), f
         (_, f), gradient = jax.value_and_grad(total, has_aux=True)(x)
         return f, jnp.nan_to_num(gradient)
@@ -137,7 +137,7 @@ def nearest_plane(logits_fn, labels, norm):
 
         def consider(c, best):
             nearest, f, gradient = best
-            difference = logits[:, c] - _at(logits, labels)
+            difference = logits[:, c] - losses.at(logits, labels)
             own = jax.nn.one_hot(c, logits.shape[1], dtype=logits.dtype) - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
             w = jnp.nan_to_num(pull(own)[0])
             distance = jnp.where(labels == c, jnp.inf, jnp.abs(difference) / (projections.length(w, dual) + 1e-12))
@@ -147,10 +147,6 @@ def nearest_plane(logits_fn, labels, norm):
         distance = zero.astype(jnp.promote_types(logits.dtype, x.dtype)) + jnp.inf
         return lax.fori_loop(0, logits.shape[1], consider, (distance, zero, 0 * x))[1:]
     return linearise
-
-
-def _at(logits, labels):
-    return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
 
 
 fab = FAB

@@ -6,27 +6,27 @@ from jax import lax
 
 def cross_entropy(logits, labels):
     """-log softmax(z)_y."""
-    return jax.nn.logsumexp(logits, 1) - _at(logits, labels)
+    return jax.nn.logsumexp(logits, 1) - at(logits, labels)
 
 
 def margin(logits, labels):
     """max_{j != y} z_j - z_y: positive exactly where misclassified (Carlini & Wagner 2017, f_6 with no confidence)."""
     _need(logits, 2, "margin")
-    return _highest_other(logits, labels) - _at(logits, labels)
+    return _highest_other(logits, labels) - at(logits, labels)
 
 
 def dlr(logits, labels):
     """Difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)) (Croce & Hein 2020, equation 6)."""
     _need(logits, 3, "dlr")
     top = lax.top_k(logits, 3)[0]
-    return (_highest_other(logits, labels) - _at(logits, labels)) / (top[:, 0] - top[:, 2] + 1e-12)
+    return (_highest_other(logits, labels) - at(logits, labels)) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 def dlr_targeted(logits, labels, targets):
     """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), maximised towards the targets t (Croce & Hein 2020, equation 7)."""
     _need(logits, 4, "dlr_targeted")
     top = lax.top_k(logits, 4)[0]
-    return (_at(logits, targets) - _at(logits, labels)) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+    return (at(logits, targets) - at(logits, labels)) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
@@ -81,7 +81,8 @@ def ascent_gradient(evaluate):
     return lambda images: jnp.nan_to_num(gradient(images))
 
 
-def _at(logits, labels):
+def at(logits, labels):
+    """The logits of the labels: (batch,)."""
     return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
 
 

@@ -75,10 +75,9 @@ class TransferPGD(PGD):
         if self.neighbours != 0:
             self._set(neighbours=checks.count("neighbours", self.neighbours))
 
-    def __call__(self, logits_fn, images, labels, key=None):
-        if key is None and (self.diversity or self.neighbours):
-            raise ValueError(f"key=None: expected a random key, as diversity={self.diversity:g}, neighbours={self.neighbours}")
-        return super().__call__(logits_fn, images, labels, key)
+    @property
+    def draws(self):
+        return f"diversity={self.diversity:g}, neighbours={self.neighbours}" if self.diversity or self.neighbours else super().draws
 
     def run(self, logits_fn, images, labels, keys):
         keys = per_image_keys(jax.random.key(0), len(images)) if keys is None else keys  # nothing is drawn from them

@@ -35,7 +35,8 @@ def convert(model, state_dict):
         ValueError: missing, unexpected and misshapen entries, all named.
     """
     model, family = _family(model)
-    weights = family.modern(unwrap(state_dict), model)
+    weights = unwrap(state_dict)
+    weights = family.modern(weights, model) if hasattr(family, "modern") else weights
     skipped = "|".join([BUFFERS, *getattr(family, "BUFFERS", ())])
     weights = {name: x for name, x in weights.items() if not re.search(skipped, name)}
     fresh = False

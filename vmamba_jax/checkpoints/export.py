@@ -45,12 +45,12 @@ def export_model(path, model, variables, image_shape, *, batch_size=1, platforms
     if batch_size < 1 or len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"batch_size={batch_size}, image_shape={tuple(image_shape)}; expected at least 1, and (height, width, channels)")
     classifier = as_classifier(model)
-    weights = {"/".join(name): np.asarray(x) for name, x in flatten_dict(variables).items()}
+    weights = {name: np.asarray(x) for name, x in flatten_dict(variables, sep="/").items()}
     images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
 
     @jax.jit
     def program(weights, images):
-        return classifier(_nested(weights), images)
+        return classifier(unflatten_dict(weights, sep="/"), images)
 
     files = {WEIGHTS: safetensors.numpy.save(weights)}
     for platform in platforms:
@@ -128,7 +128,3 @@ def _checked(archive, name, metadata):
     if hashlib.sha256(content).hexdigest() != metadata["sha256"][name]:
         raise ValueError(f"{name} does not have the checksum it was written with")
     return content
-
-
-def _nested(weights):
-    return unflatten_dict({tuple(name.split("/")): x for name, x in weights.items()})

@@ -22,9 +22,3 @@ def original_name(model, path):
     del model
     *modules, leaf = path
     return ".".join([*("_" + dotted([module]) for module in modules), dotted([leaf])])
-
-
-def modern(state_dict, model):
-    """The weights as they are."""
-    del model
-    return state_dict

@@ -27,9 +27,3 @@ def original_name(model, path):
     """State-dict name of the Flax leaf at `path`."""
     del model
     return dotted(path)
-
-
-def modern(state_dict, model):
-    """The weights as they are."""
-    del model
-    return state_dict

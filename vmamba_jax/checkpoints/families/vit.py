@@ -31,12 +31,6 @@ def original_name(model, path):
     return dotted(path).replace("patch_embed.", "patch_embed.proj.", 1)
 
 
-def modern(state_dict, model):
-    """The weights as they are: both repositories use one set of names."""
-    del model
-    return state_dict
-
-
 def fit(x, path, shape, model):
     """A position embedding of another grid, resized; its class row stays."""
     if path[-1] != "pos_embed" or x.ndim != 3 or x.shape == shape or x.shape[-1] != shape[-1]:
