@@ -7,17 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from golden_models import abstract
 
 import vmamba_jax
 from vmamba_jax import checkpoints, models
 from vmamba_jax.training import weight_decay
 
 RELEASED = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "released_vmamba.json").read_text())
-
-
-def abstract(model, side=64):
-    images = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
-    return jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
 
 
 def test_names():

@@ -1,34 +1,19 @@
 """Every golden VMamba: logits, input gradients, parameter gradients and stage taps of the original program."""
-import functools
-import json
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from golden_models import GOLDEN, load, nhwc
 
 from vmamba_jax import checkpoints
 
-GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 CLASSIFIERS = sorted(p.stem for p in GOLDEN.glob("vmamba_*.json") if not p.stem.startswith(("vmamba_bb", "vmamba_ss2d")))
 CHANNELS_FIRST = ("ln2d", "bn")
 
 
-@functools.cache
-def load(name):
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        arrays = {key: arrays[key] for key in arrays.files}
-    return arrays, json.loads((GOLDEN / f"{name}.json").read_text())
-
-
 def state_dict(arrays, info, dtype=np.float32):
     return {key: arrays[key].astype(dtype) for key in info["state_keys"]}
-
-
-def nhwc(x):
-    return x.transpose(0, 2, 3, 1)
 
 
 def run(name, dtype):

@@ -23,3 +23,10 @@ def check_stages(out_indices, stages):
     """Raise a ValueError unless all of out_indices count stages."""
     if any(i not in range(stages) for i in out_indices):
         raise ValueError(f"out_indices={tuple(out_indices)}; expected stages in 0..{stages - 1}")
+
+
+def check_alike(**fields):
+    """Raise a ValueError unless the two sequences, given by name, are equally long and not empty."""
+    (a, x), (b, y) = fields.items()
+    if len(x) != len(y) or not x:
+        raise ValueError(f"{a}={tuple(x)} and {b}={tuple(y)}; expected as many of one as of the other")

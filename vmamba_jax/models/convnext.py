@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_images, check_rate, check_stages
 from vmamba_jax.models.layers import MLP, DepthwiseConv, DropPath, LayerNorm, dense, dense_init
 
 EPS = 1e-6
@@ -64,8 +64,7 @@ class ConvNeXt(nn.Module):
     def _check(self, images):
         check_images(images, self.in_channels)
         check_rate("drop_path_rate", self.drop_path_rate)
-        if len(self.depths) != len(self.dims) or not self.depths:
-            raise ValueError(f"depths={tuple(self.depths)} and dims={tuple(self.dims)}; expected as many of one as of the other")
+        check_alike(depths=self.depths, dims=self.dims)
         check_stages(self.out_indices, len(self.depths))
         smallest = self.patch_size * 2**(len(self.depths) - 1)
         if min(images.shape[1:3]) < smallest:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_choice, check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_choice, check_images, check_rate, check_stages
 from vmamba_jax.models.layers import DropPath, conv_kernel_init, uniform
 
 BLOCKS = {"basic": 1, "bottleneck": 4}  # name -> width of a block's output over its inner width
@@ -76,8 +76,7 @@ class ResNet(nn.Module):
         check_rate("drop_path_rate", self.drop_path_rate)
         check_choice("block", self.block, BLOCKS)
         check_choice("stem", self.stem, STEMS)
-        if len(self.layers) != len(self.channels) or not self.layers:
-            raise ValueError(f"layers={tuple(self.layers)} and channels={tuple(self.channels)}; expected as many of one as of the other")
+        check_alike(layers=self.layers, channels=self.channels)
         check_stages(self.out_indices, len(self.layers))
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_choice, check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_choice, check_images, check_rate, check_stages
 from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, conv, dense, dense_init
 from vmamba_jax.models.swin_windows import PADDINGS, enter, leave, merge, partition, relative_position_index, shift_mask, stage_windows
 from vmamba_jax.models.vit import Attention
@@ -85,8 +85,7 @@ class Swin(nn.Module):
         check_images(images, self.in_channels)
         check_rate("drop_path_rate", self.drop_path_rate)
         check_choice("padding", self.padding, PADDINGS)
-        if len(self.depths) != len(self.num_heads) or not self.depths:
-            raise ValueError(f"depths={tuple(self.depths)} and num_heads={tuple(self.num_heads)}; expected as many of one as of the other")
+        check_alike(depths=self.depths, num_heads=self.num_heads)
         check_stages(self.out_indices, len(self.depths))
         if any(self.embed_dim * 2**i % heads for i, heads in enumerate(self.num_heads)):
             raise ValueError(f"num_heads={tuple(self.num_heads)}; expected divisors of the widths {self.embed_dim} * 2^stage")

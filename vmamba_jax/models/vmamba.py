@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_choice, check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_choice, check_images, check_rate, check_stages
 from vmamba_jax.models.layers import MLP, DropPath, activation, conv, dense, norm
 from vmamba_jax.models.resize import resize_grid
 from vmamba_jax.models.ss2d import SS2D
@@ -115,8 +115,7 @@ class VMamba(nn.Module):
 
     def _check(self, images):
         check_images(images, self.in_channels)
-        if len(self.depths) != len(self.dims) or not self.depths:
-            raise ValueError(f"depths={tuple(self.depths)} and dims={tuple(self.dims)}; expected as many of one as of the other")
+        check_alike(depths=self.depths, dims=self.dims)
         for field, value, known in (("patch_embed", self.patch_embed, PATCH_EMBEDS), ("downsample", self.downsample, DOWNSAMPLES),
                                     ("norm", self.norm, NORMS)):
             check_choice(field, value, known)
