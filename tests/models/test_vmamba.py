@@ -170,20 +170,6 @@ def test_layer_norm_is_the_textbook_one(x64):
     assert np.abs(layers.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
 
 
-@pytest.mark.parametrize("size", [3, 5])
-def test_depthwise_convolution(x64, size):
-    """The shifted form used on CPU is the grouped convolution used elsewhere, gradients included; on CPU no convolution is emitted."""
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 6, 7, 4)))
-    kernel = jnp.asarray(np.random.default_rng(1).standard_normal((size, size, 1, 4)))
-    for argument in (0, 1):
-        a, b = (jax.grad(lambda x, k, f=f: jnp.sin(f(x, k)).sum(), argument)(x, kernel) for f in (layers.depthwise_conv, layers._grouped_conv))
-        np.testing.assert_allclose(a, b, atol=1e-10)
-    gradient = jax.jit(jax.grad(lambda x: jnp.sin(layers.depthwise_conv(x, kernel)).sum()))
-    assert "convolution" not in gradient.lower(x).as_text()
-    elsewhere = gradient.trace(x).lower(lowering_platforms=("tpu",)).as_text()
-    assert "stablehlo.convolution" in elsewhere and "feature_group_count = 4" in elsewhere
-
-
 def test_position_embedding_follows_the_image():
     model = checkpoints.model_from_options("vmamba", dict(depths=[1], dims=[8], num_classes=3, forward_type="v05_noz", ssm_d_state=1,
                                                           posembed=True, imgsize=16, downsample_version="v3"))

@@ -7,6 +7,7 @@ import numpy as np
 
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_alike, check_images, check_rate, check_stages
+from vmamba_jax.models.convolution import Conv
 from vmamba_jax.models.layers import MLP, DepthwiseConv, DropPath, LayerNorm, dense, dense_init
 
 EPS = 1e-6
@@ -73,7 +74,7 @@ class ConvNeXt(nn.Module):
 
 def patches(features, size, *, dtype, param_dtype, name):
     """Convolution of non-overlapping size x size patches, initialised as every layer of ConvNeXt is: normal(0.02), zero bias."""
-    return nn.Conv(features, (size, size), (size, size), "VALID", kernel_init=dense_init, dtype=dtype, param_dtype=param_dtype, name=name)
+    return Conv(features, (size, size), (size, size), "VALID", kernel_init=dense_init, dtype=dtype, param_dtype=param_dtype, name=name)
 
 
 class Stage(nn.Module):

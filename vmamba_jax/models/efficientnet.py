@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_images, check_rate
-from vmamba_jax.models.layers import DropPath, depthwise_conv
+from vmamba_jax.models.convolution import LAYOUT, Conv, depthwise_conv
+from vmamba_jax.models.layers import DropPath
 
 STEM, HEAD = 32, 1280  # fixed in every Lite model
 GROUPS = (  # blocks, kernel, stride, expansion, output channels of each group, before scaling
@@ -108,7 +109,7 @@ class StridedDepthwise(nn.Module):
 
 
 def _halving_conv(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", feature_group_count=x.shape[-1], dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", feature_group_count=x.shape[-1], dimension_numbers=LAYOUT)
 
 
 def _every_other(x, kernel):
@@ -118,8 +119,8 @@ def _every_other(x, kernel):
 
 
 def conv(features, size, stride, *, dtype, param_dtype, name):
-    return nn.Conv(features, (size, size), (stride, stride), "SAME", use_bias=False, kernel_init=kernel_init, dtype=dtype,
-                   param_dtype=param_dtype, name=name)
+    return Conv(features, (size, size), (stride, stride), "SAME", use_bias=False, kernel_init=kernel_init, dtype=dtype, param_dtype=param_dtype,
+                name=name)
 
 
 def norm(train, *, dtype, param_dtype, name):

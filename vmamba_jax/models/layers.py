@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.models.convolution import Conv, depthwise_conv
+
 LAYER_NORM_EPS = 1e-5
 
 
@@ -81,8 +83,8 @@ def dense(features, *, use_bias=True, dtype=None, param_dtype=jnp.float32, name=
 
 def conv(features, kernel_size, stride, padding, fan_in, *, dtype=None, param_dtype=jnp.float32, name=None):
     """Square convolution with symmetric explicit padding (never "SAME", which pads (0, 1) at stride 2)."""
-    return nn.Conv(features, (kernel_size, kernel_size), (stride, stride), ((padding, padding), (padding, padding)), dtype=dtype,
-                   param_dtype=param_dtype, kernel_init=conv_kernel_init, bias_init=uniform(fan_in**-0.5), name=name)
+    return Conv(features, (kernel_size, kernel_size), (stride, stride), ((padding, padding), (padding, padding)), dtype=dtype,
+                param_dtype=param_dtype, kernel_init=conv_kernel_init, bias_init=uniform(fan_in**-0.5), name=name)
 
 
 # ---- normalisation
@@ -131,53 +133,6 @@ def norm(kind, *, train, dtype=None, param_dtype=jnp.float32, name=None):
 
 
 # ---- depth-wise convolution
-
-def _offsets(kernel):
-    return [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
-
-
-@jax.custom_jvp
-def _shifted_sum(x, kernel):
-    """The convolution as kh * kw shifted multiplies: XLA:CPU's grouped convolution is more than ten times slower."""
-    (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    return functools.reduce(jnp.add, (padded[:, i:i + height, j:j + width] * kernel[i, j, 0] for i, j in _offsets(kernel)))
-
-
-def _spread_sum(x, kernel):
-    """The same by adding up every position's contributions. Slow, but its transpose, which is the gradient, is the fast form above:
-    the transpose of reading windows is adding up padded arrays, and the other way round.
-    """
-    (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
-    pad = lambda y, i, j: jnp.pad(y, ((0, 0), (kh - 1 - i, i), (kw - 1 - j, j), (0, 0)))
-    y = functools.reduce(jnp.add, (pad(x * kernel[i, j, 0], i, j) for i, j in _offsets(kernel)))
-    return y[:, kh // 2:kh // 2 + height, kw // 2:kw // 2 + width]
-
-
-def _shifted_sum_jvp(primals, tangents):
-    (x, kernel), (dx, dkernel) = primals, tangents
-    known = lambda tangent: not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-    terms = ([_spread_sum(dx, kernel)] if known(dx) else []) + ([_shifted_sum(x, dkernel)] if known(dkernel) else [])
-    return _shifted_sum(x, kernel), functools.reduce(jnp.add, terms, jnp.zeros((), x.dtype))
-
-
-_shifted_sum.defjvp(_shifted_sum_jvp, symbolic_zeros=True)
-
-
-def _grouped_conv(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(k // 2, k // 2) for k in kernel.shape[:2]], feature_group_count=x.shape[-1],
-                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def depthwise_conv(x, kernel):
-    """Depth-wise convolution, stride 1, odd kernel, zero padding k // 2; shifted multiplies on CPU, the native convolution elsewhere.
-
-    Args:
-        x: (batch, H, W, C).
-        kernel: (kh, kw, 1, C).
-    """
-    return jax.lax.platform_dependent(x, kernel, cpu=_shifted_sum, default=_grouped_conv)
-
 
 class DepthwiseConv(nn.Module):
     """Depth-wise convolution with an odd square kernel, stride 1; starts as PyTorch's default unless `kernel_init` (bias then zero) says otherwise."""

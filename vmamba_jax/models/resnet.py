@@ -8,6 +8,7 @@ import numpy as np
 
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_alike, check_choice, check_images, check_rate, check_stages
+from vmamba_jax.models.convolution import Conv
 from vmamba_jax.models.layers import DropPath, conv_kernel_init, uniform
 
 BLOCKS = {"basic": 1, "bottleneck": 4}  # name -> width of a block's output over its inner width
@@ -109,8 +110,8 @@ class Block(nn.Module):
 
 def conv(features, size, stride, *, dtype, param_dtype, name):
     """Square convolution without bias, padded by size // 2 on every side (never "SAME", which pads (0, 1) at stride 2)."""
-    return nn.Conv(features, (size, size), (stride, stride), ((size // 2, size // 2),) * 2, use_bias=False, kernel_init=kernel_init,
-                   dtype=dtype, param_dtype=param_dtype, name=name)
+    return Conv(features, (size, size), (stride, stride), ((size // 2, size // 2),) * 2, use_bias=False, kernel_init=kernel_init,
+                dtype=dtype, param_dtype=param_dtype, name=name)
 
 
 def norm(train, *, zero=False, dtype, param_dtype, name):

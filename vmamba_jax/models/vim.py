@@ -7,6 +7,7 @@ import numpy as np
 
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_choice, check_images, check_rate
+from vmamba_jax.models.convolution import Conv
 from vmamba_jax.models.layers import DropPath, dense, dense_init
 from vmamba_jax.models.resize import resize_grid
 from vmamba_jax.models.vim_mixer import VimMixer
@@ -65,8 +66,8 @@ class Vim(nn.Module):
     def __call__(self, images, train=False):
         self._check(images)
         patch, width = (self.patch_size,) * 2, self.embed_dim
-        x = nn.Conv(width, patch, (self.stride,) * 2, "VALID", dtype=self.dtype, param_dtype=self.param_dtype,
-                    kernel_init=nn.initializers.lecun_normal(), name="patch_embed")(images)
+        x = Conv(width, patch, (self.stride,) * 2, "VALID", dtype=self.dtype, param_dtype=self.param_dtype,
+                 kernel_init=nn.initializers.lecun_normal(), name="patch_embed")(images)
         rows, columns = x.shape[1:3]
         x = x.reshape(len(x), rows * columns, width)
         states.record(self, "patch_embed_out", x)
