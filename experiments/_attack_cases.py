@@ -10,7 +10,7 @@ import vmamba_jax
 from experiments import _build, _results
 from experiments._cli import ConfigError, checking
 from experiments._timing import Skip, rounded
-from experiments._torch_attacks import attacked, versions
+from experiments._torch_attacks import attacked, bridge, twin, versions
 from vmamba_jax import attacks, evaluation, models, parallel, training
 
 __all__ = ["records", "versions"]
@@ -18,7 +18,8 @@ SIGNATURES = {"pgd": {"steps": 10}, "autoattack": {"version": "standard"}}
 
 
 def records(config, devices, against=False, tick=lambda: None):
-    """(records, notes): each model of config.attacks under each attack; `against`: also by torch, and how many images agree."""
+    """(records, notes): each model of config.attacks under each attack; `against`: also by torch, on the same weights in torch and driving our
+    model through a bridge, and how many images agree."""
     section, found, notes = config.attacks, [], []
     unknown = [name for name in section.attacks if name not in SIGNATURES]
     if unknown:
@@ -33,10 +34,12 @@ def records(config, devices, against=False, tick=lambda: None):
             record_ours, robust = _ours(record, attack, classifier, variables, images, labels, section.batch, devices)
             found.append(record_ours)
             tick()
-            if against:
+            subjects = {"torch": lambda: twin(classifier, variables),
+                        "torch driving ours": lambda: bridge(vmamba_jax.logits_fn(classifier, variables), section.batch)}
+            for backend, subject in subjects.items() if against else ():
                 try:
-                    theirs, flags = attacked(which, attack, classifier, variables, images, labels, section.batch, config.seed)
-                    found.append(record | theirs | {"backend": "torch", "agreeing": int((flags == robust).sum())})
+                    theirs, flags = attacked(which, attack, subject(), images, labels, section.batch, config.seed)
+                    found.append(record | theirs | {"backend": backend, "agreeing": int((flags == robust).sum())})
                 except Skip as skip:
                     notes.append(str(skip))
                 tick()

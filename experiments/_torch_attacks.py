@@ -1,8 +1,9 @@
-"""The reference AutoAttack (pyautoattack) and a plain PGD in PyTorch, on a network of timm's with the very weights of ours."""
+"""The reference AutoAttack (pyautoattack) and a plain PGD in PyTorch, on a network of timm's with the very weights of ours, or driving ours."""
 import importlib.metadata
 import importlib.util
 import time
 
+import jax
 import numpy as np
 
 from experiments._timing import Skip, rounded
@@ -19,17 +20,16 @@ def versions():
     return {name: importlib.metadata.version(name) for name, spec in found.items() if spec}
 
 
-def attacked(which, attack, classifier, variables, images, labels, batch, seed):
-    """({"seconds", "images_per_s", "accuracy", "robust_accuracy"}, robust flags (n,)) of the attack run by torch.
+def attacked(which, attack, model, images, labels, batch, seed):
+    """({"seconds", "images_per_s", "accuracy", "robust_accuracy"}, robust flags (n,)) of the attack run by torch on a torch module.
 
-    Raises Skip where torch, timm or pyautoattack is not there, or timm has no such network.
+    model: `twin` or `bridge`. Raises Skip where torch or pyautoattack is not there.
     """
     try:
         import torch
         from pyautoattack.autoattack import AutoAttack
     except ImportError as error:
         raise Skip(f"{which} by torch: {error}") from error
-    model = twin(classifier, variables)
     x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))
     with torch.no_grad():
         right = torch.cat([model(part).argmax(1) for part in x.split(batch)]) == y
@@ -49,9 +49,12 @@ def attacked(which, attack, classifier, variables, images, labels, batch, seed):
 
 
 def twin(classifier, variables):
-    """A torch network [0, 1] images (n, C, H, W) -> logits, with the same weights. Raises Skip for what timm cannot build."""
-    import timm
-    import torch
+    """A torch network [0, 1] images (n, C, H, W) -> logits, with the same weights. Raises Skip for what timm cannot build, or without it."""
+    try:
+        import timm
+        import torch
+    except ImportError as error:
+        raise Skip(f"torch's network of the same weights: {error}") from error
     net = classifier.model
     if not isinstance(net, ResNet):
         raise Skip(f"{type(net).__name__}: no network of timm's with the same layers is built here")
@@ -85,6 +88,35 @@ def twin(classifier, variables):
         def forward(self, x):
             return self.net((x - mean) / std)
     return Normalized().eval().requires_grad_(False)
+
+
+def bridge(logits_fn, rows):
+    """Our model as a torch module [0, 1] images (n, C, H, W) -> logits: torch's gradients are JAX's. Batches of up to `rows` are padded to it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise Skip(f"torch driving our model: {error}") from error
+    forward = jax.jit(lambda x: logits_fn(x))
+    backward = jax.jit(lambda x, g: jax.vjp(logits_fn, x)[1](g)[0])
+
+    def padded(array):
+        array = array.detach().numpy()
+        return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+    class Logits(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.images = padded(x).transpose(0, 2, 3, 1)
+            return torch.from_numpy(np.array(forward(ctx.images))[:len(x)])
+
+        @staticmethod
+        def backward(ctx, g):
+            return torch.from_numpy(np.array(backward(ctx.images, padded(g))).transpose(0, 3, 1, 2)[:len(g)])
+
+    class Bridge(torch.nn.Module):
+        def forward(self, x):
+            return Logits.apply(x)
+    return Bridge()
 
 
 def _pgd(model, x, y, attack):

@@ -84,7 +84,8 @@ def test_same_for_all_devices_and_batches(devices, batch_size):
 
 
 @pytest.mark.parametrize(("batch_size", "attacked", "devices", "rows"), [
-    (64, 100, 8, 64), (64, 64, 8, 64), (64, 33, 8, 64), (64, 32, 8, 32), (64, 20, 8, 32), (64, 3, 8, 8), (64, 0, 1, 1), (48, 5, 1, 6), (37, 5, 1, 37)])
+    (64, 64, 1, 64), (64, 63, 1, 64), (64, 34, 1, 36), (64, 9, 2, 12), (64, 1, 8, 8), (64, 0, 1, 4), (512, 33, 8, 64), (10, 3, 1, 3), (24, 5, 8, 8),
+    (4, 9, 8, 4)])
 def test_few_survivors_take_small_batches(batch_size, attacked, devices, rows):
     assert staged._rows(batch_size, attacked, devices) == rows
 

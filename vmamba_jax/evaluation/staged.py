@@ -107,10 +107,11 @@ def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):
 
 
 def _rows(batch_size, attacked, devices):
-    """Rows of a stage's batches: batch_size, halved while that still holds all that it attacks; few survivors then cost little."""
-    while batch_size % 2 == 0 and batch_size // 2 >= max(attacked, devices):
-        batch_size //= 2
-    return batch_size
+    """Rows of a stage's batches: batch_size, or for fewer images the next multiple of its sixteenth (of the devices, where they are more);
+    a few survivors then cost little, and every stage is compiled once.
+    """
+    step = -(-max(batch_size // 16, 1) // devices) * devices
+    return min(batch_size, -(-max(attacked, 1) // step) * step)
 
 
 def per_image(result):
