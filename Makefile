@@ -1,6 +1,7 @@
 # Two commands on a machine with Python >= 3.11 and make:
 #   make quickstart   sets up .venv, trains and evaluates on real digits, writes runs/quickstart/report.html
 #   make test         sets up .venv, runs the checks
+#   make test-peers   compares with live reference programs, for which it installs PyTorch
 #   make test-aot     compiles the TPU kernels ahead of time, with the libtpu wheel (200 MB) and no TPU
 # PYTHON=python3.13 chooses the interpreter, VENV=path where it is set up. uv installs where present, pip otherwise.
 # Every command may be repeated; what is already done is not done again.
@@ -14,7 +15,7 @@ WORKERS ?= $(shell [ $(CORES) -gt 1 ] && echo $$(( $(CORES) < 8 ? $(CORES) : 8 )
 IN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart test test-slow test-aot lint install install-aot clean FORCE
+.PHONY: quickstart test test-slow test-peers test-aot lint install install-aot clean FORCE
 .NOTPARALLEL:
 .DEFAULT_GOAL := quickstart
 
@@ -23,10 +24,13 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	@$(IN) -m ruff check .
-	@$(IN) -m pytest -n $(WORKERS) -m "not slow and not aot" $(ARGS)
+	@$(IN) -m pytest -n $(WORKERS) -m "not slow and not aot and not peers" $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	@$(IN) -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+test-peers: $(VENV)/.installed-peers
+	@$(IN) -m pytest -m peers $(ARGS)
 
 # libtpu lies apart: beside JAX it would be looked for, and waited for, by every program on a machine without a TPU.
 test-aot: $(VENV)/.installed-aot
@@ -45,6 +49,7 @@ clean:
 	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
+comma := ,
 # $(call install,requirement): uv does not read pip's configuration, so where its install fails (a mirror only pip knows) pip has its turn.
 define install
 	@echo "installing $(1) into $(VENV) ..."
@@ -61,6 +66,10 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.python setup.py pyproject.toml constraints.txt
 	$(call install,.[test])
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-peers: $(VENV)/.installed-test
+	$(call install,.[test$(comma)peers])
+	@touch $@
 
 $(VENV)/.installed-aot: $(VENV)/.installed-test
 	@echo "installing libtpu into $(VENV)/aot ..."

@@ -14,6 +14,8 @@ from experiments._torch_attacks import attacked, bridge, twin, versions
 from vmamba_jax import attacks, evaluation, models, parallel, training
 
 __all__ = ["records", "versions"]
+SUBJECTS = {"torch": lambda classifier, variables, rows: twin(classifier, variables),
+            "torch driving ours": lambda classifier, variables, rows: bridge(vmamba_jax.logits_fn(classifier, variables), rows)}
 SIGNATURES = {"pgd": {"steps": 10}, "autoattack": {"version": "standard"}}
 
 
@@ -34,11 +36,10 @@ def records(config, devices, against=False, tick=lambda: None):
             record_ours, robust = _ours(record, attack, classifier, variables, images, labels, section.batch, devices)
             found.append(record_ours)
             tick()
-            subjects = {"torch": lambda: twin(classifier, variables),
-                        "torch driving ours": lambda: bridge(vmamba_jax.logits_fn(classifier, variables), section.batch)}
-            for backend, subject in subjects.items() if against else ():
+            for backend, subject in SUBJECTS.items() if against else ():
                 try:
-                    theirs, flags = attacked(which, attack, subject(), images, labels, section.batch, config.seed)
+                    model = subject(classifier, variables, section.batch)
+                    theirs, flags = attacked(which, attack, model, images, labels, section.batch, config.seed)
                     found.append(record | theirs | {"backend": backend, "agreeing": int((flags == robust).sum())})
                 except Skip as skip:
                     notes.append(str(skip))

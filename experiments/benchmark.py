@@ -48,7 +48,7 @@ def run(config, out, against="", *, command="", progress=True):
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
 
-    attacked = len(config.attacks.models) * len(config.attacks.attacks) * (3 if against else 1) if "attacks" in config.parts else 0
+    attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + len(_attack_cases.SUBJECTS) * bool(against)) if "attacks" in config.parts else 0
 
     def save():
         content.update(finished=_machine.now(), load=content["load"] | {"after": _machine.load()})

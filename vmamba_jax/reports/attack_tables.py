@@ -6,7 +6,10 @@ def attack_tables(run):
     rows = [record for record in run["records"] if record["what"] == "attack"]
     if not rows:
         return []
-    lines = ["#### Attacks\n", "A line is one run over all images; ours is the second of two, and `compiling` what the first took more. `ours / torch` compares images per second with torch's line of the same attack, weights and images.\n",
+    lines = ["#### Attacks\n",
+             "A line is one run over all images; ours is the second of two, and `compiling` what the first took more. `ours / torch` "
+             "compares images per second with torch's line of the same attack, weights and images; in `torch driving ours` torch's program attacks our "
+             "model through a bridge.\n",
              "| model | attack | images | by | seconds | images/s | ours / torch | compiling | clean | robust | images judged alike |",
              "|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
