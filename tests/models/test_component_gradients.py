@@ -7,6 +7,7 @@ import pytest
 
 from vmamba_jax import create_model
 from vmamba_jax.models import SS2D, states
+from vmamba_jax.models.vim_mixer import VimMixer
 
 MODEL = create_model("vmamba_tiny", num_classes=3, dims=(4, 8), depths=(1, 1), mlp_ratio=0.0, conv_size=0, patch_embed="v1", downsample="v1")
 EVERYTHING = ("x", "B", "C", "delta")  # cuts the mixer off
@@ -75,6 +76,19 @@ def test_which_blocks_are_cut(blocks, cut):
 def test_one_state_in_one_block_keeps_the_logits(variables, plain):
     for name, stage in (("B", 0), ("A_bar", 1)):
         np.testing.assert_array_equal(logits(MODEL.clone(stop_gradients=(name,), stop_blocks=(stage,)), variables), plain[0])
+
+
+@pytest.mark.parametrize(("blocks", "cut"), [(None, [1, 1]), ((), [0, 0]), ((1,), [0, 1])], ids=str)
+def test_vim_cuts_blocks_by_number(blocks, cut):
+    model, seen = create_model("vim_tiny", depth=2, embed_dim=8, num_classes=3, stop_gradients=("B",), stop_blocks=blocks), {}
+
+    def note(next_function, args, kwargs, context):
+        if isinstance(context.module, VimMixer) and context.method_name == "__call__":
+            seen[context.module.path[0]] = context.module.stop_gradients
+        return next_function(*args, **kwargs)
+    with nn.intercept_methods(note):
+        jax.eval_shape(model.init, jax.random.key(0), images())
+    assert [seen[f"layers_{i}"] for i in range(2)] == [("B",) if chosen else () for chosen in cut]
 
 
 @pytest.mark.parametrize("blocks", [((0, 1),), ((2, 0),), (2,), ((0, 0, 0),), 0, "all", ((0, [1]),), (None,)], ids=repr)

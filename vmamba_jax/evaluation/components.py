@@ -29,7 +29,7 @@ def component_gradients(classifier, variables, source, attack, *, key, component
         source, attack, key, batch_size, mesh: as of `robust_accuracy`; every run draws the same random numbers.
         components: names of `states.STOPPABLE`, one blocked at a time.
         blocks: where: None, in all blocks at once; "stages", in one stage after the other; "blocks", in one block after the other; or a
-            sequence of what `VMamba.stop_blocks` takes, ((0,), (1, 2), ((3, 0),)).
+            sequence of what the model's `stop_blocks` takes, ((0,), (1, 2), ((3, 0),)).
         progress: called as progress(images done, images in all, figures so far), over all runs together.
 
     Returns a dict ready for JSON: the row of `summary` for the full gradient, and

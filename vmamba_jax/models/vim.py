@@ -37,6 +37,7 @@ class Vim(nn.Module):
         drop_path_rate: rises linearly from 0 to this over the blocks' outputs.
         remat: recompute each block's activations in the backward pass.
         stop_gradients, perturbed: named hidden states, see `states`.
+        stop_blocks: where stop_gradients acts: None everywhere, or a tuple of block numbers.
         scan_implementation: backend of the scan.
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters'.
     """
@@ -57,6 +58,7 @@ class Vim(nn.Module):
     drop_path_rate: float = 0.1
     remat: bool = False
     stop_gradients: tuple = ()
+    stop_blocks: tuple | None = None
     perturbed: tuple = ()
     scan_implementation: str | None = None
     dtype: jnp.dtype | None = None
@@ -79,11 +81,12 @@ class Vim(nn.Module):
 
         options = dict(dtype=x.dtype, param_dtype=self.param_dtype)
         mixer = dict(d_state=self.d_state, divide_out=self.divide_out, out_scale=self.depth**-0.5, layer_scale=self.layer_scale,
-                     stop_gradients=self.stop_gradients, perturbed=self.perturbed, scan_implementation=self.scan_implementation, **options)
+                     perturbed=self.perturbed, scan_implementation=self.scan_implementation, **options)
+        stopped = [self.stop_gradients if chosen else () for chosen in states.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)]
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         r = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if self.residual_in_fp32 else x
         for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
-            r = block(mixer, rate, name=f"layers_{i}")(r, train)
+            r = block({**mixer, "stop_gradients": stopped[i]}, rate, name=f"layers_{i}")(r, train)
             states.record(self, f"block{i}_out", r)
         x = RMSNorm(name="norm_f", **options)(r)
         states.record(self, "final_norm", x)
@@ -91,6 +94,11 @@ class Vim(nn.Module):
         x = self._pooled(x, positions)
         x = dense(self.num_classes, name="head", **options)(x) if self.num_classes else x
         return x.max(1) if self._pool() == "max" else x
+
+    @property
+    def depths(self):
+        """Blocks of each stage, where every block counts as a stage of its own."""
+        return (1,) * self.depth
 
     def _positions(self, rows, columns):
         """The position embedding (1, rows * columns and class rows, width)."""
@@ -117,6 +125,7 @@ class Vim(nn.Module):
         check_choice("class_token", self.class_token, CLASS_TOKENS)
         check_choice("pool", self.pool, POOLS)
         check_rate("drop_path_rate", self.drop_path_rate)
+        states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
         for field in ("embed_dim", "depth", "patch_size", "stride", "d_state"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)}; expected at least 1")
