@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from vmamba_jax.data import order
 
-FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
+_FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -35,8 +35,8 @@ class Decoder:
             if self.size is None:
                 raise ValueError(f"resize needs size, the side of the crop that follows it; got resize={self.resize} and size=None")
             order.integer("resize", self.resize, least=self.size)
-        if self.interpolation not in FILTERS:
-            raise ValueError(f"interpolation must be one of {sorted(FILTERS)}, got {self.interpolation!r}")
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation must be one of {sorted(_FILTERS)}, got {self.interpolation!r}")
         if self.channels not in _MODES:
             raise ValueError(f"channels must be one of {sorted(_MODES)}, got {self.channels!r}")
 
@@ -60,16 +60,11 @@ class Decoder:
     def _crop(self, image):
         if self.size is None:
             return image
-        image = resize_short(image, self.resize or int(self.size * 256 / 224), self.interpolation)
-        left, top = (round((side - self.size) / 2) for side in image.size)
+        (w, h), short = image.size, self.resize or int(self.size * 256 / 224)
+        w, h = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
+        left, top = round((w - self.size) / 2), round((h - self.size) / 2)
+        image = image.resize((w, h), _FILTERS[self.interpolation])
         return image.crop((left, top, left + self.size, top + self.size))
-
-
-def resize_short(image, length, interpolation):
-    """A Pillow image whose short side becomes `length`, the long one in proportion, rounded down."""
-    w, h = image.size
-    w, h = (length, int(length * h / w)) if w <= h else (int(length * w / h), length)
-    return image.resize((w, h), FILTERS[interpolation])
 
 
 def _eight_bit(image):

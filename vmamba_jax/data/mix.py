@@ -20,23 +20,25 @@ _STREAM = 0x6D6978  # folded into the images' keys, which augmentation uses too
 def create(mixup=0.8, cutmix=1.0, probability=1.0, switch_probability=0.5, mode="batch", correct_lam=True, label_smoothing=0.1):
     """A function `mix(images, labels, key, num_classes) -> (images, targets)`, pure and jit-able.
 
-    mixup, cutmix: parameter a of the Beta(a, a) that an image's own share lam is drawn from; 0 leaves that one out, but not both.
+    mixup, cutmix: parameter a of the Beta(a, a) that an image's own share lam is drawn from; 0 leaves that one out; without both
+        only labels are smoothed.
     probability: of mixing at all. switch_probability: of CutMix where both are on.
     mode: "batch" draws once for all images, "pair" once for an image and its partner, "elem" for every image.
     correct_lam: for the targets, lam becomes the share of pixels that CutMix left, as boxes are cut at the image's border.
     label_smoothing: s in [0, 1), the targets are mixed from (1 - s) * one-hot + s / num_classes.
 
-    images: (B, H, W, C), floating, B even. labels: (B,) integers, or (B, num_classes) distributions. key: one, or B of them, of which "batch"
-    uses the first and "pair" the first half. targets: (B, num_classes), in float32 or the images' wider dtype.
+    images: (B, H, W, C), floating, B even. labels: (B,) integers, or (B, num_classes) distributions. key: one, or B of them, of which
+    "batch" uses the first and "pair" the first half. targets: (B, num_classes), in float32 or the images' wider dtype.
     """
     for name, value, high in (("mixup", mixup, math.inf), ("cutmix", cutmix, math.inf), ("probability", probability, 1.0),
                               ("switch_probability", switch_probability, 1.0), ("label_smoothing", label_smoothing, 1.0)):
         checks.number(name, value, high=high)
     checks.choice("mode", mode, MODES)
-    if not mixup and not cutmix:
-        raise ValueError("mixup or cutmix must be above 0, got 0 and 0")
     if label_smoothing == 1:
         raise ValueError(f"label_smoothing must be below 1, got {label_smoothing!r}")
+
+    mixes = bool(mixup or cutmix)
+    draws = mode if mixes else "batch"
 
     def draw(key, h, w):
         some, switch, cut_share, mix_share, place = jax.random.split(key, 5)
@@ -47,12 +49,12 @@ def create(mixup=0.8, cutmix=1.0, probability=1.0, switch_probability=0.5, mode=
 
     def mix(images, labels, key, num_classes):
         n = len(images)
-        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating) or n % 2:
+        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating) or (mixes and n % 2):
             raise ValueError(f"images must be (B, H, W, C) of a floating dtype with even B, got shape {images.shape} of {images.dtype}")
         keys = jax.vmap(jax.random.fold_in, (0, None))(image_keys(key, n), _STREAM)
-        keys = keys[:{"batch": 1, "pair": n // 2, "elem": n}[mode]]
+        keys = keys[:{"batch": 1, "pair": n // 2, "elem": n}[draws]]
         lam, cuts, centres = jax.vmap(draw, (0, None, None))(keys, *images.shape[1:3])
-        if mode == "pair":
+        if draws == "pair":
             lam, cuts, centres = (jnp.concatenate([x, x[::-1]]) for x in (lam, cuts, centres))
         lam, cuts, centres = (jnp.broadcast_to(x, (n, *x.shape[1:])) for x in (lam, cuts, centres))
         return blend(images, labels, lam, cuts, centres, num_classes, correct_lam=correct_lam, label_smoothing=label_smoothing)

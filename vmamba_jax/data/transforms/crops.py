@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from vmamba_jax.data import checks, order
-from vmamba_jax.data.images import FILTERS, Decoder, resize_short
+from vmamba_jax.data.images import Decoder
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
-from vmamba_jax.data.transforms.photo import as_array, as_photo
+from vmamba_jax.data.transforms.photo import FILTERS, as_array, as_photo, resize_short
 from vmamba_jax.data.transforms.rand_augment import INTERPOLATIONS, draw_interpolation, parse
 
 IMAGENET_GREY = (124, 116, 104)  # 255 times ImageNet's mean

@@ -1,6 +1,8 @@
-"""Between uint8 arrays and Pillow images of mode L or RGB."""
+"""Photos as Pillow images of mode L or RGB: from and to uint8 arrays, and resized."""
 import numpy as np
 from PIL import Image
+
+FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
 
 def as_photo(image):
@@ -17,3 +19,10 @@ def as_array(photo):
     """uint8 (H, W, C) of a Pillow image of mode L or RGB."""
     x = np.asarray(photo)
     return x if x.ndim == 3 else x[..., None]
+
+
+def resize_short(photo, length, interpolation):
+    """The photo with a short side of `length` pixels, the long one in proportion, rounded down."""
+    w, h = photo.size
+    size = (length, int(length * h / w)) if w <= h else (int(length * w / h), length)
+    return photo.resize(size, FILTERS[interpolation])
