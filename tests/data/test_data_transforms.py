@@ -126,7 +126,7 @@ def test_rand_augment_strings_that_are_wrong(text, message):
 
 @pytest.mark.parametrize("name, options", [
     ("train", {"size": 24}), ("train", {"size": 24, "rand_augment": "rand-m9-n4-mstd0.5-inc1-p1"}), ("train", {"size": 9, "color_jitter": 0.4}),
-    ("train", {"size": 9, "color_jitter": (0.4, 0.4, 0.4, 0.1), "interpolation": "random"}), ("simple_crop", {"size": 20}),
+    ("train", {"size": 9, "color_jitter": [0.4, 0.4, 0.4, 0.1], "scale": [0.5, 1.0], "fill": [0, 0, 0], "interpolation": "random"}), ("simple_crop", {"size": 20}),
     ("evaluation", {"size": 20, "resize": 24})])
 def test_transforms_are_pure_and_travel(recipe, name, options):
     transform = transforms.create(name, **options)

@@ -40,13 +40,16 @@ class Train:
         object.__setattr__(self, "ratio", checks.interval("ratio", self.ratio))
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
         checks.number("flip", self.flip, high=1.0)
+        for field in ("color_jitter", "fill"):  # a config read from JSON has lists
+            if isinstance(value := getattr(self, field), list):
+                object.__setattr__(self, field, tuple(value))
         if self.rand_augment and self.color_jitter:
             raise ValueError(f"color_jitter must be 0 beside rand_augment={self.rand_augment!r}, got {self.color_jitter!r}")
         colors = None
         if self.rand_augment:
-            colors = parse(self.rand_augment, interpolation=self.interpolation, fill=tuple(self.fill))
+            colors = parse(self.rand_augment, interpolation=self.interpolation, fill=self.fill)
         elif self.color_jitter:
-            strengths = self.color_jitter if isinstance(self.color_jitter, (tuple, list)) else (self.color_jitter,) * 3
+            strengths = self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter,) * 3
             if len(strengths) not in (3, 4):
                 raise ValueError(f"color_jitter must be a number or three or four of them, got {self.color_jitter!r}")
             colors = ColorJitter(*strengths)
