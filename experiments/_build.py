@@ -44,10 +44,10 @@ def attack_label(attack):
 
 
 def optimizer(config, steps):
-    """The optimizer with its learning-rate schedule, for `steps` updates in all. config.schedule.warmup and boundaries are shares of them."""
+    """The optimizer with its learning-rate schedule, for `steps` updates in all. config.schedule.warmup, cooldown and boundaries are shares of them."""
     section = config.schedule.to_dict()
     rate, name = section.pop("learning_rate"), section.pop("name")
-    lengths = {"warmup_steps": round(section.pop("warmup") * steps)} | ({"total_steps": steps} if name == "cosine" else {})
+    lengths = {"warmup_steps": round(section.pop("warmup") * steps)} | ({"total_steps": steps - round(section.pop("cooldown", 0) * steps)} if name == "cosine" else {})
     if "boundaries" in section:
         lengths["boundaries"] = [round(share * steps) for share in section.pop("boundaries")]
     with checking("config.schedule"):

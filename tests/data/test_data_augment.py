@@ -64,7 +64,7 @@ def test_an_images_draw_does_not_depend_on_its_batch(make):
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: data.augment.create("mixup"), ValueError, r"\['none', 'crop', 'crop_flip'\], got 'mixup'"),
+    (lambda: data.augment.create("mixup"), ValueError, r"\['none', 'crop', 'crop_flip', 'erase'\], got 'mixup'"),
     (lambda: data.augment.create("crop", flip=0.5), TypeError, r"no option 'flip'; it takes \['pad', 'fill'\]"),
     (lambda: data.augment.create("crop_flip", pad=-1), ValueError, "pad"),
     (lambda: data.augment.create("crop_flip", pad=1.5), TypeError, "pad"),

@@ -11,12 +11,13 @@ saying what to put where; damaged files raise ValueError naming the file.
 """
 import inspect
 
-from vmamba_jax.data import augment, cifar10, digits, folder, mnist, prepared
+from vmamba_jax.data import augment, cifar10, digits, folder, mix, mnist, prepared, transforms
 from vmamba_jax.data.batches import Batches, epoch, prefetch
 from vmamba_jax.data.locate import DataNotFoundError
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
 
-__all__ = ["Arrays", "Batches", "DataNotFoundError", "Source", "Subset", "augment", "epoch", "load", "names", "prefetch", "subset"]
+__all__ = ["Arrays", "Batches", "DataNotFoundError", "Source", "Subset", "augment", "epoch", "load", "mix", "names", "prefetch",
+           "subset", "transforms"]
 
 _LOADERS = {"digits": digits.load, "mnist": mnist.load, "cifar10": cifar10.load, "folder": folder.load}
 _TFDS = "tfds:"

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.data import order
+from vmamba_jax.data.erase import erase
+from vmamba_jax.data.keys import image_keys
 
 _FILLS = {"zeros": "constant", "reflect": "reflect", "edge": "edge"}
 
@@ -69,19 +71,8 @@ def crop_flip(pad=4, fill="reflect", flip=0.5):
             raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")
         if fill == "reflect" and pad >= min(images.shape[1:3]):
             raise ValueError(f"pad must be below the image's {images.shape[1]}x{images.shape[2]} for fill='reflect', got {pad}")
-        return jax.vmap(one)(jnp.asarray(images), _image_keys(key, len(images)))
+        return jax.vmap(one)(jnp.asarray(images), image_keys(key, len(images)))
     return augment
 
 
-_AUGMENTATIONS = {"none": none, "crop": crop, "crop_flip": crop_flip}
-
-
-def _image_keys(key, n):
-    """(n,) typed keys from one key or from n of them, typed or legacy."""
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
-    if key.ndim == 0:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
-    if key.shape != (n,):
-        raise ValueError(f"key must be one key or one for each of the {n} images, got shape {key.shape}")
-    return key
+_AUGMENTATIONS = {"none": none, "crop": crop, "crop_flip": crop_flip, "erase": erase}

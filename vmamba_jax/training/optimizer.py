@@ -1,10 +1,11 @@
-"""AdamW and SGD, with clipping, decay masks and a learning rate that the metrics can read back."""
+"""AdamW and SGD, with clipping, decay masks, layer-wise rates, and a learning rate that the metrics can read back."""
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from . import layer_decay as layers
 from . import weight_decay as rules
 from .checks import choice, number, require
 
@@ -14,16 +15,19 @@ class LearningRateState(NamedTuple):
     learning_rate: jax.Array  # (), float32: of the last update
 
 
-def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="released", clip_norm=None, b1=0.9, b2=0.999, eps=1e-8,
-           momentum=0.9, nesterov=True):
+def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="released", layer_decay=None, clip_norm=None, b1=0.9, b2=0.999,
+           eps=1e-8, momentum=0.9, nesterov=True):
     """An optax transformation: clip by global norm, then AdamW or SGD with weight decay on some of the parameters.
 
     name: "adamw" (Loshchilov & Hutter 2019: decay apart from the moments) or "sgd" (decay added to the gradient, as PyTorch does).
     learning_rate: number, or a schedule of the number of updates done. decay_rule: see `weight_decay.mask`. clip_norm: None or > 0.
+    layer_decay: None, or a factor in (0, 1) for every step from the head towards the input, see `layer_decay.depths`; it scales the learning rate,
+    and with it the decay of weights.
     b1, b2, eps belong to AdamW; momentum (0: none) and nesterov to SGD.
     """
     require(choice("optimizer name", name, _RULES),
             number("weight_decay", weight_decay, low=0), number("clip_norm", clip_norm, above=0, optional=True),
+            number("layer_decay", layer_decay, above=0, below=1, optional=True),
             number("b1", b1, low=0, below=1), number("b2", b2, low=0, below=1), number("eps", eps, above=0),
             number("momentum", momentum, low=0, below=1),
             (True, "") if callable(learning_rate) else number("learning_rate", learning_rate, low=0),
@@ -31,7 +35,8 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
     decay = [optax.add_decayed_weights(weight_decay, rules.mask(decay_rule))] if weight_decay else []
     rule = _RULES[name](decay, b1=b1, b2=b2, eps=eps, momentum=momentum, nesterov=nesterov)
-    return optax.chain(*clip, *rule, _descend(learning_rate))
+    slow = [optax.stateless(lambda updates, params: jax.tree.map(lambda u, scale: scale * u, updates, layers.scales(updates, layer_decay)))]
+    return optax.chain(*clip, *rule, *(slow if layer_decay is not None else []), _descend(learning_rate))
 
 
 def learning_rate(opt_state):

@@ -1,0 +1,47 @@
+"""Colour jitter on Pillow images, as torchvision's ColorJitter does it."""
+import dataclasses
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from vmamba_jax.data import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class ColorJitter:
+    """`jitter(photo, rng)`: brightness, contrast, saturation and hue changed in a drawn order.
+
+    brightness, contrast, saturation: x >= 0, factors uniform on [max(0, 1 - x), 1 + x]; 0 leaves it. hue: x in [0, 0.5], a turn uniform on
+    [-x, x] of the circle; photos of one channel have none.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self):
+        for name in ("brightness", "contrast", "saturation"):
+            checks.number(name, getattr(self, name))
+        checks.number("hue", self.hue, high=0.5)
+
+    def __call__(self, photo, rng):
+        for name in rng.permutation([field.name for field in dataclasses.fields(self)]):
+            if strength := getattr(self, name):
+                low, high = (-strength, strength) if name == "hue" else (max(0.0, 1 - strength), 1 + strength)
+                photo = adjust(name, photo, rng.uniform(low, high))
+        return photo
+
+
+def adjust(name, photo, factor):
+    """The photo after one change. factor: a turn of the hue circle for "hue", else 1 changes nothing and 0 removes."""
+    if name != "hue":
+        return _ENHANCE[name](photo).enhance(factor)
+    if photo.mode == "L":
+        return photo
+    hue, saturation, value = photo.convert("HSV").split()
+    turned = (np.asarray(hue).astype(np.int32) + int(factor * 255)) % 256
+    return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
+
+
+_ENHANCE = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}

@@ -1,0 +1,94 @@
+"""RandAugment (Cubuk et al., arXiv 1909.13719) as timm 0.4.12 runs it, and the strings that describe it."""
+import dataclasses
+import re
+
+from vmamba_jax.data import checks, order
+from vmamba_jax.data.transforms import operations
+from vmamba_jax.data.transforms.photo import FILTERS
+
+INTERPOLATIONS = (*FILTERS, "random")
+_NAMES = tuple(operations.OPERATIONS)
+_RANDOM = ("bilinear", "bicubic")
+_PARTS = {"m": ("magnitude", float), "n": ("layers", int), "mstd": ("magnitude_std", float), "inc": ("increasing", int),
+          "p": ("probability", float)}
+_GRAMMAR = "m<level 0 to 10>, n<operations an image>, mstd<spread of the level>, inc<0 or 1>, p<probability of each operation>"
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """`rand_augment(photo, rng)`: draw `layers` of the fifteen operations, with replacement; do each with `probability`.
+
+    magnitude: level, from 0 to 10; larger ones act as 10. magnitude_std: the level is normal about it with this spread, then clipped to [0, 10];
+    above 100, uniform between 0 and the magnitude. increasing: see `operations`.
+    interpolation: a Pillow filter's name, or "random" for bilinear or bicubic, drawn each time. fill: RGB of uncovered pixels, 0 to 255.
+    """
+
+    magnitude: float = 10.0
+    layers: int = 2
+    magnitude_std: float = 0.0
+    increasing: bool = False
+    probability: float = 0.5
+    interpolation: str = "random"
+    fill: tuple = (128, 128, 128)
+
+    def __post_init__(self):
+        checks.number("magnitude", self.magnitude)
+        order.integer("layers", self.layers, least=1)
+        checks.number("magnitude_std", self.magnitude_std)
+        checks.number("probability", self.probability, high=1.0)
+        checks.choice("increasing", self.increasing, (False, True))
+        checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
+        if len(self.fill) != 3:
+            raise ValueError(f"fill must be three grey levels, got {self.fill!r}")
+        object.__setattr__(self, "fill", tuple(order.integer("fill", value) for value in self.fill))
+
+    def __call__(self, photo, rng):
+        fill = self.fill if photo.mode == "RGB" else round(sum(self.fill) / 3)
+        for i in rng.integers(len(_NAMES), size=self.layers):
+            if rng.random() >= self.probability:
+                continue
+            level, sign = self._level(rng), 1 - 2 * int(rng.integers(2))
+            photo = operations.apply(_NAMES[i], photo, level, sign, increasing=self.increasing, fill=fill,
+                                     resample=FILTERS[draw_interpolation(self.interpolation, rng)])
+        return photo
+
+    def _level(self, rng):
+        if self.magnitude_std > 100:
+            level = rng.uniform(0.0, self.magnitude)
+        else:
+            level = rng.normal(self.magnitude, self.magnitude_std)
+        return min(max(level, 0.0), operations.LEVELS)
+
+
+def parse(text, **fields):
+    """The `RandAugment` of a string such as "rand-m9-mstd0.5-inc1".
+
+    text: "rand", then in any order, each at most once, parts of m (10), n (2), mstd (0), inc (0), p (0.5); in brackets what holds without them.
+    fields: interpolation and fill. ValueError for anything else, naming the part. (In timm 0.4.12 "inc0" means inc1, and there is no p.)
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"rand_augment must be a str such as 'rand-m9-mstd0.5-inc1', got {text!r}")
+    head, *parts = text.split("-")
+    if head != "rand":
+        raise ValueError(f"rand_augment={text!r}: expected 'rand' first, got {head!r}")
+    read = {}
+    for part in parts:
+        key, value = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
+        if key not in _PARTS or not re.fullmatch(r"\d+(\.\d+)?", value):
+            raise ValueError(f"rand_augment={text!r}: part {part!r} is not known; expected some of {_GRAMMAR}")
+        field, kind = _PARTS[key]
+        if field in read:
+            raise ValueError(f"rand_augment={text!r}: part {key!r} comes twice")
+        try:
+            read[field] = kind(value)
+        except ValueError:
+            raise ValueError(f"rand_augment={text!r}: part {part!r} must have an integer") from None
+    try:
+        return RandAugment(**read, **fields)
+    except ValueError as error:
+        raise ValueError(f"rand_augment={text!r}: {error}") from None
+
+
+def draw_interpolation(name, rng):
+    """The name itself, or one of two drawn where it is "random"."""
+    return _RANDOM[rng.integers(2)] if name == "random" else name
