@@ -169,13 +169,19 @@ def _build_index(path, key, nested):
     for place in _index_places(path):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place.parent, prefix=place.name, delete=False) as file:
-                np.savez(file, key=key, names=names, offsets=offsets, sizes=sizes)
-            os.replace(file.name, place)
+            _write_whole(place, key=key, names=names, offsets=offsets, sizes=sizes)
             break
         except OSError:
             continue  # a folder that cannot be written: the index is made again next time
     return names, offsets, sizes
+
+
+def _write_whole(path, **arrays):
+    """An .npz file that others see whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
+        part = pathlib.Path(folder, path.name)
+        np.savez(part, **arrays)
+        os.replace(part, path)
 
 
 def _members(file, path, nested, where=""):

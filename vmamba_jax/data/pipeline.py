@@ -5,7 +5,6 @@ import logging
 import os
 import weakref
 
-import grain
 import numpy as np
 
 from vmamba_jax.data import order
@@ -63,12 +62,13 @@ class Pipeline(Batches):
 
     def dataset(self, start=0, stop=None, depth=2):
         """The pairs (batch with uint8 images, bad images of it) of these steps as a grain.IterDataset, with Grain's own state."""
+        import grain  # slow to import, and only this needs it
         steps = grain.MapDataset.range(start, MOST_STEPS if stop is None else max(start, stop)).map(self._read)
         if not self.workers:
             return steps.to_iter_dataset(grain.ReadOptions(num_threads=min(1, depth), prefetch_buffer_size=depth))
         _mark_flags_parsed()
-        steps = steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
-        return steps.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=depth))
+        steps = steps.map(_pack).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+        return steps.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=depth)).map(_unpack)
 
     def _read(self, t):
         """Step t's batch, and the images that were bad in it as [(position, message)]."""
@@ -104,17 +104,14 @@ class Pipeline(Batches):
         return image, label, i, bad
 
     def _finish(self, batch, bad):
-        """Count a batch's bad images, and turn its own into floats; what came from a worker lies in shared memory and is copied."""
+        """Count a batch's bad images, and turn its own into floats."""
         for i, message in bad:
             if i not in self.bad:
                 self.bad[i] = message
                 _log.warning("image %d left out: %s", i, message)
         if len(self.bad) > self.max_bad:
             raise _too_many(self.bad, self.max_bad)
-        batch = {name: np.array(x) for name, x in batch.items() if name != "image"} | {"image": batch["image"]}
-        x = batch["image"]
-        batch["image"] = np.array(x) if self.uint8 else np.divide(x, np.float32(255), dtype=np.float32)
-        return batch
+        return batch if self.uint8 else {**batch, "image": np.divide(batch["image"], np.float32(255), dtype=np.float32)}
 
     def __getstate__(self):
         return {**vars(self), "bad": {}}
@@ -170,6 +167,17 @@ def generator(seed, epoch, position):
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch, position, 2))))
 
 
+def _pack(read):
+    """Arrays as bytes, which go through the worker's pipe: of arrays Grain makes shared memory, scarce in containers and left behind."""
+    batch, bad = read
+    return {name: (x.tobytes(), x.dtype.str, x.shape) for name, x in batch.items()}, bad
+
+
+def _unpack(packed):
+    batch, bad = packed
+    return {name: np.frombuffer(bytearray(raw), dtype).reshape(shape) for name, (raw, dtype, shape) in batch.items()}, bad
+
+
 def _too_many(bad, allowed):
     listed = "".join(f"\n  {message}" for _, message in sorted(bad.items())[:LISTED])
     more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
@@ -188,6 +196,6 @@ _open_streams = weakref.WeakSet()
 
 @atexit.register
 def _close_streams():
-    """Workers left to the interpreter's end complain about modules that are gone, and leave shared memory behind."""
+    """Workers left to the interpreter's end complain about modules that are gone."""
     for stream in list(_open_streams):
         stream.close()
