@@ -74,7 +74,7 @@ class Decoder:
                 if self.draft:
                     image.draft(None, (self.draft, self.draft))
                 if self.exif:
-                    image = ImageOps.exif_transpose(image)
+                    ImageOps.exif_transpose(image, in_place=True)
             return _eight_bit(image).convert(_MODES[self.channels])
 
     def _crop(self, image):
