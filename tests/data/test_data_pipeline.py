@@ -2,6 +2,8 @@
 import json
 import logging
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -95,6 +97,8 @@ def test_resumed_in_the_middle_of_an_epoch_equals_unbroken(source):
     assert all(same(x, a) and same(x, b) for x, (a, b) in zip(rest, again, strict=True))
     with pytest.raises(ValueError, match="another pipeline: seed was 3, is 4; batch_size was 4, is 5"):
         pipeline(source, 5, seed=4).iterate().set_state(state)
+    with pytest.raises(ValueError, match="state must be what get_state gives, a dict of step, bad, order, got {'step': 3}"):
+        pipeline(source).iterate().set_state({"step": 3})
 
 
 def test_grains_own_state_agrees(source):
@@ -209,6 +213,13 @@ def test_bad_pipelines(source, options, error, message):
 def test_bad_transforms(source, transform, error, message):
     with pytest.raises(error, match=message):
         pipeline(source, transform=transform)[0]
+
+
+def test_the_page_on_data_runs():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    scope = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], scope)
+    assert scope["batch"]["image"].shape == (64, 8, 8, 1) and scope["stream"].step == 4
 
 
 PROGRAM = """

@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import weakref
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Zip(Archive):
     def read(self, i):
         try:
             return self._zip.read(self.names[i])
-        except (zipfile.BadZipFile, zipfile.zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise BadImageError(f"{self.path}:{self.names[i]}: expected a whole member, but {error or 'it ends too early'}") from error
 
     def __getstate__(self):

@@ -1,6 +1,7 @@
 """Images and labels as arrays in an .npz file: the layout of the released generated sets (Wang et al. 2023, arXiv 2302.04638)."""
 import functools
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Npz(Arrays):
                     if f"{key}.npy" not in members:
                         raise ValueError(f"{path} has no array {key!r}; it has {sorted(name.removesuffix('.npy') for name in members)}")
                 images, labels = (_array(path, archive, members[f"{key}.npy"]) for key in (image_key, label_key))
-        except (zipfile.BadZipFile, zipfile.zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{path}: expected a whole .npz file, but it is damaged or cut short ({error})") from error
         self._sums = [(members[f"{key}.npy"].CRC, members[f"{key}.npy"].file_size) for key in (image_key, label_key)]
         try:

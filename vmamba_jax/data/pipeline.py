@@ -28,7 +28,7 @@ class Pipeline(Batches):
     position), so nothing depends on threads, workers or on what was read before.
 
     transform: `transform(image, rng) -> uint8 (H, W, C)`, all of one shape; image: what `source.picture` gives (a loaded PIL.Image, or
-        uint8 (H, W, C)), rng: numpy.random.Generator. None: the source's own resize and crop.
+        uint8 (H, W, C)), before the source's own resize and crop; rng: numpy.random.Generator. None: that resize and crop.
     workers: processes that make whole batches; 0: none. They are started ("spawn") by `iterate`, so a program that uses them guards its
         main part by `if __name__ == "__main__"`, and source and transform must pickle.
     threads: decoding threads, in each worker; None: the processors shared out among the workers.
@@ -143,6 +143,9 @@ class Stream:
         return {"step": self.step, "bad": sorted(map(list, self.pipeline.bad.items())), "order": self._order()}
 
     def set_state(self, state):
+        """Go on after the batch that `state` was taken after; ValueError if it is not of such a pipeline."""
+        if not isinstance(state, dict) or state.keys() != self.get_state().keys():
+            raise ValueError(f"state must be what get_state gives, a dict of {', '.join(self.get_state())}, got {state!r}")
         if (given := state["order"]) != (own := self._order()):
             differing = [f"{name} was {given.get(name)!r}, is {own[name]!r}" for name in own if given.get(name) != own[name]]
             raise ValueError(f"the state belongs to another pipeline: {'; '.join(differing)}")
