@@ -232,7 +232,7 @@ def transform(image, rng):
 
 if __name__ == "__main__":
     source, seen = data.load("folder", "train", sys.argv[1]), []
-    stream = data.Pipeline(source, 4, seed=3, transform=transform, workers=2).iterate(1)
+    stream = data.Pipeline(source, 4, seed=3, transform=transform, workers=int(sys.argv[2])).iterate(1)
     for _ in range(4):
         batch = next(stream)
         seen.append([batch["index"].tolist(), batch["image"].sum().item()])
@@ -240,10 +240,11 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_change_nothing_and_leave_quietly(root, source, tmp_path):
-    """Two workers give the batches of none, their state goes on without them, and a program that leaves them running ends without noise."""
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_workers_change_nothing_and_leave_quietly(root, source, tmp_path, workers):
+    """Workers give the batches of none, their state goes on without them, and a program that leaves them running ends without noise."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    done = subprocess.run([sys.executable, tmp_path / "program.py", root], capture_output=True, text=True, timeout=400,
+    done = subprocess.run([sys.executable, tmp_path / "program.py", root, str(workers)], capture_output=True, text=True, timeout=400,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.returncode == 0 and done.stderr == "", done.stderr
     names = {}
