@@ -128,7 +128,7 @@ def test_permutation_is_fixed_for_good():
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: data.load("imagenet", "train"), ValueError, "digits.*got 'imagenet'"),
+    (lambda: data.load("imagenot", "train"), ValueError, "digits.*got 'imagenot'"),
     (lambda: data.load(3, "train"), TypeError, "name"),
     (lambda: data.load("digits", "val"), ValueError, "split must be one of.*'val'"),
     (lambda: data.load("digits", "train", size=3), TypeError, "no option 'size'"),
@@ -140,7 +140,10 @@ def test_bad_load(call, error, message):
         call()
 
 
-@pytest.mark.parametrize("name, wanted", [("mnist", "train-images-idx3-ubyte"), ("cifar10", "data_batch_1.bin"), ("folder", "<class>")])
+@pytest.mark.parametrize("name, wanted", [
+    ("mnist", "train-images-idx3-ubyte"), ("cifar10", "data_batch_1.bin"), ("folder", "<class>"), ("tar", "train.tar"),
+    ("imagenet", "ILSVRC2012_img_train.tar"), ("tiny_imagenet", "wnids.txt"), ("npz", "image (n, H, W, C)"),
+])
 def test_absent_data_says_what_to_put_where(name, wanted, tmp_path, monkeypatch):
     monkeypatch.delenv("VMAMBA_JAX_DATA", raising=False)
     for root, place in ((None, "VMAMBA_JAX_DATA"), (tmp_path, str(tmp_path)), (tmp_path / "no", "is not a folder")):

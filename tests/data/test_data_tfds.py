@@ -1,6 +1,7 @@
 """TFDS sets without TensorFlow: a tiny set written by TFDS itself, sets that are not there, and TFDS's own mock."""
 import io
 import pathlib
+import pickle
 import shutil
 import sys
 
@@ -98,9 +99,26 @@ def test_a_format_without_random_access_is_an_error(root, tmp_path):
         data.load("tfds:tiny_shapes", "train", tmp_path)
 
 
-def test_mocked_set():
+@pytest.mark.parametrize("name, classes, channels", [
+    ("cifar10", 10, 3), ("mnist", 10, 1), ("imagenet2012", 1000, 3), ("imagenet2012_corrupted/gaussian_noise_1", 1000, 3),
+    ("cifar10_corrupted/brightness_1", 10, 3), ("imagenet_v2", 1000, 3),
+])
+def test_mocked_sets(name, classes, channels):
     with tfds.testing.mock_data(num_examples=5):
-        source = data.load("tfds:cifar10", "test", size=16, resize=16)
-        assert len(source) == 5 and len(source.classes) == 10 and source.gather([0, 4])[0].shape == (2, 16, 16, 3)
+        source = data.load(f"tfds:{name}", "test", size=16, resize=16)
+        assert len(source) == 5 and len(source.classes) == classes and source.gather([0, 4])[0].shape == (2, 16, 16, channels)
         assert source.labels.shape == (5,)
+        image, label = source.picture(3)
+        assert image.mode == {1: "L", 3: "RGB"}[channels] and label == source.labels[3]
+
+
+def test_a_mocked_set_without_a_crop():
+    with tfds.testing.mock_data(num_examples=2):
         assert data.load("tfds:mnist", "train").gather([1])[0].shape == (1, 28, 28, 1)
+
+
+def test_a_pipeline_of_a_prepared_set(root):
+    source = pickle.loads(pickle.dumps(data.load("tfds:tiny_shapes", "train", root)))  # as it goes to a worker
+    batch = data.Pipeline(source, 4, seed=1, transform=lambda image, rng: np.asarray(image)[::-1])[0]
+    whole = np.stack([source[i][0] for i in batch["index"].tolist()])
+    assert np.array_equal(np.round(batch["image"] * 255), whole[:, ::-1]) and (batch["label"] == source.labels[batch["index"]]).all()

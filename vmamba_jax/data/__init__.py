@@ -1,4 +1,4 @@
-"""Labelled image sets as sources, batches that are a pure function of the step, and augmentation on the device.
+"""Labelled image sets as sources, batches that are a pure function of the step, and augmentation.
 
     source = data.load("cifar10", "train", root="/data", validation=5000)
     batches = data.Batches(source, 256, seed=0)
@@ -6,20 +6,37 @@
     augment = data.augment.create("crop_flip", pad=4)
     images = augment(batches[t]["image"], key)
 
-A source holds or decodes uint8 images (H, W, C) with int labels; see `data.Source`. Absent files raise `data.DataNotFoundError`
-saying what to put where; damaged files raise ValueError naming the file.
+A source holds or decodes uint8 images (H, W, C) with int labels; see `data.Source`. For sets that do not fit in memory
+`data.Pipeline` gives the same batches, decoded on threads or in processes, with a random transform of every image on the host:
+
+    source = data.load("imagenet", "train", root="/data")
+    pipeline = data.Pipeline(source, 1024, seed=0, transform=transform, workers=8)
+    for batch in pipeline.iterate(start): ...
+
+`data.Mixed` mixes one set into another. Absent files raise `data.DataNotFoundError` saying what to put where; damaged files raise
+ValueError naming the file; images that do not decode `data.BadImageError`, of which a pipeline leaves out up to `max_bad`.
 """
 import inspect
 
-from vmamba_jax.data import augment, cifar10, digits, folder, mix, mnist, prepared, transforms
+from vmamba_jax.data import augment, cifar10, digits, folder, imagenet, mix, mnist, npz, prepared, tar, tiny_imagenet, transforms
 from vmamba_jax.data.batches import Batches, epoch, prefetch
+from vmamba_jax.data.device import device_prefetch
+from vmamba_jax.data.images import BadImageError
 from vmamba_jax.data.locate import DataNotFoundError
+from vmamba_jax.data.meter import Meter, input_rate
+from vmamba_jax.data.mixed import Mixed
+from vmamba_jax.data.pipeline import BadImagesError, Pipeline, Stream
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
 
-__all__ = ["Arrays", "Batches", "DataNotFoundError", "Source", "Subset", "augment", "epoch", "load", "mix", "names", "prefetch",
-           "subset", "transforms"]
+__all__ = [
+    "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Source", "Stream", "Subset",
+    "augment", "device_prefetch", "epoch", "input_rate", "load", "mix", "names", "prefetch", "subset", "transforms",
+]
 
-_LOADERS = {"digits": digits.load, "mnist": mnist.load, "cifar10": cifar10.load, "folder": folder.load}
+_LOADERS = {
+    "digits": digits.load, "mnist": mnist.load, "cifar10": cifar10.load, "imagenet": imagenet.load, "tiny_imagenet": tiny_imagenet.load,
+    "folder": folder.load, "tar": tar.load, "npz": npz.load,
+}
 _TFDS = "tfds:"
 
 
@@ -31,12 +48,13 @@ def names():
 def load(name, split, root=None, **options):
     """Open one split of a data set.
 
-    name: "digits" (scikit-learn's 8x8 digits), "mnist", "cifar10", "folder" (one folder of image files per class) or "tfds:<name>"
-        with TFDS's own spelling, e.g. "tfds:imagenet2012:5.1.0".
+    name: "digits" (scikit-learn's 8x8 digits), "mnist", "cifar10", "imagenet" (the released tar files), "tiny_imagenet" (zip or
+        unpacked), "folder" (one folder of image files per class), "tar" (the same in a tar file), "npz" (arrays image and label) or
+        "tfds:<name>" with TFDS's own spelling, e.g. "tfds:imagenet2012:5.1.0".
     split: "train", "validation" or "test" ("tfds:" sets also take their own names and slices, such as "train[:10%]").
     root: folder that holds the files, or a parent of the usual folder name. None: $VMAMBA_JAX_DATA, and for "tfds:" TFDS's own
         default; "digits" needs none and ignores it.
-    options: the set's own, documented at `load` of `data.mnist`, `data.cifar10`, `data.folder` and `data.prepared`.
+    options: the set's own, documented at `load` of the module of that name ("tfds:": `data.prepared`).
     Raises DataNotFoundError (a FileNotFoundError) for absent files, ValueError for damaged ones, an unknown name or split, TypeError
     for an unknown option.
     """

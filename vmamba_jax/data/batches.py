@@ -1,7 +1,6 @@
 """Batches as a pure function of the step, for one host or several, and reading ahead on a thread."""
 import collections
 import concurrent.futures
-import functools
 
 import numpy as np
 
@@ -41,21 +40,20 @@ class Batches:
         if n > 1 and not drop_remainder:
             raise ValueError(f"drop_remainder must be True with several shards, got False with shard {tuple(shard)}")
         self.shard = (i, n)
-        self.steps_per_epoch = len(source) // self.batch_size if drop_remainder else -(-len(source) // self.batch_size)
+        self._epochs = source.epochs(self.batch_size, self.seed, self.shuffle, self.drop_remainder)
+        self.steps_per_epoch = self._epochs.steps_per_epoch
         if self.steps_per_epoch == 0:
             raise ValueError(f"{source!r} does not fill one batch: batch_size is {batch_size}")
-        self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
-
-    def _epoch_order(self, epoch):
-        return order.permutation(len(self.source), self.seed, epoch) if self.shuffle else np.arange(len(self.source))
 
     def indices(self, t):
         """(b,) int64 positions in the source of step t's batch (this shard's slice of it), t >= 0."""
-        epoch, step = divmod(order.integer("t", t), self.steps_per_epoch)
-        part = self._order(epoch)[step * self.batch_size:(step + 1) * self.batch_size]
+        return self._examples(t)[1]
+
+    def _examples(self, t):
+        """For each example of step t: the pass through its set that it belongs to, and its position in the source."""
         i, n = self.shard
         b = self.batch_size // n
-        return part[i * b:(i + 1) * b] if n > 1 else part
+        return tuple(part[i * b:(i + 1) * b] if n > 1 else part for part in self._epochs(order.integer("t", t)))
 
     def __getitem__(self, t):
         indices = self.indices(t)

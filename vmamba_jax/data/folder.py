@@ -18,11 +18,11 @@ ADVICE = (
 )
 
 
-def load(split, root=None, *, size=None, resize=None, interpolation="bicubic", channels=3, exif=True, subdir=None, classes=None,
-         workers=None):
+def load(split, root=None, *, size=None, resize=None, interpolation="bicubic", channels=3, exif=True, draft=None, subdir=None,
+         classes=None, workers=None):
     """Images decoded on demand from one folder per class.
 
-    size, resize, interpolation, channels, exif: see `data.images.Decoder`; batches need images of one size, so give `size` unless the
+    size, resize, interpolation, channels, exif, draft: see `data.images.Decoder`; batches need images of one size, so give `size` unless the
         files already have one.
     subdir: folder under root to read for this split, in place of the split's own name.
     classes: folder names in label order, for sets that hold only some of the classes (a name without a folder is then allowed, a folder
@@ -32,7 +32,7 @@ def load(split, root=None, *, size=None, resize=None, interpolation="bicubic", c
     and, on reading, for a file that does not decode (naming it).
     """
     check_split(split)
-    decoder = Decoder(size, resize, interpolation, channels, exif)
+    decoder = Decoder(size, resize, interpolation, channels, exif, draft)
     root = root_folder(root, ADVICE)
     folders = SPLIT_FOLDERS[split] if subdir is None else (str(subdir),)
     folder = next((root / name for name in folders if (root / name).is_dir()), None)
@@ -54,8 +54,8 @@ class Folder(Decoded):
     """Image files decoded when asked for. files: [(path relative to folder, label)]."""
 
     def __init__(self, folder, files, classes, decoder, split, workers=None):
-        super().__init__(pathlib.Path(folder).resolve().parent.name or "folder", split, classes, decoder.image_shape, workers)
-        self.folder, self.decoder = pathlib.Path(folder), decoder
+        super().__init__(pathlib.Path(folder).resolve().parent.name or "folder", split, classes, decoder, workers)
+        self.folder = pathlib.Path(folder)
         self.files = [path for path, _ in files]
         self._labels = np.array([label for _, label in files], np.int32)
         self._labels.flags.writeable = False
@@ -68,8 +68,8 @@ class Folder(Decoded):
     def _records(self, indices):
         return [self.folder / self.files[i] for i in indices], self._labels[indices]
 
-    def _decode(self, path):
-        return self.decoder(path.read_bytes(), path)
+    def _encoded(self, path):
+        return path.read_bytes(), path
 
     @functools.cached_property
     def fingerprint(self):

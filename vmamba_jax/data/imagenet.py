@@ -1,6 +1,21 @@
-"""ImageNet-1k's classes: WordNet identifiers in label order, with their names (ILSVRC 2012; Russakovsky et al., arXiv 1409.0575)."""
+"""ImageNet-1k (ILSVRC 2012; Russakovsky et al., arXiv 1409.0575): its classes, and its two released tar files, read where they lie."""
 import functools
 import importlib.resources
+import importlib.util
+import pathlib
+
+from vmamba_jax.data import order
+from vmamba_jax.data.archives import Packed, Tar
+from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.locate import check_split, find_files
+from vmamba_jax.data.tar import is_image, number
+
+TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+FOLDERS = ("", "imagenet", "imagenet2012", "ILSVRC2012")
+ADVICE = (
+    f"ImageNet needs {TRAIN} (train) and {VALIDATION} (validation, test) as released ('Download ImageNet Data', image-net.org), not "
+    "unpacked, in ROOT or ROOT/imagenet. For unpacked class folders use the set 'folder', for a prepared one 'tfds:imagenet2012'."
+)
 
 
 @functools.cache
@@ -13,3 +28,50 @@ def classes():
 def class_name(label):
     """A class's first name, "tench" for 0."""
     return classes()[label][1].split(",")[0]
+
+
+def load(split, root=None, *, validation=0, labels=None, size=None, resize=None, interpolation="bicubic", exif=True, draft=None,
+         workers=None):
+    """ImageNet-1k from its released tar files; an index of each is built once, see `archives.Tar`. Excerpts of them will do.
+
+    split: "test" is the released validation set (the labels of the released test set are not published).
+    validation: number of training images held out as split "validation" (stratified, fixed), "train" being the rest; 0: the released
+        validation set is split "validation" too.
+    labels: text file with the WordNet identifier of each released validation image, one a line, in the order of their numbers; None: the
+        list that tensorflow-datasets brings.
+    size, resize, interpolation, exif, draft: see `data.images.Decoder`. workers: decoding threads; None: one a processor.
+    Raises DataNotFoundError for absent files, ValueError for a file that is damaged or cut short, or for an unknown class.
+    """
+    check_split(split)
+    decoder = Decoder(size, resize, interpolation, exif=exif, draft=draft)
+    order.integer("validation", validation)
+    training = split == "train" or (split == "validation" and validation)
+    path, = find_files(root, FOLDERS, [[[TRAIN if training else VALIDATION]]], ADVICE)
+    archive = Tar(path, nested=training)
+    members = sorted((i for i, name in enumerate(archive.names) if is_image(name)), key=lambda i: archive.names[i])
+    if not members:
+        raise ValueError(f"{path} holds no images. {ADVICE}")
+    identifiers = [identifier for identifier, _ in classes()]
+    if training:
+        found, _ = number([archive.names[i].split("/")[0] for i in members], identifiers, path)
+        part = order.hold_out(found, validation, split)
+        members, found = [members[i] for i in part], [found[i] for i in part]
+    else:
+        known = _validation_labels(labels)
+        found, _ = number([known[_number(archive.names[i], len(known), path) - 1] for i in members], identifiers, labels)
+    return Packed(archive, members, found, identifiers, decoder, name="imagenet", split=split, workers=workers)
+
+
+def _validation_labels(path):
+    if path is None:
+        package = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations[0]
+        path = pathlib.Path(package, "datasets", "imagenet2012", "validation_labels.txt")
+    return pathlib.Path(path).read_text(encoding="utf-8").split()
+
+
+def _number(name, count, path):
+    """The number in "ILSVRC2012_val_00000293.JPEG"."""
+    digits = pathlib.PurePosixPath(name).stem.rpartition("_")[2]
+    if not digits.isdecimal() or not 1 <= int(digits) <= count:
+        raise ValueError(f"{path}: expected members such as ILSVRC2012_val_00000293.JPEG, numbered 1 to {count}, got {name!r}")
+    return int(digits)

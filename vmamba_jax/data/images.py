@@ -1,4 +1,5 @@
 """From encoded image files to uint8 arrays: colour mode, orientation, resize and centre crop, with Pillow."""
+import contextlib
 import dataclasses
 import io
 
@@ -11,15 +12,21 @@ _FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest"
 _MODES = {1: "L", 3: "RGB"}
 
 
+class BadImageError(ValueError):
+    """An image that does not decode; the message names it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """`decoder(encoded_bytes_or_uint8_array, name)` -> uint8 (H, W, channels); ValueError naming the file where that fails.
+    """`decoder(encoded_bytes_or_uint8_array, name)` -> uint8 (H, W, channels); BadImageError (a ValueError) naming it where that fails.
 
     size: side of the square centre crop; None leaves images as they are. resize: length the short side is first scaled to, at least
     `size`; None: int(size * 256 / 224), the usual ImageNet evaluation (256 for 224). Lengths and crop offsets round as torchvision's
     Resize and CenterCrop do on Pillow images.
     interpolation: "nearest", "bilinear", "bicubic" or "lanczos", anti-aliased. channels: 3 (grey images are repeated, alpha is
     dropped) or 1. exif: turn the image as its EXIF orientation says (torchvision's loaders do not).
+    draft: decode JPEG files at the smallest of 1/1, 1/2, 1/4, 1/8 of their size whose sides are at least so many pixels: several times
+    faster on large photos, with slightly other pixels; None: at full size.
     """
 
     size: int | None = None
@@ -27,6 +34,7 @@ class Decoder:
     interpolation: str = "bicubic"
     channels: int = 3
     exif: bool = True
+    draft: int | None = None
 
     def __post_init__(self):
         if self.size is not None:
@@ -35,6 +43,8 @@ class Decoder:
             if self.size is None:
                 raise ValueError(f"resize needs size, the side of the crop that follows it; got resize={self.resize} and size=None")
             order.integer("resize", self.resize, least=self.size)
+        if self.draft is not None:
+            order.integer("draft", self.draft, least=self._short if self.size else 1)
         if self.interpolation not in _FILTERS:
             raise ValueError(f"interpolation must be one of {sorted(_FILTERS)}, got {self.interpolation!r}")
         if self.channels not in _MODES:
@@ -44,27 +54,45 @@ class Decoder:
     def image_shape(self):
         return None if self.size is None else (self.size, self.size, self.channels)
 
+    @property
+    def _short(self):
+        return self.resize or int(self.size * 256 / 224)
+
     def __call__(self, encoded, name):
-        try:
+        image = self.open(encoded, name)
+        with _naming(name):
+            x = np.asarray(self._crop(image))
+        return x if x.ndim == 3 else x[..., None]
+
+    def open(self, encoded, name):
+        """The whole image before the crop: a loaded PIL.Image, upright, of mode "RGB" or "L" as `channels` says."""
+        with _naming(name):
             if isinstance(encoded, np.ndarray):
                 image = Image.fromarray(encoded[..., 0] if encoded.shape[-1] == 1 else encoded)
             else:
                 image = Image.open(io.BytesIO(encoded))
+                if self.draft:
+                    image.draft(None, (self.draft, self.draft))
                 if self.exif:
-                    image = ImageOps.exif_transpose(image)
-            x = np.asarray(self._crop(_eight_bit(image).convert(_MODES[self.channels])))
-        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-            raise ValueError(f"{name}: expected an image file that Pillow can decode, but {error}") from error
-        return x if x.ndim == 3 else x[..., None]
+                    ImageOps.exif_transpose(image, in_place=True)
+            return _eight_bit(image).convert(_MODES[self.channels])
 
     def _crop(self, image):
         if self.size is None:
             return image
-        (w, h), short = image.size, self.resize or int(self.size * 256 / 224)
+        (w, h), short = image.size, self._short
         w, h = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
         left, top = round((w - self.size) / 2), round((h - self.size) / 2)
         image = image.resize((w, h), _FILTERS[self.interpolation])
         return image.crop((left, top, left + self.size, top + self.size))
+
+
+@contextlib.contextmanager
+def _naming(name):
+    try:
+        yield
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+        raise BadImageError(f"{name}: expected an image file that Pillow can decode, but {error}") from error
 
 
 def _eight_bit(image):

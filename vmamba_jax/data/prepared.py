@@ -1,4 +1,5 @@
 """Sets prepared by TensorFlow Datasets, read with `tfds.data_source`; neither TensorFlow nor a download is needed at run time."""
+import dataclasses
 import difflib
 import functools
 
@@ -10,19 +11,19 @@ from vmamba_jax.data.source import Decoded, digest
 
 
 def load(name, split, root=None, *, image_key="image", label_key="label", size=None, resize=None, interpolation="bicubic", exif=True,
-         workers=None):
+         draft=None, workers=None):
     """One split of a TFDS set that was prepared as array_record or parquet (formats with random access).
 
     name: TFDS's spelling, `set[/config][:version]`. split: one of the set's own split names, slices included ("train[:10%]").
     root: TFDS's data_dir; None: its default ($TFDS_DATA_DIR or ~/tensorflow_datasets).
-    image_key, label_key: features holding the image and the class. size, resize, interpolation, exif: see `data.images.Decoder`.
+    image_key, label_key: features holding the image and the class. size, resize, interpolation, exif, draft: see `data.images.Decoder`.
     workers: decoding threads; None: one for each processor.
     Raises DataNotFoundError for a set not prepared there, saying how to prepare it; ValueError for an unknown set, split or feature.
     """
     import tensorflow_datasets as tfds  # slow to import, and only these sets need it
     if not isinstance(split, str):
         raise TypeError(f"split must be a str such as 'train', got {split!r}")
-    decoder = Decoder(size, resize, interpolation, exif=exif)
+    decoder = Decoder(size, resize, interpolation, exif=exif, draft=draft)
     try:
         builder = tfds.builder(name, **({} if root is None else {"data_dir": root}))
     except tfds.core.DatasetNotFoundError:
@@ -58,10 +59,9 @@ class Prepared(Decoded):
 
     def __init__(self, builder, examples, split, decoder, image_key, label_key, workers=None):
         image, label = builder.info.features[image_key], builder.info.features[label_key]
-        channels = 1 if image.shape[-1] == 1 else 3
-        self.decoder = Decoder(decoder.size, decoder.resize, decoder.interpolation, channels, decoder.exif)
-        shape = self.decoder.image_shape or (image.shape if None not in image.shape and image.shape[-1] in (1, 3) else None)
-        super().__init__(f"tfds:{builder.info.full_name}", split, label.names, shape, workers)
+        decoder = dataclasses.replace(decoder, channels=1 if image.shape[-1] == 1 else 3)
+        shape = image.shape if None not in image.shape and image.shape[-1] in (1, 3) else None
+        super().__init__(f"tfds:{builder.info.full_name}", split, label.names, decoder, workers, shape)
         self.builder, self.examples, self.image_key, self.label_key = builder, examples, image_key, label_key
 
     def __len__(self):
@@ -71,9 +71,9 @@ class Prepared(Decoded):
         examples = [(i, self.examples[i]) for i in indices.tolist()]
         return [(x[self.image_key], i) for i, x in examples], [x[self.label_key] for _, x in examples]
 
-    def _decode(self, record):
+    def _encoded(self, record):
         image, i = record
-        return self.decoder(image, f"{self.name} {self.split} example {i}")
+        return image, f"{self.name} {self.split} example {i}"
 
     @functools.cached_property
     def labels(self):

@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 from vmamba_jax.data import order
+from vmamba_jax.data.epochs import Epochs
 
 
 class Source(abc.ABC):
@@ -41,6 +42,18 @@ class Source(abc.ABC):
     def __getitem__(self, i):
         images, labels = self.gather([order.integer("index", i, least=-np.inf)])
         return images[0], int(labels[0])
+
+    def picture(self, i):
+        """(image, label) of example i before any resize or crop: uint8 (H, W, C), or a loaded PIL.Image where it was decoded."""
+        return self[i]
+
+    def successor(self, i):
+        """The position that stands in for i where that one's image is bad."""
+        return (i + 1) % len(self)
+
+    def epochs(self, batch_size, seed, shuffle, drop_remainder):
+        """Which examples the global batch of each step holds; see `data.epochs`."""
+        return Epochs(len(self), batch_size, seed, shuffle, drop_remainder)
 
     def __repr__(self):
         shape = "x".join(map(str, self.image_shape)) if self.image_shape else "varying size"
@@ -94,13 +107,21 @@ class Arrays(Source):
 class Decoded(Source):
     """A set whose images are decoded when asked for, several at a time on `workers` threads (None: one for each processor).
 
-    A subclass gives `_records(indices) -> (list of encoded examples, labels)`, called in the caller's thread, and
-    `_decode(record) -> uint8 (H, W, C)`, called on any thread.
+    A subclass gives `_records(indices) -> (list, labels)`, what stands for each example, and `_encoded(record) -> (bytes or uint8 array,
+    name)`, called on any thread. image_shape: of every image, where the decoder does not say it; None: they vary.
     """
 
-    def __init__(self, name, split, classes, image_shape, workers=None):
-        super().__init__(name, split, classes, image_shape)
+    def __init__(self, name, split, classes, decoder, workers=None, image_shape=None):
+        super().__init__(name, split, classes, decoder.image_shape or image_shape)
+        self.decoder = decoder
         self.workers = order.integer("workers", workers, least=1) if workers is not None else os.cpu_count() or 1
+
+    def _decode(self, record):
+        return self.decoder(*self._encoded(record))
+
+    def picture(self, i):
+        records, labels = self._records(self._positions([i]))
+        return self.decoder.open(*self._encoded(records[0])), int(labels[0])
 
     def gather(self, indices):
         records, labels = self._records(self._positions(indices))
@@ -128,6 +149,9 @@ class Subset(Source):
 
     def gather(self, indices):
         return self.source.gather(self.indices[self._positions(indices)])
+
+    def picture(self, i):
+        return self.source.picture(self.indices[i])
 
     @functools.cached_property
     def labels(self):

@@ -1,0 +1,64 @@
+"""Which examples the batch of each step holds: pure functions of the step, epoch after epoch."""
+import numpy as np
+
+from vmamba_jax.data import order
+
+
+class Orders:
+    """`orders(epoch)`: that epoch's order of range(n), int64, drawn from (seed, epoch, *path), or as it is without shuffling."""
+
+    def __init__(self, n, seed, shuffle, path=()):
+        self.n, self.seed, self.shuffle, self.path = n, seed, shuffle, path
+        self._last = {}
+
+    def __call__(self, epoch):
+        last = self._last
+        if epoch not in last:  # at most this epoch's and the one's before it are kept
+            last = {k: v for k, v in last.items() if k == epoch - 1}
+            last[epoch] = order.permutation(self.n, self.seed, epoch, *self.path) if self.shuffle else np.arange(self.n)
+            self._last = last
+        return last[epoch]
+
+    def __getstate__(self):
+        return {**vars(self), "_last": {}}
+
+
+class Epochs:
+    """`epochs(t)`: (epoch, position), both (b,) int64, of the examples in the global batch of step t; n examples in all.
+
+    steps_per_epoch: steps in which every example comes once, save the remainder that does not fill a batch (or, with drop_remainder
+    False, comes as a short one).
+    """
+
+    def __init__(self, n, batch_size, seed, shuffle, drop_remainder):
+        self.batch_size, self._orders = batch_size, Orders(n, seed, shuffle)
+        self.steps_per_epoch = n // batch_size if drop_remainder else -(-n // batch_size)
+
+    def __call__(self, t):
+        epoch, step = divmod(t, self.steps_per_epoch)
+        part = self._orders(epoch)[step * self.batch_size:(step + 1) * self.batch_size]
+        return np.full(len(part), epoch), part
+
+
+class MixedEpochs:
+    """`Epochs` of two sets side by side, positions [0, real) and [real, real + extra): every batch has `share` examples of the second.
+
+    An epoch is one pass through the first set; the second goes through its own passes at its own pace. Its examples stand spread evenly
+    through the batch, so that every host's slice has its part of them.
+    """
+
+    def __init__(self, real, extra, share, batch_size, seed, shuffle):
+        self._real, self._extra, self._share = Orders(real, seed, shuffle), Orders(extra, seed, shuffle, path=(1,)), share
+        self._places = np.diff(np.arange(batch_size + 1) * share // batch_size).astype(bool)
+        self.steps_per_epoch = real // (batch_size - share)
+
+    def __call__(self, t):
+        epoch, step = divmod(t, self.steps_per_epoch)
+        ours = len(self._places) - self._share
+        epochs, positions = np.full(len(self._places), epoch), np.empty(len(self._places), np.int64)
+        positions[~self._places] = self._real(epoch)[step * ours:(step + 1) * ours]
+        passes, places = np.divmod(np.arange(t * self._share, (t + 1) * self._share), self._extra.n)
+        epochs[self._places] = passes
+        drawn = [self._extra(p)[places[passes == p]] for p in np.unique(passes).tolist()]
+        positions[self._places] = self._real.n + np.concatenate([np.zeros(0, np.int64), *drawn])
+        return epochs, positions
