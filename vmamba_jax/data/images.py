@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vmamba_jax.data import order
+from vmamba_jax.data.photo import FILTERS, as_array, as_photo, centre_crop, resize_short
 
-_FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -45,8 +45,8 @@ class Decoder:
             order.integer("resize", self.resize, least=self.size)
         if self.draft is not None:
             order.integer("draft", self.draft, least=self._short if self.size else 1)
-        if self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation must be one of {sorted(_FILTERS)}, got {self.interpolation!r}")
+        if self.interpolation not in FILTERS:
+            raise ValueError(f"interpolation must be one of {sorted(FILTERS)}, got {self.interpolation!r}")
         if self.channels not in _MODES:
             raise ValueError(f"channels must be one of {sorted(_MODES)}, got {self.channels!r}")
 
@@ -61,14 +61,13 @@ class Decoder:
     def __call__(self, encoded, name):
         image = self.open(encoded, name)
         with _naming(name):
-            x = np.asarray(self._crop(image))
-        return x if x.ndim == 3 else x[..., None]
+            return as_array(self._crop(image))
 
     def open(self, encoded, name):
         """The whole image before the crop: a loaded PIL.Image, upright, of mode "RGB" or "L" as `channels` says."""
         with _naming(name):
             if isinstance(encoded, np.ndarray):
-                image = Image.fromarray(encoded[..., 0] if encoded.shape[-1] == 1 else encoded)
+                image = as_photo(encoded)
             else:
                 image = Image.open(io.BytesIO(encoded))
                 if self.draft:
@@ -80,11 +79,7 @@ class Decoder:
     def _crop(self, image):
         if self.size is None:
             return image
-        (w, h), short = image.size, self._short
-        w, h = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
-        left, top = round((w - self.size) / 2), round((h - self.size) / 2)
-        image = image.resize((w, h), _FILTERS[self.interpolation])
-        return image.crop((left, top, left + self.size, top + self.size))
+        return centre_crop(resize_short(image, self._short, self.interpolation), self.size)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from PIL import Image
 
 from vmamba_jax.data import checks, order
 from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.photo import FILTERS, as_array, as_photo, resize_short
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
-from vmamba_jax.data.transforms.photo import FILTERS, as_array, as_photo, resize_short
 from vmamba_jax.data.transforms.rand_augment import INTERPOLATIONS, draw_interpolation, parse
 
 IMAGENET_GREY = (124, 116, 104)  # 255 times ImageNet's mean

@@ -3,8 +3,8 @@ import dataclasses
 import re
 
 from vmamba_jax.data import checks, order
+from vmamba_jax.data.photo import FILTERS
 from vmamba_jax.data.transforms import operations
-from vmamba_jax.data.transforms.photo import FILTERS
 
 INTERPOLATIONS = (*FILTERS, "random")
 _NAMES = tuple(operations.OPERATIONS)

@@ -26,3 +26,10 @@ def resize_short(photo, length, interpolation):
     w, h = photo.size
     size = (length, int(length * h / w)) if w <= h else (int(length * w / h), length)
     return photo.resize(size, FILTERS[interpolation])
+
+
+def centre_crop(photo, size):
+    """The square of `size` pixels in the photo's middle; offsets round as torchvision's CenterCrop does."""
+    w, h = photo.size
+    left, top = round((w - size) / 2), round((h - size) / 2)
+    return photo.crop((left, top, left + size, top + size))
