@@ -12,6 +12,7 @@ from vmamba_jax import attacks, training
 from vmamba_jax.training import objectives
 
 KEY = jax.random.key(5)
+PLAIN = Classifier()
 PGD = attacks.pgd(0.1, steps=2, step_size=0.06)
 GAUSSIAN = attacks.pgd(0.1, steps=2, step_size=0.06, start="gaussian")
 OPTIONS = {
@@ -65,11 +66,11 @@ def sgd():
 
 
 @functools.cache
-def start(classifier=Classifier(), **options):
+def start(classifier=PLAIN, **options):
     return training.create_state(classifier, sgd(), jax.random.key(0), SHAPE, **options)
 
 
-def make(name, classifier=Classifier(), **options):
+def make(name, classifier=PLAIN, **options):
     """A step without augmentation and the state it begins with, for 16 images."""
     step = objectives.create(name, classifier, sgd(), **{**OPTIONS[name], **options})
     return step, step.begin(start(Classifier(classifier.model)), SHAPE, 16)

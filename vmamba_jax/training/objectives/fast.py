@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from ... import attacks
 from ..checks import count, number, require
 from . import common
-from .attacking import RADII, make_attack, scale_radius
+from .attacking import RADII, checks, make_attack, scale_radius
 from .cost import Cost, attack_cost
 from .standard import classification_loss
 from .step import Rule, descend, make_step
@@ -26,8 +26,10 @@ def fast(classifier, optimizer, *, eps, step_size=None, attack_mode="train", eps
     The step's metrics: loss, accuracy under the attack, grad_norm, learning_rate; eps_scale if scheduled; those three if watched.
     """
     require(number("eps", eps, low=0), number("step_size", step_size, low=0, optional=True), count("watch_steps", watch_steps, 1),
-            count("watch_every", watch_every, 1, optional=True), count("watch_stride", watch_stride, 1))
+            count("watch_every", watch_every, 1, optional=True), count("watch_stride", watch_stride, 1),
+            number("label_smoothing", label_smoothing, low=0, below=1))
     attack = attacks.pgd(eps, steps=1, step_size=1.25 * eps if step_size is None else step_size)
+    require(*checks(attack, attack_mode, eps_schedule, scheduled))
     strong = attacks.pgd(eps, steps=watch_steps, step_size=eps / 4)
     run = make_attack(classifier, attack, attack_mode, eps_schedule, scheduled)
 

@@ -2,9 +2,9 @@
 import jax
 import jax.numpy as jnp
 
-from ..checks import number, require
+from ..checks import choice, number, require
 from . import common, two_passes
-from .attacking import RADII
+from .attacking import RADII, checks
 from .step import make_step
 
 
@@ -19,7 +19,8 @@ def mart(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mo
     Where labels are distributions, the wrong classes are all but the likeliest, and f(x)_y is the mean over the labels.
     The step's metrics: loss, bce, kl (weighted), accuracy (adversarial), clean_accuracy, grad_norm, learning_rate; eps_scale if scheduled.
     """
-    require(number("beta", beta, low=0), number("label_smoothing", label_smoothing, low=0, below=1), two_passes.check_statistics(statistics))
+    require(*checks(attack, attack_mode, eps_schedule, scheduled), number("beta", beta, low=0),
+            number("label_smoothing", label_smoothing, low=0, below=1), choice("statistics", statistics, two_passes.STATISTICS))
 
     def loss(clean, adversarial, labels):
         natural, attacked = jax.nn.softmax(clean), jax.nn.softmax(adversarial)

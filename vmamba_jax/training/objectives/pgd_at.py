@@ -2,9 +2,9 @@
 import dataclasses
 
 from ... import attacks
-from ..checks import require
+from ..checks import number, require
 from . import common
-from .attacking import RADII, make_attack
+from .attacking import RADII, checks, make_attack
 from .cost import Cost, attack_cost
 from .released_pgd import ReleasedPGD
 from .standard import classification_loss
@@ -26,6 +26,7 @@ def pgd_at(classifier, optimizer, *, attack, attack_mode="eval", eps_schedule=No
     options: augment, ema_decay, ema_warmup, accumulate, see `step.Step`.
     The step's metrics: loss, accuracy on the adversarial images, grad_norm, learning_rate; clean_accuracy if asked, eps_scale if scheduled.
     """
+    require(*checks(attack, attack_mode, eps_schedule, scheduled), number("label_smoothing", label_smoothing, low=0, below=1))
     if released:
         require((isinstance(attack, attacks.PGD), f"attack must be attacks.pgd(...) where released=True; got {attack!r}"))
         attack = ReleasedPGD(**{field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)})

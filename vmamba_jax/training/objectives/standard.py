@@ -11,13 +11,12 @@ def standard(classifier, optimizer, *, label_smoothing=0.0, **options):
     label_smoothing: in [0, 1). options: augment, ema_decay, ema_warmup, accumulate, see `step.Step`.
     The step's metrics: loss, accuracy (as trained on), grad_norm, learning_rate.
     """
+    require(number("label_smoothing", label_smoothing, low=0, below=1))
     return make_step(optimizer, Rule(gradient=descend(classification_loss(classifier, label_smoothing))), **options)
 
 
 def classification_loss(classifier, label_smoothing):
     """A loss for `step.descend`: cross-entropy and accuracy on the batch as it is."""
-    require(number("label_smoothing", label_smoothing, low=0, below=1))
-
     def loss(params, state, batch, keys):
         logits, model_state = common.train_logits(classifier, params, state.model_state, batch["image"], keys.dropout)
         outcome = Outcome(model_state, {"accuracy": common.accuracy(logits, batch["label"])}, state.carry)

@@ -3,9 +3,9 @@ import dataclasses
 
 from jax import lax
 
-from ..checks import number, require
+from ..checks import choice, number, require
 from . import common, two_passes
-from .attacking import RADII
+from .attacking import RADII, checks
 from .cost import Cost
 from .step import make_step
 
@@ -22,7 +22,8 @@ def trades(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_
     Labels may be distributions; the attack needs none.
     The step's metrics: loss, clean_loss, kl, accuracy (adversarial), clean_accuracy, grad_norm, learning_rate; eps_scale if scheduled.
     """
-    require(number("beta", beta, low=0), number("label_smoothing", label_smoothing, low=0, below=1), two_passes.check_statistics(statistics))
+    require(*checks(attack, attack_mode, eps_schedule, scheduled, aimed=True), number("beta", beta, low=0),
+            number("label_smoothing", label_smoothing, low=0, below=1), choice("statistics", statistics, two_passes.STATISTICS))
 
     def aim(attack, logits_fn, images):
         target = None if recompute_targets else logits_fn(images)

@@ -3,7 +3,6 @@ import jax
 import jax.numpy as jnp
 
 from ... import attacks
-from ..checks import choice
 from . import common
 from .attacking import make_attack
 from .cost import Cost, attack_cost
@@ -43,10 +42,6 @@ def make_rule(classifier, loss, attack, attack_mode, eps_schedule, scheduled, st
 
     return Rule(prepare=prepare, gradient=descend(both), begin=begin if separate else None,
                 attack_cost=lambda: attack_cost(attack).plus(aim_cost or Cost()), update_cost=Cost(2))
-
-
-def check_statistics(statistics):
-    return choice("statistics", statistics, STATISTICS)
 
 
 def clean_variables(state, ema=False):
