@@ -361,3 +361,5 @@ def test_a_run_of_free_resumes_with_its_perturbation(tmp_path):
     again = jax.device_get(train(3, tmp_path / "a"))
     close(again, jax.device_get(train(3, tmp_path / "b")), atol=0)
     assert np.abs(again.carry).max() > 0
+    with training.Checkpoints(tmp_path / "a" / "checkpoints", read_only=True) as saved, pytest.raises(ValueError, match="unexpected in the checkpoint: carry"):
+        saved.restore(start())
