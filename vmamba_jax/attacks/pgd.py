@@ -1,9 +1,11 @@
 """Projected gradient descent on the negative loss: the standard white-box attack."""
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vmamba_jax.attacks import checks
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of
@@ -20,7 +22,9 @@ class PGD(Attack):
         steps: number of gradient steps >= 1.
         step_size: length of a step in the norm, in pixel units; None: 2.5 * eps / steps. May be traced.
         norm: "linf", "l2" or "l1".
-        random_start: begin at a point drawn uniformly from the ball (see `ThreatModel.random_start`).
+        random_start: begin at a random point, see `start`.
+        start: "uniform" in the ball (see `ThreatModel.random_start`), "gaussian": images + 0.001 N(0, 1), not projected (Zhang et al. 2019,
+            TRADES as released), or a callable (images, keys) -> images.
         restarts: runs from different random starts; per image a misclassified outcome is kept before others, then the highest loss.
         loss: "cross_entropy", "margin", "dlr", or a callable (logits, labels) -> (batch,).
         targeted: labels are targets, and the loss is descended.
@@ -36,6 +40,7 @@ class PGD(Attack):
     random_start: bool = True
     _: dataclasses.KW_ONLY
     restarts: int = 1
+    start: str = "uniform"
     loss: str = "cross_entropy"
     targeted: bool = False
     l1_fraction: float | None = 0.01
@@ -47,6 +52,8 @@ class PGD(Attack):
     def __post_init__(self):
         super().__post_init__()
         self._check_iterations()
+        if not callable(self.start):
+            checks.choice("start", self.start, ("uniform", "gaussian"))
 
     def run(self, logits_fn, images, labels, keys):
         threat, evaluate, gradient, direction = self._tools(logits_fn, labels)
@@ -59,8 +66,14 @@ class PGD(Attack):
             return lax.fori_loop(0, self.steps, step, images)
 
         def search(keys):
-            return lax.fori_loop(0, self.steps, step, threat.random_start(images, keys))
+            return lax.fori_loop(0, self.steps, step, start(images, keys))
+        start = {"uniform": threat.random_start, "gaussian": gaussian_start}.get(self.start, self.start)
         return worst_of(search, evaluate, images, keys, self.restarts)
+
+
+def gaussian_start(images, keys):
+    """images + 0.001 N(0, 1), outside the box where that leads."""
+    return images + 0.001 * jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
 
 
 pgd = PGD

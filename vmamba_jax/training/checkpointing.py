@@ -71,7 +71,7 @@ class Checkpoints:
             metrics = {name: float(value) for name, value in metrics.items()}
             if self.best_metric is not None and not math.isfinite(metrics[self.best_metric]):
                 metrics = None
-        items = ocp.args.Composite(state=ocp.args.StandardSave(serialization.to_state_dict(state)), extra=ocp.args.JsonSave(extra or {}))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave(extra or {}))
         return self._manager.save(step, args=items, metrics=metrics)
 
     def restore(self, template, step="latest"):
@@ -80,10 +80,10 @@ class Checkpoints:
         step: a number, "latest" or "best". Raises FileNotFoundError where there is no such step, ValueError listing all that differs.
         """
         step = self.find(step)
-        target = serialization.to_state_dict(template)
+        target = _tree(template)
         self._compare(_flat(target), step)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(_abstract, target)))
-        return serialization.from_state_dict(template, self._manager.restore(step, args=args).state)
+        return serialization.from_state_dict(template, {"carry": None, **self._manager.restore(step, args=args).state})
 
     def restore_variables(self, step="latest", ema=False):
         """Model variables saved at a step as numpy arrays, with no template: {"params": ..., "batch_stats": ..., ...}.
@@ -194,6 +194,12 @@ def _read(directory):
 def _unfinished(folder):
     """A step folder that stands under its final name without all it should hold."""
     return folder.is_dir() and not ((folder / "_CHECKPOINT_METADATA").exists() and (folder / "state" / "_METADATA").exists())
+
+
+def _tree(state):
+    """The state as nested dicts, without a carry of None: runs begun before there was one go on."""
+    tree = serialization.to_state_dict(state)
+    return {name: tree[name] for name in tree if name != "carry" or tree[name] is not None}
 
 
 def _abstract(leaf):

@@ -14,14 +14,16 @@ PER_CALL = ("intermediates", "perturbations")  # collections that belong to one 
 class TrainState:
     """The state of a training run.
 
-    step: int32 scalar, updates done so far. params: trained weights. model_state: the model's other variables, such as `batch_stats`.
-    opt_state: the optimizer's. ema: running average of params, or None.
+    step: int32 scalar, steps done so far. params: trained weights. model_state: the model's other variables, such as `batch_stats`.
+    opt_state: the optimizer's. ema: running average of params, or None. carry: what the objective keeps between steps (its `step.begin`
+    puts it there), or None; alike on every device.
     """
     step: jax.Array
     params: Any
     model_state: Any
     opt_state: Any
     ema: Any = None
+    carry: Any = None
 
     def variables(self, ema=False):
         """Model variables with the current weights, or with their running average."""

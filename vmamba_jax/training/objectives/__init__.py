@@ -2,17 +2,43 @@
 
 The same step runs under `jax.jit` (axis_name=None), `jax.pmap(step, axis_name=...)` and `parallel.map_step`, and makes the same update:
 state and key are alike on every device, the batch is the device's slice, and gradients, metrics and model state end in `lax.pmean`.
+
+A batch is {"image": (b, H, W, C) in [0, 1], "label": (b,) classes or (b, classes) distributions}. Attacks get each label's likeliest class.
+Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: what it last measured; separate statistics):
+`state = step.begin(state, image_shape, batch_size)` puts it there and leaves other states as they are. `cost(name, **options)` tells what a
+step costs. All take augment, ema_decay, ema_warmup and accumulate, see `Step`; one file holds one idea.
 """
 from ..checks import choice, require
+from .awp import awp, perturb_weights
+from .cost import Cost
+from .fast import fast
+from .free import free
+from .mart import mart
 from .pgd_at import pgd_at
+from .recipes import ares, light, singh
+from .released_pgd import ReleasedPGD
 from .standard import standard
+from .step import Step
+from .trades import trades
+from .two_passes import clean_variables
+from .yopo import in_turn, yopo
 
-OBJECTIVES = {"standard": standard, "pgd_at": pgd_at}
+OBJECTIVES = {"standard": standard, "pgd_at": pgd_at, "trades": trades, "mart": mart, "free": free, "fast": fast, "yopo": yopo, "awp": awp,
+              "light": light, "singh": singh, "ares": ares}
 
-__all__ = ["OBJECTIVES", "create", "pgd_at", "standard"]
+__all__ = ["Cost", "OBJECTIVES", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "fast", "free", "in_turn", "light",
+           "mart", "perturb_weights", "pgd_at", "singh", "standard", "trades", "yopo"]
 
 
 def create(name, classifier, optimizer, **options):
     """An objective by name, for configs; `options` are that function's keywords."""
     require(choice("objective name", name, OBJECTIVES))
     return OBJECTIVES[name](classifier, optimizer, **options)
+
+
+def cost(name, **options):
+    """The `Cost` of an objective's step per training image, without a model: cost("pgd_at", attack=attacks.pgd(8 / 255, steps=7)).
+
+    A step of `free` makes as many updates as it has replays, every other makes one. ValueError for an attack that costs as it goes.
+    """
+    return create(name, None, None, **options).cost

@@ -1,17 +1,25 @@
 """Standard training: cross-entropy on the images as they are."""
 from ..checks import number, require
 from . import common
+from .step import Outcome, Rule, descend, make_step
 
 
-def standard(classifier, optimizer, *, label_smoothing=0.0, augment=None, ema_decay=None, ema_warmup=False):
+def standard(classifier, optimizer, *, label_smoothing=0.0, **options):
     """A step of empirical risk minimisation.
 
     classifier: `(variables, images, train, rngs, mutable) -> logits` on [0, 1] images. optimizer: optax transformation.
-    label_smoothing: in [0, 1). augment: `(images, keys) -> images`, one key per image.
-    ema_decay, ema_warmup: running average of the weights, see `common.update`.
+    label_smoothing: in [0, 1). options: augment, ema_decay, ema_warmup, accumulate, see `step.Step`.
     The step's metrics: loss, accuracy (as trained on), grad_norm, learning_rate.
     """
     require(number("label_smoothing", label_smoothing, low=0, below=1))
+    return make_step(optimizer, Rule(gradient=descend(classification_loss(classifier, label_smoothing))), **options)
 
-    loss = common.classification_loss(classifier, label_smoothing)
-    return common.make_step(optimizer, loss, augment=augment, ema_decay=ema_decay, ema_warmup=ema_warmup)
+
+def classification_loss(classifier, label_smoothing):
+    """A loss for `step.descend`: cross-entropy and accuracy on the batch as it is."""
+    def loss(params, state, batch, keys):
+        logits, model_state = common.train_logits(classifier, params, state.model_state, batch["image"], keys.dropout)
+        outcome = Outcome(model_state, {"accuracy": common.accuracy(logits, batch["label"])}, state.carry)
+        return common.cross_entropy(logits, batch["label"], label_smoothing), outcome
+
+    return loss

@@ -1,0 +1,37 @@
+"""Adversarial weight perturbation: the gradient is taken where a small change of the weights raises the loss most."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ..checks import count, number, require
+from .step import Step
+
+
+def awp(classifier, optimizer, *, objective="pgd_at", gamma=0.01, after=0, **options):
+    """The step of another objective, by name and with its own `options`, under `perturb_weights`."""
+    from . import create
+    require((objective != "awp", "objective must be another than awp"))
+    return perturb_weights(create(objective, classifier, optimizer, **options), gamma, after)
+
+
+def perturb_weights(step, gamma=0.01, after=0):
+    """Any objective's step with adversarial weight perturbation (Wu, Xia & Wang 2020, algorithm 1).
+
+    Once the batch is attacked, every tensor w of more than one dimension moves by gamma |w| g / |g| along its gradient g of the step's own
+    loss; the update's gradient is taken there and applied to the weights as they were. Batch statistics are those of the second pass.
+    gamma: >= 0; the paper's for adversarial training is 0.01, for TRADES 0.005. after: steps done before the perturbation begins.
+    The cost of the update, not of the attack, doubles.
+    """
+    require((isinstance(step, Step) and step.perturb is None, f"step must be an objective's, not yet perturbed; got {step!r}"),
+            number("gamma", gamma, low=0), count("after", after))
+
+    def perturb(params, grads, done):
+        scale = gamma * (done >= after)
+
+        def move(w, g):
+            length = jnp.linalg.norm(g.ravel())
+            return w if w.ndim <= 1 else w + (scale * jnp.linalg.norm(w.ravel()) / jnp.where(length > 0, length, 1)).astype(w.dtype) * g
+        return jax.tree.map(move, params, grads)
+
+    return dataclasses.replace(step, perturb=perturb)

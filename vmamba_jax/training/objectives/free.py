@@ -1,0 +1,76 @@
+"""Free adversarial training: every gradient serves the weights and the perturbation."""
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ..checks import count, number, require
+from . import common
+from .cost import Cost
+from .step import Outcome, Rule, Step, make_step
+
+RELEASED = 4 / 255  # radius and step of the released programs of arXiv 2406.05532, whatever the data set
+
+
+def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_smoothing=0.0, released=False, **options):
+    """A step replays its batch `replays` times; each replay updates weights and perturbation by one gradient (Shafahi et al. 2019, algorithm 1).
+
+    eps: linf radius. step_size: of the perturbation, None: eps, as in the paper. Images are clipped to [0, 1] once perturbed.
+    The perturbation goes on from replay to replay and, as released, from batch to batch, where other images meet it: the state keeps it,
+    (batch_size, H, W, C), alike on every device. Begin with `step.begin`; a smaller batch takes the first rows.
+    A step makes `replays` updates: train for 1 / replays of the epochs, and count the learning-rate schedule in updates, replays * steps.
+    `state.step` and the other schedules count steps. The batch is augmented once.
+    released: radius and step size 4/255 on every data set, as in the programs of arXiv 2406.05532 (eps and step_size then stay None), which
+    also train for as many epochs as the other methods: that is for the caller to set.
+    classifier, optimizer, label_smoothing, options: as of `pgd_at`.
+    The step's metrics, means over the replays: loss, accuracy on the perturbed images, grad_norm, learning_rate.
+    """
+    require(number("label_smoothing", label_smoothing, low=0, below=1), count("replays", replays, 1),
+            number("eps", eps, low=0, optional=released), number("step_size", step_size, low=0, optional=True),
+            (not released or eps is None and step_size is None, f"released=True sets eps and step_size; got {eps!r}, {step_size!r}"))
+    eps = RELEASED if released else eps
+    size = eps if step_size is None else step_size
+
+    def loss(params, noise, state, batch, keys):
+        images = jnp.clip(batch["image"] + noise, 0, 1)
+        logits, model_state = common.train_logits(classifier, params, state.model_state, images, keys.dropout)
+        return common.cross_entropy(logits, batch["label"], label_smoothing), (model_state, common.accuracy(logits, batch["label"]))
+
+    def gradient(params, state, batch, keys):
+        noise = batch["noise"]
+        (value, (model_state, accuracy)), (grads, ascent) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, noise, state, batch, keys)
+        noise = jnp.clip(noise + size * jnp.sign(ascent), -eps, eps)
+        return grads, Outcome(model_state, {"loss": value, "accuracy": accuracy}, rows={"noise": noise})
+
+    def begin(state, image_shape, batch_size):
+        return jnp.zeros((batch_size, *image_shape), jax.tree.leaves(state.params)[0].dtype)
+
+    rule = Rule(gradient=gradient, begin=begin, update_cost=Cost(replays))
+    return make_step(optimizer, rule, functools.partial(FreeStep, replays=replays), **options)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FreeStep(Step):
+    """A `Step` that makes `replays` updates from one batch, with the perturbation of its images among the batch's rows."""
+    replays: int = 1
+
+    def __call__(self, state, batch, key, *, axis_name=None):
+        self.check(state)
+        batch, keys = self.enter(batch, key, axis_name)
+        noise, n = state.carry, batch["image"].shape[0]
+        total = n if axis_name is None else n * jax.lax.psum(1, axis_name)
+        if noise.shape[0] < total or noise.shape[1:] != batch["image"].shape[1:]:
+            raise ValueError(f"images {(total, *batch['image'].shape[1:])} do not fit the perturbation {noise.shape} that the state was begun with")
+        first = 0 if axis_name is None else n * jax.lax.axis_index(axis_name)
+
+        def replay(now, i):
+            before, rows = now
+            after, metrics, new = self.advance(before, {**batch, "noise": rows}, keys.fold_in(i), axis_name)
+            return (after.replace(step=before.step), new["noise"]), metrics
+
+        start = (state.replace(carry=None), jax.lax.dynamic_slice_in_dim(noise, first, n))
+        (after, rows), metrics = jax.lax.scan(replay, start, jnp.arange(self.replays))
+        rows = rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
+        after = after.replace(step=state.step + 1, carry=jax.lax.dynamic_update_slice_in_dim(noise, rows, 0, 0))
+        return after, jax.tree.map(lambda x: x.mean(0), metrics)

@@ -1,0 +1,35 @@
+"""MART: adversarial training that weighs the images by how uncertain the model is of them when clean."""
+import jax
+import jax.numpy as jnp
+
+from ..checks import choice, number, require
+from . import common, two_passes
+from .attacking import RADII, checks
+from .step import make_step
+
+
+def mart(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mode="eval", statistics="shared", label_smoothing=0.0,
+         eps_schedule=None, scheduled=RADII, **options):
+    """A step of min E [BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - f(x)_y)] with x' attacked (Wang et al. 2020, eq. 11, as released).
+
+    BCE is cross-entropy - log(1 - p) at the likeliest wrong class; the released constants are kept: log(1.0001 - p + 1e-12),
+    1.0000001 - f(x)_y, and 1e-12 inside KL's logarithm.
+    classifier, optimizer, attack, attack_mode, eps_schedule, scheduled, options: as of `pgd_at`. label_smoothing: of the cross-entropy.
+    beta: weight >= 0 of the second term; the paper uses 5 and 6. statistics: see `two_passes.make_rule`.
+    Where labels are distributions, the wrong classes are all but the likeliest, and f(x)_y is the mean over the labels.
+    The step's metrics: loss, bce, kl (weighted), accuracy (adversarial), clean_accuracy, grad_norm, learning_rate; eps_scale if scheduled.
+    """
+    require(*checks(attack, attack_mode, eps_schedule, scheduled), number("beta", beta, low=0),
+            number("label_smoothing", label_smoothing, low=0, below=1), choice("statistics", statistics, two_passes.STATISTICS))
+
+    def loss(clean, adversarial, labels):
+        natural, attacked = jax.nn.softmax(clean), jax.nn.softmax(adversarial)
+        own = jnp.arange(clean.shape[-1]) == common.classes(labels)[:, None]
+        wrong = jnp.where(own, -jnp.inf, attacked).max(-1)
+        bce = common.cross_entropy(adversarial, labels, label_smoothing) - jnp.log(1.0001 - wrong + 1e-12).mean()
+        kl = (natural * (jax.nn.log_softmax(clean) - jnp.log(attacked + 1e-12))).sum(-1)
+        certain = (natural * common.distributions(labels, natural)).sum(-1)
+        robust = (kl * (1.0000001 - certain)).mean()
+        return bce + beta * robust, {"bce": bce, "kl": robust}
+
+    return make_step(optimizer, two_passes.make_rule(classifier, loss, attack, attack_mode, eps_schedule, scheduled, statistics), **options)

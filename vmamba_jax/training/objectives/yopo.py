@@ -1,0 +1,102 @@
+"""YOPO: an adversarial perturbation by many cheap passes through the first layer, between a few through the whole model."""
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..checks import count, number, require
+from . import common, first_layer
+from .cost import Cost
+from .step import Outcome, Rule, make_step
+
+DECAY = 5e-4  # of the first layer's weights, in the released programs of arXiv 2406.05532
+
+
+def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, layer=None, label_smoothing=0.0, released=False, **options):
+    """A step of YOPO-m-n: m = `passes` full passes, each followed by n = `inner_steps` first-layer updates (Zhang et al. 2019, algorithm 1).
+
+    A full pass at x + eta gives the weights' gradient and p = dL/dz at the first layer's output z; the updates of eta ascend
+    <p, z(x + eta)> with p kept, by sign steps, projected to the linf ball and the box. The weights move once, by the mean of the m gradients.
+    eps: linf radius. step_size: of the perturbation. layer: Flax path of the first layer, "patch_embed/conv1"; None: the first module with
+    weights of its own that the model calls. The start is uniform in the ball, in the box.
+    classifier: as of `pgd_at`, around a Flax model that is not jitted inside. optimizer, label_smoothing, options: as of `pgd_at`.
+    released: as the programs of arXiv 2406.05532: eta starts at +eps everywhere, full passes may leave the box, the m gradients are summed
+    rather than averaged (divide the learning rate by m), and the first layer's also get those of <p, z> after the updates and of
+    5e-4 / 2 of its squared weights. Those programs update twice, by two optimizers: see `in_turn`.
+    The step's metrics: loss and accuracy of the last full pass, first_loss of the first, grad_norm, learning_rate.
+    """
+    require(number("eps", eps, low=0), number("step_size", step_size, low=0), count("passes", passes, 1), count("inner_steps", inner_steps, 1),
+            number("label_smoothing", label_smoothing, low=0, below=1),
+            (layer is None or isinstance(layer, (str, tuple, list)), f"layer must be None or {first_layer.PATHS}; got {layer!r}"))
+
+    def gradient(params, state, batch, keys):
+        images, labels = batch["image"], batch["label"]
+
+        def logits(params, images, model_state, key):
+            return common.train_logits(classifier, params, model_state, images, key)
+
+        def front(params, images, model_state, key):
+            return first_layer.output(path, logits, params, images, model_state, key)
+
+        path = first_layer.parse(layer) if layer is not None else first_layer.find(logits, params, images, state.model_state, keys.dropout)
+        z = jax.eval_shape(front, params, images, state.model_state, keys.dropout)
+
+        def loss(params, shift, eta, model_state, key):
+            x = images + eta
+            found, model_state = first_layer.shifted(path, lambda: logits(params, x, model_state, key), shift)
+            return common.cross_entropy(found, labels, label_smoothing), (model_state, common.accuracy(found, labels))
+
+        def hamiltonian(params, eta, p, model_state, key):
+            return (p * front(params, jnp.clip(images + eta, 0, 1), model_state, key)).sum()
+
+        def full_pass(total, j):
+            grads, eta, model_state = total
+            key = jax.random.fold_in(keys.dropout, j)
+            passed, (new, p) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, jnp.zeros(z.shape, z.dtype), eta, model_state, key)
+
+            def ascend(_, eta):
+                eta = eta + step_size * jnp.sign(jax.grad(hamiltonian, 1)(params, eta, p, model_state, key))
+                return jnp.clip(images + jnp.clip(eta, -eps, eps), 0, 1) - images
+
+            eta = jax.lax.fori_loop(0, inner_steps, ascend, eta)
+            value, (after, accuracy) = passed
+            if released:
+                front_grads = jax.grad(lambda params: hamiltonian(params, eta, p, model_state, key) + decay(params, path))(params)
+                new = jax.tree.map(jnp.add, new, front_grads)
+            return (jax.tree.map(jnp.add, grads, new), eta, after), (value, accuracy)
+
+        start = (jax.tree.map(jnp.zeros_like, params), begin(images, keys.attack), state.model_state)
+        (grads, _, model_state), (values, accuracies) = jax.lax.scan(full_pass, start, jnp.arange(passes))
+        grads = grads if released else jax.tree.map(lambda g: g / passes, grads)
+        return grads, Outcome(model_state, {"loss": values[-1], "accuracy": accuracies[-1], "first_loss": values[0]})
+
+    def begin(images, keys):
+        if released:
+            return jnp.full_like(images, eps)
+        noise = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype, -eps, eps))(keys)
+        return jnp.clip(images + noise, 0, 1) - images
+
+    cost = Cost(passes, 0, passes * (inner_steps + int(released)))
+    return make_step(optimizer, Rule(gradient=gradient, update_cost=cost), **options)
+
+
+def decay(params, path):
+    """DECAY / 2 of the squared weights, biases apart, of the module at `path`."""
+    for name in path:
+        params = params[name]
+    return DECAY / 2 * sum((w * w).sum() for w in jax.tree.leaves(params) if w.ndim > 1)
+
+
+def in_turn(first, second):
+    """An optax transformation that updates twice from the same gradient, by `first` and then by `second` where that led to.
+
+    The YOPO programs of arXiv 2406.05532 do so, with AdamW scheduled and AdamW at a constant rate.
+    """
+    def init(params):
+        return first.init(params), second.init(params)
+
+    def update(grads, state, params=None):
+        one, first_state = first.update(grads, state[0], params)
+        two, second_state = second.update(grads, state[1], None if params is None else optax.apply_updates(params, one))
+        return jax.tree.map(jnp.add, one, two), (first_state, second_state)
+
+    return optax.GradientTransformation(init, update)
