@@ -33,9 +33,10 @@ def main(run, *, doc, define=None, complete=None):
     """
     config = config_flags.DEFINE_config_file("config", help_string="configuration, file.py or file.py:argument", sys_argv=sys.argv)
     workdir = flags.DEFINE_string("workdir", None, "folder that the run writes to, and resumes from")
-    coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
-    processes = flags.DEFINE_integer("processes", None, "several hosts: how many processes")
-    process = flags.DEFINE_integer("process", None, "several hosts: which of them this one is, from 0")
+    coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0 (or VMAMBA_JAX_COORDINATOR)")
+    processes = flags.DEFINE_integer("processes", None, "several hosts: how many processes (or VMAMBA_JAX_PROCESSES)")
+    process = flags.DEFINE_integer("process", None, "several hosts: which of them this one is, from 0 (or VMAMBA_JAX_PROCESS)")
+    patience = flags.DEFINE_integer("join_timeout", 300, "several hosts: seconds to wait for the others at the start")
     cluster = flags.DEFINE_bool("cluster", False, "several hosts: let JAX find the others (Cloud TPU, Slurm, ...)")
     more = define() if define else ()
 
@@ -62,7 +63,8 @@ def main(run, *, doc, define=None, complete=None):
         _environment.prepare()
         try:
             with checking("several hosts"):
-                parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value)
+                parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,
+                                    initialization_timeout=patience.value)
             run(config.value, workdir.value, **{name: flags.FLAGS[name].value for name in more})
         except ConfigError as error:
             fail(error)
