@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -78,6 +79,12 @@ def start(program, **options):
     """absl's app.run without what the libraries below tell of themselves."""
     logging.set_verbosity(logging.ERROR)
     app.run(program, **options)
+
+
+def tell(text):
+    """Print, on the first process of several."""
+    if jax.process_index() == 0:
+        print(text)
 
 
 def folder(path):
