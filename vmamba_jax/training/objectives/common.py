@@ -8,6 +8,7 @@ import optax
 from ... import attacks
 from ..checks import number, require
 from ..optimizer import learning_rate
+from ..whole_batch import mean, over_devices
 
 
 class Keys(NamedTuple):
@@ -27,6 +28,7 @@ def make_step(optimizer, loss, *, prepare=None, augment=None, ema_decay=None, em
     loss: `(params, state, batch, keys) -> (loss, (model_state, metrics))`, a mean over the device's images.
     prepare: `(state, batch, keys) -> (batch, metrics)` on the current weights, such as an attack; not differentiated through.
     augment: `(images, keys) -> images`, before all else. ema_decay, ema_warmup: see `update`.
+    Examples count by the batch's "weight", and batch norm takes the whole batch's statistics: see `whole_batch`.
     """
     require(number("ema_decay", ema_decay, low=0, below=1, optional=True),
             (ema_decay is not None or not ema_warmup, "ema_warmup needs ema_decay"))
@@ -42,7 +44,7 @@ def make_step(optimizer, loss, *, prepare=None, augment=None, ema_decay=None, em
         metrics = {"loss": value, **more, **metrics}
         return update(state, optimizer, grads, model_state, metrics, axis_name, ema_decay, ema_warmup)
 
-    return step
+    return over_devices(step)
 
 
 def update(state, optimizer, grads, model_state, metrics, axis_name=None, ema_decay=None, ema_warmup=False):
@@ -90,8 +92,8 @@ def classification_loss(classifier, label_smoothing):
     """A loss for `make_step`: cross-entropy and accuracy on the batch as it is."""
     def loss(params, state, batch, keys):
         logits, model_state = train_logits(classifier, params, state.model_state, batch["image"], keys.dropout)
-        metrics = {"accuracy": accuracy(logits, batch["label"])}
-        return cross_entropy(logits, batch["label"], label_smoothing), (model_state, metrics)
+        metrics = {"accuracy": accuracy(logits, batch["label"], batch.get("weight"))}
+        return cross_entropy(logits, batch["label"], label_smoothing, batch.get("weight")), (model_state, metrics)
 
     return loss
 
@@ -103,20 +105,20 @@ def frozen_logits(classifier, params, model_state, mode, key):
     return lambda images: train_logits(classifier, params, model_state, images, key)[0]
 
 
-def cross_entropy(logits, labels, label_smoothing=0.0):
+def cross_entropy(logits, labels, label_smoothing=0.0, weight=None):
     """Mean cross-entropy in float32.
 
     labels: (b,) int classes, or (b, classes) distributions, as mixup leaves them. label_smoothing s: the targets become
-    (1 - s) * target + s / classes.
+    (1 - s) * target + s / classes. weight: (b,), see `whole_batch.mean`.
     """
     logits = logits.astype(jnp.float32) if logits.dtype in (jnp.bfloat16, jnp.float16) else logits
     targets = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing)).mean()
+    return mean(optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing)), weight)
 
 
-def accuracy(logits, labels):
-    """Share of images whose largest logit is the label's class."""
-    return (logits.argmax(-1) == classes(labels)).mean(dtype=jnp.float32)
+def accuracy(logits, labels, weight=None):
+    """Share of images whose largest logit is the label's class, each counted by its weight (b,)."""
+    return mean((logits.argmax(-1) == classes(labels)).astype(jnp.float32), weight)
 
 
 def classes(labels):

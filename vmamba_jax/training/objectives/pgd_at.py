@@ -37,7 +37,7 @@ def pgd_at(classifier, optimizer, *, attack, attack_mode="eval", eps_schedule=No
             metrics["eps_scale"] = jnp.asarray(eps_schedule(state.step), jnp.float32)
             attack_now = scale_radius(attack, metrics["eps_scale"])
         if clean_accuracy:
-            metrics["clean_accuracy"] = common.accuracy(logits_fn(images), labels)
+            metrics["clean_accuracy"] = common.accuracy(logits_fn(images), labels, batch.get("weight"))
         return {**batch, "image": attack_now(logits_fn, images, labels, keys.attack)}, metrics
 
     loss = common.classification_loss(classifier, label_smoothing)
