@@ -47,7 +47,7 @@ def shard_batch(batch, mesh):
         batch: tree of arrays (rows, ...): the rows that this process holds. The global batch is that of all processes together.
         mesh: one-dimensional.
 
-    Raises ValueError where the rows do not divide by this process's devices; see `pad_batch`.
+    Raises ValueError where the rows do not divide by this process's devices; see `weigh_padding`.
     """
     _check_rows(batch, mesh.local_mesh.size, "this process's devices")
     sharding = NamedSharding(mesh, P(mesh.axis_names[0]))
@@ -63,6 +63,18 @@ def pad_batch(batch, multiple):
         raise ValueError("batch has 0 rows: expected at least one, to repeat")
     rows = np.minimum(np.arange(-(-n // multiple) * multiple), n - 1)
     return jax.tree.map(lambda x: x[rows], batch), n
+
+
+def weigh_padding(batch, multiple):
+    """A dict of arrays as `pad_batch` grows it, with "weight" (rows,) float32: 1, or what the batch has, and 0 for the rows that were added.
+
+    The objectives count examples by it. A batch that divides already is returned as it is.
+    """
+    padded, n = pad_batch(batch, multiple)
+    rows = _rows(padded)
+    if rows == n:
+        return batch
+    return {**padded, "weight": np.where(np.arange(rows) < n, padded.get("weight", np.float32(1)), np.float32(0))}
 
 
 def map_step(step, mesh, axis_name="data", donate=True):
@@ -199,7 +211,7 @@ def _rows(batch):
 
 def _check_rows(batch, devices, whose):
     if (n := _rows(batch)) % devices:
-        raise ValueError(f"batch has {n} rows: expected a multiple of {devices}, {whose} (pad_batch makes it one)")
+        raise ValueError(f"batch has {n} rows: expected a multiple of {devices}, {whose} (weigh_padding and pad_batch make it one)")
 
 
 def _check_axis(mesh, axis_name):
