@@ -1,7 +1,9 @@
 """The command line that the programs share: `--config file.py:arg --config.field=value --workdir DIR`, errors on one line."""
+import ast
 import contextlib
 import os
 import pathlib
+import re
 import sys
 
 import jax
@@ -10,6 +12,9 @@ from ml_collections import config_flags
 
 from experiments import _environment
 from vmamba_jax import parallel
+
+
+OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
 
 
 class ConfigError(ValueError):
@@ -50,10 +55,13 @@ def main(run, *, doc, define=None, complete=None):
             file = (argument(argv, "config") or "").split(":")[0]
             if file and not os.path.isfile(file):  # ml_collections would say so only when a field is read
                 raise ConfigError(f"no config file {file!r}")
+            overrides = [match for word in argv[1:] if (match := OVERRIDE.fullmatch(word))]
+            argv[1:] = sys.argv[1:] = [word for word in argv[1:] if not OVERRIDE.fullmatch(word)]
             rest = flags.FLAGS(argv)
             for name in ("config", "workdir"):
                 if flags.FLAGS[name].value is None:
                     raise ConfigError(f"--{name} is needed; --help says more")
+            override(config.value, overrides)
             if len(rest) > 1:
                 raise ConfigError(f"unexpected argument {rest[1]!r}")
             return rest
@@ -73,6 +81,19 @@ def main(run, *, doc, define=None, complete=None):
             sys.exit("\nstopped; the same command goes on from the last checkpoint")
 
     start(program, flags_parser=parse)
+
+
+def override(config, matches):
+    """Set the fields that `OVERRIDE` found. A model's overrides may get any field of its module, also one that the config does not name."""
+    for section, name, text in (match.groups() for match in matches):
+        with checking(f"--config.{section}.{name}={text}"):
+            fields = config
+            for part in section.split("."):
+                fields = fields[part]
+            with contextlib.suppress(ValueError, SyntaxError):  # what is no Python literal is a string
+                text = ast.literal_eval(text)
+            with fields.unlocked():
+                fields[name] = text
 
 
 def start(program, **options):
