@@ -197,3 +197,13 @@ def test_fingerprint_is_of_every_bit():
     assert first == parallel.fingerprint(parallel.replicate(tree, mesh)) and len(first) == 64
     others = [{**tree, "w": tree["w"].at[1].add(1e-7)}, {**tree, "b": tree["b"].reshape(4)}, {**tree, "b": tree["b"].astype(np.float32)}]
     assert len({first, *map(parallel.fingerprint, others)}) == 4
+
+
+def test_processes_that_differ_are_named(monkeypatch):
+    """As the first of three processes, of which the last holds other arrays."""
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda own: np.stack([own, own, own + 1]))
+    with pytest.raises(RuntimeError, match=r"processes \[2\] differ from those of process 0: expected the same in all 3"):
+        parallel.fingerprint({"w": np.zeros(3)})
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda own: np.stack([own] * 3))
+    assert len(parallel.fingerprint({"w": np.zeros(3)})) == 64
