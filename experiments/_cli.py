@@ -13,7 +13,6 @@ from ml_collections import config_flags
 from experiments import _environment
 from vmamba_jax import parallel
 
-
 OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
 
 

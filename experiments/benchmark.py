@@ -20,7 +20,7 @@ import jax
 from absl import flags
 from rich import progress as rich_progress
 
-from experiments import _attack_cases, _build, _cli, _environment, _machine, _model_cases, _results, _scaling_cases, _scan_cases, _torch_cases
+from experiments import _attack_cases, _build, _cli, _environment, _machine, _model_cases, _results, _scaling, _scan_cases, _torch_cases
 from experiments._timing import Skip, measure
 from vmamba_jax.reports import benchmarks
 
@@ -94,7 +94,7 @@ def _groups(part, config, devices, against):
     if part == "models":
         return _model_cases.groups(config, devices, bool(against))
     if part == "scaling":
-        return _scaling_cases.groups(config, devices)
+        return _scaling.groups(config, devices)
     return _model_cases.growth_groups(config, devices) if part == "growth" else []
 
 
