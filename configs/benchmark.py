@@ -47,6 +47,11 @@ def get_config(arg=None):
                      "batch": 1, "dtype": "float32"}
     # models: catalog names (random weights and images), or folders of trained runs with their own data
     config.attacks = {"models": ("vmamba_tiny",), "attacks": ("pgd",), "images": 16, "batch": machine["batch"], "size": 224, "eps": 8 / 255}
+    # a step of adversarial training over so many of the devices: `batch` images over all, and as many on each as the most devices get of it
+    config.scaling = {"models": {"vmamba_tiny": {"dims": (32, 64), "depths": (1, 1), "patch_size": 2, "num_classes": 10},
+                                 "resnet18": {"stem": "cifar", "stem_width": 16, "layers": (1, 1), "channels": (16, 32), "num_classes": 10}},
+                      "devices": (1, 2, 4, 8), "batch": 64, "size": 32,
+                      "attack": {"name": "pgd", "eps": 8 / 255, "steps": 2, "step_size": 4 / 255}}
     config.against = {"models": ("swin_tiny_patch4_window7_224", "convnext_tiny", "deit_small_patch16_224"),
                       "passes": ("forward", "gradient")}
     return config

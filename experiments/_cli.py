@@ -1,14 +1,19 @@
 """The command line that the programs share: `--config file.py:arg --config.field=value --workdir DIR`, errors on one line."""
+import ast
 import contextlib
 import os
 import pathlib
+import re
 import sys
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import _environment
 from vmamba_jax import parallel
+
+OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
 
 
 class ConfigError(ValueError):
@@ -33,9 +38,10 @@ def main(run, *, doc, define=None, complete=None):
     """
     config = config_flags.DEFINE_config_file("config", help_string="configuration, file.py or file.py:argument", sys_argv=sys.argv)
     workdir = flags.DEFINE_string("workdir", None, "folder that the run writes to, and resumes from")
-    coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
-    processes = flags.DEFINE_integer("processes", None, "several hosts: how many processes")
-    process = flags.DEFINE_integer("process", None, "several hosts: which of them this one is, from 0")
+    coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0 (or VMAMBA_JAX_COORDINATOR)")
+    processes = flags.DEFINE_integer("processes", None, "several hosts: how many processes (or VMAMBA_JAX_PROCESSES)")
+    process = flags.DEFINE_integer("process", None, "several hosts: which of them this one is, from 0 (or VMAMBA_JAX_PROCESS)")
+    patience = flags.DEFINE_integer("join_timeout", 300, "several hosts: seconds to wait for the others at the start")
     cluster = flags.DEFINE_bool("cluster", False, "several hosts: let JAX find the others (Cloud TPU, Slurm, ...)")
     more = define() if define else ()
 
@@ -48,10 +54,13 @@ def main(run, *, doc, define=None, complete=None):
             file = (argument(argv, "config") or "").split(":")[0]
             if file and not os.path.isfile(file):  # ml_collections would say so only when a field is read
                 raise ConfigError(f"no config file {file!r}")
+            overrides = [match for word in argv[1:] if (match := OVERRIDE.fullmatch(word))]
+            argv[1:] = sys.argv[1:] = [word for word in argv[1:] if not OVERRIDE.fullmatch(word)]
             rest = flags.FLAGS(argv)
             for name in ("config", "workdir"):
                 if flags.FLAGS[name].value is None:
                     raise ConfigError(f"--{name} is needed; --help says more")
+            override(config.value, overrides)
             if len(rest) > 1:
                 raise ConfigError(f"unexpected argument {rest[1]!r}")
             return rest
@@ -62,7 +71,8 @@ def main(run, *, doc, define=None, complete=None):
         _environment.prepare()
         try:
             with checking("several hosts"):
-                parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value)
+                parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,
+                                    initialization_timeout=patience.value)
             run(config.value, workdir.value, **{name: flags.FLAGS[name].value for name in more})
         except ConfigError as error:
             fail(error)
@@ -72,10 +82,29 @@ def main(run, *, doc, define=None, complete=None):
     start(program, flags_parser=parse)
 
 
+def override(config, matches):
+    """Set the fields that `OVERRIDE` found. A model's overrides may get any field of its module, also one that the config does not name."""
+    for section, name, text in (match.groups() for match in matches):
+        with checking(f"--config.{section}.{name}={text}"):
+            fields = config
+            for part in section.split("."):
+                fields = fields[part]
+            with contextlib.suppress(ValueError, SyntaxError):  # what is no Python literal is a string
+                text = ast.literal_eval(text)
+            with fields.unlocked():
+                fields[name] = text
+
+
 def start(program, **options):
     """absl's app.run without what the libraries below tell of themselves."""
     logging.set_verbosity(logging.ERROR)
     app.run(program, **options)
+
+
+def tell(text):
+    """Print, on the first process of several."""
+    if jax.process_index() == 0:
+        print(text)
 
 
 def folder(path):

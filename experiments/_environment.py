@@ -19,14 +19,16 @@ def prepare(cpu_devices=None, large=False):
     """Tune memory and make `cpu_devices` CPU devices, so that a mesh puts the cores to work: by default as many as there are cores, rounded
     down to 1, 2, 4 or 8, which divide the usual batch sizes. `large`: for models of ImageNet's size, whose buffers are hundreds of MiB.
 
-    Must run before the first JAX computation. VMAMBA_JAX_PLAIN=1 in the environment leaves everything as it was.
+    Must run before the first JAX computation. JAX_NUM_CPU_DEVICES in the environment, JAX's own name for their number, comes before
+    `cpu_devices`; VMAMBA_JAX_PLAIN=1 in the environment leaves everything as it was.
     """
     if os.environ.get("VMAMBA_JAX_PLAIN", "0") not in ("", "0"):
         return
     keep_memory(large)
     if large and LEAN_ORDER not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LEAN_ORDER}=false".strip()
-    jax.config.update("jax_num_cpu_devices", cpu_devices or max(n for n in (1, 2, 4, 8) if n <= cores()))
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", cpu_devices or max(n for n in (1, 2, 4, 8) if n <= cores()))
 
 
 def keep_memory(large=False):

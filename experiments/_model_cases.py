@@ -79,7 +79,7 @@ def _model(config, what, name, variant, which, batch, size, dtype, devices):
         variables = parallel.replicate(_variables(plain, shape, config.seed), mesh)
     with _other_scan(variant):
         if which == "training":
-            return _training(config, classifier, variables, x, record, mesh)
+            return training_case(config, training.objectives.standard, classifier, variables, x, record, mesh)
         fn = {"forward": _forward, "gradient": _gradient, "pgd": _attacked}[which]
         options = {}
         if which == "pgd":
@@ -116,13 +116,13 @@ def _attacked(classifier, variables, x, key, *, adversary):
     return adversary(jax.tree_util.Partial(classifier, variables), x["image"], x["label"], key)
 
 
-def _training(config, classifier, variables, x, record, mesh):
-    """The standard objective's step; each call continues from the state that the one before left, whose memory it takes."""
+def training_case(config, objective, classifier, variables, x, record, mesh):
+    """A `Case` of the objective's step; each call continues from the state that the one before left, whose memory it takes."""
     with checking("config.models.optimizer"):
         optimizer = training.optimizer.create(**config.models.optimizer.to_dict())
     state = parallel.replicate(training.create_state(classifier, optimizer, None, x["image"].shape[1:], variables=variables), mesh)
     batch, key = parallel.shard_batch(x, mesh), parallel.replicate(jax.random.key(config.seed), mesh)
-    step = parallel.map_step(training.objectives.standard(classifier, optimizer), mesh)
+    step = parallel.map_step(objective(classifier, optimizer), mesh)
     compiled, facts = _compiled.build(step, (state, batch, key), record)
 
     def run():

@@ -4,6 +4,7 @@
     python -m experiments.benchmark --against torch --config.models.names="('vmamba_tiny','vmamba_small')" --config.repeats=21
     python -m experiments.benchmark --config configs/benchmark.py:machine=accelerator --workdir runs/gpu
     python -m experiments.benchmark --against torch --config.parts="('attacks',)" --config.attacks.models="('runs/cifar10',)"
+    JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
 The folder (--workdir, by default runs/benchmark) gets benchmark.json and the figure benchmark.svg; --out=PATH.json names the file otherwise.
@@ -19,13 +20,13 @@ import jax
 from absl import flags
 from rich import progress as rich_progress
 
-from experiments import _attack_cases, _build, _cli, _environment, _machine, _model_cases, _results, _scan_cases, _torch_cases
+from experiments import _attack_cases, _build, _cli, _environment, _machine, _model_cases, _results, _scaling, _scan_cases, _torch_cases
 from experiments._timing import Skip, measure
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG, WORKDIR = ROOT / "configs" / "benchmark.py", "runs/benchmark"
-PARTS = ("scan", "models", "memory", "growth", "attacks")
+PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling")
 
 
 def run(config, out, against="", *, command="", progress=True):
@@ -92,6 +93,8 @@ def _groups(part, config, devices, against):
         return _scan_cases.groups(config, devices)
     if part == "models":
         return _model_cases.groups(config, devices, bool(against))
+    if part == "scaling":
+        return _scaling.groups(config, devices)
     return _model_cases.growth_groups(config, devices) if part == "growth" else []
 
 

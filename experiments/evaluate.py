@@ -158,6 +158,8 @@ def _flags():
 
 def main(config, workdir, checkpoint):
     run(config, workdir, int(checkpoint) if checkpoint.isdigit() else checkpoint)
+    if jax.process_index() != 0:
+        return  # the first process reports, of what it alone has written
     finished = reports.read_run(workdir)
     page = reports.write(finished.folder / "report.html", [finished], title=f"{config.model.name} on {config.data.name}",
                          commands=[f"python -m experiments.evaluate --workdir {workdir}"])

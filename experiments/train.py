@@ -52,7 +52,7 @@ def run(config, workdir, *, progress=True):
         best = {"step": saved.best_step, **saved.metrics("best")}
     results = {
         "config": _plain(config), "seed": config.seed, "steps": steps, "steps_per_epoch": batches.steps_per_epoch, "best": best,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "seconds": round(time.perf_counter() - since, 1),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "sha256": parallel.fingerprint(state.variables()), "seconds": round(time.perf_counter() - since, 1),
         **_results.environment(train),
     }
     _results.save_json(workdir / "results.json", results)
@@ -105,9 +105,9 @@ def _plain(config):
 def main(config, workdir):
     results = run(config, workdir)
     best = results["best"]
-    print(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
-          f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
-          f"next: python -m experiments.evaluate --workdir {workdir}")
+    _cli.tell(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
+              f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
+              f"next: python -m experiments.evaluate --workdir {workdir}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """One step under jit, pmap and map_step is one step; batches go to the devices and come back whole."""
 import functools
+import socket
 
 import jax
 import jax.numpy as jnp
@@ -114,28 +115,95 @@ def test_errors():
 
 
 @pytest.mark.parametrize(("options", "text"), [
-    ({"num_processes": 2}, "coordinator_address, process_id missing"),
-    ({"coordinator_address": "a:1", "num_processes": 2, "process_id": 2}, "process_id=2"),
+    ({"num_processes": 2}, "coordinator_address, process_id missing: expected .* in the environment as VMAMBA_JAX_COORDINATOR, VMAMBA_JAX_PROCESS$"),
+    ({"coordinator_address": "a:1", "process_id": 0}, "num_processes missing"),
+    ({"coordinator_address": "a:1", "num_processes": 2, "process_id": 2}, "process_id=2: expected 0 <= process_id < num_processes=2"),
+    ({"coordinator_address": "a:1", "num_processes": 1, "process_id": 1}, "process_id=1"),
     ({"coordinator_address": "a:1", "num_processes": 0, "process_id": 0}, "num_processes=0"),
     ({"coordinator_address": "nowhere", "num_processes": 2, "process_id": 0}, "coordinator_address='nowhere'"),
+    ({"coordinator_address": "a:65536", "num_processes": 2, "process_id": 0}, "coordinator_address='a:65536'"),
     ({"num_processes": 2, "auto": True}, "auto=True with num_processes"),
+    ({"initialization_timeout": 0}, "initialization_timeout=0"),
 ])
 def test_initialize_errors(options, text):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=text):
         parallel.initialize(**options)
-    assert text in str(raised.value)
 
 
-def test_initialize_one_process_is_nothing():
+def test_initialize_one_process_is_nothing(monkeypatch):
     parallel.initialize()
     parallel.initialize(num_processes=1)
     parallel.initialize("localhost:1", 1, 0)
+    monkeypatch.setenv("VMAMBA_JAX_PROCESSES", "1")
+    parallel.initialize()
     assert not jax.distributed.is_initialized()
 
 
-def test_initialize_passes_on(monkeypatch):
+@pytest.fixture
+def joined(monkeypatch):
+    """What jax.distributed.initialize is called with."""
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append((a, k)))
-    parallel.initialize("host:80", 2, 1, initialization_timeout=9)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, initialization_timeout, **options: calls.append((args, options)))
+    return calls
+
+
+@pytest.fixture
+def coordinator():
+    """The address of a socket that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_initialize_passes_on(joined, coordinator):
+    parallel.initialize(coordinator, 2, 1, heartbeat_timeout_seconds=9)
+    parallel.initialize("host:80", 2, 0)
     parallel.initialize(auto=True)
-    assert calls == [(("host:80", 2, 1), {"initialization_timeout": 9}), ((), {})]
+    assert joined == [((coordinator, 2, 1), {"heartbeat_timeout_seconds": 9}), (("host:80", 2, 0), {}), ((), {})]
+
+
+def test_initialize_reads_the_environment(joined, coordinator, monkeypatch):
+    for name, value in {"VMAMBA_JAX_COORDINATOR": coordinator, "VMAMBA_JAX_PROCESSES": "3", "VMAMBA_JAX_PROCESS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    parallel.initialize()
+    parallel.initialize(process_id=1)  # an argument comes before the environment
+    parallel.initialize(auto=True)
+    assert joined == [((coordinator, 3, 2), {}), ((coordinator, 3, 1), {}), ((), {})]
+    monkeypatch.setenv("VMAMBA_JAX_PROCESS", "second")
+    with pytest.raises(ValueError, match="VMAMBA_JAX_PROCESS='second' in the environment: expected a whole number, process_id"):
+        parallel.initialize()
+
+
+def test_a_coordinator_that_is_not_there_is_named(joined, coordinator):
+    host, port = coordinator.split(":")
+    with socket.create_server((host, 0)) as closed:
+        nobody = f"{host}:{closed.getsockname()[1]}"
+    with pytest.raises(TimeoutError, match=f"coordinator_address='{nobody}': process 0 was not reached within 1 s .*refused"):
+        parallel.initialize(nobody, 2, 1, initialization_timeout=1)
+    assert not joined
+
+
+def test_no_cluster_is_said(monkeypatch):
+    def found_none(**_):
+        raise ValueError("coordinator_address should be defined.")
+    monkeypatch.setattr(jax.distributed, "initialize", found_none)
+    with pytest.raises(ValueError, match="auto=True, but JAX finds no cluster here .*: give coordinator_address, num_processes, process_id"):
+        parallel.initialize(auto=True)
+
+
+def test_fingerprint_is_of_every_bit():
+    mesh = parallel.data_mesh()
+    tree = {"w": jnp.arange(3.0), "b": np.zeros((2, 2), np.int32)}
+    first = parallel.fingerprint(tree)
+    assert first == parallel.fingerprint(parallel.replicate(tree, mesh)) and len(first) == 64
+    others = [{**tree, "w": tree["w"].at[1].add(1e-7)}, {**tree, "b": tree["b"].reshape(4)}, {**tree, "b": tree["b"].astype(np.float32)}]
+    assert len({first, *map(parallel.fingerprint, others)}) == 4
+
+
+def test_processes_that_differ_are_named(monkeypatch):
+    """As the first of three processes, of which the last holds other arrays."""
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda own: np.stack([own, own, own + 1]))
+    with pytest.raises(RuntimeError, match=r"processes \[2\] differ from those of process 0: expected the same in all 3"):
+        parallel.fingerprint({"w": np.zeros(3)})
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda own: np.stack([own] * 3))
+    assert len(parallel.fingerprint({"w": np.zeros(3)})) == 64

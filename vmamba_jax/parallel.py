@@ -4,12 +4,19 @@ A step is written for one device with a named axis (`lax.pmean(x, axis_name)`); 
 or many. The same step runs unchanged under `jax.pmap(step, axis_name=...)`.
 """
 import functools
+import hashlib
+import os
+import socket
+import time
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+# What `initialize` reads where an argument is not given.
+ENVIRONMENT = {"coordinator_address": "VMAMBA_JAX_COORDINATOR", "num_processes": "VMAMBA_JAX_PROCESSES", "process_id": "VMAMBA_JAX_PROCESS"}
 
 
 def data_mesh(devices=None, axis_name="data"):
@@ -40,7 +47,7 @@ def shard_batch(batch, mesh):
         batch: tree of arrays (rows, ...): the rows that this process holds. The global batch is that of all processes together.
         mesh: one-dimensional.
 
-    Raises ValueError where the rows do not divide by this process's devices; see `pad_batch`.
+    Raises ValueError where the rows do not divide by this process's devices; see `weigh_padding`.
     """
     _check_rows(batch, mesh.local_mesh.size, "this process's devices")
     sharding = NamedSharding(mesh, P(mesh.axis_names[0]))
@@ -56,6 +63,18 @@ def pad_batch(batch, multiple):
         raise ValueError("batch has 0 rows: expected at least one, to repeat")
     rows = np.minimum(np.arange(-(-n // multiple) * multiple), n - 1)
     return jax.tree.map(lambda x: x[rows], batch), n
+
+
+def weigh_padding(batch, multiple):
+    """A dict of arrays as `pad_batch` grows it, with "weight" (rows,) float32: 1, or what the batch has, and 0 for the rows that were added.
+
+    The objectives count examples by it. A batch that divides already is returned as it is.
+    """
+    padded, n = pad_batch(batch, multiple)
+    rows = _rows(padded)
+    if rows == n:
+        return batch
+    return {**padded, "weight": np.where(np.arange(rows) < n, padded.get("weight", np.float32(1)), np.float32(0))}
 
 
 def map_step(step, mesh, axis_name="data", donate=True):
@@ -93,36 +112,94 @@ def to_host(tree):
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def initialize(coordinator_address=None, num_processes=None, process_id=None, *, auto=False, **options):
+def initialize(coordinator_address=None, num_processes=None, process_id=None, *, auto=False, initialization_timeout=300, **options):
     """Join the processes of one run: before any other use of JAX, once in each.
 
     Args:
-        coordinator_address: "host:port" of process 0.
+        coordinator_address: "host:port" of process 0, which listens there and which the others must reach.
         num_processes: how many there are; 1, or nothing given at all, is a run of one process, and nothing is done.
         process_id: this process, 0 <= process_id < num_processes.
         auto: instead of the three, let JAX find them (Cloud TPU, GKE, Slurm, Open MPI).
-        options: as of `jax.distributed.initialize` (`local_device_ids`, `initialization_timeout`, ...).
+        initialization_timeout: seconds to wait for the others, >= 1.
+        options: as of `jax.distributed.initialize` (`local_device_ids`, `heartbeat_timeout_seconds`, ...).
+
+    What of the three is not given is taken from the environment: VMAMBA_JAX_COORDINATOR, VMAMBA_JAX_PROCESSES, VMAMBA_JAX_PROCESS; auto
+    leaves that unread. On CPUs the processes speak through gloo, JAX's own choice.
+
+    Raises ValueError for what is missing, does not read or is out of range, and TimeoutError where process 0 cannot be reached.
     """
+    if initialization_timeout < 1:
+        raise ValueError(f"initialization_timeout={initialization_timeout}: expected >= 1 second")
     given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
-    missing = [name for name, value in given.items() if value is None]
     if auto:
-        if len(missing) < 3:
-            raise ValueError(f"auto=True with {', '.join(sorted(set(given) - set(missing)))}: expected one or the other")
-        return jax.distributed.initialize(**options)
+        if named := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"auto=True with {', '.join(named)}: expected one or the other")
+        try:
+            return jax.distributed.initialize(initialization_timeout=initialization_timeout, **options)
+        except ValueError as error:  # JAX's own says only which of the three it lacks
+            raise ValueError(f"auto=True, but JAX finds no cluster here ({error}): give {', '.join(given)}") from error
+    given = {name: _from_environment(name) if value is None else value for name, value in given.items()}
+    address, processes, process = given.values()
+    missing = [name for name, value in given.items() if value is None]
     if len(missing) == 3:
         return
-    if num_processes is not None and num_processes < 1:
-        raise ValueError(f"num_processes={num_processes}: expected >= 1")
-    if num_processes == 1:
+    if processes is not None and processes < 1:
+        raise ValueError(f"num_processes={processes}: expected >= 1")
+    if processes == 1 and process in (None, 0):
         return
     if missing:
-        raise ValueError(f"{', '.join(missing)} missing: expected coordinator_address, num_processes and process_id together")
-    if not 0 <= process_id < num_processes:
-        raise ValueError(f"process_id={process_id}: expected 0 <= process_id < num_processes={num_processes}")
-    host, _, port = coordinator_address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"coordinator_address={coordinator_address!r}: expected 'host:port'")
-    jax.distributed.initialize(coordinator_address, num_processes, process_id, **options)
+        raise ValueError(f"{', '.join(missing)} missing: expected coordinator_address, num_processes and process_id together, as arguments or "
+                         f"in the environment as {', '.join(ENVIRONMENT[name] for name in missing)}")
+    if not 0 <= process < processes:
+        raise ValueError(f"process_id={process}: expected 0 <= process_id < num_processes={processes}")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ValueError(f"coordinator_address={address!r}: expected 'host:port'")
+    since = time.monotonic()
+    if process:
+        _reach(host.strip("[]"), int(port), initialization_timeout)
+    left = max(1, round(initialization_timeout - (time.monotonic() - since)))
+    jax.distributed.initialize(address, processes, process, initialization_timeout=left, **options)
+
+
+def _from_environment(name):
+    text = os.environ.get(ENVIRONMENT[name]) or None
+    if text is None or name == "coordinator_address":
+        return text
+    if not text.isdigit():
+        raise ValueError(f"{ENVIRONMENT[name]}={text!r} in the environment: expected a whole number, {name}")
+    return int(text)
+
+
+def _reach(host, port, timeout):
+    """Wait until something listens at host:port. Without it, JAX's own client ends the process when its time is up, by a signal."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=max(1, deadline - time.monotonic())).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"coordinator_address='{host}:{port}': process 0 was not reached within {timeout:g} s ({error}); expected it "
+                                   "to run there, and the port to be open to this host") from error
+        time.sleep(0.2)
+
+
+def fingerprint(tree):
+    """SHA-256, in hexadecimal, of the arrays of `tree` in their order: bytes, dtypes and shapes of this process's own copies.
+
+    The arrays must be replicated or on the host. All processes must call it together. Raises RuntimeError naming the processes whose copies
+    differ from those of process 0.
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        own = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+        digest.update(f"{own.dtype}{own.shape}".encode() + np.ascontiguousarray(own).tobytes())
+    if jax.process_count() > 1:
+        everyones = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint8))
+        if differing := np.flatnonzero((everyones != everyones[0]).any(-1)).tolist():
+            raise RuntimeError(f"the arrays of processes {differing} differ from those of process 0: expected the same in all "
+                               f"{jax.process_count()}")
+    return digest.hexdigest()
 
 
 def _rows(batch):
@@ -134,7 +211,7 @@ def _rows(batch):
 
 def _check_rows(batch, devices, whose):
     if (n := _rows(batch)) % devices:
-        raise ValueError(f"batch has {n} rows: expected a multiple of {devices}, {whose} (pad_batch makes it one)")
+        raise ValueError(f"batch has {n} rows: expected a multiple of {devices}, {whose} (weigh_padding and pad_batch make it one)")
 
 
 def _check_axis(mesh, axis_name):

@@ -177,3 +177,20 @@ def test_attacks(tmp_path):
     config.attacks.attacks = ("deepfool",)
     with pytest.raises(_cli.ConfigError, match="'deepfool' is not known"):
         benchmark.run(config, tmp_path / "attacks.json", progress=False)
+
+
+def test_scaling(tmp_path):
+    config = tiny(parts=("scaling",), devices=8)
+    config.scaling.models = {"vit_tiny": {"embed_dim": 8, "depth": 1, "num_heads": 1, "patch_size": 4, "image_size": 8}}
+    config.scaling.update(devices=(1, 4, 16), batch=16, size=8)
+    content = benchmark.run(config, tmp_path / "scaling.json", progress=False)
+    assert [(row["mode"], row["devices"], row["batch"]) for row in content["records"]] == [
+        ("global", 1, 16), ("global", 4, 16), ("per_device", 1, 1), ("per_device", 4, 4)]
+    assert content["notes"] == ["vit_tiny over 16 devices: there are 8 (on a CPU, JAX_NUM_CPU_DEVICES sets how many)"] * 2
+    text = benchmarks.markdown([benchmarks.named("scaling", content)])
+    assert "Scaling, vit_tiny, training step on PGD-2" in text and "| the same on each | 4 | 4 |" in text and "what spreading a step" in text
+    for change in ({"devices": (2, 4)}, {"batch": 9}, {"models": {"nosuch": {}}}):
+        wrong = tiny(parts=("scaling",), devices=8)
+        wrong.scaling.update(change)
+        with pytest.raises(_cli.ConfigError, match="config.scaling"):
+            benchmark.run(wrong, tmp_path / "wrong.json", progress=False)

@@ -125,13 +125,10 @@ def test_bar_tells_step_rate_and_loss(state, capsys):
     ({"steps": 0, "log_every": 0, "checkpoint_every": 1.5}, "steps must be an int >= 1; got 0; log_every.*; checkpoint_every must be None"),
     ({"steps": 1, "eval_every": 5}, "eval_every=5 needs evaluate"),
     ({"steps": 1, "best_metric": "score"}, "best_metric='score' needs evaluate"),
-    ({"steps": 1, "batches": Toy(12), "mesh": True}, "batch has 12 rows: expected a multiple of 8"),
 ])
 def test_errors(state, options, message):
-    if options.get("mesh"):
-        options = {**options, "mesh": parallel.data_mesh()}
     with pytest.raises(ValueError, match=message):
-        train(STEP, state, options.pop("batches", Toy()), **options)
+        train(STEP, state, Toy(), **options)
 
 
 @pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(5)], ids=["typed", "legacy"])

@@ -2,6 +2,7 @@
 import dataclasses
 import fnmatch
 
+import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.models.convnext import ConvNeXt
@@ -157,22 +158,35 @@ def create_model(name, features_only=False, **overrides):
         name: as for `entry`.
         features_only: return the maps of all stages (strides 4, 8, 16, 32), each behind a norm of its own where the family's detectors have one
             (`outnorm{i}`; not ResNet), in place of the logits: short for out_indices=(0, 1, 2, 3).
-        overrides: fields of the module, such as num_classes=10, dtype=jnp.bfloat16, scan_pattern="bidi".
+        overrides: fields of the module, such as num_classes=10, dtype="bfloat16", scan_pattern="bidi".
 
     Raises:
-        KeyError: an unknown name. TypeError: an override that is no field of the module, or a family without maps.
+        KeyError: an unknown name. TypeError: an override that is no field of the module, or a family without maps. ValueError: a dtype that is
+        none, or not of floating point.
     """
     found = entry(name)
     known = [field.name for field in dataclasses.fields(found.family) if field.name not in ("parent", "name")]
     unknown = [key for key in overrides if key not in known]
     if unknown:
         raise TypeError(f"{name} has no field {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
-    model = found.family(**{key: _hashable(value) for key, value in {**found.fields, **overrides}.items()})
+    fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
+    model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
         raise TypeError(f"{name} has no maps of several resolutions: features_only is for VMamba, Swin, ConvNeXt and ResNet")
     return model.clone(out_indices=tuple(range(len(getattr(model, "depths", None) or model.layers))))
+
+
+def _dtype(field, value):
+    """A floating dtype of its name or type; None stays None."""
+    try:
+        dtype = None if value is None else jnp.dtype(value)
+    except TypeError:
+        dtype = jnp.dtype(bool)
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{field}={value!r}; expected a floating dtype such as 'float32' or 'bfloat16'")
+    return dtype
 
 
 def _hashable(value):

@@ -23,6 +23,7 @@ PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "t
 LINES = {"forward": "-", "gradient": "--", "training": "-.", "pgd": ":"}
 SCANS = {"selective_scan": "Selective scan", "cross_selective_scan": "Cross scan: four directions, merged"}
 MOVED = {"selective_scan": "3 arrays forward, 8 with the gradient", "cross_selective_scan": "2 arrays forward, 5 with the gradient"}
+MODES = {"global": "the same in all", "per_device": "the same on each"}
 BACKENDS = {"reference": "`lax.scan` + autodiff", "associative_scan": "`lax.associative_scan` + autodiff", "remat": "remat"}
 HEAD = """# Benchmarks
 
@@ -72,7 +73,7 @@ def markdown(runs, folder=None):
     text = [f"## {device(runs[0])}\n"]
     for run in runs:
         text += [f"### {run['file']}\n", _origin(run, folder)]
-        text += _static(run) if run["kind"] == "tpu_static_cycles" else _scans(run) + _models(run) + _against(run) + _memory(run) + _growth(run) + attack_tables(run)
+        text += _static(run) if run["kind"] == "tpu_static_cycles" else _scans(run) + _models(run) + _against(run) + _memory(run) + _growth(run) + _scaling(run) + attack_tables(run)
         text += ["Left out: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n"] if run.get("notes") else []
     return "\n".join(text)
 
@@ -239,6 +240,22 @@ def _growth(run):
         text += [f"#### Growth, {name}, {PASSES[which]}, batch {batch}, {dtype}\n", exponent,
                  _table(["pixels", "length (pixels / 16)", "ms", "quartiles", "fastest", "temp MiB"],
                         [[f"{row['size']} x {row['size']}", f"{row['tokens']:g}", *_times(row, 1e3), _mib(row)] for row in rows], 1)]
+    return text
+
+
+def _scaling(run):
+    text = []
+    for (name, size, attack), rows in _grouped(_select(run, "scaling"), "name", "size", "attack").items():
+        lines = []
+        for mode, group in _grouped(rows, "mode").items():
+            one = next((row["images_per_s"] for row in group if row["devices"] == 1), None)
+            lines += [[MODES[mode[0]], row["devices"], row["batch"], *_times(row, 1e3), _short(row["images_per_s"]),
+                       f"{row['images_per_s'] / one:.2f}" if one else "", _mib(row)] for row in group]
+        text += [f"#### Scaling, {name}, training step on {attack}, {size} x {size} pixels\n", "Images per second over those of one device.",
+                 f"The devices of a CPU share its {run['device']['cores']} cores: this shows what spreading a step over them costs, and no gain "
+                 "beyond the cores.\n" if run["device"]["platform"] == "cpu" else "\n",
+                 _table(["batch is", "devices", "batch", "ms", "quartiles", "fastest", "images/s", "of one device", "temp MiB per device"],
+                        lines, 1)]
     return text
 
 

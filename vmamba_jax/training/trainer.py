@@ -26,7 +26,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
     arguments resumes from its latest checkpoint and leaves the same losses, weights and metrics.jsonl as one that never stopped.
 
     step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, see `objectives`. state: to begin with; left intact.
-    batches: `batches[t]` is a dict of arrays, this process' share of the batch. An entry "index" stays on the host.
+    batches: `batches[t]` is a dict of arrays, this process' share of the batch. An entry "index" stays on the host; "weight"
+    (rows,) says how much each example counts. Rows that the devices do not divide are filled up by some of weight 0.
     workdir: gets metrics.jsonl, tensorboard/ and checkpoints/; None: nothing is written. mesh: devices to spread over, see `parallel`.
     log_every: metrics are averaged over so many steps, on the device, and written. checkpoint_every: None saves only at the end.
     evaluate: `(state, step) -> {name: number}`, called every `eval_every` steps and at the end; it must not keep the state, whose buffers
@@ -53,7 +54,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
                 window = Window(**checkpoints.extra())
             writer = stack.enter_context(Writer(workdir, step=int(state.step)))
         start = int(state.step)
-        place = jax.device_put if mesh is None else lambda batch: parallel.shard_batch(batch, mesh)
+        place = jax.device_put if mesh is None else lambda batch: parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
         step, key = _keyed(step_fn, key)
         run = jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
         bar = stack.enter_context(Bar(start, steps, shown=progress))

@@ -6,7 +6,7 @@ state and key are alike on every device, the batch is the device's slice, and gr
 A batch is {"image": (b, H, W, C) in [0, 1], "label": (b,) classes or (b, classes) distributions}. Attacks get each label's likeliest class.
 Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: what it last measured; separate statistics):
 `state = step.begin(state, image_shape, batch_size)` puts it there and leaves other states as they are. `cost(name, **options)` tells what a
-step costs. All take augment, ema_decay, ema_warmup and accumulate, see `Step`; one file holds one idea.
+step costs. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; one file holds one idea.
 """
 from ..checks import choice, require
 from .awp import awp, perturb_weights

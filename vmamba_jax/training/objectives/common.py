@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from ... import attacks
+from ..whole_batch import mean
 
 
 class Keys(NamedTuple):
@@ -47,14 +48,14 @@ def frozen_logits(classifier, params, model_state, mode, key):
     return lambda images: train_logits(classifier, params, model_state, images, key)[0]
 
 
-def cross_entropy(logits, labels, label_smoothing=0.0):
+def cross_entropy(logits, labels, label_smoothing=0.0, weight=None):
     """Mean cross-entropy in float32.
 
     labels: (b,) int classes, or (b, classes) distributions, as mixup leaves them. label_smoothing s: the targets become
-    (1 - s) * target + s / classes.
+    (1 - s) * target + s / classes. weight: (b,) or None, see `whole_batch.mean`.
     """
     logits = wide(logits)
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(distributions(labels, logits), label_smoothing)).mean()
+    return mean(optax.softmax_cross_entropy(logits, optax.smooth_labels(distributions(labels, logits), label_smoothing)), weight)
 
 
 def kl(logits, target):
@@ -67,9 +68,9 @@ def wide(logits):
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def accuracy(logits, labels):
-    """Share of images whose largest logit is the label's class."""
-    return (logits.argmax(-1) == classes(labels)).mean(dtype=jnp.float32)
+def accuracy(logits, labels, weight=None):
+    """Share of images whose largest logit is the label's class, each counted by its weight (b,)."""
+    return mean((logits.argmax(-1) == classes(labels)).astype(jnp.float32), weight)
 
 
 def classes(labels):

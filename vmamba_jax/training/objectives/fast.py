@@ -43,9 +43,10 @@ def fast(classifier, optimizer, *, eps, step_size=None, attack_mode="train", eps
         def measure():
             logits_fn = common.frozen_logits(classifier, state.params, state.model_state, "eval", None)
             labels = common.classes(batch["label"])[::watch_stride]
+            weight = batch["weight"][::watch_stride] if "weight" in batch else None
             now = strong if scale is None else scale_radius(strong, scale)
             attacked = now(logits_fn, batch["image"][::watch_stride], labels, keys.attack[::watch_stride])
-            weak, robust = (common.accuracy(logits_fn(x), labels) for x in (adversarial[::watch_stride], attacked))
+            weak, robust = (common.accuracy(logits_fn(x), labels, weight) for x in (adversarial[::watch_stride], attacked))
             return dict(zip(WATCHED, (weak, robust, weak - robust), strict=True))
 
         return jax.lax.cond(state.step % watch_every == 0, measure, lambda: state.carry)

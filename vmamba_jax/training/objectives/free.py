@@ -35,7 +35,8 @@ def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_sm
     def loss(params, noise, state, batch, keys):
         images = jnp.clip(batch["image"] + noise, 0, 1)
         logits, model_state = common.train_logits(classifier, params, state.model_state, images, keys.dropout)
-        return common.cross_entropy(logits, batch["label"], label_smoothing), (model_state, common.accuracy(logits, batch["label"]))
+        labels, weight = batch["label"], batch.get("weight")
+        return common.cross_entropy(logits, labels, label_smoothing, weight), (model_state, common.accuracy(logits, labels, weight))
 
     def gradient(params, state, batch, keys):
         noise = batch["noise"]

@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 
 from ..checks import choice, number, require
+from ..whole_batch import mean
 from . import common, two_passes
 from .attacking import RADII, checks
 from .step import make_step
@@ -22,14 +23,14 @@ def mart(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mo
     require(*checks(attack, attack_mode, eps_schedule, scheduled), number("beta", beta, low=0),
             number("label_smoothing", label_smoothing, low=0, below=1), choice("statistics", statistics, two_passes.STATISTICS))
 
-    def loss(clean, adversarial, labels):
+    def loss(clean, adversarial, labels, weight):
         natural, attacked = jax.nn.softmax(clean), jax.nn.softmax(adversarial)
         own = jnp.arange(clean.shape[-1]) == common.classes(labels)[:, None]
         wrong = jnp.where(own, -jnp.inf, attacked).max(-1)
-        bce = common.cross_entropy(adversarial, labels, label_smoothing) - jnp.log(1.0001 - wrong + 1e-12).mean()
+        bce = common.cross_entropy(adversarial, labels, label_smoothing, weight) - mean(jnp.log(1.0001 - wrong + 1e-12), weight)
         kl = (natural * (jax.nn.log_softmax(clean) - jnp.log(attacked + 1e-12))).sum(-1)
         certain = (natural * common.distributions(labels, natural)).sum(-1)
-        robust = (kl * (1.0000001 - certain)).mean()
+        robust = mean(kl * (1.0000001 - certain), weight)
         return bce + beta * robust, {"bce": bce, "kl": robust}
 
     return make_step(optimizer, two_passes.make_rule(classifier, loss, attack, attack_mode, eps_schedule, scheduled, statistics), **options)

@@ -35,7 +35,7 @@ def pgd_at(classifier, optimizer, *, attack, attack_mode="eval", eps_schedule=No
     def prepare(state, batch, keys):
         adversarial, metrics, logits_fn = run(state, batch, keys)
         if clean_accuracy:
-            metrics["clean_accuracy"] = common.accuracy(logits_fn(batch["image"]), batch["label"])
+            metrics["clean_accuracy"] = common.accuracy(logits_fn(batch["image"]), batch["label"], batch.get("weight"))
         return {**batch, "image": adversarial}, metrics
 
     rule = Rule(prepare=prepare, gradient=descend(classification_loss(classifier, label_smoothing)),

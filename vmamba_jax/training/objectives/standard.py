@@ -19,7 +19,7 @@ def classification_loss(classifier, label_smoothing):
     """A loss for `step.descend`: cross-entropy and accuracy on the batch as it is."""
     def loss(params, state, batch, keys):
         logits, model_state = common.train_logits(classifier, params, state.model_state, batch["image"], keys.dropout)
-        outcome = Outcome(model_state, {"accuracy": common.accuracy(logits, batch["label"])}, state.carry)
-        return common.cross_entropy(logits, batch["label"], label_smoothing), outcome
+        outcome = Outcome(model_state, {"accuracy": common.accuracy(logits, batch["label"], batch.get("weight"))}, state.carry)
+        return common.cross_entropy(logits, batch["label"], label_smoothing, batch.get("weight")), outcome
 
     return loss

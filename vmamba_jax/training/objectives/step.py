@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .. import whole_batch
 from ..checks import count, number, require
 from ..optimizer import learning_rate
 from .common import step_keys
@@ -47,7 +48,8 @@ class Rule:
 class Step:
     """`step(state, batch, key, *, axis_name=None) -> (state, metrics)`: a pure per-device training step, see `objectives`.
 
-    augment: `(images, keys) -> images`, before all else. ema_decay, ema_warmup: running average of the weights, see `update`.
+    augment: `(images, keys) -> images`, before all else. mix: `(images, labels, keys) -> (images, targets)`, after it; targets (b, classes).
+    ema_decay, ema_warmup: running average of the weights, see `update`.
     accumulate: into how many microbatches the device's images are split, one after another, for one update by the mean gradient; the
     same update as unsplit but for batch statistics and dropout masks, which belong to a microbatch. It must divide the images.
     perturb: `(params, grads, step) -> params`: where to take the gradient instead of at the weights (see `awp`); None: at the weights.
@@ -55,6 +57,7 @@ class Step:
     optimizer: optax.GradientTransformation
     rule: Rule
     augment: Callable | None = None
+    mix: Callable | None = None
     ema_decay: float | None = None
     ema_warmup: bool = False
     accumulate: int = 1
@@ -63,6 +66,7 @@ class Step:
     def __post_init__(self):
         require(number("ema_decay", self.ema_decay, low=0, below=1, optional=True), count("accumulate", self.accumulate, 1),
                 (self.ema_decay is not None or not self.ema_warmup, "ema_warmup needs ema_decay"),
+                (self.mix is None or callable(self.mix), f"mix must be None or (images, labels, keys) -> (images, targets); got {self.mix!r}"),
                 (self.augment is None or callable(self.augment), f"augment must be None or (images, keys) -> images; got {self.augment!r}"))
 
     def __call__(self, state, batch, key, *, axis_name=None):
@@ -90,15 +94,27 @@ class Step:
         return self.rule.attack_cost().plus(self.rule.update_cost.times(1 if self.perturb is None else 2))
 
     def enter(self, batch, key, axis_name):
-        """The batch, augmented, and the keys of a step."""
+        """The batch, augmented, mixed and with its weights in proportion, and the keys of a step."""
         n = batch["image"].shape[0]
         if n % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} does not divide the device's {n} images")
         keys = step_keys(key, n, axis_name)
-        return (batch if self.augment is None else {**batch, "image": self.augment(batch["image"], keys.augment)}), keys
+        if self.augment is not None:
+            batch = {**batch, "image": self.augment(batch["image"], keys.augment)}
+        if self.mix is not None:
+            images, labels = self.mix(batch["image"], batch["label"], keys.augment)
+            batch = {**batch, "image": images, "label": labels}
+        return whole_batch.weighted(batch, axis_name), keys
 
     def advance(self, state, batch, keys, axis_name):
-        """One update from a prepared batch: (state, metrics, the batch's new rows)."""
+        """One update from a batch that `enter` gave: (state, metrics, the batch's new rows)."""
+        weight = batch.get("weight")
+        if weight is not None and self.accumulate > 1 and state.model_state:
+            raise ValueError(f"accumulate={self.accumulate} with a batch that has \"weight\": expected 1 for a model with batch statistics")
+        with whole_batch.batch_norm(axis_name, weight):
+            return self._advance(state, batch, keys, axis_name)
+
+    def _advance(self, state, batch, keys, axis_name):
         batch, prepared = self._prepare(state, batch, keys)
         params = state.params
         if self.perturb is not None:
@@ -144,10 +160,10 @@ class Step:
 
 
 def make_step(optimizer, rule, kind=Step, **options):
-    """The `Step` of a rule, or another `kind` of it; `options` are its fields augment, ema_decay, ema_warmup, accumulate."""
-    if unknown := sorted(options.keys() - {"augment", "ema_decay", "ema_warmup", "accumulate"}):
-        raise TypeError(f"unknown option {', '.join(unknown)} of an objective; all take augment, ema_decay, ema_warmup, accumulate "
-                        "besides their own")
+    """The `Step` of a rule, or another `kind` of it; `options` are its fields augment, mix, ema_decay, ema_warmup, accumulate."""
+    if unknown := sorted(options.keys() - {"augment", "mix", "ema_decay", "ema_warmup", "accumulate"}):
+        raise TypeError(f"unknown option {', '.join(unknown)} of an objective; all take augment, mix, ema_decay, ema_warmup, "
+                        "accumulate besides their own")
     return kind(optimizer, rule, **options)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from jax import lax
 
 from ..checks import choice, number, require
+from ..whole_batch import mean
 from . import common, two_passes
 from .attacking import RADII, checks
 from .cost import Cost
@@ -29,9 +30,9 @@ def trades(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_
         target = None if recompute_targets else logits_fn(images)
         return dataclasses.replace(attack, loss=lambda logits, labels: common.kl(logits, logits_fn(images) if target is None else target))
 
-    def loss(clean, adversarial, labels):
-        natural = common.cross_entropy(clean, labels, label_smoothing)
-        robust = common.kl(adversarial, lax.stop_gradient(clean) if detach_targets else clean).mean()
+    def loss(clean, adversarial, labels, weight):
+        natural = common.cross_entropy(clean, labels, label_smoothing, weight)
+        robust = mean(common.kl(adversarial, lax.stop_gradient(clean) if detach_targets else clean), weight)
         return natural + beta * robust, {"clean_loss": natural, "kl": robust}
 
     evaluations = getattr(attack, "steps", 1) * getattr(attack, "restarts", 1)

@@ -15,7 +15,7 @@ STATISTICS = ("shared", "separate")
 def make_rule(classifier, loss, attack, attack_mode, eps_schedule, scheduled, statistics, aim=None, aim_cost=None):
     """The `Rule` of a loss on clean and adversarial logits.
 
-    loss: `(clean logits, adversarial logits, labels) -> (loss, metrics)`.
+    loss: `(clean logits, adversarial logits, labels, weight) -> (loss, metrics)`.
     statistics: "shared": both passes record into one set of batch statistics, the clean one first, as the released programs do.
     "separate": the adversarial pass records into the model's own, which the attack and every evaluation use; the clean pass into a set of
     its own, `clean_variables`, that starts as a copy.
@@ -32,9 +32,10 @@ def make_rule(classifier, loss, attack, attack_mode, eps_schedule, scheduled, st
         clean, after_clean = common.train_logits(classifier, params, state.carry if separate else state.model_state, batch["image"], keys.dropout)
         adversarial, model_state = common.train_logits(classifier, params, state.model_state if separate else after_clean, batch["adversarial"],
                                                        keys.fold_in(1).dropout)
-        value, metrics = loss(common.wide(clean), common.wide(adversarial), batch["label"])
-        metrics["accuracy"] = common.accuracy(adversarial, batch["label"])
-        metrics["clean_accuracy"] = common.accuracy(clean, batch["label"])
+        labels, weight = batch["label"], batch.get("weight")
+        value, metrics = loss(common.wide(clean), common.wide(adversarial), labels, weight)
+        metrics["accuracy"] = common.accuracy(adversarial, labels, weight)
+        metrics["clean_accuracy"] = common.accuracy(clean, labels, weight)
         return value, Outcome(model_state, metrics, after_clean if separate else None)
 
     def begin(state, image_shape, batch_size):

@@ -29,7 +29,7 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
             (layer is None or isinstance(layer, (str, tuple, list)), f"layer must be None or {first_layer.PATHS}; got {layer!r}"))
 
     def gradient(params, state, batch, keys):
-        images, labels = batch["image"], batch["label"]
+        images, labels, weight = batch["image"], batch["label"], batch.get("weight")
 
         def logits(params, images, model_state, key):
             return common.train_logits(classifier, params, model_state, images, key)
@@ -43,7 +43,7 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
         def loss(params, shift, eta, model_state, key):
             x = images + eta
             found, model_state = first_layer.shifted(path, lambda: logits(params, x, model_state, key), shift)
-            return common.cross_entropy(found, labels, label_smoothing), (model_state, common.accuracy(found, labels))
+            return common.cross_entropy(found, labels, label_smoothing, weight), (model_state, common.accuracy(found, labels, weight))
 
         def hamiltonian(params, eta, p, model_state, key):
             return (p * front(params, jnp.clip(images + eta, 0, 1), model_state, key)).sum()

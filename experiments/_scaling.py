@@ -1,0 +1,49 @@
+"""One step of adversarial training over more and more devices: the same global batch, and the same batch on each."""
+import functools
+
+import jax
+import numpy as np
+
+import vmamba_jax
+from experiments import _model_cases
+from experiments._build import attack, attack_label
+from experiments._cli import ConfigError, checking
+from experiments._timing import Skip
+from vmamba_jax import models, parallel, training
+
+MODES = ("global", "per_device")
+
+
+def groups(config, devices):
+    """A group for each model and mode; its candidates are the numbers of devices, timed in turn."""
+    section = config.scaling
+    if unknown := [name for name in section.models if name not in vmamba_jax.list_models()]:
+        raise ConfigError(f"config.scaling.models: {unknown[0]!r} is not known; expected names of the catalog")
+    if min(section.devices, default=0) != 1 or section.batch % max(section.devices):
+        raise ConfigError(f"config.scaling: devices={section.devices} and batch={section.batch}; expected 1 among the numbers of devices, and a "
+                          "batch that the largest divides")
+    for name in section.models:
+        for mode in MODES:
+            yield [functools.partial(_case, config, name, mode, n, devices) for n in section.devices]
+
+
+def batch_of(mode, batch, n, largest):
+    """Images over `n` devices: `batch` whatever n, or on each what the largest number of devices gets of it."""
+    return batch if mode == "global" else batch // largest * n
+
+
+def _case(config, name, mode, n, devices):
+    section = config.scaling
+    if n > len(devices):
+        raise Skip(f"{name} over {n} devices: there are {len(devices)} (on a CPU, JAX_NUM_CPU_DEVICES sets how many)")
+    batch, shape = batch_of(mode, section.batch, n, max(section.devices)), (section.size, section.size, 3)
+    with checking(f"config.scaling.models.{name}"):
+        classifier = models.Classifier(vmamba_jax.create_model(name, **section.models[name].to_dict()))
+        variables = classifier.init(jax.random.key(config.seed), shape)
+    rng = np.random.default_rng(config.seed)
+    x = {"image": rng.random((batch, *shape), np.float32), "label": rng.integers(0, 10, batch).astype(np.int32)}
+    adversary = attack(section.attack, "config.scaling.attack")
+    record = {"what": "scaling", "name": name, "backend": "ours", "pass": "training", "mode": mode, "batch": batch, "size": section.size,
+              "attack": attack_label(adversary)}
+    objective = functools.partial(training.objectives.pgd_at, attack=adversary)
+    return _model_cases.training_case(config, objective, classifier, variables, x, record, parallel.data_mesh(devices[:n]))

@@ -1,0 +1,111 @@
+"""Eight devices are one, whatever they normalise by and whether or not they divide the batch."""
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import SHAPE, Classifier, Net, Toy, batch
+
+from vmamba_jax import attacks, models, parallel, training
+from vmamba_jax.training.whole_batch import batch_norm
+
+KEY = jax.random.key(3)
+ROWS = 11  # on eight devices: two rows each, the last two and half of the third last without a real one
+OPTIMIZER = training.optimizer.create("sgd", learning_rate=0.1)
+RESNET = models.Classifier(models.resnet.ResNet(num_classes=3, layers=(1,), channels=(8,), stem="cifar", stem_width=4, in_channels=1, remat=True), 0.5, 0.5)
+CASES = {"layer norm": Classifier(Net("layer")), "batch norm": Classifier(Net("batch")), "resnet": RESNET}
+
+
+@functools.cache
+def setting(name, mode):
+    """(the step, its initial state) of a classifier of `CASES`."""
+    attack = attacks.pgd(0.1, steps=2, step_size=0.05)
+    step = training.objectives.pgd_at(CASES[name], OPTIMIZER, attack=attack, attack_mode=mode, clean_accuracy=True, label_smoothing=0.1)
+    state = training.create_state(CASES[name], OPTIMIZER, jax.random.key(0), SHAPE)
+    return step, state.replace(model_state=jax.tree.map(lambda x: x + 0.2, state.model_state))
+
+
+def spread(step, state, data, devices=8):
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    placed = parallel.shard_batch(parallel.weigh_padding(data, devices), mesh)
+    return jax.device_get(parallel.map_step(step, mesh, donate=False)(parallel.replicate(state, mesh), placed, KEY))
+
+
+def close(a, b, atol=2e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=atol), a, b)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("layer norm", "eval"), ("batch norm", "eval"), ("batch norm", "train"), ("resnet", "eval")])
+def test_a_batch_that_eight_devices_do_not_divide_is_the_same_as_on_one(name, mode):
+    step, state = setting(name, mode)
+    data = batch(batch_size=ROWS)
+    expected = jax.device_get(jax.jit(step)(state, data, KEY))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), (state.params, state.model_state), (expected[0].params, expected[0].model_state))
+    assert max(jax.tree.leaves(moved[0])) > 1e-3 and all(x > 1e-3 for x in jax.tree.leaves(moved[1]))
+    close(spread(step, state, data), expected)
+
+
+def test_without_weights_the_padding_counts():
+    """What the weights are for: the same rows repeated, but counted, make another update."""
+    step, state = setting("batch norm", "eval")
+    data = batch(batch_size=ROWS)
+    expected = jax.device_get(jax.jit(step)(state, data, KEY))
+    padded, _ = parallel.pad_batch(data, 8)
+    other = spread(step, state, padded)
+    assert abs(other[1]["loss"] - expected[1]["loss"]) > 1e-3
+    assert np.abs(other[0].model_state["batch_stats"]["BatchNorm_0"]["mean"] - expected[0].model_state["batch_stats"]["BatchNorm_0"]["mean"]).max() > 1e-4
+
+
+def test_weights_are_as_many_copies():
+    """An example of weight 2 counts as two, and only the ratio of the weights matters."""
+    step = training.objectives.standard(CASES["batch norm"], OPTIMIZER)
+    _, state = setting("batch norm", "eval")
+    data = batch(batch_size=8)
+    copies = jax.tree.map(lambda x: x[[0, 0, 1, 3, 4, 5, 6, 7]], data)
+    expected = jax.device_get(jax.jit(step)(state, copies, KEY))
+    weighted = {**data, "weight": np.float32([6, 3, 0, 3, 3, 3, 3, 3])}
+    close(jax.device_get(jax.jit(step)(state, weighted, KEY)), expected)
+    close(spread(step, state, weighted, devices=4), expected)
+
+
+def test_the_loop_takes_short_batches():
+    step, state = setting("batch norm", "eval")
+
+    class Short(Toy):
+        def __getitem__(self, t):
+            return {name: array[:ROWS] if t % 2 else array for name, array in super().__getitem__(t).items()}
+
+    run = functools.partial(training.train, step, state, Short(), steps=3, key=KEY, progress=False)
+    close(jax.device_get(run(mesh=parallel.data_mesh())), jax.device_get(run()), atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [None, np.float32([1, 1, 1, 1])])
+def test_batch_norm_is_flax_own_where_all_rows_count(weight):
+    norm, x = nn.BatchNorm(use_running_average=False, momentum=0.9, axis=-2, use_bias=False, dtype=jnp.bfloat16), np.arange(24.0).reshape(4, 3, 2)
+    variables = norm.init(KEY, x)
+    expected = norm.apply(variables, x, mutable=["batch_stats"])
+    with batch_norm(weight=weight):
+        found = norm.apply(variables, x, mutable=["batch_stats"])
+        again = norm.clone(use_running_average=True).apply(variables, x)
+    assert found[0].dtype == again.dtype == jnp.bfloat16
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=1e-6), found, expected)
+    np.testing.assert_array_equal(again, norm.clone(use_running_average=True).apply(variables, x))
+
+
+def test_errors():
+    norm, x = nn.BatchNorm(use_running_average=False), np.ones((4, 3))
+    variables = norm.init(KEY, x)
+    with batch_norm(weight=np.ones(2)), pytest.raises(ValueError, match="sees 4 rows, but the batch has 2 weights"):
+        norm.apply(variables, x, mutable=["batch_stats"])
+    with batch_norm(weight=np.ones(4)), pytest.raises(ValueError, match='called with a mask: expected .* "weight" instead'):
+        norm.apply(variables, x, mask=np.ones((4, 1)), mutable=["batch_stats"])
+
+
+def test_weigh_padding():
+    data = {"image": np.zeros((5, 2)), "label": np.arange(5)}
+    padded = parallel.weigh_padding(data, 4)
+    assert padded["weight"].tolist() == [1, 1, 1, 1, 1, 0, 0, 0] and padded["weight"].dtype == np.float32 and padded["label"][-1] == 4
+    assert parallel.weigh_padding(data, 5) is data
+    assert parallel.weigh_padding({**data, "weight": np.float32([2, 0, 1, 1, 3])}, 3)["weight"].tolist() == [2, 0, 1, 1, 3, 0]
