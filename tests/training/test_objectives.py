@@ -245,6 +245,19 @@ def test_other_errors():
         training.create_state(classifier, optimizer, KEY, (4, 4), ema_decay=-1)
 
 
+def test_mixed_before_the_attack():
+    """`mix` gets the augmented images and the per-image keys; the attack and the loss see what it made."""
+    classifier, optimizer = Classifier(), sgd()
+    state, data = start(classifier, optimizer), batch()
+    targets = jax.nn.one_hot((data["label"] + 1) % 3, 3)
+    mix = lambda images, labels, keys: (1 - images, jax.nn.one_hot((labels + 1) % 3, 3) + 0 * keys.shape[0])
+    mixed = jitted(training.objectives.pgd_at(classifier, optimizer, attack=PGD, mix=mix, augment=lambda x, keys: x / 2), state, data, KEY)
+    given = jitted(training.objectives.pgd_at(classifier, optimizer, attack=PGD), state, {"image": 1 - data["image"] / 2, "label": targets}, KEY)
+    close(mixed, given)
+    with pytest.raises(ValueError, match="mix must be None or"):
+        training.objectives.standard(classifier, optimizer, mix=3)
+
+
 def test_start_from_given_variables():
     classifier, optimizer = Classifier(Net("batch")), sgd()
     variables = {**classifier.init(KEY, SHAPE), "intermediates": {"seen": jnp.ones(3)}}

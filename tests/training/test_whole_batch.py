@@ -47,6 +47,27 @@ def test_a_batch_that_eight_devices_do_not_divide_is_the_same_as_on_one(name, mo
     close(spread(step, state, data), expected)
 
 
+@pytest.mark.parametrize("name", ["trades", "mart", "yopo", "free"])
+def test_every_objective_counts_by_weights(name):
+    attack = {"attack": attacks.pgd(0.1, steps=1, step_size=0.05)}
+    options = {"trades": attack, "mart": attack, "yopo": {"eps": 0.1, "step_size": 0.05, "passes": 1, "inner_steps": 1}, "free": {"eps": 0.1, "replays": 2}}
+    step = training.objectives.create(name, CASES["layer norm"], OPTIMIZER, **options[name])
+    state = step.begin(training.create_state(CASES["layer norm"], OPTIMIZER, jax.random.key(0), SHAPE), SHAPE, 16)
+    data = batch(batch_size=ROWS)
+    one, eight = jax.device_get(jax.jit(step)(state, data, KEY)), spread(step, state, data)
+    close((eight[0].params, eight[1]), (one[0].params, one[1]))
+
+
+def test_weights_and_microbatches():
+    """Where no layer looks at the batch they go together; batch statistics of a microbatch may have no example to count."""
+    weighted = {**batch(batch_size=8), "weight": np.float32([1, 2, 0, 1, 1, 0, 3, 1])}
+    step, split = (training.objectives.standard(CASES["layer norm"], OPTIMIZER, accumulate=k) for k in (1, 4))
+    _, state = setting("layer norm", "eval")
+    close(*(jax.device_get(jax.jit(step)(state, weighted, KEY)) for step in (split, step)))
+    with pytest.raises(ValueError, match='accumulate=4 with a batch that has "weight": expected 1'):
+        jax.eval_shape(training.objectives.standard(CASES["batch norm"], OPTIMIZER, accumulate=4), setting("batch norm", "eval")[1], weighted, KEY)
+
+
 def test_without_weights_the_padding_counts():
     """What the weights are for: the same rows repeated, but counted, make another update."""
     step, state = setting("batch norm", "eval")
