@@ -48,6 +48,9 @@ class Checkpoints:
             if not self.directory.is_dir():
                 raise FileNotFoundError(f"no checkpoints: {self.directory} does not exist")
             about = _read(self.directory)
+            if damaged := _without_metrics(self.directory):
+                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; resuming the run, or "
+                                        "moving the step's folder away, makes the others readable")
             best_metric, best_mode = best_metric or about.get("best_metric"), about.get("best_mode", best_mode)
         else:
             _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
@@ -224,9 +227,7 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             for step in damage:
-                aside = self.directory / f"{step}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(self.directory / str(step), aside)
+                _move_aside(self.directory, step)
             _write(self.directory, {**_read(self.directory), "damaged": [*_read(self.directory).get("damaged", ()), text]})
         _together()
         self._manager.reload()
@@ -263,6 +264,9 @@ def _prepare(directory, **about):
         for folder in directory.iterdir():
             if folder.name.isdigit() and _unfinished(folder):
                 shutil.rmtree(folder)
+        for step in _without_metrics(directory):
+            _move_aside(directory, step)
+            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is set aside as {step}.damaged", RuntimeWarning, stacklevel=4)
         _write(directory, {**_read(directory), **about})
     _together()
 
@@ -306,6 +310,25 @@ def _first_line(error):
 def _unfinished(folder):
     """A step folder that stands under its final name without all it should hold."""
     return folder.is_dir() and not ((folder / "_CHECKPOINT_METADATA").exists() and (folder / "state" / "_METADATA").exists())
+
+
+def _without_metrics(directory):
+    """Steps whose metrics do not read; Orbax would not open a folder with one."""
+    return [int(path.parent.parent.name) for path in sorted(directory.glob("*/metrics/metrics"))
+            if path.parent.parent.name.isdigit() and not _reads(path)]
+
+
+def _reads(path):
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
+
+
+def _move_aside(directory, step):
+    aside = directory / f"{step}.damaged"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(directory / str(step), aside)
 
 
 def _abstract(leaf):
