@@ -16,11 +16,11 @@ import time
 import jax
 
 import vmamba_jax
+from configs import common
 from experiments import _build, _cli, _results, _wandb
 from vmamba_jax import data, evaluation, parallel, reports, training
 
 VALIDATION = ("accuracy", "robust_accuracy")
-SKIPS = {"in_a_row": 10, "in_all": 100}  # steps with a loss or gradient that is not finite, borne where the config says nothing of `skips`
 
 
 def run(config, workdir, *, progress=True):
@@ -55,7 +55,7 @@ def _train(config, workdir, progress):
     classifier = _build.classifier(config, train)
     step = _build.objective(config, classifier, optimizer, steps)
     validate = _validation(config, classifier, validation, mesh)
-    skips = SKIPS | (config.skips.to_dict() if "skips" in config else {})
+    skips = config.get("skips", common.SKIPS)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     state = training.create_state(classifier, optimizer, init_key, train.image_shape, ema_decay=_build.ema_decay(config))
 
