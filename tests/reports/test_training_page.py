@@ -39,7 +39,7 @@ def test_page_says_what_was_lost(run, tmp_path):
     path = reports.write_training(tmp_path / "training.html", run, commands=["make it"])
     text = path.read_text()
     for expected in ("Under PGD-10, validation accuracy was highest at epoch 4, 52.0 %, and 45.0 % at the end: 7.0 points lost to robust overfitting.",
-                     "2 steps with a loss or gradient that was not finite made no update.", "best, epoch 4", "last, epoch 10", "-7.0", "80.0 % on training batches, +35.0",
+                     "2 steps with a loss or gradient that was not finite made no update.", "best, epoch 4", "last, epoch 10", "\u22127.0", "35.0 points above the last validation", "80.0 %",
                      "Training vmamba_tiny", "77,130 parameters, objective pgd_at, 10 epochs of 10 steps.", "make it", 'href="pgd_at/timing.jsonl"', "cpu x 2"):
         assert expected in text, expected
     assert text.count("<svg") == text.count("</svg>") == 3 and "<script" not in text and "url(http" not in text
@@ -53,6 +53,15 @@ def test_no_overfitting_and_no_skips(tmp_path):
     text = reports.render_training(reports.read_run(write(tmp_path, rows), evaluated=False))
     assert "highest at the end, 52.0 %: no robust overfitting." in text and "No step was skipped." in text
     assert "Images a second" not in text and text.count("<svg") == 3  # the learning rate stands alone
+
+
+def test_standard_training_is_compared_by_clean_accuracy(tmp_path):
+    folder = write(tmp_path, ROWS)
+    (folder / "config.json").write_text(json.dumps({"objective": {"name": "standard"}}))
+    run = reports.read_run(folder, evaluated=False)
+    assert overfitting(run)["best"]["epoch"] == 10 and overfitting(run)["train_gap"] == pytest.approx(-0.1)
+    text = reports.render_training(run)
+    assert "Clean validation accuracy was highest at the end, 90.0 %: no overfitting." in text and "10.0 points below the last validation" in text
 
 
 def test_a_run_of_losses_alone(tmp_path):

@@ -27,23 +27,23 @@ def write_training(path, run, **options):
 
 
 def overfitting(run):
-    """Best against last on the validation images: {"attack", "best", "last", "lost", "train", "train_gap"}, or None where nothing was validated.
+    """Best against last on the validation images, as a dict; None where nothing was validated.
 
-    best, last: {"epoch", "clean", "robust"}; best is the validation of the highest robust accuracy, the earliest of equal ones, last the run's
-    last. lost: robust accuracy lost from best to last (Rice et al. 2020, "Overfitting in adversarially robust deep learning", arXiv 2002.11569).
-    train: accuracy on the training batches, as trained on, averaged over the last epoch; train_gap: how far it lies above the last robust accuracy.
+    key: what is compared, "robust" accuracy, or "clean" where the objective is standard training. attack: what "robust" is measured under.
+    best, last: {"epoch", "clean", "robust"}; best is the validation of the highest `key`, the earliest of equal ones, last the run's last.
+    lost: of `key` from best to last (Rice et al. 2020, "Overfitting in adversarially robust deep learning", arXiv 2002.11569).
+    train: accuracy on the training batches, as trained on, averaged over the last epoch; train_gap: how far it lies above `key` of last.
     """
     steps, robust = run.series(ROBUST)
     if not steps:
         return None
-    clean = dict(zip(*run.series(CLEAN), strict=True))
-    at = [{"epoch": step / per_epoch(run), "clean": clean.get(step), "robust": value} for step, value in zip(steps, robust, strict=True)]
-    best, last = at[int(np.argmax(robust))], at[-1]
-    train_steps, train = run.series("accuracy")
-    late = [value for step, value in zip(train_steps, train, strict=True) if step > steps[-1] - per_epoch(run)]
+    clean, key = dict(zip(*run.series(CLEAN), strict=True)), "clean" if run.config.get("objective", {}).get("name") == "standard" else "robust"
+    at = [{"epoch": step / per_epoch(run), "clean": clean[step], "robust": value} for step, value in zip(steps, robust, strict=True)]
+    best, last = at[int(np.argmax([each[key] for each in at]))], at[-1]
+    late = [value for step, value in zip(*run.series("accuracy"), strict=True) if step > steps[-1] - per_epoch(run)]
     mean = float(np.mean(late)) if late else None
-    return {"attack": run.results.get("validation_attack", "attack"), "best": best, "last": last, "lost": best["robust"] - last["robust"],
-            "train": mean, "train_gap": None if mean is None else mean - last["robust"]}
+    return {"key": key, "attack": run.results.get("validation_attack", "attack"), "best": best, "last": last, "lost": best[key] - last[key],
+            "train": mean, "train_gap": None if mean is None else mean - last[key]}
 
 
 def per_epoch(run):
@@ -73,21 +73,27 @@ def _sentences(run, found):
     steps = f"{count} step{'s' if count > 1 else ''} with a loss or gradient that was not finite made no update." if count else "No step was skipped."
     if found is None:
         return [steps]
-    best, last, attack = found["best"], found["last"], found["attack"]
+    best, last, key = found["best"], found["last"], found["key"]
+    robust = key == "robust"
+    what, kind = (f"Under {found['attack']}, validation accuracy", "robust overfitting") if robust else ("Clean validation accuracy", "overfitting")
     if found["lost"] > 0:
-        first = (f"Under {attack}, validation accuracy was highest at epoch {best['epoch']:.4g}, {percent(best['robust'])}, and {percent(last['robust'])} "
-                 f"at the end: {100 * found['lost']:.1f} points lost to robust overfitting.")
+        first = (f"{what} was highest at epoch {best['epoch']:.4g}, {percent(best[key])}, and {percent(last[key])} at the end: "
+                 f"{100 * found['lost']:.1f} points lost to {kind}.")
     else:
-        first = f"Under {attack}, validation accuracy was highest at the end, {percent(last['robust'])}: no robust overfitting."
+        first = f"{what} was highest at the end, {percent(last[key])}: no {kind}."
     return [first, steps]
 
 
 def _cards(found):
     if found is None:
         return []
-    named = [(f"best, epoch {found['best']['epoch']:.4g}", found["best"], 0), (f"last, epoch {found['last']['epoch']:.4g}", found["last"], 1)]
-    cards = [{"name": name, "value": percent(at["robust"]), "color": f"var(--series-{i})",
-              "note": f"right under {found['attack']}" + (f", {percent(at['clean'])} without" if at["clean"] is not None else "")} for name, at, i in named]
-    gap = f"{percent(found['train'])} on training batches, {100 * found['train_gap']:+.1f} points beside it" if found["train"] is not None else ""
-    return [*cards, {"name": "best against last", "value": f"{-100 * found['lost']:+.1f}" if found["lost"] else "0", "color": "var(--series-2)",
-                     "note": "points under attack from best to last; " + gap if gap else "points under attack from best to last"}]
+    key = found["key"]
+    note = lambda at: f"right under {found['attack']}, {percent(at['clean'])} without" if key == "robust" else \
+        f"right, {percent(at['robust'])} under {found['attack']}"
+    cards = [(f"best, epoch {found['best']['epoch']:.4g}", percent(found["best"][key]), note(found["best"])),
+             (f"last, epoch {found['last']['epoch']:.4g}", percent(found["last"][key]), note(found["last"])),
+             ("best to last", f"\u2212{100 * found['lost']:.1f}" if found["lost"] else "0.0", "points")]
+    if found["train"] is not None:
+        side = "above" if found["train_gap"] >= 0 else "below"
+        cards.append(("training batches", percent(found["train"]), f"right as trained on, {100 * abs(found['train_gap']):.1f} points {side} the last validation"))
+    return [{"name": name, "value": value, "note": text, "color": f"var(--series-{i})"} for i, (name, value, text) in enumerate(cards)]
