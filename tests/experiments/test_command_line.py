@@ -23,7 +23,7 @@ for program, *command in json.loads(sys.argv[1]):
             try:
                 runpy.run_module(program, run_name="__main__", alter_sys=True)
             except SystemExit as end:
-                status = end.code
+                status = end.code or 0
             except BaseException:
                 status = traceback.print_exc() or 1
             sys.stdout.flush(), sys.stderr.flush()
