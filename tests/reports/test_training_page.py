@@ -7,7 +7,8 @@ import pytest
 from vmamba_jax import reports
 from vmamba_jax.reports.training import overfitting
 
-ROWS = [{"step": s, "loss": 2.0 - s / 100, "accuracy": 0.3 + s / 200, "grad_norm": 1.0, "learning_rate": 0.1, "skipped": 2 * (s == 40)} for s in range(10, 101, 10)]
+ROWS = [{"step": s, "loss": 2.0 - s / 100, "accuracy": 0.3 + s / 200, "grad_norm": 1.0, "learning_rate": 0.1, "skipped": 2 * (s == 40)}
+        for s in range(10, 101, 10)]
 ROWS += [{"step": s, "validation/accuracy": clean, "validation/robust_accuracy": robust} for s, clean, robust in
          ((20, 0.6, 0.4), (40, 0.7, 0.52), (60, 0.8, 0.52), (80, 0.85, 0.48), (100, 0.9, 0.45))]
 TIMING = [{"step": s, "seconds": 1.0, "images_per_second": 640.0, "input_share": 0.1} for s in range(10, 101, 10)]
@@ -38,9 +39,11 @@ def test_overfitting_in_numbers(run):
 def test_page_says_what_was_lost(run, tmp_path):
     path = reports.write_training(tmp_path / "training.html", run, commands=["make it"])
     text = path.read_text()
-    for expected in ("Under PGD-10, validation accuracy was highest at epoch 4, 52.0 %, and 45.0 % at the end: 7.0 points lost to robust overfitting.",
-                     "2 steps with a loss or gradient that was not finite made no update.", "best, epoch 4", "last, epoch 10", "\u22127.0", "35.0 points above the last validation", "80.0 %",
-                     "Training vmamba_tiny", "77,130 parameters, objective pgd_at, 10 epochs of 10 steps.", "make it", 'href="pgd_at/timing.jsonl"', "cpu x 2"):
+    for expected in ("Under PGD-10, validation accuracy was highest at epoch 4, 52.0 %, and 45.0 % at the end: 7.0 points lost to robust",
+                     "2 steps with a loss or gradient that was not finite made no update.", "best, epoch 4",
+                     "last, epoch 10", "\u22127.0", "35.0 points above the last validation", "80.0 %",
+                     "Training vmamba_tiny", "77,130 parameters, objective pgd_at, 10 epochs of 10 steps.",
+                     "make it", 'href="pgd_at/timing.jsonl"', "cpu x 2"):
         assert expected in text, expected
     assert text.count("<svg") == text.count("</svg>") == 3 and "<script" not in text and "url(http" not in text
     for drawn in ("validation, PGD-10", "Training loss", "Gradient norm", "Learning rate", "waiting for input", "training batches, as trained on"):

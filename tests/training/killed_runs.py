@@ -70,7 +70,7 @@ def kill(child, folder, rng):
             return None
         now = time.monotonic() - since
         assert now < PATIENCE, f"nothing to kill at in {PATIENCE} s"
-        if (kind == "instant" and now > delay) or (kind == "lines" and lines(folder) >= wanted) or (kind == "saving" and now > 0.3 and saving(folder)):
+        if {"instant": now > delay, "lines": lines(folder) >= wanted, "saving": now > 0.3 and saving(folder)}[kind]:
             break
         time.sleep(0.001)
     time.sleep(rng.uniform(0, 0.02))

@@ -211,7 +211,8 @@ UNHEARD = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWa
 @pytest.mark.parametrize("damage, file, told", [
     (flip, data_file, "step 3: .*(not what was saved: params/a/kernel|a.kernel)"), (cut, data_file, "step 3: it cannot be read: "),
     (cut, lambda folder: folder / "state" / "_METADATA", "step 3: its metadata cannot be read: "),
-    (flip, lambda folder: folder / "checksums" / "metadata", "step 3: "), (cut, lambda folder: folder / "extra" / "metadata", "step 3: it cannot be read"),
+    (flip, lambda folder: folder / "checksums" / "metadata", "step 3: "),
+    (cut, lambda folder: folder / "extra" / "metadata", "step 3: it cannot be read"),
 ])
 def test_damage_is_found_and_the_step_before_is_restored(tmp_path, damage, file, told):
     saved(tmp_path)

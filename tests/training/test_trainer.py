@@ -146,7 +146,8 @@ def test_beyond_the_limits_the_run_stops_with_the_step_and_its_examples(tmp_path
 
     options = dict(zip(("skips_in_a_row", "skips_in_all"), limits, strict=True)) | {"log_every": 4, "checkpoint_every": 5, "workdir": tmp_path}
     train(STEP, state, Named(bad), steps=5, **options)
-    with pytest.raises(FloatingPointError, match=rf"step {step}: .*; examples of its batch: \[{step - 1}00, {step - 1}01, .*last checkpoint: step 5 in"):
+    told = rf"step {step}: .*; examples of its batch: \[{step - 1}00, {step - 1}01, .*last checkpoint: step 5 in"
+    with pytest.raises(FloatingPointError, match=told):
         train(STEP, state, Named(bad), steps=10, **options)
 
 

@@ -1,7 +1,8 @@
 """Figures, tables and one self-contained HTML page, drawn from what the programs saved and from nothing else.
 
 A run is a folder with config.json, metrics.jsonl, timing.jsonl, results.json, evaluation.json and examples.npz, as `experiments.train` and
-`experiments.evaluate` leave it. `write` makes the page of evaluated runs, `write_training` that of one run's training. Nothing here imports a model or JAX: a report can be drawn again on any machine.
+`experiments.evaluate` leave it. `write` makes the page of evaluated runs, `write_training` that of one run's training.
+Nothing here imports a model or JAX: a report can be drawn again on any machine.
 """
 from vmamba_jax.reports import tables
 from vmamba_jax.reports.page import render, write

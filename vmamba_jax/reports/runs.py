@@ -43,7 +43,8 @@ def read_run(folder, label=None, evaluated=True):
     if evaluated and not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(f"{folder} holds no evaluation.json: run `python -m experiments.evaluate --workdir {folder}` first")
     return Run(label or folder.name, folder, _json(folder / "config.json"), _json_lines(folder / "metrics.jsonl"),
-               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz"), _json_lines(folder / "timing.jsonl"))
+               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz"),
+               _json_lines(folder / "timing.jsonl"))
 
 
 def _json(path):
