@@ -124,7 +124,8 @@ def test_a_config_that_could_not_begin_may_be_mended(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [training.SaveError("step 3 could not be saved"), FloatingPointError("step 3: a metric"),
-                                   OSError(28, "No space left"), training.DamagedCheckpoint("no step in"), training.Locked("is in use")], ids=lambda error: type(error).__name__)
+                                   OSError(28, "No space left"), training.DamagedCheckpoint("no step in"),
+                                   training.Locked("is in use")], ids=lambda error: type(error).__name__)
 def test_what_ends_a_run_is_one_error(tmp_path, monkeypatch, error):
     def fails(*args, **options):
         raise error

@@ -95,5 +95,6 @@ def _cards(found):
              ("best to last", f"\u2212{100 * found['lost']:.1f}" if found["lost"] else "0.0", "points")]
     if found["train"] is not None:
         side = "above" if found["train_gap"] >= 0 else "below"
-        cards.append(("training batches", percent(found["train"]), f"right as trained on, {100 * abs(found['train_gap']):.1f} points {side} the last validation"))
+        cards.append(("training batches", percent(found["train"]),
+                      f"right as trained on, {100 * abs(found['train_gap']):.1f} points {side} the last validation"))
     return [{"name": name, "value": value, "note": text, "color": f"var(--series-{i})"} for i, (name, value, text) in enumerate(cards)]
