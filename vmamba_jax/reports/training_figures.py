@@ -16,9 +16,11 @@ def sections(run, found):
     """[{"title", "figure", "caption"}, ...] of what the run holds. found: of `training.overfitting`."""
     made = [("Accuracy", _accuracy(run, found), "Training batches are measured as they are trained on, attacked where the objective attacks; "
              "validation images are apart from the test images. The dotted line marks the best validation."),
-            ("Loss and gradient", _pair(run, _loss, _gradient), "Means between two lines of the log. Crosses mark where steps were skipped; they make "
+            ("Loss and gradient", _pair(run, _loss, _gradient),
+             "Means between two lines of the log. Crosses mark where steps were skipped; they make "
              "no update and are in no mean."),
-            ("Learning rate and pace", _pair(run, _rate, _pace), "Pace leaves out compiling and validation. Waiting is the share of that time in which "
+            ("Learning rate and pace", _pair(run, _rate, _pace),
+             "Pace leaves out compiling and validation. Waiting is the share of that time in which "
              "the device had no batch ready.")]
     return [{"title": title, "figure": figure, "caption": caption} for title, figure, caption in made if figure]
 
