@@ -45,5 +45,6 @@ def get_config(arg=None):
     config.validation = common.validation(arg["objective"], eps=8 / 255, every_epochs=2)
     config.checkpoints = {"keep": 1}
     config.log_every = 50
+    config.skips, config.wandb = common.SKIPS, ""
     config.evaluation = common.evaluation(8 / 255, (0.0, 2 / 255, 4 / 255, 6 / 255, 8 / 255, 12 / 255, 16 / 255))
     return config

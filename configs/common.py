@@ -1,6 +1,9 @@
 """What the configurations share: the argument after the colon, and the usual attacks of an evaluation."""
 import math
 
+# Steps whose loss or gradient is not finite make no update; a run bears so many.
+SKIPS = {"in_a_row": 10, "in_all": 100}
+
 
 def parse_arg(arg, **defaults):
     """Read `key=value,flag,...`, the part of `--config file.py:ARG` after the colon.

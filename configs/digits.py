@@ -37,5 +37,6 @@ def get_config(arg=None):
     config.validation = common.validation(arg["objective"], eps=0.2, every_epochs=5)
     config.checkpoints = {"keep": 1}
     config.log_every = 50
+    config.skips, config.wandb = common.SKIPS, ""
     config.evaluation = common.evaluation(0.2, (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), restarts=3, batch_size=180)
     return config

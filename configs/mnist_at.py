@@ -41,5 +41,6 @@ def get_config(arg=None):
     config.validation = common.validation(arg["objective"], eps=0.3, every_epochs=1, limit=1000)
     config.checkpoints = {"keep": 1}
     config.log_every = 50
+    config.skips, config.wandb = common.SKIPS, ""
     config.evaluation = common.evaluation(0.3, (0.0, 0.1, 0.2, 0.25, 0.3, 0.35), steps=40)
     return config

@@ -17,7 +17,19 @@ OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL
 
 
 class ConfigError(ValueError):
-    """Something the user wrote that cannot be run; shown as one line, without a traceback."""
+    """Something the user wrote that cannot be run; shown as one line, without a traceback, and `details` (lines) below it."""
+
+    def __init__(self, message, details=()):
+        super().__init__(message)
+        self.details = tuple(details)
+
+
+class RunError(RuntimeError):
+    """What ended a run that was set up rightly: a full disk, weights that diverged; shown as one line, without a traceback."""
+
+
+class Stopped(Exception):
+    """A run that ended early because it was asked to, saved; its message is shown and the status is 0."""
 
 
 @contextlib.contextmanager
@@ -29,6 +41,20 @@ def checking(what):
         raise
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise ConfigError(f"{what}: {error.args[0] if isinstance(error, KeyError) and error.args else error}") from error
+
+
+@contextlib.contextmanager
+def endings():
+    """Within it, what ends a program early is told in a line: status 2 for an error, 0 for a run that was asked to stop and saved."""
+    try:
+        yield
+    except (ConfigError, RunError) as error:
+        fail(error)
+    except Stopped as stop:
+        print(stop)
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; the same command goes on from the last checkpoint")
 
 
 def main(run, *, doc, define=None, complete=None):
@@ -69,15 +95,11 @@ def main(run, *, doc, define=None, complete=None):
 
     def program(_):
         _environment.prepare()
-        try:
+        with endings():
             with checking("several hosts"):
                 parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,
                                     initialization_timeout=patience.value)
             run(config.value, workdir.value, **{name: flags.FLAGS[name].value for name in more})
-        except ConfigError as error:
-            fail(error)
-        except KeyboardInterrupt:
-            sys.exit("\nstopped; the same command goes on from the last checkpoint")
 
     start(program, flags_parser=parse)
 
@@ -125,11 +147,11 @@ def argument(argv, name):
 
 
 def fail(error):
-    """Print an error as one line and leave with status 2."""
+    """Print an error as one line, its details below, and leave with status 2."""
     while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps a KeyError in an AttributeError
         error = error.args[0]
     text = f"unknown field {error.args[0]}" if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = lines[-1] if "Traceback" in text else " ".join(lines)
-    print(f"error: {text or type(error).__name__}", file=sys.stderr)
+    print("\n  ".join([f"error: {text or type(error).__name__}", *getattr(error, "details", ())]), file=sys.stderr)
     sys.exit(2)

@@ -58,12 +58,8 @@ def shortfalls(evaluations):
 
 def main(_):
     _environment.prepare()
-    try:
+    with _cli.endings():
         page, evaluations = run(flags.FLAGS.workdir)
-    except _cli.ConfigError as error:
-        _cli.fail(error)
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from the last checkpoint")
     for sentence in (short := shortfalls(evaluations)):
         print(f"error: {sentence}", file=sys.stderr)
     print(f"report: {page}")

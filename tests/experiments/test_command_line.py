@@ -4,6 +4,10 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
+from vmamba_jax import training
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Runs each of a JSON list of [program, argument, ...] as a forked child, and prints their statuses and what they said.
 DRIVER = """
@@ -19,7 +23,7 @@ for program, *command in json.loads(sys.argv[1]):
             try:
                 runpy.run_module(program, run_name="__main__", alter_sys=True)
             except SystemExit as end:
-                status = end.code
+                status = end.code or 0
             except BaseException:
                 status = traceback.print_exc() or 1
             sys.stdout.flush(), sys.stderr.flush()
@@ -63,11 +67,35 @@ WRONG = {
 
 
 def test_what_is_wrong_is_one_line_and_status_2(tmp_path):
+    (tmp_path / "file").write_text("")
     cases = [([program, *command, "--workdir", str(tmp_path / f"{program}-{i}")], expected)
              for program, rows in WRONG.items() for i, (command, expected) in enumerate(rows)]
-    done = subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command for command, _ in cases])], cwd=ROOT, capture_output=True, text=True,
-                          timeout=300)
+    cases += [(["experiments.train", "--config", DIGITS, "--workdir", str(tmp_path / folder)], expected) for folder, expected in
+              (("file", "workdir: "), ("file/run", "workdir: "), ("taken", f"{tmp_path / 'taken'} is in use by process "))]
+    with training.one_run(tmp_path / "taken"):
+        done = subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command for command, _ in cases])], cwd=ROOT, capture_output=True, text=True,
+                              timeout=300)
     assert done.returncode == 0, done.stderr
     for (command, expected), (status, said) in zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True):
         lines = said.strip().splitlines()
         assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], (command, status, said)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
+    """Where this user may mount a small one."""
+    mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path], capture_output=True).returncode == 0
+    if not mount("size=1200k"):
+        pytest.skip("mounting is not permitted here")
+    command = ["experiments.train", "--config", DIGITS + ":objective=standard", "--workdir", str(tmp_path / "run"), "--config.epochs=2",
+               "--config.batch_size=256", "--config.validation.every_epochs=1", "--config.validation.attack.steps=1"]
+    train = lambda: subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command])], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    try:
+        [[status, said]] = json.loads(train().stdout.splitlines()[-1])
+        last = said.strip().splitlines()[-1]
+        assert status == 2 and last.startswith("error: step ") and "could not be saved" in last and "last step saved is" in last, said
+        assert mount("remount,size=64m")
+        [[status, said]] = json.loads(train().stdout.splitlines()[-1])
+        assert status == 0 and "training.html" in said, said
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)

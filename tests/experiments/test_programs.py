@@ -1,14 +1,18 @@
 """The programs through `run`, on the real digits with a model and a training so small that only the plumbing is tested."""
 import json
+import os
+import signal
+import sys
+import types
 
 import numpy as np
 import pytest
 
 from configs import digits, evaluate_weights
-from experiments import _cli, evaluate, quickstart, train
-from vmamba_jax import checkpoints, evaluation, training
+from experiments import _cli, _wandb, evaluate, quickstart, train
+from vmamba_jax import checkpoints, data, evaluation, training
 
-FILES = {"config.json", "metrics.jsonl", "results.json", "evaluation.json", "examples.npz"}
+FILES = {"config.json", "metrics.jsonl", "timing.jsonl", "results.json", "training.html", "evaluation.json", "examples.npz"}
 
 
 def tiny(objective):
@@ -30,19 +34,19 @@ def forbidden(*args, **options):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A quickstart of tiny runs, the adversarial one stopped on its way and begun again."""
-    workdir = tmp_path_factory.mktemp("quickstart")
-    whole = training.train
+    """A quickstart of tiny runs, the adversarial one asked to stop on its way and begun again."""
+    workdir, read, sent = tmp_path_factory.mktemp("quickstart"), data.Batches.__getitem__, []
 
-    def half(*args, steps, **options):
-        whole(*args, steps=steps // 2, **options)
-        raise KeyboardInterrupt
+    def signalling(batches, t):
+        if t == 5 and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        return read(batches, t)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", half)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(data.Batches, "__getitem__", signalling)
+        with pytest.raises(_cli.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command goes on from there"):
             train.run(tiny("pgd_at"), workdir / "pgd_at", progress=False)
-        assert not (workdir / "pgd_at" / "results.json").exists()
+        assert sent and not (workdir / "pgd_at" / "results.json").exists()
     page, evaluations = quickstart.run(workdir, {name: tiny(name) for name in ("standard", "pgd_at")}, progress=False)
     return workdir, page, evaluations
 
@@ -102,9 +106,52 @@ def test_another_config_is_refused_with_the_difference(finished):
     workdir, _, _ = finished
     config = tiny("standard")
     config.epochs, config.model.overrides.dims = 3, (16,)
-    with pytest.raises(_cli.ConfigError, match=r"epochs was 2, now 3; model\.overrides\.dims was \[8\], now \[16\]"):
+    with pytest.raises(_cli.ConfigError, match="was begun with another config: choose another --workdir") as error:
         train.run(config, workdir / "standard", progress=False)
+    assert error.value.details == ("field                 was  is now", "epochs                2    3", "model.overrides.dims  [8]  [16]")
     assert json.loads((workdir / "standard" / "config.json").read_text())["epochs"] == 2
+
+
+def test_a_config_that_could_not_begin_may_be_mended(tmp_path, monkeypatch):
+    config = tiny("standard")
+    config.batch_size = 10_000
+    with pytest.raises(_cli.ConfigError, match="config.batch_size=10000"):
+        train.run(config, tmp_path, progress=False)
+    config.batch_size = 256
+    monkeypatch.setattr(training, "train", forbidden)
+    with pytest.raises(AssertionError, match="done already"):
+        train.run(config, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("error", [training.SaveError("step 3 could not be saved"), FloatingPointError("step 3: a metric"),
+                                   OSError(28, "No space left"), training.DamagedCheckpoint("no step in"),
+                                   training.Locked("is in use")], ids=lambda error: type(error).__name__)
+def test_what_ends_a_run_is_one_error(tmp_path, monkeypatch, error):
+    def fails(*args, **options):
+        raise error
+    monkeypatch.setattr(training, "train", fails)
+    with pytest.raises(_cli.RunError, match=str(error.args[-1])):
+        train.run(tiny("standard"), tmp_path, progress=False)
+    assert not list(tmp_path.glob("*.part")) and not (tmp_path / "results.json").exists()
+
+
+def test_weights_and_biases(monkeypatch, tmp_path):
+    """A stand-in for the package, which is imported only where a project is named."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert _wandb.logger("", tmp_path, {}) is None
+    with pytest.raises(_cli.ConfigError, match="config.wandb='mine' needs the package wandb: pip install wandb"):
+        _wandb.logger("mine", tmp_path, {})
+    begun, logged = [], []
+
+    def init(**options):
+        begun.append(options)
+        return types.SimpleNamespace(log=lambda values, step: logged.append((step, values)))
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    for _ in range(2):
+        _wandb.logger("mine", tmp_path, {"seed": 0})(3, {"loss": 0.5})
+    assert logged == [(3, {"loss": 0.5})] * 2 and begun[0] == begun[1]
+    assert begun[0]["project"] == "mine" and begun[0]["config"] == {"seed": 0} and begun[0]["resume"] == "allow"
 
 
 def test_converted_weights_give_the_same_figures(finished, tmp_path):

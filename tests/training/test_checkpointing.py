@@ -1,5 +1,7 @@
 """Checkpoints: what is kept, what comes back, what is refused, and what a killed process leaves behind."""
+import errno
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from tiny import SHAPE, Classifier, Net, batch
 
 from vmamba_jax import parallel, training
-from vmamba_jax.training import Checkpoints, restore_variables
+from vmamba_jax.training import Checkpoints, DamagedCheckpoint, SaveError, checksums, restore_variables
 
 ADAMW = training.optimizer.create("adamw", learning_rate=0.1, clip_norm=1.0)
 CLASSIFIER = Classifier(Net("batch"))
@@ -173,3 +175,113 @@ def test_relative_folders(tmp_path, state, monkeypatch):
     with Checkpoints("here") as checkpoints:
         checkpoints.save(at(state, 1))
     assert (tmp_path / "here" / "1").is_dir()
+
+
+def noise(step):
+    """A small state whose bytes do not compress, so that a changed one is a changed number and not a broken archive."""
+    params = {"a": {"kernel": np.random.default_rng(step).normal(size=(40, 50)).astype(np.float32)}, "b": np.float32(step)}
+    return training.TrainState(step=jnp.int32(step), params=jax.tree.map(jnp.asarray, params), model_state={}, opt_state={}, ema=None)
+
+
+def data_file(folder):
+    """The largest file of a step: where its array is."""
+    return max((path for path in (folder / "state").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def saved(folder, steps=(1, 2, 3)):
+    with Checkpoints(folder, keep_latest=5, best_metric="score") as checkpoints:
+        for step in steps:
+            checkpoints.save(noise(step), {"score": 0.5}, extra={"seen": step})
+
+
+UNHEARD = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's second failure, when Orbax has gone
+
+
+@UNHEARD
+@pytest.mark.parametrize("damage, file, told", [
+    (flip, data_file, "step 3: .*(not what was saved: params/a/kernel|a.kernel)"), (cut, data_file, "step 3: it cannot be read: "),
+    (cut, lambda folder: folder / "state" / "_METADATA", "step 3: its metadata cannot be read: "),
+    (flip, lambda folder: folder / "checksums" / "metadata", "step 3: "),
+    (cut, lambda folder: folder / "extra" / "metadata", "step 3: it cannot be read"),
+])
+def test_damage_is_found_and_the_step_before_is_restored(tmp_path, damage, file, told):
+    saved(tmp_path)
+    damage(file(tmp_path / "3"))
+    with pytest.warns(RuntimeWarning, match=f"{told}.*; step 2 of .* is restored instead"):
+        same(restore_variables(tmp_path)["params"], noise(2).params)
+    assert (tmp_path / "3").is_dir()  # who only reads changes nothing
+    with Checkpoints(tmp_path, keep_latest=5, best_metric="score") as checkpoints:
+        with pytest.raises(DamagedCheckpoint, match=told):
+            checkpoints.restore(noise(0), 3)
+        with pytest.warns(RuntimeWarning, match=told):
+            same(checkpoints.restore(noise(0)), noise(2))
+        assert checkpoints.steps == [1, 2] and (tmp_path / "3.damaged").is_dir() and checkpoints.extra() == {"seen": 2}
+        assert checkpoints.save(noise(3), {"score": 0.7})
+        same(checkpoints.restore(noise(0), "best"), noise(3))
+    assert len(json.loads((tmp_path / "about.json").read_text())["damaged"]) == 1
+
+
+@UNHEARD
+def test_where_all_steps_are_damaged_each_is_named(tmp_path):
+    saved(tmp_path)
+    for step in (1, 2, 3):
+        cut(data_file(tmp_path / str(step)))
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(DamagedCheckpoint, match="no step in .*: step 3: .*; step 2: .*; step 1: "):
+        checkpoints.restore(noise(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3", "about.json"]
+
+
+@pytest.mark.parametrize("content", ["", '{"score": 0.', "[1]", "\xff"])
+def test_damaged_metrics_do_not_lock_the_folder(tmp_path, content):
+    saved(tmp_path)
+    (tmp_path / "3" / "metrics" / "metrics").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DamagedCheckpoint, match="the metrics of step 3 cannot be read"):
+        Checkpoints(tmp_path, read_only=True)
+    with pytest.warns(RuntimeWarning, match="step 3 of .*: its metrics cannot be read"), Checkpoints(tmp_path, best_metric="score") as checkpoints:
+        assert checkpoints.steps == [1, 2]
+
+
+def test_checksums():
+    """CRC-32 of the bytes, whatever device or layout holds them."""
+    array = np.arange(24, dtype=np.float32).reshape(4, 6)
+    mesh = parallel.data_mesh()
+    for same_array in (array, np.asfortranarray(array), jnp.asarray(array), parallel.replicate(jnp.asarray(array), mesh)):
+        assert checksums.of_array(same_array) == checksums.of_array(array)
+    assert checksums.of_array(np.frombuffer(b"123456789", np.uint8)) == 0xCBF43926  # the CRC's own check value
+    assert checksums.of_tree({"a": {"b": jnp.zeros((0, 3)), "c": jnp.zeros((), jnp.bfloat16)}, "d": None}).keys() == {"a/b", "a/c"}
+    eight = np.arange(16, dtype=np.int32)
+    split = parallel.shard_batch({"x": eight}, mesh)["x"]
+    assert checksums.of_tree({"x": split}) == {"x": checksums.of_array(eight)}
+    for i in range(array.nbytes):
+        changed = array.copy()
+        changed.view(np.uint8)[i // 24, i % 24] ^= 1 << i % 8
+        assert checksums.differing({"x": changed, "y": eight}, checksums.of_tree({"x": array, "y": eight})) == ["x"]
+    assert checksums.of_json({"a": (1, 2.5), "b": None}) == checksums.of_json({"b": None, "a": [1, 2.5]}) != checksums.of_json({"a": [1, 2.5]})
+
+
+def test_a_save_that_fails_is_named(tmp_path, state, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at(state, 1))
+        checkpoints.wait()
+
+        def full(*args, **options):
+            (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints._manager, "save", full)
+            with pytest.raises(SaveError, match="step 2 could not be saved in .*No space left on device; the last step saved is 1"):
+                checkpoints.save(at(state, 2))
+        assert not (tmp_path / "2.orbax-checkpoint-tmp").exists()
+        assert checkpoints.save(at(state, 2))
+    assert restore_variables(tmp_path)["params"].keys() == state.params.keys()

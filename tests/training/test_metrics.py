@@ -26,7 +26,7 @@ def test_resume_cuts_later_lines_and_keeps_the_others_to_the_byte(tmp_path):
     with Writer(tmp_path, step=5, tensorboard=False) as writer:
         writer.write(10, {"loss": 0.5})
     assert (tmp_path / "metrics.jsonl").read_text() == kept + '{"step": 10, "loss": 0.5}\n'
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "timing.jsonl"]
 
 
 def test_a_fresh_start_empties_the_file(tmp_path):
@@ -63,7 +63,7 @@ def test_bad_values_write_nothing(tmp_path, values, error, message):
 def test_tensorboard_has_the_scalars(tmp_path):
     with Writer(tmp_path) as writer:
         writer.write(7, {"loss": 0.5})
-        writer.curve(7, "images_per_second", 100.0)
+        writer.time(7, {"images_per_second": 100.0})
     [path] = (tmp_path / "tensorboard").iterdir()
     data, found = path.read_bytes(), {}
     while data:  # TFRecord: length, its checksum, record, its checksum
@@ -72,7 +72,8 @@ def test_tensorboard_has_the_scalars(tmp_path):
         found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
         data = data[16 + size:]
     assert found == {(7, "loss"): 0.5, (7, "images_per_second"): 100.0}
-    assert "images_per_second" not in read_metrics(tmp_path)[0]
+    assert read_metrics(tmp_path) == [{"step": 7, "loss": 0.5}]
+    assert read_metrics(tmp_path / "timing.jsonl") == [{"step": 7, "images_per_second": 100.0}]
 
 
 def test_window_means_and_its_continuation():
@@ -88,13 +89,39 @@ def test_window_means_and_its_continuation():
     assert part.means() == whole.means()
     np.testing.assert_allclose(whole.means()["loss"], values.mean(), rtol=1e-5)
     assert whole.means()["accuracy"] == pytest.approx((values > 0).mean())
-    assert Window(**json.loads(json.dumps(Window().to_json()))).first_bad() is None
+    assert Window(**json.loads(json.dumps(Window().to_json()))).beyond_limits() is None
     with pytest.raises(ValueError, match=r"gives metrics \['loss'\], but the window holds \['accuracy', 'loss'\]"):
         part.add(11, {"loss": jnp.float32(0)})
 
 
-def test_window_names_the_first_bad_step():
-    window = Window()
-    for step, x in ((3, 1.0), (4, math.inf), (5, math.nan)):
-        window.add(step, {"loss": jnp.float32(x), "rate": jnp.float32(0.1)})
-    assert window.first_bad() == (4, {"loss": math.inf})
+VALUES = (1.0, math.inf, 2.0, math.nan, -math.inf, math.nan, 3.0)  # of the steps 1 to 7
+
+
+@pytest.mark.parametrize("limits, step, counts", [
+    ((0, None), 2, (1, 1)), ((1, None), 5, (2, 3)), ((2, None), 6, (3, 4)), ((3, None), None, None), ((None, 3), 6, (3, 4)), ((None, 0), 2, (1, 1)),
+    ((None, None), None, None)])
+@pytest.mark.parametrize("restart_at", [None, 3, 4])
+def test_window_names_the_first_step_beyond_the_limits(limits, step, counts, restart_at):
+    """Also where the run was resumed, or a line written, between the steps."""
+    window = Window(limits=limits)
+    for t, value in enumerate(VALUES, 1):
+        if t == restart_at and window.beyond_limits() is None:
+            window.restart()
+            window = Window(**json.loads(json.dumps(window.to_json())), limits=limits)
+        window.add(t, {"loss": jnp.float32(value), "rate": jnp.float32(0.1)})
+    found = window.beyond_limits()
+    if step is None:
+        assert found is None
+    else:
+        np.testing.assert_equal(found, (step, {"loss": VALUES[step - 1]}, dict(zip(("in_a_row", "in_all"), counts, strict=True))))
+
+
+def test_skipped_steps_stay_out_of_the_means():
+    window = Window(limits=(None, None))
+    for t, value in enumerate(VALUES, 1):
+        window.add(t, {"loss": jnp.float32(value)})
+    assert window.means() == {"loss": 2.0, "skipped": 4}
+    window.restart()
+    assert window.means() == {"skipped": 0}
+    window.add(8, {"loss": jnp.float32(math.nan)})
+    assert window.means() == {"skipped": 1} and window.to_json()["in_all"] == 5

@@ -14,22 +14,36 @@ def render(runs, *, title, about="", commands=(), folder="."):
     runs: `Run`s, in the order they are to stand. title, about: a heading, and a paragraph on what was done.
     commands: shell lines that make it again. folder: where the page will lie; links to the raw files are relative to it.
     """
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("vmamba_jax.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                     undefined=jinja2.StrictUndefined)
     columns, rows = tables.accuracy(runs)
-    return environment.get_template("report.html").render(
-        title=title, about=about, commands=commands, runs=runs, colors=figures.SERIES,
+    return template("report.html").render(
+        title=title, about=about, colors=figures.SERIES,
         headline=headline(runs), columns=columns, rows=rows, percent=tables.percent,
         robustness=figures.robustness(runs), training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
         examples=[_examples(run) for run in runs if run.examples],
-        configs=tables.configs(runs), environment=tables.environment(runs),
-        links=[(run.label, [(f.name, _link(f, folder)) for f in sorted(run.folder.glob("*.json*"))]) for run in runs])
+        **made(runs, commands, folder))
+
+
+def made(runs, commands, folder):
+    """What the section "How it was made" needs."""
+    return {"runs": runs, "commands": commands, "configs": tables.configs(runs), "environment": tables.environment(runs),
+            "links": [(run.label, [(f.name, _link(f, folder)) for f in sorted(run.folder.glob("*.json*"))]) for run in runs]}
+
+
+def template(name):
+    """A template of this package, by file name."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("vmamba_jax.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                                     undefined=jinja2.StrictUndefined)
+    return environment.get_template(name)
 
 
 def write(path, runs, **options):
     """Write the page to `path`, whole or not at all; options as `render`. Returns the path."""
     path = pathlib.Path(path)
-    text = render(runs, folder=path.parent, **options)
+    return put(path, render(runs, folder=path.parent, **options))
+
+
+def put(path, text):
+    """Write text to `path`, whole or not at all. Returns the path."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)

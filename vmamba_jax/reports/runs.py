@@ -1,4 +1,4 @@
-"""One finished run, read back from its folder."""
+"""One run, read back from its folder."""
 import dataclasses
 import json
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one folder holds. label: how the report calls it; metrics: rows in the order written; examples: arrays, maybe none."""
+    """What one folder holds. label: how the report calls it; metrics, timing: rows in the order written; examples: arrays, maybe none."""
     label: str
     folder: pathlib.Path
     config: Mapping
@@ -17,10 +17,11 @@ class Run:
     results: Mapping
     evaluation: Mapping
     examples: Mapping
+    timing: Sequence[Mapping] = ()
 
     def series(self, key):
-        """(steps, values) of every metrics row that holds `key`, the later row winning where a step was logged twice."""
-        found = {row["step"]: row[key] for row in self.metrics if row.get(key) is not None}
+        """(steps, values) of every row of metrics or timing that holds `key`, the later row winning where a step was logged twice."""
+        found = {row["step"]: row[key] for row in (*self.metrics, *self.timing) if row.get(key) is not None}
         return list(found), list(found.values())
 
     @property
@@ -29,17 +30,21 @@ class Run:
         return self.evaluation["attacks"][self.evaluation["curve"]["attack"]]
 
 
-def read_run(folder, label=None):
+def read_run(folder, label=None, evaluated=True):
     """Read a finished run.
 
-    folder: holds evaluation.json; config.json, metrics.jsonl, results.json and examples.npz where it was trained here.
-    label: how to call it; by default the folder's name. Raises FileNotFoundError where there is no evaluation.
+    folder: holds evaluation.json; config.json, metrics.jsonl, timing.jsonl, results.json and examples.npz where it was trained here.
+    label: how to call it; by default the folder's name. evaluated=False: a training is enough. Raises FileNotFoundError where what is needed is
+    missing.
     """
     folder = pathlib.Path(folder)
-    if not (folder / "evaluation.json").is_file():
+    if not evaluated and not (folder / "metrics.jsonl").is_file():
+        raise FileNotFoundError(f"{folder} holds no metrics.jsonl: run `python -m experiments.train --workdir {folder}` first")
+    if evaluated and not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(f"{folder} holds no evaluation.json: run `python -m experiments.evaluate --workdir {folder}` first")
     return Run(label or folder.name, folder, _json(folder / "config.json"), _json_lines(folder / "metrics.jsonl"),
-               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz"))
+               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz"),
+               _json_lines(folder / "timing.jsonl"))
 
 
 def _json(path):

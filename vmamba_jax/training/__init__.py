@@ -5,10 +5,13 @@
     state = training.train(step, state, batches, steps=10_000, key=key, workdir="runs/at")
 """
 from . import objectives, optimizer, schedules, weight_decay
-from .checkpointing import Checkpoints, restore_variables
+from .checkpointing import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
+from .lock import Locked, one_run
 from .metrics import Writer, read_metrics
+from .signals import Stopped
+from .skipping import skip_nonfinite
 from .state import TrainState, create_state
 from .trainer import train
 
-__all__ = ["Checkpoints", "TrainState", "Writer", "create_state", "objectives", "optimizer", "read_metrics", "restore_variables",
-           "schedules", "train", "weight_decay"]
+__all__ = ["Checkpoints", "DamagedCheckpoint", "Locked", "SaveError", "Stopped", "TrainState", "Writer", "create_state", "objectives", "one_run",
+           "optimizer", "read_metrics", "restore_variables", "schedules", "skip_nonfinite", "train", "weight_decay"]

@@ -1,9 +1,11 @@
-"""Checkpoints of a run: asynchronous, the latest and the best kept, restored with clear errors."""
+"""Checkpoints of a run: asynchronous, the latest and the best kept, checked when restored, with clear errors."""
+import contextlib
 import json
 import math
 import os
 import pathlib
 import shutil
+import warnings
 
 import jax
 import numpy as np
@@ -12,10 +14,19 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
+from . import checksums
 from .checks import choice, count, require
 
-ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler}
+ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
 ABOUT = "about.json"  # which metric ranks the steps, and the run's config
+
+
+class DamagedCheckpoint(ValueError):
+    """A saved step that does not read, or reads as something else than was saved; the message names step, arrays and cause."""
+
+
+class SaveError(OSError):
+    """A step could not be saved; the message names the step, the cause and the last step that is whole."""
 
 
 class Checkpoints:
@@ -25,6 +36,9 @@ class Checkpoints:
     stay besides ("max" or "min" by `best_mode`); a step saved without that metric, or with one that is not finite, is never best.
     config: JSON-able description of the run, written beside the steps. read_only: change nothing; `best_metric` is then the one recorded.
     Step folders that a killed process left unfinished are removed; read-only, they are passed over.
+    Every array is saved with its checksum. What was damaged on disk since is found when a step is restored: asked for "latest", the newest step
+    that is whole is given with a warning, and the damaged ones are set aside as STEP.damaged (read-only, they stay); DamagedCheckpoint where a
+    step was asked for by number or as "best", or where all are damaged.
     """
 
     def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
@@ -34,6 +48,9 @@ class Checkpoints:
             if not self.directory.is_dir():
                 raise FileNotFoundError(f"no checkpoints: {self.directory} does not exist")
             about = _read(self.directory)
+            if damaged := _without_metrics(self.directory):
+                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; resuming the run, or "
+                                        "moving the step's folder away, makes the others readable")
             best_metric, best_mode = best_metric or about.get("best_metric"), about.get("best_mode", best_mode)
         else:
             _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
@@ -49,6 +66,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             best_fn=rank if best_metric is not None else None, best_mode=best_mode, create=not read_only,
             preservation_policy=managers.AnyPreservationPolicy(keep), cleanup_tmp_directories=not read_only)
+        self._saving = None  # the step of the last save begun
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=tuple(ITEMS),
                                               item_handlers={name: handler() for name, handler in ITEMS.items()})
 
@@ -56,7 +74,7 @@ class Checkpoints:
         """Start saving a state under its own `state.step`; returns once its buffers may be reused, and False if that step is saved already.
 
         metrics: {name: number} that `best_metric` is looked up in. extra: JSON-able, given back by `extra`.
-        Raises ValueError for a step before the latest one.
+        Raises ValueError for a step before the latest one, SaveError where this save or the one before it fails (a full disk).
         """
         if self.read_only:
             raise ValueError(f"{self.directory} was opened read_only")
@@ -71,35 +89,46 @@ class Checkpoints:
             metrics = {name: float(value) for name, value in metrics.items()}
             if self.best_metric is not None and not math.isfinite(metrics[self.best_metric]):
                 metrics = None
-        items = ocp.args.Composite(state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave(extra or {}))
-        return self._manager.save(step, args=items, metrics=metrics)
+        self.wait()
+        tree, extra = _tree(state), extra or {}
+        sums = {"state": checksums.of_tree(tree), "extra": checksums.of_json(extra)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), extra=ocp.args.JsonSave(extra), checksums=ocp.args.JsonSave(sums))
+        self._saving = step
+        with self._telling():
+            return self._manager.save(step, args=items, metrics=metrics)
 
     def restore(self, template, step="latest"):
         """The state saved at a step, in the structure, dtypes and placement of `template`.
 
         step: a number, "latest" or "best". Raises FileNotFoundError where there is no such step, ValueError listing all that differs.
         """
-        step = self.find(step)
         target = _tree(template)
-        self._compare(_flat(target), step)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(_abstract, target)))
-        return serialization.from_state_dict(template, {"carry": None, **self._manager.restore(step, args=args).state})
+        flat, abstract = checksums.flat(target), jax.tree.map(_abstract, target)
+
+        def load(step):
+            self._compare(flat, step)
+            return self._load(step, abstract)
+
+        return serialization.from_state_dict(template, {"carry": None, **self._whole(step, load)[1]})
 
     def restore_variables(self, step="latest", ema=False):
         """Model variables saved at a step as numpy arrays, with no template: {"params": ..., "batch_stats": ..., ...}.
 
         ema: the averaged weights instead of the last; ValueError where none were saved.
         """
-        step = self.find(step)
-        target = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), self._saved(step))
-        state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
+        def load(step):
+            return self._load(step, jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), self._saved(step)))
+
+        step, state = self._whole(step, load)
         if ema and state["ema"] is None:
             raise ValueError(f"step {step} in {self.directory} holds no averaged weights: it was trained without ema_decay")
         return {"params": state["ema" if ema else "params"], **state["model_state"]}
 
     def extra(self, step="latest"):
         """What was given to `save` as `extra`."""
-        return self._manager.restore(self.find(step), args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
+        step = self.find(step)
+        with _damage(step, "extra"):
+            return self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
 
     def metrics(self, step="latest"):
         """The metrics a step was saved with, or None."""
@@ -136,11 +165,13 @@ class Checkpoints:
         return found
 
     def wait(self):
-        """Wait until every save is on disk."""
-        self._manager.wait_until_finished()
+        """Wait until every save is on disk; SaveError where one failed."""
+        with self._telling():
+            self._manager.wait_until_finished()
 
     def close(self):
-        self._manager.close()
+        with self._telling():
+            self._manager.close()
 
     def __enter__(self):
         return self
@@ -148,12 +179,66 @@ class Checkpoints:
     def __exit__(self, *exc):
         self.close()
 
+    @contextlib.contextmanager
+    def _telling(self):
+        """Around saving: whatever Orbax raises becomes a SaveError, and what it left half-written is removed."""
+        try:
+            yield
+        except Exception as error:  # of many kinds: TensorStore's ValueErrors, OSErrors of threads
+            step, self._saving = self._saving, None
+            if jax.process_index() == 0:
+                for part in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(part, ignore_errors=True)
+            whole = [s for s in self.steps if s != step]
+            raise SaveError(f"step {step} could not be saved in {self.directory}: {_first_line(error)}; "
+                            f"the last step saved is {max(whole) if whole else 'none'}") from error
+
+    def _whole(self, step, load):
+        """(step, what `load` makes of it); for "latest", of the newest step that is not damaged."""
+        chosen, damage = self.find(step), {}
+        for number in [chosen] if step != "latest" else reversed(self.steps):
+            try:
+                found = load(number)
+            except DamagedCheckpoint as error:
+                damage[number], found = str(error), None
+            if _anywhere(found is None):
+                damage.setdefault(number, f"step {number}: another process found it damaged")
+                continue
+            if damage:
+                self._set_aside(damage, number)
+            return number, found
+        raise DamagedCheckpoint(f"no step in {self.directory} can be restored: " + "; ".join(damage.values()))
+
+    def _load(self, step, target):
+        """The state saved at a step, as `target` says; DamagedCheckpoint where it is not what was saved."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore(), checksums=ocp.args.JsonRestore())
+        with _damage(step):
+            found = self._manager.restore(step, args=args)
+            sums = found.checksums
+            changed = checksums.differing(found.state, sums["state"]) + ["extra"] * (checksums.of_json(found.extra) != sums["extra"])
+        if changed:
+            raise DamagedCheckpoint(f"step {step}: not what was saved: {', '.join(changed)}")
+        return found.state
+
+    def _set_aside(self, damage, instead):
+        text = f"{'; '.join(damage.values())}; step {instead} of {self.directory} is restored instead"
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        if self.read_only:
+            return
+        if jax.process_index() == 0:
+            for step in damage:
+                _move_aside(self.directory, step)
+            _write(self.directory, {**_read(self.directory), "damaged": [*_read(self.directory).get("damaged", ()), text]})
+        _together()
+        self._manager.reload()
+
     def _saved(self, step):
         """Tree of the saved arrays' shapes and dtypes."""
-        return self._manager.item_metadata(step).state.tree
+        with _damage(step, "its metadata"):
+            return self._manager.item_metadata(step).state.tree
 
     def _compare(self, wanted, step):
-        saved = _flat(self._saved(step))
+        saved = checksums.flat(self._saved(step))
         lines = [f"missing in the checkpoint: {name} {_describe(wanted[name])}" for name in sorted(wanted.keys() - saved.keys())]
         lines += [f"unexpected in the checkpoint: {name} {_describe(saved[name])}" for name in sorted(saved.keys() - wanted.keys())]
         both = {name: (_describe(saved[name]), _describe(wanted[name])) for name in sorted(wanted.keys() & saved.keys())}
@@ -179,16 +264,47 @@ def _prepare(directory, **about):
         for folder in directory.iterdir():
             if folder.name.isdigit() and _unfinished(folder):
                 shutil.rmtree(folder)
-        part = directory / f"{ABOUT}.part"
-        part.write_text(json.dumps({**_read(directory), **about}, indent=1), encoding="utf-8")
-        os.replace(part, directory / ABOUT)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("vmamba_jax.training.checkpointing")
+        for step in _without_metrics(directory):
+            _move_aside(directory, step)
+            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is set aside as {step}.damaged", RuntimeWarning, stacklevel=4)
+        _write(directory, {**_read(directory), **about})
+    _together()
 
 
 def _read(directory):
     path = directory / ABOUT
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write(directory, content):
+    part = directory / f"{ABOUT}.part"
+    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(part, directory / ABOUT)
+
+
+def _together():
+    """Wait for the other processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("vmamba_jax.training.checkpointing")
+
+
+def _anywhere(flag):
+    """Whether a flag is set in any process."""
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any()) if jax.process_count() > 1 else flag
+
+
+@contextlib.contextmanager
+def _damage(step, what="it"):
+    """Around reading a step: whatever Orbax raises becomes a DamagedCheckpoint; for a file cut short that is a bare Exception."""
+    try:
+        yield
+    except Exception as error:
+        raise DamagedCheckpoint(f"step {step}: {what} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error):
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def _unfinished(folder):
@@ -202,15 +318,27 @@ def _tree(state):
     return {name: tree[name] for name in tree if name != "carry" or tree[name] is not None}
 
 
+def _without_metrics(directory):
+    """Steps whose metrics do not read; Orbax would not open a folder with one."""
+    return [int(path.parent.parent.name) for path in sorted(directory.glob("*/metrics/metrics"))
+            if path.parent.parent.name.isdigit() and not _reads(path)]
+
+
+def _reads(path):
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
+
+
+def _move_aside(directory, step):
+    aside = directory / f"{step}.damaged"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(directory / str(step), aside)
+
+
 def _abstract(leaf):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) if isinstance(leaf, jax.Array) else np.asarray(leaf)
-
-
-def _flat(tree, prefix=""):
-    """{"a/b": leaf} of nested dicts; empty dicts and None leave nothing."""
-    if isinstance(tree, dict):
-        return {name: leaf for key, child in tree.items() for name, leaf in _flat(child, f"{prefix}/{key}" if prefix else key).items()}
-    return {} if tree is None else {prefix: tree}
 
 
 def _describe(leaf):

@@ -1,4 +1,4 @@
-"""Scalars of a run on disk: metrics.jsonl, one JSON object a line, and TensorBoard curves."""
+"""Scalars of a run on disk: metrics.jsonl and timing.jsonl, one JSON object a line, and TensorBoard curves."""
 import json
 import os
 import pathlib
@@ -7,46 +7,53 @@ import jax
 from tensorboardX import SummaryWriter
 
 FILE = "metrics.jsonl"
+TIMING = "timing.jsonl"
 
 
 class Writer:
-    """Writes `<workdir>/metrics.jsonl` and TensorBoard events; only the first process of several writes.
+    """Writes `<workdir>/metrics.jsonl`, `<workdir>/timing.jsonl` and TensorBoard events; only the first process of several writes.
 
     step: the step a run continues from. Lines of later steps, left by a run that was stopped between two checkpoints, are cut, so that a
-    resumed run leaves the very file an unbroken one leaves. None of the values may therefore depend on the clock; `curve` takes those.
+    resumed run leaves the very metrics.jsonl an unbroken one leaves. None of its values may therefore depend on the clock; `time` takes those.
     """
 
     def __init__(self, workdir, step=0, tensorboard=True):
         self.path = pathlib.Path(workdir).absolute() / FILE
-        self._file = self._events = None
+        self._files, self._events = {}, None
         if jax.process_index() == 0:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _cut(self.path, step)
-            self._file = open(self.path, "a", encoding="utf-8")
+            for name in (FILE, TIMING):
+                path = self.path.with_name(name)
+                _cut(path, step)
+                self._files[name] = open(path, "a", encoding="utf-8")
             if tensorboard:
                 self._events = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1)
 
     def write(self, step, values):
         """Write one line of scalars, flushed at once. values: {name: number}; `step` is no name."""
+        self._line(FILE, step, values)
+
+    def time(self, step, values):
+        """Write scalars that depend on the clock: a line of timing.jsonl. values: as of `write`."""
+        self._line(TIMING, step, values)
+
+    def _line(self, name, step, values):
         if "step" in values:
             raise ValueError("values must not contain 'step': it is the line's own field")
-        values = {name: _plain(name, value) for name, value in values.items()}
-        if self._file is not None:
-            self._file.write(json.dumps({"step": int(step), **values}) + "\n")
-            self._file.flush()
-        for name, value in values.items():
-            self.curve(step, name, value)
-
-    def curve(self, step, name, value):
-        """Write one scalar to TensorBoard only."""
-        if self._events is not None:
-            self._events.add_scalar(name, value, int(step))
+        values = {key: _plain(key, value) for key, value in values.items()}
+        if name in self._files:
+            self._files[name].write(json.dumps({"step": int(step), **values}) + "\n")
+            self._files[name].flush()
+        for key, value in values.items() if self._events is not None else ():
+            self._events.add_scalar(key, value, int(step))
 
     def close(self):
-        for file in (self._file, self._events):
-            if file is not None:
-                file.close()
-        self._file = self._events = None
+        files, self._files = self._files, {}
+        for file in files.values():
+            file.close()
+        if self._events is not None:
+            self._events.close()
+        self._events = None
 
     def __enter__(self):
         return self

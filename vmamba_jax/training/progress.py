@@ -1,17 +1,26 @@
 """The line a person watches: how far, how fast, how long still, and how good."""
+import contextlib
 import time
 
 import jax
 from rich import progress
 
-SHOWN = ("loss", "accuracy")
+SHARES = {"clean_accuracy": "clean", "accuracy": "accuracy"}  # of the training batches, as trained on
+VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked"}
 
 
-class Throughput:
-    """Images a second since the last `restart`, the first step, which compiles, left out."""
+class Pace:
+    """Images a second since the last `restart`, and the share of that time spent waiting for batches; the first step, which compiles, left out."""
 
     def __init__(self):
-        self._images, self._since = 0, None
+        self._images, self._waited, self._since = 0, 0.0, None
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Around taking a batch: the time within it is waiting for input."""
+        since = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - since
 
     def add(self, images, outputs):
         """Count a step; the first is waited for."""
@@ -21,12 +30,15 @@ class Throughput:
         else:
             self._images += images
 
-    @property
-    def rate(self):
-        return self._images / max(time.perf_counter() - self._since, 1e-9)
+    def read(self):
+        """{"seconds", "images_per_second", "input_share"} since the last restart; empty where no step was counted."""
+        if not self._images:
+            return {}
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        return {"seconds": seconds, "images_per_second": self._images / seconds, "input_share": min(self._waited / seconds, 1.0)}
 
     def restart(self):
-        self._images, self._since = 0, time.perf_counter()
+        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
 
 
 class Bar:
@@ -34,18 +46,35 @@ class Bar:
 
     def __init__(self, start, steps, shown=True):
         self._bar = progress.Progress(
-            progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"), progress.BarColumn(), progress.TaskProgressColumn(),
+            progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"), progress.BarColumn(bar_width=20), progress.TaskProgressColumn(),
             progress.TimeRemainingColumn(), progress.TextColumn("{task.description}"), disable=not shown or jax.process_index() != 0)
         self._task = self._bar.add_task("", total=steps, completed=start)
+        self._skipped, self._texts = 0, {"pace": [], "training": [], "validation": []}
 
     def advance(self, done):
         self._bar.update(self._task, completed=done)
 
-    def show(self, rate, values):
-        """rate: images a second. values: metrics; those in `SHOWN` are shown."""
-        text = [f"{rate:,.0f} images/s"] if rate else []
-        text += [f"{name} {values[name]:.3f}" for name in SHOWN if name in values]
-        self._bar.update(self._task, description="  ".join(text))
+    def pace(self, pace):
+        """pace: of `Pace.read`."""
+        if pace:
+            self._texts["pace"] = [f"{pace['images_per_second']:,.0f} images/s", f"input {100 * pace['input_share']:.0f} %"]
+        self._draw()
+
+    def training(self, values):
+        """values: means over a window of steps."""
+        self._skipped += values.get("skipped", 0)
+        self._texts["training"] = [f"loss {values['loss']:.3f}"] if "loss" in values else []
+        self._texts["training"] += _shares(values, SHARES) + ([f"skipped {self._skipped}"] if self._skipped else [])
+        self._draw()
+
+    def validation(self, values):
+        """values: what `evaluate` returned."""
+        shares = _shares(values, VALIDATION)
+        self._texts["validation"] = ["validation:", *shares] if shares else []
+        self._draw()
+
+    def _draw(self):
+        self._bar.update(self._task, description="  ".join(text for texts in self._texts.values() for text in texts))
 
     def __enter__(self):
         self._bar.start()
@@ -53,3 +82,7 @@ class Bar:
 
     def __exit__(self, *exc):
         self._bar.stop()
+
+
+def _shares(values, names):
+    return [f"{label} {100 * values[name]:.1f} %" for name, label in names.items() if name in values]

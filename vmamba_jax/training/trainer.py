@@ -8,10 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import data, parallel
+from . import feed as loading
 from .checkpointing import Checkpoints
 from .checks import count, require
+from .lock import one_run
 from .metrics import Writer
-from .progress import Bar, Throughput
+from .progress import Bar, Pace
+from .signals import Stopped, stop_requests
+from .skipping import skip_nonfinite
 from .window import Window
 
 AHEAD = 2  # batches made ready on the device while it works
@@ -19,45 +23,59 @@ IN_FLIGHT = 2  # steps dispatched ahead of the device: enough to hide the host, 
 
 
 def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_every=50, checkpoint_every=None, eval_every=None,
-          evaluate=None, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, progress=True, on_log=None):
+          evaluate=None, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, progress=True, on_log=None,
+          skips_in_a_row=0, skips_in_all=None, stop_on_signals=False):
     """Run `step_fn` until `steps` updates are done and return the final state.
 
     Batch t is `batches[t]` and its key `fold_in(key, t)`, nothing else is random: a run that was stopped and is called again with the same
     arguments resumes from its latest checkpoint and leaves the same losses, weights and metrics.jsonl as one that never stopped.
 
     step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, see `objectives`. state: to begin with; left intact.
-    batches: `batches[t]` is a dict of arrays, this process' share of the batch. An entry "index" stays on the host; "weight"
-    (rows,) says how much each example counts. Rows that the devices do not divide are filled up by some of weight 0.
-    workdir: gets metrics.jsonl, tensorboard/ and checkpoints/; None: nothing is written. mesh: devices to spread over, see `parallel`.
+    batches: `batches[t]` is a dict of arrays, this process' share of the batch. An entry "index" stays on the host; "weight" (rows,) says how
+    much each example counts. Rows that the devices do not divide are filled up by some of weight 0. Or an iterable with `get_state` and
+    `set_state`, whose JSON-able state is kept in every checkpoint and given back on resuming.
+    workdir: gets metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/; None: nothing is written. One run at a time may have it.
+    mesh: devices to spread over, see `parallel`.
     log_every: metrics are averaged over so many steps, on the device, and written. checkpoint_every: None saves only at the end.
     evaluate: `(state, step) -> {name: number}`, called every `eval_every` steps and at the end; it must not keep the state, whose buffers
     are reused. best_metric, best_mode: the name in evaluate's dict that ranks the `keep_best` checkpoints kept besides the `keep_latest`
     newest; every evaluation is then also a checkpoint. config: JSON-able, written beside the checkpoints.
     on_log: called with (step, values) for every line written.
-    Raises FloatingPointError, naming the step and the last checkpoint, when a metric is no longer finite.
+    skips_in_a_row, skips_in_all: a step with a metric that is not finite makes no update, see `skipping`; the run bears so many, None: any number.
+    stop_on_signals: SIGTERM or SIGINT ends the run after the step under way, saved, by raising `Stopped`; a second one ends the process.
+    Raises FloatingPointError, naming the step, its examples and the last checkpoint, when more steps were skipped than the limits allow; it is
+    looked for where a line or a checkpoint is due. `Locked` where another process has the workdir, `SaveError` where a checkpoint cannot be
+    saved, `DamagedCheckpoint` where none can be restored.
     """
     require(count("steps", steps, 1), count("log_every", log_every, 1), count("checkpoint_every", checkpoint_every, 1, optional=True),
-            count("eval_every", eval_every, 1, optional=True),
+            count("eval_every", eval_every, 1, optional=True), count("skips_in_a_row", skips_in_a_row, optional=True),
+            count("skips_in_all", skips_in_all, optional=True),
             (evaluate is not None or eval_every is None, f"eval_every={eval_every!r} needs evaluate"),
             (evaluate is not None or best_metric is None, f"best_metric={best_metric!r} needs evaluate"))
     with contextlib.ExitStack() as stack:
         checkpoints = writer = None
-        window = Window()
+        limits = (skips_in_a_row, skips_in_all)
+        window = Window(limits=limits)
         state = jax.tree.map(jnp.copy, state)  # the loop gives its buffers away
         if mesh is not None:
             state = parallel.replicate(state, mesh)
         if workdir is not None:
             workdir = pathlib.Path(workdir).absolute()
+            if jax.process_index() == 0:
+                stack.enter_context(one_run(workdir))
             checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep_latest, keep_best, best_metric, best_mode, config))
             if checkpoints.latest_step is not None:
                 state = checkpoints.restore(state)
-                window = Window(**checkpoints.extra())
+                extra = checkpoints.extra(int(state.step))
+                window = Window(**extra["window"], limits=limits)
+                loading.restore(batches, extra["loader"], f"step {int(state.step)} in {checkpoints.directory}")
             writer = stack.enter_context(Writer(workdir, step=int(state.step)))
         start = int(state.step)
         place = jax.device_put if mesh is None else lambda batch: parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
-        step, key = _keyed(step_fn, key)
+        step, key = _keyed(skip_nonfinite(step_fn), key)
         run = jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
         bar = stack.enter_context(Bar(start, steps, shown=progress))
+        stop_asked = stack.enter_context(stop_requests(stop_on_signals))
 
         def due(done, every):
             return done == steps or (every is not None and done % every == 0)
@@ -68,37 +86,46 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
             if on_log is not None:
                 on_log(done, values)
 
-        in_flight, throughput = collections.deque(), Throughput()
-        feed = data.prefetch((place(_on_device(batches[t])) for t in range(start, steps)), AHEAD)
-        for t, batch in enumerate(stack.enter_context(contextlib.closing(feed)), start):
-            state, metrics = run(state, batch, key)
-            window.add(t + 1, metrics)
+        in_flight, pace, examples = collections.deque(), Pace(), {}
+        feed = stack.enter_context(contextlib.closing(data.prefetch(loading.feed(batches, start, steps, place), AHEAD)))
+        for done in range(start + 1, steps + 1):
+            with pace.waiting():
+                fed = next(feed)
+            state, metrics = run(state, fed.batch, key)
+            window.add(done, metrics)
             in_flight.append(metrics)
-            throughput.add(batch["image"].shape[0], metrics)
+            examples[done] = fed.index
+            pace.add(fed.batch["image"].shape[0], metrics)
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
-            done = t + 1
             bar.advance(done)
 
+            asked = stop_asked(done)
             log, evaluates = due(done, log_every), evaluate is not None and due(done, eval_every)
-            save = checkpoints is not None and (due(done, checkpoint_every) or (evaluates and best_metric is not None))
-            if not (log or evaluates or save):
+            save = checkpoints is not None and (due(done, checkpoint_every) or (evaluates and best_metric is not None) or asked is not None)
+            if not (log or evaluates or save or asked):
                 continue
-            _check_finite(window, checkpoints)
+            _check_skips(window, limits, examples, checkpoints)
+            examples.clear()
             if log:
-                values = window.means()
+                values, timing = window.means(), pace.read()
                 write(done, values)
-                window = Window()
-                bar.show(throughput.rate, values)
-                if writer is not None:
-                    writer.curve(done, "images_per_second", throughput.rate)
+                window.restart()
+                bar.training(values)
+                bar.pace(timing)
+                if writer is not None and timing:
+                    writer.time(done, timing)
             results = None
             if evaluates:
                 results = evaluate(state, done)
                 write(done, results)
+                bar.validation(results)
             if save:
-                checkpoints.save(state, metrics=results if best_metric is not None else None, extra=window.to_json())
-            throughput.restart()
+                loader = loading.gather(fed.state) if loading.has_state(batches) else None
+                checkpoints.save(state, metrics=results if best_metric is not None else None, extra={"window": window.to_json(), "loader": loader})
+            if asked is not None and done < steps:
+                _stop(asked, done, steps, checkpoints)
+            pace.restart()
     return state
 
 
@@ -114,17 +141,22 @@ def _keyed(step_fn, key):
     return step, np.asarray(jax.random.key_data(key) if typed else key)
 
 
-def _on_device(batch):
-    """What of a batch the step is given: an "index" names examples on the host."""
-    return {name: array for name, array in batch.items() if name != "index"}
-
-
-def _check_finite(window, checkpoints):
-    bad = window.first_bad()
-    if bad is None:
+def _check_skips(window, limits, examples, checkpoints):
+    found = window.beyond_limits()
+    if found is None:
         return
-    step, values = bad
+    step, values, counts = found
+    names = ", ".join(f"{name} = {value:g}" for name, value in sorted(values.items()))
+    borne = " and ".join(f"{'any number' if limit is None else limit} {how}" for limit, how in zip(limits, ("in a row", "in all"), strict=True))
+    index = examples[step]
+    batch = "unknown" if index is None else np.array2string(np.asarray(index), separator=", ", threshold=64, max_line_width=10 ** 6)
     latest = checkpoints and checkpoints.latest_step
     last = f"step {latest} in {checkpoints.directory}" if latest is not None else "none"
-    names = ", ".join(f"{name} = {value:g}" for name, value in sorted(values.items()))
-    raise FloatingPointError(f"step {step}: a metric is not finite ({names}); last checkpoint: {last}")
+    raise FloatingPointError(f"step {step}: a metric is not finite ({names}), {counts['in_a_row']} such steps in a row and {counts['in_all']} in all "
+                             f"(borne: {borne}); examples of its batch: {batch}; last checkpoint: {last}")
+
+
+def _stop(why, done, steps, checkpoints):
+    if checkpoints is not None:
+        checkpoints.wait()
+    raise Stopped(f"stopped by {why} after step {done} of {steps}" + (f", saved in {checkpoints.directory}" if checkpoints else ", nothing saved"))

@@ -1,45 +1,69 @@
-"""Means of metrics over a window of steps, summed on the device so that no step waits for the host."""
+"""Means of metrics over a window of steps, and the count of skipped ones, summed on the device so that no step waits for the host."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .skipping import SKIPPED, finite
+
+NONE = np.int32(-1)
+
 
 class Window:
-    """Sums since the last line written; `Window(**window.to_json())` continues it to the last bit.
+    """Sums since the last line written; `Window(**window.to_json(), limits=limits)` continues it to the last bit.
 
-    sums: {name: float}, count: steps in them.
+    A step whose metrics are not all finite is counted as skipped and stays out of the sums.
+    sums: {name: float}; taken, skipped: steps in the window; in_a_row, in_all: skipped steps up to now, of the whole run.
+    limits: (in a row, in all) how many skipped steps are borne, None: any number.
     """
 
-    def __init__(self, sums=None, count=0):
+    def __init__(self, sums=None, taken=0, skipped=0, in_a_row=0, in_all=0, limits=(0, None)):
+        self._counts = {name: np.int32(n) for name, n in (("taken", taken), (SKIPPED, skipped), ("in_a_row", in_a_row), ("in_all", in_all))}
         self._sums = {name: np.float32(value) for name, value in sums.items()} if sums else None
-        self._bad = None  # the first step with a value that is not finite, or -1, and its values
-        self._count = count
+        self._stop = None  # the first step beyond the limits, its values, and the counts there
+        self._limits = tuple(np.int32(np.iinfo(np.int32).max if limit is None else limit) for limit in limits)
 
     def add(self, step, metrics):
+        metrics = {name: value for name, value in metrics.items() if name != SKIPPED}
         if self._sums and self._sums.keys() != metrics.keys():
             raise ValueError(f"step {step} gives metrics {sorted(metrics)}, but the window holds {sorted(self._sums)}")
         zeros = dict.fromkeys(metrics, np.float32(0))
-        self._sums, self._bad = _add(self._sums or zeros, self._bad or (np.int32(-1), zeros), np.int32(step), metrics)
-        self._count += 1
+        stop = self._stop or (NONE, zeros, self._counts)
+        self._sums, self._counts, self._stop = _add(self._sums or zeros, self._counts, stop, self._limits, np.int32(step), metrics)
 
-    def first_bad(self):
-        """(step, its metrics that are not finite) of the first such step since the window was made, or None."""
-        if self._bad is None:
+    def beyond_limits(self):
+        """(step, its metrics that are not finite, {"in_a_row": n, "in_all": n}) of the first step beyond the limits, or None."""
+        if self._stop is None:
             return None
-        step, values = jax.device_get(self._bad)
-        return None if step < 0 else (int(step), {name: float(value) for name, value in values.items() if not np.isfinite(value)})
+        step, values, counts = jax.device_get(self._stop)
+        if step < 0:
+            return None
+        bad = {name: float(value) for name, value in values.items() if not np.isfinite(value)}
+        return int(step), bad, {name: int(counts[name]) for name in ("in_a_row", "in_all")}
 
     def means(self):
-        return {name: float(value) / self._count for name, value in jax.device_get(self._sums).items()}
+        """{name: mean over the steps not skipped}, none where all were, and how many were `skipped`."""
+        sums, counts = jax.device_get((self._sums or {}, self._counts))
+        means = {name: float(value) / int(counts["taken"]) for name, value in sums.items()} if counts["taken"] else {}
+        return means | {SKIPPED: int(counts[SKIPPED])}
+
+    def restart(self):
+        """Begin the next window; the counts over the whole run go on."""
+        self._sums, self._counts = None, self._counts | {"taken": np.int32(0), SKIPPED: np.int32(0)}
 
     def to_json(self):
-        return {"sums": {name: float(value) for name, value in jax.device_get(self._sums or {}).items()}, "count": self._count}
+        sums, counts = jax.device_get((self._sums or {}, self._counts))
+        return {"sums": {name: float(value) for name, value in sums.items()}, **{name: int(n) for name, n in counts.items()}}
 
 
 @jax.jit
-def _add(sums, bad, step, metrics):
+def _add(sums, counts, stop, limits, step, metrics):
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
-    at, values = bad
-    first = (at < 0) & ~jnp.stack([jnp.isfinite(value) for value in metrics.values()]).all()
-    values = {name: jnp.where(first, metrics[name], values[name]) for name in metrics}
-    return {name: sums[name] + metrics[name] for name in metrics}, (jnp.where(first, step, at), values)
+    good = finite(metrics)
+    skipped = jnp.asarray(~good, jnp.int32)
+    sums = {name: jnp.where(good, sums[name] + metrics[name], sums[name]) for name in metrics}
+    counts = {"taken": counts["taken"] + 1 - skipped, SKIPPED: counts[SKIPPED] + skipped, "in_all": counts["in_all"] + skipped,
+              "in_a_row": jnp.where(good, 0, counts["in_a_row"] + 1)}
+    beyond = (counts["in_a_row"] > limits[0]) | (counts["in_all"] > limits[1])
+    first = (stop[0] < 0) & beyond & ~good
+    stop = jax.tree.map(lambda new, old: jnp.where(first, new, old), (step, metrics, counts), stop)
+    return sums, counts, stop

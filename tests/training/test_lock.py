@@ -1,0 +1,63 @@
+"""One run a folder: who holds it is named, and a killed holder holds nothing."""
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from vmamba_jax.training import Locked, lock, one_run
+
+HOLDER = """
+import importlib.util, os, sys, time
+spec = importlib.util.spec_from_file_location("lock", sys.argv[1])
+lock = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lock)
+with lock.one_run(sys.argv[2]):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)  # such as a loader's worker, which outlives a killed run
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, lock.__file__, tmp_path], stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    os.kill(child, signal.SIGKILL)
+
+
+def test_the_holder_is_named_and_frees_the_folder_by_dying(tmp_path, holder):
+    with pytest.raises(Locked, match=rf"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}, since 20"), one_run(tmp_path):
+        pass
+    assert json.loads((tmp_path / ".lock").read_text())["process"] == holder.pid
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert json.loads((tmp_path / ".lock").read_text())["process"] == holder.pid  # stale
+    with one_run(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
+
+
+def test_a_process_may_hold_a_folder_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with one_run("new"):
+        with one_run(pathlib.Path("new").absolute()):
+            assert lock._held[tmp_path / "new" / ".lock"] == 2
+        assert (tmp_path / "new" / ".lock").read_text()
+    assert not lock._held and not (tmp_path / "new" / ".lock").read_text()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), one_run(tmp_path / "file" / "run"):
+        pass

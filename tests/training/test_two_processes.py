@@ -1,0 +1,35 @@
+"""Two processes of one run: a signal to one of them stops both at the same step, and both go on to the same end."""
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+def run(folder, signal_at=0):
+    """The last line that each of the two processes prints; Gloo prints before."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE.parent.parent, HERE)))}
+    both = [subprocess.Popen([sys.executable, HERE / "two_processes.py", str(port), str(i), folder, str(signal_at)], env=environment, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]
+    said = [process.communicate(timeout=400) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    return [out.splitlines()[-1] for out, _ in said]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path):
+    assert run(tmp_path / "unbroken") == ["finished"] * 2
+    stopped = run(tmp_path / "stopped", signal_at=12)
+    assert stopped[0] == stopped[1] and 10 <= int(re.search(r"after step (\d+) of 40, saved in", stopped[0])[1]) < 40
+    assert run(tmp_path / "stopped") == ["finished"] * 2
+    for name in ("metrics.jsonl", "final0.npz", "final1.npz"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+    assert (tmp_path / "stopped" / "final0.npz").read_bytes() == (tmp_path / "stopped" / "final1.npz").read_bytes()
