@@ -52,7 +52,8 @@ def run(config, workdir, *, progress=True):
         best = {"step": saved.best_step, **saved.metrics("best")}
     results = {
         "config": _plain(config), "seed": config.seed, "steps": steps, "steps_per_epoch": batches.steps_per_epoch, "best": best,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "sha256": parallel.fingerprint(state.variables()), "seconds": round(time.perf_counter() - since, 1),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "sha256": parallel.fingerprint(state.variables()),
+        "seconds": round(time.perf_counter() - since, 1),
         **_results.environment(train),
     }
     _results.save_json(workdir / "results.json", results)
