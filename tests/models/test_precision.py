@@ -34,7 +34,8 @@ def made(name):
 def step(model, variables):
     """((loss, (logits, statistics)), gradient of the weights) in training mode, half of the branches dropped."""
     def loss(params):
-        logits, updated = model.apply({**variables, "params": params}, IMAGES, train=True, rngs={"dropout": jax.random.key(2)}, mutable=["batch_stats"])
+        logits, updated = model.apply({**variables, "params": params}, IMAGES, train=True, rngs={"dropout": jax.random.key(2)},
+                                      mutable=["batch_stats"])
         return training.objectives.common.cross_entropy(logits, LABELS), (logits, updated)
 
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
@@ -59,7 +60,8 @@ def test_remat_changes_neither_numbers_nor_names(name):
 def test_bfloat16_is_near_and_its_weights_stay_float32(name):
     model, variables = made(name)
     narrow = create_model(name, **COMMON, **TINY[name], dtype="bfloat16")
-    assert narrow == model.clone(dtype=jnp.dtype("bfloat16")) and shapes(jax.eval_shape(narrow.init, jax.random.key(0), IMAGES)["params"]) == shapes(variables["params"])
+    assert narrow == model.clone(dtype=jnp.dtype("bfloat16"))
+    assert shapes(jax.eval_shape(narrow.init, jax.random.key(0), IMAGES)["params"]) == shapes(variables["params"])
     (loss, (logits, statistics)), gradient = step(narrow, variables)
     (expected, (wide, wanted)), wide_gradient = step(model, variables)
     assert logits.dtype == jnp.bfloat16 and loss.dtype == jnp.float32 and abs(loss - expected) < 0.03
