@@ -29,9 +29,20 @@ def choose(key, value, table):
 
 
 def objective(name, *, eps, steps, step_size, ramp, norm="linf", label_smoothing=0.0):
-    """The objective section: "standard", or "pgd_at" with its attack. ramp: share of the training over which the radius grows from 0 to `eps`."""
+    """The objective section: its method by name, with the attack of `steps` steps where the method attacks by steps.
+
+    ramp: share of the training over which the radius grows from 0 to `eps`. trades_awp, mart_awp and pgd_awp move the weights too; free, fast
+    and yopo have published settings of their own for all but the radius, free's epochs count 1 / replays as many passes through the data.
+    """
     attack = {"name": "pgd", "eps": eps, "steps": steps, "step_size": step_size, "norm": norm}
-    sections = {"standard": {}, "pgd_at": {"attack": attack, "ramp": ramp}}
+    ramped, near = {"ramp": ramp}, {"attack": {**attack, "start": "gaussian"}, "beta": 6.0, "ramp": ramp}
+    sections = {
+        "standard": {}, "pgd_at": {"attack": attack, **ramped}, "trades": near, "mart": near,
+        "free": {"eps": eps, "replays": 4}, "fast": {"eps": eps, "watch_every": 100, **ramped},
+        "yopo": {"eps": eps, "step_size": 0.25 * eps, "passes": 5, "inner_steps": 3},
+        "pgd_awp": {"name": "awp", "objective": "pgd_at", "gamma": 0.01, "attack": attack, **ramped},
+        "trades_awp": {"name": "awp", "objective": "trades", "gamma": 0.005, **near},
+        "mart_awp": {"name": "awp", "objective": "mart", "gamma": 0.005, **near}}
     return {"name": name, "label_smoothing": label_smoothing, **choose("objective", name, sections)}
 
 

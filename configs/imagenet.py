@@ -25,6 +25,7 @@ at random. Sections beside those of the other configs:
     augment    `data.augment.create`, on the device before the attack: random erasing
     mix        `data.mix.create`, after augment: mixup, CutMix and the label smoothing; with mixup=0 and cutmix=0 that alone
     repeats    so many differently transformed copies of an image in an epoch of as many images (Hoffer et al., arXiv 1901.09335)
+    loader     decoding: worker processes (0: none), threads (0: a core each), images that may fail to decode
     schedule   warmup, cooldown: shares of the updates; the rest is the cosine. `batch=` scales learning rates as the recipe says
     optimizer  clip_norm and layer_decay: None for none; fine-tuning takes the latter, ConvNeXt 0.7
     objective  scheduled: which fields of the attack grow with ramp
@@ -130,6 +131,7 @@ def get_config(arg=None):
     config.augment = {**seen, **recipe.augment}
     config.mix = recipe.mix
     config.repeats = recipe.repeats
+    config.loader = {"workers": 0, "threads": 0, "max_bad": 10}
     config.preprocessing = {"mean": p.mean, "std": p.std}
     config.init = {"checkpoint": ""}
     config.model = {"name": name, "overrides": {"num_classes": 1000, **({} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path})}}

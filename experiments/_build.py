@@ -1,9 +1,12 @@
 """From a config to the pieces of the package it names. Every wrong name or value is a ConfigError that says which section is wrong."""
+import functools
+import pathlib
+
 import jax
 
 import vmamba_jax
 from experiments._cli import ConfigError, checking
-from vmamba_jax import attacks, data, training
+from vmamba_jax import attacks, checkpoints, data, training
 from vmamba_jax.models import Classifier
 
 
@@ -12,6 +15,40 @@ def source(config, split, limit=0):
     with checking("config.data"):
         loaded = data.load(config.data.name, split, root=config.data.root or None, **config.data.options.to_dict())
         return data.subset(loaded, min(limit, len(loaded)), seed=0) if limit else loaded
+
+
+def batches(config, train):
+    """The training batches of this process: `data.Pipeline` where config.transform says what to do with a picture, else `data.Batches`.
+
+    config.extra mixes a set in by a fraction, config.repeats copies of an image, config.loader says who decodes: see `data.Mixed`,
+    `data.Repeated`, `data.Pipeline`.
+    """
+    options = {"seed": config.seed, "shard": (jax.process_index(), jax.process_count())}
+    if fraction := config.get("extra", {}).get("fraction", 0):
+        with checking("config.extra"):
+            extra = data.load(config.extra.name, "train", root=config.extra.root or None, **config.extra.options.to_dict())
+            train = data.Mixed(train, extra, fraction)
+    if config.get("repeats", 1) > 1:
+        train = data.Repeated(train, config.repeats)
+    with checking("config.batch_size"):
+        if "transform" not in config:
+            return data.Batches(train, config.batch_size, **options)
+    with checking("config.transform"):
+        transform = data.transforms.create(**config.transform.to_dict())
+    with checking("config.loader"):
+        loader = config.loader.to_dict()
+        return data.Pipeline(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
+
+
+def variables(config, classifier):
+    """The weights that config.init.checkpoint names, a released file or a folder that `checkpoints convert` wrote; None: at random."""
+    path = config.get("init", {}).get("checkpoint", "")
+    if not path:
+        return None
+    with checking("config.init.checkpoint"):
+        if pathlib.Path(path).is_dir():
+            return checkpoints.load_variables(path)[0]
+        return checkpoints.convert(classifier.model, checkpoints.read_torch(path))
 
 
 def classifier(config, like):
@@ -44,12 +81,17 @@ def attack_label(attack):
 
 
 def optimizer(config, steps):
-    """The optimizer with its learning-rate schedule, for `steps` updates in all. config.schedule.warmup, cooldown and boundaries are shares of them."""
-    section = config.schedule.to_dict()
+    """The optimizer with its learning-rate schedule over the updates of `steps` steps; `free` makes one for each of its replays.
+
+    config.schedule.warmup, cooldown and boundaries are shares of them.
+    """
+    section, updates = config.schedule.to_dict(), steps * config.objective.get("replays", 1)
     rate, name = section.pop("learning_rate"), section.pop("name")
-    lengths = {"warmup_steps": round(section.pop("warmup") * steps)} | ({"total_steps": steps - round(section.pop("cooldown", 0) * steps)} if name == "cosine" else {})
+    lengths = {"warmup_steps": round(section.pop("warmup") * updates)}
+    if name == "cosine":
+        lengths["total_steps"] = updates - round(section.pop("cooldown", 0) * updates)
     if "boundaries" in section:
-        lengths["boundaries"] = [round(share * steps) for share in section.pop("boundaries")]
+        lengths["boundaries"] = [round(share * updates) for share in section.pop("boundaries")]
     with checking("config.schedule"):
         schedule = training.schedules.create(name, rate, **lengths, **section)
     with checking("config.optimizer"):
@@ -67,6 +109,9 @@ def objective(config, classifier, optimizer, steps):
             options["eps_schedule"] = training.schedules.ramp(round(ramp * steps))
     with checking("config.augment"):
         options["augment"] = data.augment.create(**config.augment.to_dict())
+    if "mix" in config:
+        with checking("config.mix"):
+            options["mix"] = functools.partial(data.mix.create(**config.mix.to_dict()), num_classes=classifier.model.num_classes)
     with checking("config.objective"):
         return training.objectives.create(options.pop("name"), classifier, optimizer, **options)
 

@@ -18,7 +18,7 @@ import jax
 import vmamba_jax
 from configs import common
 from experiments import _build, _cli, _results, _wandb
-from vmamba_jax import data, evaluation, parallel, reports, training
+from vmamba_jax import evaluation, parallel, reports, training
 
 VALIDATION = ("accuracy", "robust_accuracy")
 
@@ -49,7 +49,7 @@ def _train(config, workdir, progress):
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise _cli.ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
                                f"at most the {len(train)} training images")
-    batches = data.Batches(train, config.batch_size, seed=config.seed, shard=(jax.process_index(), jax.process_count()))
+    batches = _build.batches(config, train)
     steps = config.epochs * batches.steps_per_epoch
     optimizer = _build.optimizer(config, steps)
     classifier = _build.classifier(config, train)
@@ -57,7 +57,10 @@ def _train(config, workdir, progress):
     validate = _validation(config, classifier, validation, mesh)
     skips = config.get("skips", common.SKIPS)
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    state = training.create_state(classifier, optimizer, init_key, train.image_shape, ema_decay=_build.ema_decay(config))
+    with _cli.checking("config.init.checkpoint"):
+        state = training.create_state(classifier, optimizer, init_key, train.image_shape, ema_decay=_build.ema_decay(config),
+                                      variables=_build.variables(config, classifier))
+    state = step.begin(state, train.image_shape, config.batch_size)
 
     since = time.perf_counter()
     state = training.train(

@@ -26,10 +26,11 @@ from vmamba_jax.data.locate import DataNotFoundError
 from vmamba_jax.data.meter import Meter, input_rate
 from vmamba_jax.data.mixed import Mixed
 from vmamba_jax.data.pipeline import BadImagesError, Pipeline, Stream
+from vmamba_jax.data.repeated import Repeated
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
 
 __all__ = [
-    "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Source", "Stream", "Subset",
+    "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
     "augment", "device_prefetch", "epoch", "input_rate", "load", "mix", "names", "prefetch", "subset", "transforms",
 ]
 

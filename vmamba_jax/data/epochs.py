@@ -34,10 +34,31 @@ class Epochs:
         self.batch_size, self._orders = batch_size, Orders(n, seed, shuffle)
         self.steps_per_epoch = n // batch_size if drop_remainder else -(-n // batch_size)
 
+    def order(self, epoch):
+        """Positions of an epoch's examples, (n,)."""
+        return self._orders(epoch)
+
     def __call__(self, t):
         epoch, step = divmod(t, self.steps_per_epoch)
-        part = self._orders(epoch)[step * self.batch_size:(step + 1) * self.batch_size]
+        part = self.order(epoch)[step * self.batch_size:(step + 1) * self.batch_size]
         return np.full(len(part), epoch), part
+
+
+class RepeatedEpochs:
+    """`Epochs` in which `times` examples on end are copies of one, drawn in turn; n examples, so only every `times`-th image comes in an epoch.
+
+    The epoch it tells is another for every copy, so that their transforms draw other numbers.
+    """
+
+    def __init__(self, n, times, batch_size, seed, shuffle, drop_remainder):
+        self._inner, self._times, self._n = Epochs(n, batch_size, seed, shuffle, drop_remainder), times, n
+        self.steps_per_epoch = self._inner.steps_per_epoch
+
+    def __call__(self, t):
+        epoch, step = divmod(t, self.steps_per_epoch)
+        places = np.arange(step * self._inner.batch_size, min((step + 1) * self._inner.batch_size, self._n))
+        images, copies = np.divmod(places, self._times)
+        return epoch * self._times + copies, self._inner.order(epoch)[images]
 
 
 class MixedEpochs:

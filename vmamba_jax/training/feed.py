@@ -1,4 +1,5 @@
 """The batches of a run, from either kind of loader, with what a checkpoint must keep of it."""
+import contextlib
 import json
 from typing import Any, NamedTuple
 
@@ -17,19 +18,33 @@ class Fed(NamedTuple):
 def feed(batches, start, steps, place):
     """Yield the batches of the steps `start` to `steps` - 1 as `Fed`.
 
-    batches: `batches[t]` is step t's batch; or an object with `get_state` and `set_state`, which is iterated, its state (JSON-able) taken after
+    batches: `batches[t]` is step t's batch, and `batches.iterate(start, stop)`, where there is one, reads them ahead; or an object with `get_state` and `set_state`, which is iterated, its state (JSON-able) taken after
     every batch. place: puts a batch on the device; an entry "index" stays on the host.
     """
-    stateful = has_state(batches)
-    iterator = iter(batches) if stateful and start < steps else None
-    for t in range(start, steps):
-        try:
-            batch = next(iterator) if stateful else batches[t]
-        except StopIteration:
-            raise ValueError(f"batches ended after {t} of {steps} steps") from None
-        state = batches.get_state() if stateful else None
-        arrays = {name: array for name, array in batch.items() if name != "index"}
-        yield Fed(place(arrays), batch.get("index"), state)
+    with contextlib.closing(_reader(batches, start, steps)) as reader:
+        for t in range(start, steps):
+            try:
+                batch = next(reader)
+            except StopIteration:
+                raise ValueError(f"batches ended after {t} of {steps} steps") from None
+            state = batches.get_state() if has_state(batches) else None
+            arrays = {name: array for name, array in batch.items() if name != "index"}
+            yield Fed(place(arrays), batch.get("index"), state)
+
+
+def _reader(batches, start, steps):
+    """A generator of the batches that are left; closing it ends what a loader started for them."""
+    if start == steps:
+        return
+    if has_state(batches):
+        iterator = iter(batches)
+    else:
+        iterator = batches.iterate(start, steps) if hasattr(batches, "iterate") else map(batches.__getitem__, range(start, steps))
+    try:
+        yield from iterator
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
 
 
 def has_state(batches):
