@@ -114,7 +114,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
                 bar.training(values)
                 bar.pace(timing)
                 if writer is not None and timing:
-                    writer.time(done, timing)
+                    bad = getattr(batches, "bad", None)
+                    writer.time(done, timing | ({"bad_images": len(bad)} if bad else {}))
             results = None
             if evaluates:
                 results = evaluate(state, done)
