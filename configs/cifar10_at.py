@@ -7,7 +7,7 @@ with the weight averaging of Gowal et al. (2010.03593). For comparison, MAIR's r
     python -m experiments.train --config configs/cifar10_at.py:model=vmamba_1m --workdir runs/cifar10 --config.data.root=/data/cifar10
     python -m experiments.evaluate --workdir runs/cifar10 --config.evaluation.autoattack=standard
 
-`--config.extra.root=FOLDER --config.extra.fraction=0.7` mixes generated images in (Wang et al., 2302.04638: an .npz with `image` and `label`).
+`--config.extra.root=FOLDER --config.extra.fraction=0.7` mixes generated images in (Wang et al., 2302.04638: their 1m.npz, with `image` and `label`).
 `free` makes four updates from a batch: give it a quarter of the epochs. Needs CIFAR-10's binary or python batches in the root, and for the full
 sixty epochs a GPU or TPU; only short runs on two CPU cores were tried, so no figure of its own is given.
 """
@@ -35,7 +35,7 @@ def get_config(arg=None):
     config.batch_size = 256
 
     config.data = {"name": "cifar10", "root": "", "options": {"validation": 1000}}
-    config.extra = {"name": "npz", "root": "", "fraction": 0.0, "options": {}}
+    config.extra = {"name": "npz", "root": "", "fraction": 0.0, "options": {"file": "1m.npz"}}
     config.augment = {"name": "crop_flip", "pad": 4}
     config.preprocessing = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
     name, overrides = common.choose("model", arg["model"], MODELS)

@@ -49,6 +49,9 @@ def _train(config, workdir, progress):
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise _cli.ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
                                f"at most the {len(train)} training images")
+    if "mix" in config and config.batch_size // mesh.size % 2:
+        raise _cli.ConfigError(f"config.batch_size={config.batch_size}: expected an even number of images on each of the {mesh.size} devices, which are "
+                               "mixed in pairs")
     batches = _build.batches(config, train)
     steps = config.epochs * batches.steps_per_epoch
     optimizer = _build.optimizer(config, steps)

@@ -78,6 +78,8 @@ def original_shapes(model):
 def to_state_dict(model, variables):
     """{original name: numpy array}: `convert` undone, for the original programs to load (they may ask for buffers that they compute themselves).
 
+    The arrays are contiguous: safetensors writes the memory of others as it lies, in the wrong order, and says nothing.
+
     Args:
         model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one. variables: its own.
 
@@ -90,7 +92,7 @@ def to_state_dict(model, variables):
     differing = sorted("/".join(path) for path in given.keys() | expected.keys() if path not in given or expected.get(path) != np.shape(given[path]))
     if differing:
         raise ValueError(f"variables are not those of this {type(model).__name__}: {', '.join(differing[:8])} missing, unexpected or misshapen")
-    return {family.original_name(model, path[1:]): _unfit(np.asarray(x), path, family) for path, x in given.items()}
+    return {family.original_name(model, path[1:]): np.asarray(_unfit(np.asarray(x), path, family), order="C") for path, x in given.items()}
 
 
 def _family(model):

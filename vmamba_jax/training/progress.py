@@ -4,6 +4,8 @@ import time
 
 import jax
 from rich import progress
+from rich.console import Console
+from rich.table import Column
 
 SHARES = {"clean_accuracy": "clean", "accuracy": "accuracy"}  # of the training batches, as trained on
 VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked"}
@@ -45,9 +47,11 @@ class Bar:
     """A progress bar over `steps`, beginning at `start`; a context manager. Only the first process of several draws it."""
 
     def __init__(self, start, steps, shown=True):
+        fixed = Column(no_wrap=True, min_width=len(f"step {steps}/{steps}"))
         self._bar = progress.Progress(
-            progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"), progress.BarColumn(bar_width=20), progress.TaskProgressColumn(),
-            progress.TimeRemainingColumn(), progress.TextColumn("{task.description}"), disable=not shown or jax.process_index() != 0)
+            progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}", table_column=fixed), progress.BarColumn(bar_width=20),
+            progress.TaskProgressColumn(), progress.TimeRemainingColumn(), progress.TextColumn("{task.description}"), console=Console(),
+            disable=not shown or jax.process_index() != 0)
         self._task = self._bar.add_task("", total=steps, completed=start)
         self._skipped, self._texts = 0, {"pace": [], "training": [], "validation": []}
 
