@@ -32,7 +32,8 @@ def objective(name, *, eps, steps, step_size, ramp, norm="linf", label_smoothing
     """The objective section: its method by name, with the attack of `steps` steps where the method attacks by steps.
 
     ramp: share of the training over which the radius grows from 0 to `eps`. trades_awp, mart_awp and pgd_awp move the weights too; free, fast
-    and yopo have published settings of their own for all but the radius, free's epochs count 1 / replays as many passes through the data.
+    and yopo have published settings of their own for all but the radius; free's epochs count 1 / replays as many passes through the data.
+    accumulate: microbatches of an update.
     """
     attack = {"name": "pgd", "eps": eps, "steps": steps, "step_size": step_size, "norm": norm}
     ramped, near = {"ramp": ramp}, {"attack": {**attack, "start": "gaussian"}, "beta": 6.0, "ramp": ramp}
@@ -43,7 +44,7 @@ def objective(name, *, eps, steps, step_size, ramp, norm="linf", label_smoothing
         "pgd_awp": {"name": "awp", "objective": "pgd_at", "gamma": 0.01, "attack": attack, **ramped},
         "trades_awp": {"name": "awp", "objective": "trades", "gamma": 0.005, **near},
         "mart_awp": {"name": "awp", "objective": "mart", "gamma": 0.005, **near}}
-    return {"name": name, "label_smoothing": label_smoothing, **choose("objective", name, sections)}
+    return {"name": name, "label_smoothing": label_smoothing, "accumulate": 1, **choose("objective", name, sections)}
 
 
 def validation(objective, *, eps, every_epochs, steps=10, norm="linf", limit=0):

@@ -137,7 +137,7 @@ def get_config(arg=None):
     config.model = {"name": name, "overrides": {"num_classes": 1000, **({} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path})}}
 
     adversarial = {"attack": recipe.attack, "ramp": recipe.ramp / recipe.epochs, "scheduled": recipe.scheduled} if recipe.attack else {}
-    config.objective = {"name": "pgd_at" if adversarial else "standard", "label_smoothing": 0.0, **adversarial}
+    config.objective = {"name": "pgd_at" if adversarial else "standard", "label_smoothing": 0.0, "accumulate": 1, **adversarial}
     config.optimizer = {key: config_dict.placeholder(float) if value is None else value for key, value in recipe.optimizer.items()}
     config.schedule = {"name": "cosine", "warmup": recipe.warmup / recipe.epochs, "cooldown": recipe.cooldown / recipe.epochs,
                        **recipe.rates(config.batch_size)}

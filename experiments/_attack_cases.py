@@ -12,6 +12,7 @@ from experiments._cli import ConfigError, checking
 from experiments._timing import Skip, rounded
 from experiments._torch_attacks import attacked, bridge, twin, versions
 from vmamba_jax import attacks, evaluation, models, parallel, training
+from vmamba_jax.evaluation.batches import unit_interval
 
 __all__ = ["records", "versions"]
 SUBJECTS = {"torch": lambda classifier, variables, rows: twin(classifier, variables),
@@ -71,7 +72,7 @@ def _subject(section, name, overrides, seed):
         with checking(f"config.attacks.models: {name}"):
             variables = training.restore_variables(pathlib.Path(name) / "checkpoints", "best")
         images, labels = source.gather(np.arange(len(source)))
-        return classifier, variables, images.astype(np.float32) / 255, labels
+        return classifier, variables, unit_interval(images), labels
     with checking("config.attacks.models"):
         entry = models.entry(name)
         classifier = models.Classifier(vmamba_jax.create_model(name, **overrides), entry.mean, entry.std)

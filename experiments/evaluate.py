@@ -22,6 +22,7 @@ from rich import progress as rich_progress
 import vmamba_jax
 from experiments import _build, _cli, _results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, reports, training
+from vmamba_jax.evaluation.batches import unit_interval
 
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
 
@@ -92,7 +93,7 @@ def _digest(inputs):
 def _details(result, attack, logits_fn, source, key, batch_size):
     """What an attack of several stages tells besides: what broke each image, and signs that the figure is not to be trusted."""
     images, labels = source.gather(np.arange(min(len(source), batch_size, 64)))
-    found = evaluation.suspicions(logits_fn, np.divide(images, np.float32(255), dtype=np.float32), labels, eps=attack.eps, norm=attack.norm,
+    found = evaluation.suspicions(logits_fn, unit_interval(images), labels, eps=attack.eps, norm=attack.norm,
                                   key=key, result=result)
     return {"warnings": found, "images": evaluation.per_image(result)}
 
@@ -119,7 +120,7 @@ def _examples(logits_fn, source, attack, key, count):
     _, first = np.unique(source.labels, return_index=True)
     index = first[:count]
     images, labels = source.gather(index)
-    images = np.divide(images, np.float32(255), dtype=np.float32)
+    images = unit_interval(images)
     adversarial, clean_predictions, adversarial_predictions = jax.device_get(_look(logits_fn, attack, images, labels, key, index))
     return {"index": index, "clean": images, "adversarial": adversarial, "labels": labels, "clean_predictions": clean_predictions,
             "adversarial_predictions": adversarial_predictions, "classes": np.asarray(source.classes), "attack": _build.attack_label(attack)}

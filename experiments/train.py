@@ -18,7 +18,7 @@ import jax
 import vmamba_jax
 from configs import common
 from experiments import _build, _cli, _results, _wandb
-from vmamba_jax import evaluation, parallel, reports, training
+from vmamba_jax import data, evaluation, parallel, reports, training
 
 VALIDATION = ("accuracy", "robust_accuracy")
 
@@ -93,7 +93,7 @@ def _failures(workdir):
         raise _cli.Stopped(f"{stop}; the same command goes on from there") from stop
     except (_cli.ConfigError, _cli.RunError):
         raise
-    except (training.SaveError, training.Locked, training.DamagedCheckpoint, FloatingPointError) as error:
+    except (data.BadImagesError, training.SaveError, training.Locked, training.DamagedCheckpoint, FloatingPointError) as error:
         raise _cli.RunError(str(error)) from error
     except OSError as error:
         raise _cli.RunError(f"{workdir}: {error}") from error

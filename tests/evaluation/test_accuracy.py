@@ -6,32 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
+from small_net import KEY, TRACES, examples, logits_fn
 
 from vmamba_jax import attacks, evaluation, parallel
-
-KEY = jax.random.key(11)
-TRACES = []
-
-
-def net(weights, images):
-    TRACES.append(images.shape)
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
-@functools.cache
-def logits_fn(seed=0):
-    a, b = jax.random.split(jax.random.key(seed))
-    return Partial(net, (jax.random.normal(a, (18, 16)), jax.random.normal(b, (16, 5))))
-
-
-def examples(n=37, wrong=6):
-    """Images with the network's own predictions as labels, but for the last few."""
-    images = np.asarray(jax.random.uniform(jax.random.key(1), (n, 3, 3, 2)))
-    labels = np.array(logits_fn()(images).argmax(1))
-    labels[n - wrong:] = (labels[n - wrong:] + 1) % 5
-    return images, labels
 
 
 class Source:

@@ -149,7 +149,7 @@ class SS2D(nn.Module):
         """Whether this is the plain cross scan: nobody looks into a direction or cuts its gradients."""
         inside = ("B", "C", "delta", "A_bar", "s")
         return (isinstance(self.scan_pattern, str) and self.scan_pattern == "cross" and self.ssm == "mamba1"
-                and not any(map(self._watched, inside)) and not {*inside, "B_bar_delta"} & set(self.stop_gradients))
+                and not any(states.watched(self, name) for name in inside) and not {*inside, "B_bar_delta"} & set(self.stop_gradients))
 
     def _cross_scan(self, u, parameters):
         """All four directions by the kernels' own cross scan."""
@@ -169,7 +169,7 @@ class SS2D(nn.Module):
                 y = self._direction(sequence, layout.sequence(steps[k]), decays and layout.sequence(decays[k]), layout.sequence(B[k]),
                                     layout.sequence(C[k]), k, reverse, parameters)
                 outputs[reverse] = outputs[reverse] + y if reverse in outputs else y
-                if self._watched("s"):
+                if states.watched(self, "s"):
                     by_direction[k] = layout.map(y, reverse)
             if isinstance(layout, scan_patterns.Layout):
                 outputs = {False: sum(outputs.values())}    # both ways lie alike: one map() for the two
@@ -178,9 +178,6 @@ class SS2D(nn.Module):
             s = self._probe_all("s", dict(sorted(by_direction.items())))
             merged = sum(s.values()) if "s" in self.perturbed else merged
         return merged
-
-    def _watched(self, name):
-        return name in self.perturbed or self.is_mutable_collection("intermediates")
 
     def _project(self, u, parameters, ks):
         """Step sizes, decays (None unless opened), B and C of directions ks from one projection of the raster map: dicts of maps.
@@ -197,7 +194,7 @@ class SS2D(nn.Module):
         B = self._probe_all("B", cut(rank, rank + self.d_state))
         C = self._probe_all("C", cut(rank + self.d_state, width))
         decays = None
-        if self._watched("delta") or self._watched("A_bar"):
+        if states.watched(self, "delta") or states.watched(self, "A_bar"):
             delta = self._probe_all("delta", {k: self._step_size(steps[k], k, parameters) for k in ks})
             decay = lambda k: jnp.exp(delta[k][..., None] * A[k].astype(delta[k].dtype))
             A_bar = self._probe_all("A_bar", {k: decay(k) for k in ks})
@@ -208,11 +205,8 @@ class SS2D(nn.Module):
         return steps, decays, B, C
 
     def _probe_all(self, name, maps):
-        """`states.probe` of one state's maps by direction, stacked to (b, K, H, W, .) only where somebody looks."""
-        if self._watched(name):
-            stacked = states.probe(self, name, jnp.stack(list(maps.values()), axis=1))
-            return {k: stacked[:, i] for i, k in enumerate(maps)}
-        return jax.lax.stop_gradient(maps) if name in self.stop_gradients else maps
+        """`states.probe_all` of a dict by direction."""
+        return dict(zip(maps, states.probe_all(self, name, list(maps.values())), strict=True))
 
     def _opened(self):
         return "delta" in self.perturbed or "A_bar" in self.perturbed

@@ -8,6 +8,7 @@ is computed. `model.clone(perturbed=("s",))` adds a zero `perturbations/.../<nam
 import numbers
 
 import jax
+import jax.numpy as jnp
 
 SS2D_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
 """x: input of the depth-wise convolution; z: gate before its activation; c: the convolution after its activation, all (b, H, W, E).
@@ -55,6 +56,19 @@ def record(module, name, value):
     """Sow `value` (or what it returns, if callable) when the caller asked for intermediates."""
     if module.is_mutable_collection("intermediates") and not module.is_initializing():
         module.sow("intermediates", name, value() if callable(value) else value)
+
+
+def watched(module, name):
+    """Whether somebody looks at a state, or adds to it."""
+    return name in module.perturbed or module.is_mutable_collection("intermediates")
+
+
+def probe_all(module, name, directions):
+    """`probe` of one state's arrays by scan direction, stacked to (b, K, ...) only where it is watched; a list again."""
+    if watched(module, name):
+        stacked = probe(module, name, jnp.stack(directions, axis=1))
+        return [stacked[:, k] for k in range(len(directions))]
+    return jax.lax.stop_gradient(directions) if name in module.stop_gradients else directions
 
 
 def probe(module, name, x):

@@ -54,16 +54,16 @@ class VimMixer(nn.Module):
         both = lambda f, *pairs: [f(SUFFIXES[k], *(pair[k] for pair in pairs)) for k in range(2)]
 
         x, z = jnp.split(linear(2 * inner, kernel_init=uniform(channels**-0.5), name="in_proj")(u), 2, axis=-1)    # (b, L, E)
-        x, z = self._probe("x", [x, x]), self._probe("z", [z, z])
+        x, z = states.probe_all(self, "x", [x, x]), states.probe_all(self, "z", [z, z])
         conv = lambda suffix, x: silu(CausalConv(reverse=bool(suffix), name=f"conv1d{suffix}", **options)(x))
-        c = self._probe("c", both(conv, x))
+        c = states.probe_all(self, "c", both(conv, x))
         project = lambda suffix, c: linear(rank + 2 * N, kernel_init=uniform(inner**-0.5), name=f"x_proj{suffix}")(c)
         steps, B, C = zip(*(jnp.split(p, [rank, rank + N], axis=-1) for p in both(project, c)), strict=True)
-        B, C = self._probe("B", B), self._probe("C", C)
+        B, C = states.probe_all(self, "B", B), states.probe_all(self, "C", C)
         widen = lambda suffix, step: StepProjection(inner, random_bias=not suffix, name=f"dt_proj{suffix}", **options)(step)
         raw, bias = zip(*both(widen, steps), strict=True)
 
-        s = self._probe("s", self._scans(c, raw, bias, B, C))
+        s = states.probe_all(self, "s", self._scans(c, raw, bias, B, C))
         y = sum(s * silu(z) for s, z in zip(s, z, strict=True))
         y = (y / 2 if self.divide_out else y).astype(c[0].dtype)
         y = linear(channels, kernel_init=uniform(inner**-0.5 * self.out_scale), name="out_proj")(y)
@@ -72,24 +72,14 @@ class VimMixer(nn.Module):
             y = y * gamma.astype(y.dtype)
         return states.probe(self, "y", y)
 
-    def _watched(self, name):
-        return name in self.perturbed or self.is_mutable_collection("intermediates")
-
-    def _probe(self, name, pair):
-        """`states.probe` of one state's two directions, stacked to (b, 2, L, .) only where somebody looks."""
-        if self._watched(name):
-            stacked = states.probe(self, name, jnp.stack(pair, axis=1))
-            return [stacked[:, 0], stacked[:, 1]]
-        return jax.lax.stop_gradient(pair) if name in self.stop_gradients else pair
-
     def _scans(self, u, raw, bias, B, C):
         """Both directions' scans of u, their D skips included: a pair of (b, L, E), of step sizes `raw` before bias and softplus."""
         A, D = zip(*(self._decay(suffix, u[0].shape[-1]) for suffix in SUFFIXES), strict=True)
         delta = A_bar = (None, None)
-        if self._watched("delta") or self._watched("A_bar"):
+        if states.watched(self, "delta") or states.watched(self, "A_bar"):
             wide = jnp.promote_types(raw[0].dtype, jnp.float32)
-            delta = self._probe("delta", [step_size(raw[k].astype(wide), bias[k], True) for k in range(2)])
-            A_bar = self._probe("A_bar", [jnp.exp(delta[k][..., None] * A[k]) for k in range(2)])
+            delta = states.probe_all(self, "delta", [step_size(raw[k].astype(wide), bias[k], True) for k in range(2)])
+            A_bar = states.probe_all(self, "A_bar", [jnp.exp(delta[k][..., None] * A[k]) for k in range(2)])
         return [self._scan(u[k], raw[k], bias[k], delta[k], A_bar[k], A[k], B[k], C[k], D[k], reverse=k == 1) for k in range(2)]
 
     def _decay(self, suffix, inner):
