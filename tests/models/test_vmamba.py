@@ -137,6 +137,7 @@ def test_stop_gradients_on_the_whole_model():
     np.testing.assert_allclose(gradient(stopped, variables), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_whole_model_double_backward_and_forward_mode():
     model = create_model("vmamba_tiny", **TINY)
     variables, x = variables_of(model), images(1, 8, 8, 3)

@@ -73,9 +73,11 @@ def check_original_program(arrays, backend, dtype, tolerance):
         assert relative(gradients[n], channels_last(n, arrays[f"grad_{n}"])) < tolerance, n
 
 
+LONG = {"pallas_gpu": ("selective_scan_7", "selective_scan_11", "selective_scan_12", "selective_scan_13")}  # half a minute and more when interpreted
+
+
 @pytest.mark.parametrize("backend,name", [
-    (backend, name) for backend in BACKENDS for name in GOLDEN
-    if backend != "pallas_gpu" or name not in ("selective_scan_12", "selective_scan_13")])   # its interpreter would take a minute for these
+    pytest.param(backend, name, marks=[pytest.mark.slow] if name in LONG.get(backend, ()) else []) for backend in BACKENDS for name in GOLDEN])
 def test_original_program(golden, backend, name):
     check_original_program(golden(name), backend, "float32", 1e-5)
 

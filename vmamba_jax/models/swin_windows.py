@@ -23,10 +23,10 @@ def stage_windows(side, window_size, stages, always_partition=False):
 
 @functools.cache
 def relative_position_index(window):
-    """Row of the ((2 window - 1)^2, heads) table for every (query, key) of a window: (n, n) integers, n = window^2, rows before columns."""
+    """Row of the ((2 window - 1)^2, heads) table for every (query, key) of a window: (n, n) int32, n = window^2, rows before columns."""
     rows, columns = np.divmod(np.arange(window**2), window)
     offset = lambda x: x[:, None] - x[None] + window - 1
-    return offset(rows) * (2 * window - 1) + offset(columns)
+    return (offset(rows) * (2 * window - 1) + offset(columns)).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=64)

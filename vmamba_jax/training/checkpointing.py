@@ -102,6 +102,7 @@ class Checkpoints:
 
         step: a number, "latest" or "best". Raises FileNotFoundError where there is no such step, ValueError listing all that differs.
         """
+        self.find(step)
         target = _tree(template)
         flat, abstract = checksums.flat(target), jax.tree.map(_abstract, target)
 
