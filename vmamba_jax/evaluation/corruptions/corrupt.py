@@ -43,7 +43,7 @@ def check(name, severity, table=None):
     checks.choice("table", table, (None, *TABLES))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _corrupted(name, severity, table):
     corruption, arguments = FUNCTIONS[name], parameters(name, severity, table)
 
