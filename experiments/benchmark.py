@@ -21,7 +21,19 @@ import jax
 from absl import flags
 from rich import progress as rich_progress
 
-from experiments import _attack_cases, _build, _cli, _corruption_cases, _environment, _machine, _model_cases, _results, _scaling, _scan_cases, _torch_cases
+from experiments import (
+    _attack_cases,
+    _build,
+    _cli,
+    _corruption_cases,
+    _environment,
+    _machine,
+    _model_cases,
+    _results,
+    _scaling,
+    _scan_cases,
+    _torch_cases,
+)
 from experiments._timing import Skip, measure
 from vmamba_jax.reports import benchmarks
 
