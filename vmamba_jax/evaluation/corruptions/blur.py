@@ -4,7 +4,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.evaluation.corruptions.filters import fold, gaussian_matrix, separable, zoom_matrix
+from vmamba_jax.evaluation.corruptions.filters import fold, gaussian_matrix, separable, zoomed
 
 
 def gaussian_blur(image, draws, sigma):
@@ -31,7 +31,7 @@ def zoom_blur(image, draws, factors):
     del draws
     total = image
     for factor in factors:
-        total = total + separable(image, *(zoom_matrix(n, factor) for n in image.shape[:2]))
+        total = total + zoomed(image, factor)
     return total / (len(factors) + 1)
 
 

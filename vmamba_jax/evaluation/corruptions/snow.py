@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.evaluation.corruptions.filters import separable, zoom_matrix
+from vmamba_jax.evaluation.corruptions.filters import zoomed
 from vmamba_jax.evaluation.corruptions.levels import truncated
 from vmamba_jax.evaluation.corruptions.motion import motion_filter
 
@@ -12,7 +12,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 def snow(image, draws, mean, deviation, zoom, threshold, radius, sigma, weight):
     """draws: {"normals": (H, W) standard normals, "angle": degrees}."""
-    layer = separable(mean + deviation * draws["normals"], *(zoom_matrix(n, zoom) for n in image.shape[:2]))
+    layer = zoomed(mean + deviation * draws["normals"], zoom)
     layer = truncated(jnp.where(layer < threshold, 0, layer))
     flakes = motion_filter(layer, draws["angle"], radius, sigma)[..., None]
     white = jnp.maximum(image, (image * LUMA).sum(-1, keepdims=True) * 1.5 + 0.5)
