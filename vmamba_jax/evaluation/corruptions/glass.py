@@ -22,7 +22,7 @@ def draw_offsets(key, image, sigma, reach, passes):
     """(passes, H - 2 reach, W - 2 reach, 2) integers in [-reach, reach), (dx, dy) in the order of the released loops."""
     del sigma
     height, width = image.shape[:2]
-    return jax.random.randint(key, (passes, height - 2 * reach, width - 2 * reach, 2), -reach, reach)
+    return jax.random.randint(key, (passes, height - 2 * reach, width - 2 * reach, 2), -reach, reach, jnp.int8)
 
 
 def shuffle(image, moves):
@@ -41,7 +41,7 @@ def shuffle(image, moves):
     n = height * width
     rows, cols = np.mgrid[reach + 1:height - reach + 1, reach + 1:width - reach + 1]
     here = rows * width + cols
-    dx, dy = jnp.moveaxis(moves[::-1, ::-1], -1, 0)
+    dx, dy = jnp.moveaxis(moves[::-1, ::-1].astype(jnp.int32), -1, 0)
     there = here + dy * width + dx
     visited = np.zeros(n, bool)
     visited[here.ravel()] = True
