@@ -1,0 +1,127 @@
+"""What a study asks of a model: one function for each kind of probe, each a few calls of the package.
+
+A function gets (bench, its own section of config.probes) and returns what a cell holds: "rows", one for each figure, and what else the page draws.
+"""
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from experiments import _build, _cli
+from experiments._study_cells import picture, row
+from experiments._study_models import Subject
+from vmamba_jax import evaluation
+
+
+class NotApplicable(Exception):
+    """Why a probe has no meaning for a model, or lacks its data: a cell of its own kind, not a failure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """One model ready to be probed.
+
+    subject: the model. logits_fn: its weights on every device. options: "key", "batch_size" and "mesh" of all evaluations. config: the study's.
+    state: where an attack of several stages keeps its state. progress: called with the share done, in [0, 1], and a word.
+    """
+    subject: Subject
+    logits_fn: Callable
+    options: dict
+    config: object
+    state: object
+    progress: Callable
+
+    source = property(lambda self: self.subject.source)
+
+    def report(self, done, n, figures):
+        """Progress as the package's evaluations tell it."""
+        self.progress(done / n, figures.get("stage", ""))
+
+    def example(self, source=None):
+        """The page's image (1, H, W, C) in [0, 1], its label (1,), and its place in the set, (1,)."""
+        source = source or self.source
+        index = np.array([self.config.example % len(source)])
+        images, labels = source.gather(index)
+        return np.divide(images, np.float32(255), dtype=np.float32), labels, index
+
+    def pictured(self, images, labels, label="", source=None):
+        """The first of the images as the page shows it, with what the model reads in it."""
+        names = (source or self.source).classes
+        read = int(_predict(self.logits_fn, images)[0])
+        return picture(images[0], names[read], names[int(labels[0])], label)
+
+
+def clean(bench, probe):
+    result = evaluation.accuracy(bench.logits_fn, bench.source, progress=bench.report, **_without_key(bench))
+    images, labels, _ = bench.example()
+    return {"rows": [row(result["correct"])], "pictures": [bench.pictured(images, labels)]}
+
+
+def attack(bench, probe):
+    """Accuracy under one attack. AutoAttack keeps its state beside the cells and shows no picture: it changes only what still stands."""
+    made = _build.attack(probe.attack, "attack")
+    staged = hasattr(made, "stages")
+    result = evaluation.robust_accuracy(bench.logits_fn, bench.source, made, progress=bench.report, **bench.options,
+                                        **({"state": bench.state} if staged else {}))
+    cell = {"rows": [row(result["robust"], eps=made.eps, norm=made.norm)], "attack": result["attack"], "label": _build.attack_label(made)}
+    if staged:
+        return cell | {"stages": result["stages"]}
+    images, labels, index = bench.example()
+    changed = _attacked(made, bench.logits_fn, images, labels, bench.options["key"], index)
+    return cell | {"pictures": [bench.pictured(changed, labels)]}
+
+
+def curve(bench, probe):
+    """Accuracy at every radius of one attack, its steps in proportion."""
+    made = _build.attack(probe.attack, "attack")
+    rows = evaluation.accuracy_curve(bench.logits_fn, bench.source, functools.partial(_resized, made), probe.radii, progress=bench.report,
+                                     **bench.options)
+    return {"label": _build.attack_label(made), "norm": made.norm,
+            "rows": [{"x": each["eps"], "accuracy": each["robust_accuracy"], "interval": each["robust_accuracy_interval"]} for each in rows]}
+
+
+def components(bench, probe):
+    """What blocking one part of the scans in the attacker's gradient does, in all blocks or in one stage after the other."""
+    model = bench.subject.classifier.model
+    if bench.subject.facts["kind"] != "state space":
+        raise NotApplicable(f"{type(model).__name__} has no selective scan whose gradients could be taken apart")
+    if probe.blocks and not hasattr(model, "stop_blocks"):
+        raise NotApplicable(f"{type(model).__name__} has no stages")
+    result = evaluation.component_gradients(bench.subject.classifier, bench.subject.variables, bench.source, _build.attack(probe.attack, "attack"),
+                                            components=probe.components, blocks=probe.blocks or None, progress=bench.report, **bench.options)
+    facts = ("component", "blocks", "difference", "gained", "lost")
+    return {"accuracy": result["robust_accuracy"], "attack": result["attack"], "examples": result["examples"],
+            "rows": [{name: each[name] for name in facts} | {"accuracy": each["robust_accuracy"], "interval": each["difference_interval"]}
+                     for each in result["components"]]}
+
+
+KINDS = {"clean": clean, "attack": attack, "curve": curve, "components": components}
+
+
+def run(bench, probe):
+    """The content of one cell. Raises NotApplicable, or whatever fails."""
+    with _cli.checking("kind"):
+        if probe.kind not in KINDS:
+            raise ValueError(f"{probe.kind!r}: expected one of {', '.join(KINDS)}")
+    return KINDS[probe.kind](bench, probe)
+
+
+def _without_key(bench):
+    return {name: value for name, value in bench.options.items() if name != "key"}
+
+
+def _resized(attack, radius):
+    scaled = {"step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {}
+    return dataclasses.replace(attack, eps=radius, **scaled)
+
+
+@jax.jit
+def _predict(logits_fn, images):
+    return logits_fn(images).argmax(-1)
+
+
+@jax.jit
+def _attacked(attack, logits_fn, images, labels, key, index):
+    return attack(logits_fn, images, labels, evaluation.common.keys_of(key, index))
