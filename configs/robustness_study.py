@@ -81,4 +81,20 @@ def _probes(about, full):
     components = {
         "components": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta", "A_bar"), "blocks": ""},
         "components_by_stage": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta"), "blocks": "stages"}}
-    return whole | patches | corruptions | shifts | components
+    return whole | patches | corruptions | shifts | components | _disturbances(grid, full)
+
+
+def _disturbances(grid, full):
+    """Information lost, at several steps of each disturbance."""
+    rates, areas = ((0.2, 0.4, 0.6, 0.8, 1.0), (0.1, 0.25, 0.5, 0.75, 0.9)) if full else ((0.25, 0.5, 0.75), (0.25, 0.5, 0.75))
+    profiles = ("linear", "peak", "trough", "sequential") if full else ("sequential",)
+    layouts = ("random", "contiguous", "dispersed", "dense", "centre", "border", *(("salient", "non_salient") if full else ()))
+    probe = lambda group, title, over, values, **disturbance: {
+        "kind": "disturbance", "group": group, "title": title, "over": over, "values": values, "disturbance": disturbance}
+    drops = {f"drop_{profile}_{direction}": probe("information_drop", f"{profile}, {direction.replace('_', ' ')}", "rate", rates,
+                                                  name="information_drop", profile=profile, direction=direction, grid=grid)
+             for profile in profiles for direction in DIRECTIONS}
+    patches = {f"patch_drop_{layout}": probe("patch_drop", layout.replace("_", "-"), "area", areas, name=f"{layout}_drop", grid=grid) for layout in layouts}
+    grids = {4: ((2, 2), (2, 4), (4, 4)), 8: ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8)),
+             14: ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))}[grid]
+    return drops | patches | {"shuffle": probe("shuffle", "patches shuffled", "grid", grids, name="patch_shuffle")}

@@ -97,7 +97,25 @@ def components(bench, probe):
                      for each in result["components"]]}
 
 
-KINDS = {"clean": clean, "attack": attack, "curve": curve, "components": components}
+def disturbance(bench, probe):
+    """Accuracy at every value of one option of a disturbance, and what it costs image by image."""
+    known = evaluation.accuracy(bench.logits_fn, bench.source, **_without_key(bench))["correct"]
+    images, labels, index = bench.example()
+    rows, pictures = [], []
+    for i, value in enumerate(probe.values):
+        disturb = evaluation.disturbances.create(**probe.disturbance.to_dict(), **{probe.over: value})
+        result = evaluation.disturbed_accuracy(bench.logits_fn, bench.source, disturb, clean=known, **bench.options)
+        x = "x".join(map(str, value)) if isinstance(value, tuple) else value
+        rows.append({"x": x, "accuracy": result["disturbed_accuracy"], "interval": result["disturbed_accuracy_interval"],
+                     **{name: result[name] for name in ("drop", "drop_interval", "lost", "gained", "examples")}})
+        changed = np.asarray(disturb(images, evaluation.common.keys_of(bench.options["key"], index), *(
+            (bench.logits_fn, labels) if disturb.needs_model else ())))
+        pictures.append(bench.pictured(changed, labels, str(x)))
+        bench.progress((i + 1) / len(probe.values), str(x))
+    return {"rows": rows, "pictures": pictures, "over": probe.over}
+
+
+KINDS = {"clean": clean, "attack": attack, "curve": curve, "components": components, "disturbance": disturbance}
 
 
 def run(bench, probe):

@@ -72,7 +72,7 @@ def _cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar):
             content = {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
         content |= {"probe": name, "model": label, "inputs": inputs, "seconds": round(time.perf_counter() - since, 2)}
         _results.save_json(file, content)
-        if jax.process_index() == 0:
+        if content["status"] == "done" and jax.process_index() == 0:
             state.unlink(missing_ok=True)
     bar.update(0, completed=before + 1)
     return {"model": label, "probe": name, "status": content["status"], "file": f"cells/{file.name}"}
