@@ -57,7 +57,7 @@ def mean(rows):
         return None
     value = sum(row["accuracy"] for row in rows) / len(rows)
     low, high = rows[0].get("interval", (value, value))
-    return {"value": value, "half": (high - low) / 2 if len(rows) == 1 else None}
+    return {"value": value, "half": (high - low) / 2 if len(rows) == 1 else None, "best": False}
 
 
 def absent(study):
