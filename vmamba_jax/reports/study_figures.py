@@ -55,11 +55,11 @@ def _components(study):
 
 
 def _lost(study):
-    groups = (("information_drop", "share taken away", "Pixels lost along a scan"), ("patch_drop", "share of the area", "Patches lost, in layouts of equal area"),
-              ("shuffle", "patches a side", "Patches shuffled"))
+    groups = (("information_drop", "share taken away", "Pixels lost along a scan; at 0 the images as they are."), ("patch_drop", "share of the area", "Patches lost, in layouts of equal area; at 0 the images as they are."),
+              ("shuffle", "patches a side", "Patches shuffled, the finer the grid the more of the image is out of place."))
     names = [name for group, _, _ in groups for name in study.in_group(group)]
     return _section("Information lost", "Mean accuracy over the steps of each disturbance.", study_tables.accuracies(study, names),
-                    [_panels(study, study.in_group(group), label, f"{caption}; at 0 the images as they are.", clean=group != "shuffle")
+                    [_panels(study, study.in_group(group), label, caption, clean=group != "shuffle")
                      for group, label, caption in groups])
 
 
@@ -115,7 +115,7 @@ def _line(axes, rows, i):
 
 def _legend(figure, study):
     handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=label) for i, label in enumerate(study.labels())]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
+    figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)), fontsize=10)
 
 
 def _bars(study, probe):
@@ -143,7 +143,7 @@ def _bars(study, probe):
         axes.set(ylabel="points of robust accuracy", title="Blocked in one stage after the other" if any(place for _, place in groups) else "Blocked in all blocks")
         axes.grid(axis="x", visible=False)
         figure.legend(handles=[Line2D([], [], color=SERIES[i % len(SERIES)], linewidth=7, label=COMPONENTS.get(name, name)) for i, name in enumerate(names)],
-                      loc="outside lower center", ncols=len(names))
+                      loc="outside upper right", ncols=len(names), fontsize=10)
         caption = f"Models by size, after {study.title(probe)}: what blocking {', '.join(COMPONENTS.get(name, name) for name in names)} changes."
         return figures.svg(figure, caption), caption
 

@@ -3,7 +3,7 @@ from vmamba_jax.reports.figures import norm_name, radius_name
 from vmamba_jax.reports.tables import percent
 
 __all__ = ["absent", "accuracies", "environment", "links", "models", "percent", "pictures", "points", "text", "title"]
-NAMES = {"clean": "clean", "curve": "budget", "centre": "centre", "trajectory": "scan order"}
+NAMES = {"clean": "clean", "centre": "a window moved over the image", "trajectory": "scan order"}
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 
 
@@ -17,9 +17,9 @@ def title(study, probe):
             attack = section["attack"]
             if attack["name"] == "patch_fool":
                 return f"Patch-Fool, {attack['patches']} patch{'es' if attack['patches'] > 1 else ''}"
-            done = next((cell for (_, name), cell in study.cells.items() if name == probe and "label" in cell), {"label": attack["name"]})
-            norm = norm_name(attack.get("norm", "linf"))
-            return f"{done['label']}, {norm} {radius_name(attack['eps'])}"
+            return f"{_label(study, probe)} {radius_name(attack['eps'])}"
+        case "curve":
+            return _label(study, probe)
         case "corruption":
             return section["corruption"].replace("_", " ")
         case "shift":
@@ -27,6 +27,13 @@ def title(study, probe):
         case "components":
             return "components" + (", by stage" if section["blocks"] == "stages" else "")
     return NAMES.get(section["kind"], probe)
+
+
+def _label(study, probe):
+    """An attack's name and norm, as the cells that ran call it."""
+    attack = study.probes[probe]["attack"]
+    done = next((cell for (_, name), cell in study.cells.items() if name == probe and "label" in cell), {"label": attack["name"]})
+    return f"{done['label']}, {norm_name(attack.get('norm', 'linf'))}"
 
 
 def points(value):
@@ -47,7 +54,7 @@ def accuracies(study, probes):
         values = [cells[i]["value"] for _, cells in rows if cells[i]]
         for _, cells in rows:
             if cells[i]:
-                cells[i]["best"] = len(values) > 1 and cells[i]["value"] == max(values)
+                cells[i]["best"] = cells[i]["value"] == max(values) > min(values)
     return columns, rows
 
 
