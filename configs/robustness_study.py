@@ -81,7 +81,9 @@ def _probes(about, full):
     components = {
         "components": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta", "A_bar"), "blocks": ""},
         "components_by_stage": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta"), "blocks": "stages"}}
-    return whole | patches | corruptions | shifts | components | _disturbances(grid, full)
+    window, stride = about["window"]
+    space = {"trajectory": {"kind": "trajectory", "grid": grid}, "centre": {"kind": "centre", "window": window, "stride": stride}}
+    return whole | patches | corruptions | shifts | components | _disturbances(grid, full) | space
 
 
 def _disturbances(grid, full):

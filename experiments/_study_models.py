@@ -22,13 +22,14 @@ class Subject:
     """A model that is studied.
 
     label: how the page calls it. classifier, variables: of `vmamba_jax.logits_fn`. source: the study's images as this model is to see them.
-    facts: {"label", "family", "kind" ("state space", "transformer", "convolution"), "parameters", "depths", "from", "weights": digest}.
+    released: the `Preprocessing` that a release's images get, or None. facts: {"label", "family", "kind" ("state space", "transformer", "convolution"), "parameters", "depths", "from", "weights": digest}.
     """
     label: str
     classifier: Classifier
     variables: dict
     source: data.Source
     facts: dict
+    released: object = None
 
 
 def trained(config, workdir, progress):
@@ -48,23 +49,24 @@ def read(entry, config):
     with _cli.checking(f"model {entry!r}"):
         if (folder / "checkpoints").is_dir():
             run = saved.get_config(str(folder / "config.json"))
-            source, label = view(config), folder.name
+            source, label, released = view(config), folder.name, None
             classifier = _build.classifier(run, source)
             variables = training.restore_variables(folder / "checkpoints", "best", ema=bool(run.get("ema_decay")))
         else:
-            overrides = {}
+            metadata = {}
             if folder.is_dir():
                 variables, metadata = checkpoints.load_variables(folder)
-                name, overrides = name or metadata["model"], metadata.get("overrides", {})
+                name = name or metadata["model"]
             if not name:
                 raise ValueError("a released file needs its model's name before it, NAME@FILE")
             released = models.entry(name).preprocessing
-            source, label = view(config, released), name
-            fields = {"num_classes": len(source.classes), **overrides}
-            classifier = Classifier(vmamba_jax.create_model(name, **fields), released.mean, released.std)
+            source, label = view(config, released), folder.name if folder.is_dir() else name
+            model = vmamba_jax.create_model(name, **{"num_classes": len(source.classes)} | metadata.get("overrides", {}))
+            mean, std = (metadata.get("preprocessing", {}).get(field) or getattr(released, field) for field in ("mean", "std"))
+            classifier = Classifier(model, mean, std)
             if not folder.is_dir():
                 variables = checkpoints.convert(classifier.model, checkpoints.read_torch(folder))
-    return Subject(label, classifier, variables, source, facts(label, classifier.model, variables, str(path)))
+    return Subject(label, classifier, variables, source, facts(label, classifier.model, variables, path), released)
 
 
 def view(config, released=None, section=None):
@@ -100,5 +102,7 @@ def fingerprint(tree):
 
 def description(classifier):
     """A classifier's own settings as JSON says them, the same in every process."""
-    fields = {field.name: getattr(classifier.model, field.name) for field in dataclasses.fields(classifier.model) if field.name not in ("parent", "name")}
-    return json.loads(json.dumps({"family": type(classifier.model).__name__, "mean": classifier.mean, "std": classifier.std, **fields}, default=lambda x: getattr(x, "__name__", str(x))))
+    model = classifier.model
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in ("parent", "name")}
+    named = {"family": type(model).__name__, "mean": classifier.mean, "std": classifier.std, **fields}
+    return json.loads(json.dumps(named, default=lambda value: getattr(value, "__name__", str(value))))

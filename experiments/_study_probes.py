@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from experiments import _build, _cli
 from experiments._study_cells import picture, row
 from experiments._study_models import Subject
-from vmamba_jax import evaluation
+from vmamba_jax import data, evaluation
 
 
 class NotApplicable(Exception):
@@ -115,7 +116,70 @@ def disturbance(bench, probe):
     return {"rows": rows, "pictures": pictures, "over": probe.over}
 
 
-KINDS = {"clean": clean, "attack": attack, "curve": curve, "components": components, "disturbance": disturbance}
+def corruption(bench, probe):
+    """Accuracy at every severity of one of ImageNet-C's corruptions. Of grey images it is the first channel of the corrupted colour image."""
+    source, logits_fn = bench.source, bench.logits_fn
+    grey = source.image_shape[-1] == 1
+    if grey:
+        images, labels = source.gather(np.arange(len(source)))
+        source, logits_fn = data.Arrays(images.repeat(3, -1), labels, source.classes), Partial(_first_channel, logits_fn)
+    found = evaluation.corruption_accuracy(logits_fn, source, corruptions=(probe.corruption,), severities=probe.severities, progress=bench.report,
+                                           **bench.options)
+    images, labels, index = bench.example(source)
+    keys = evaluation.common.keys_of(bench.options["key"], index)
+    pictures = []
+    for severity in probe.severities:
+        changed = np.asarray(evaluation.corruptions.corrupt(probe.corruption, severity, images, keys))
+        pictures.append(bench.pictured(changed[..., :1] if grey else changed, labels, f"severity {severity}"))
+    return {"rows": [{"x": each["severity"], "accuracy": each["accuracy"], "examples": len(source),
+                      "interval": evaluation.wilson_interval(round(each["accuracy"] * len(source)), len(source))} for each in found],
+            "pictures": pictures, "grey": grey}
+
+
+def shift(bench, probe):
+    """Accuracy over the classes of another set of ImageNet's, and the gap to the study's images of the same classes."""
+    if not probe.root:
+        raise NotApplicable(f"no folder of {probe.shift} given: --config.probes.{probe.shift}.root=DIR")
+    seen = bench.subject.released
+    options = {} if seen is None else {"size": seen.size, "resize": seen.resize, "interpolation": seen.interpolation}
+    options |= {name: value for name, value in bench.config.data.options.items() if name != "classes"}
+    found = evaluation.shifts.load(probe.shift, probe.root, **options)
+    if bench.config.data.limit:
+        found = data.subset(found, min(bench.config.data.limit, len(found)), seed=0)
+    result = evaluation.shifts.shift_accuracy(bench.logits_fn, found, probe.shift, validation=bench.source, progress=bench.report,
+                                              **_without_key(bench))
+    images, labels, _ = bench.example(found)
+    fn = evaluation.shifts.sliced(bench.logits_fn, probe.shift)
+    read = int(_predict(fn, images)[0])
+    return result | {"rows": [{"accuracy": result["accuracy"], "interval": result["accuracy_interval"], "examples": result["examples"]}],
+                     "pictures": [picture(images[0], found.classes[read], found.classes[int(labels[0])])]}
+
+
+def trajectory(bench, probe):
+    """Accuracy with the order of visit replaced in the model, where it has one, and in the image."""
+    changes = ("scan", "image") if getattr(bench.subject.classifier.model, "scan_pattern", None) is not None else ("image",)
+    found = evaluation.trajectory_accuracy(bench.subject.classifier, bench.subject.variables, bench.source, grid=probe.grid, changes=changes,
+                                           progress=bench.report, **_without_key(bench))
+    rows = [{"x": f"{each['change']}: {each['order']['kind']}", "accuracy": each["disturbed_accuracy"], "interval": each["disturbed_accuracy_interval"],
+             **{name: each[name] for name in ("drop", "drop_interval", "lost", "gained", "examples")}} for each in found]
+    images, labels, _ = bench.example()
+    pictures = [bench.pictured(np.asarray(evaluation.disturbances.create("patch_reorder", grid=probe.grid, order=each["order"])(images)), labels,
+                               each["order"]["kind"]) for each in found if each["change"] == "image"]
+    return {"rows": rows, "pictures": pictures}
+
+
+def centre(bench, probe):
+    """The accuracy that a black window costs at every place, and its slope from the centre outwards, for each step of the window."""
+    result = evaluation.centre_sensitivity(bench.logits_fn, bench.source, probe.window, probe.stride, progress=bench.report, **bench.options)
+    images, labels, _ = bench.example()
+    step = lambda slope: None if slope is None else slope * probe.stride
+    return {"rows": [], "map": result["drop"], "rings": result["rings"], "shape": bench.source.image_shape, "examples": result["examples"],
+            "slope": step(result["slope"]), "slope_error": step(result["slope_error_images"]), "pictures": [bench.pictured(images, labels)],
+            **{name: result[name] for name in ("window", "stride", "tops", "lefts")}}
+
+
+KINDS = {"clean": clean, "attack": attack, "curve": curve, "components": components, "disturbance": disturbance, "corruption": corruption,
+         "shift": shift, "trajectory": trajectory, "centre": centre}
 
 
 def run(bench, probe):
@@ -133,6 +197,10 @@ def _without_key(bench):
 def _resized(attack, radius):
     scaled = {"step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {}
     return dataclasses.replace(attack, eps=radius, **scaled)
+
+
+def _first_channel(logits_fn, images):
+    return logits_fn(images[..., :1])
 
 
 @jax.jit

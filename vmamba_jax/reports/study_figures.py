@@ -6,7 +6,6 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from vmamba_jax.reports import figures, study_tables
@@ -177,8 +176,9 @@ def _maps(cells):
 def _extent(cell):
     """Where a map's cells lie on the image: each around the centre of its window."""
     rows, columns = np.shape(cell["map"])
-    start, step = (cell["window"] - cell["stride"]) / 2, cell["stride"]
-    return start, start + columns * step, start + rows * step, start
+    middle, step = (cell["window"] - cell["stride"]) / 2, cell["stride"]
+    left, top = cell["lefts"][0] + middle, cell["tops"][0] + middle
+    return left, left + columns * step, top + rows * step, top
 
 
 def _rings(study, cells):
@@ -187,11 +187,11 @@ def _rings(study, cells):
         axes = figure.subplots()
         for label, cell in cells:
             i = study.labels().index(label)
-            axes.plot([ring["ring"] for ring in cell["rings"]], [100 * ring["drop"] for ring in cell["rings"]], marker=MARKERS[i % len(MARKERS)],
+            axes.plot([ring["radius"] for ring in cell["rings"]], [100 * ring["drop"] for ring in cell["rings"]], marker=MARKERS[i % len(MARKERS)],
                       color=SERIES[i % len(SERIES)])
-        axes.set(xlabel="distance of the window from the centre, in steps (Chebyshev)", ylabel="points lost", ylim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="distance of the window from the centre, pixels (Chebyshev)", ylabel="points lost", ylim=(0, None))
         _legend(figure, study)
         caption = "Accuracy lost against the window's distance from the centre: " + "; ".join(
-            f"{label} {study_tables.points(cell['slope'])} points a step (standard error {100 * (cell['slope_error'] or 0):.1f})" for label, cell in cells) + "."
+            f"{label} {study_tables.points(cell['slope'])} points a step (standard error {100 * cell['slope_error']:.1f})"
+            for label, cell in cells if cell["slope_error"] is not None) + f". A step is {cells[0][1]['stride']} pixels."
         return figures.svg(figure, caption), caption
