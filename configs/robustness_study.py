@@ -26,8 +26,8 @@ SETS = {
 }
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 CORRUPTIONS = {"small": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
-               "full": ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog",
-                        "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")}
+               "full": ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
+                        "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")}
 DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 
 
@@ -96,7 +96,8 @@ def _disturbances(grid, full):
     drops = {f"drop_{profile}_{direction}": probe("information_drop", f"{profile}, {direction.replace('_', ' ')}", "rate", rates,
                                                   name="information_drop", profile=profile, direction=direction, grid=grid)
              for profile in profiles for direction in DIRECTIONS}
-    patches = {f"patch_drop_{layout}": probe("patch_drop", layout.replace("_", "-"), "area", areas, name=f"{layout}_drop", grid=grid) for layout in layouts}
+    patches = {f"patch_drop_{layout}": probe("patch_drop", layout.replace("_", "-"), "area", areas, name=f"{layout}_drop", grid=grid)
+               for layout in layouts}
     grids = {4: ((2, 2), (2, 4), (4, 4)), 8: ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8)),
              14: ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))}[grid]
     return drops | patches | {"shuffle": probe("shuffle", "patches shuffled", "grid", grids, name="patch_shuffle")}

@@ -22,7 +22,8 @@ class Subject:
     """A model that is studied.
 
     label: how the page calls it. classifier, variables: of `vmamba_jax.logits_fn`. source: the study's images as this model is to see them.
-    released: the `Preprocessing` that a release's images get, or None. facts: {"label", "family", "kind" ("state space", "transformer", "convolution"), "parameters", "depths", "from", "weights": digest}.
+    facts: {"label", "family", "kind" ("state space", "transformer" or "convolution"), "parameters", "depths", "from", "weights": their digest}.
+    released: the `Preprocessing` that a release's images get, or None.
     """
     label: str
     classifier: Classifier

@@ -107,8 +107,7 @@ def disturbance(bench, probe):
         disturb = evaluation.disturbances.create(**probe.disturbance.to_dict(), **{probe.over: value})
         result = evaluation.disturbed_accuracy(bench.logits_fn, bench.source, disturb, clean=known, **bench.options)
         x = "x".join(map(str, value)) if isinstance(value, tuple) else value
-        rows.append({"x": x, "accuracy": result["disturbed_accuracy"], "interval": result["disturbed_accuracy_interval"],
-                     **{name: result[name] for name in ("drop", "drop_interval", "lost", "gained", "examples")}})
+        rows.append(_disturbed(x, result))
         changed = np.asarray(disturb(images, evaluation.common.keys_of(bench.options["key"], index), *(
             (bench.logits_fn, labels) if disturb.needs_model else ())))
         pictures.append(bench.pictured(changed, labels, str(x)))
@@ -123,6 +122,10 @@ def corruption(bench, probe):
     if grey:
         images, labels = source.gather(np.arange(len(source)))
         source, logits_fn = data.Arrays(images.repeat(3, -1), labels, source.classes), Partial(_first_channel, logits_fn)
+    try:
+        evaluation.corruptions.corrupt(probe.corruption, 1, np.zeros((1, 8, 8, 3), np.float32), bench.options["key"])
+    except ImportError as error:
+        raise NotApplicable(str(error)) from error
     found = evaluation.corruption_accuracy(logits_fn, source, corruptions=(probe.corruption,), severities=probe.severities, progress=bench.report,
                                            **bench.options)
     images, labels, index = bench.example(source)
@@ -160,8 +163,7 @@ def trajectory(bench, probe):
     changes = ("scan", "image") if getattr(bench.subject.classifier.model, "scan_pattern", None) is not None else ("image",)
     found = evaluation.trajectory_accuracy(bench.subject.classifier, bench.subject.variables, bench.source, grid=probe.grid, changes=changes,
                                            progress=bench.report, **_without_key(bench))
-    rows = [{"x": f"{each['change']}: {each['order']['kind']}", "accuracy": each["disturbed_accuracy"], "interval": each["disturbed_accuracy_interval"],
-             **{name: each[name] for name in ("drop", "drop_interval", "lost", "gained", "examples")}} for each in found]
+    rows = [_disturbed(f"{each['change']}: {each['order']['kind']}", each) for each in found]
     images, labels, _ = bench.example()
     pictures = [bench.pictured(np.asarray(evaluation.disturbances.create("patch_reorder", grid=probe.grid, order=each["order"])(images)), labels,
                                each["order"]["kind"]) for each in found if each["change"] == "image"]
@@ -192,6 +194,12 @@ def run(bench, probe):
 
 def _without_key(bench):
     return {name: value for name, value in bench.options.items() if name != "key"}
+
+
+def _disturbed(x, result):
+    """A cell's row of a result of `disturbed_accuracy`."""
+    facts = {name: result[name] for name in ("drop", "drop_interval", "lost", "gained", "examples")}
+    return {"x": x, "accuracy": result["disturbed_accuracy"], "interval": result["disturbed_accuracy_interval"], **facts}
 
 
 def _resized(attack, radius):

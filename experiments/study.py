@@ -5,8 +5,8 @@
 
 Without --config it is that of configs/robustness_study.py, which trains four small models on digits first. Every model under every probe is a
 cell, one JSON file in WORKDIR/cells named by a digest of weights, images, settings and versions: what is done is not done again, however the
-study is changed; a killed AutoAttack goes on within its cell. A cell that cannot run says why, one that fails says how, and the others go on. The folder gets
-study.json and study.html, which `python -m experiments.study --workdir DIR --page` draws again from the JSON alone.
+study is changed; a killed AutoAttack goes on within its cell. A cell that cannot run says why, one that fails says how, and the others go on.
+The folder gets study.json and study.html, which `python -m experiments.study --workdir DIR --page` draws again from the JSON alone.
 """
 import json
 import pathlib

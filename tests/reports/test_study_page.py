@@ -11,8 +11,9 @@ from vmamba_jax.evaluation.components import paired_interval
 from vmamba_jax.reports import study_claims
 from vmamba_jax.reports.study_claims import Comparison, judge
 
-SECTIONS = ("What was claimed of VMamba", "Models", "Whole-image and patch attacks", "Corruptions", "Through which part of the scan", "Information lost",
-            "The scan's order", "Where a disturbance hurts", "One image through every probe", "What could not be run, and why", "How it was made")
+SECTIONS = ("What was claimed of VMamba", "Models", "Whole-image and patch attacks", "Corruptions", "Through which part of the scan",
+            "Information lost", "The scan's order", "Where a disturbance hurts", "One image through every probe",
+            "What could not be run, and why", "How it was made")
 FOUND = ["seen", "too little to say", "seen", "not seen", "seen", "seen"]
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 FLOOR = 0.05  # where both models are right on no more than this share, an attack tells them not apart
 ALIKE = 2.0   # models of one size: neither has more than so many times the other's parameters
-RULE = ("A comparison is a difference between shares of the same images, with its paired interval (Agresti and Min 2005: half an image added to each of "
-        "the four cells), at 95 % over all comparisons of the sentence together (Bonferroni). Seen: at least one interval lies wholly on the side "
-        "that the sentence says, and none wholly on the other. Not seen: at least one lies wholly on the other side, or all lie within "
+RULE = ("A comparison is a difference between shares of the same images, with its paired interval (Agresti and Min 2005: half an image added to "
+        "each of the four cells), at 95 % over all comparisons of the sentence together (Bonferroni). Seen: at least one interval lies wholly on the "
+        "side that the sentence says, and none wholly on the other. Not seen: at least one lies wholly on the other side, or all lie within "
         "\u00b1{margin:.0f} points. Else it is too little to say. A sentence that says \u201cnot more\u201d is seen where no interval reaches "
         "beyond +{margin:.0f} points, and not seen where one lies wholly above 0. Between the losses of two models the interval is that of "
         "independent images, which is the wider.")
@@ -92,7 +92,8 @@ def right(row):
 def _stronger(study):
     found = [(f"{study.title(name)}: {a} less {b}", right(x) - right(y)) for a, b in pairs(study) for name in study.of_kind("attack")
              if (x := _row(study, a, name)) and (y := _row(study, b, name)) and _comparable(x, y)]
-    return _claim("Under whole-image and patch attacks, a VMamba is right more often than a transformer of its size.", "above", _compared(found), study)
+    sentence = "Under whole-image and patch attacks, a VMamba is right more often than a transformer of its size."
+    return _claim(sentence, "above", _compared(found), study)
 
 
 def _no_scaling(study):
@@ -138,7 +139,7 @@ def _centre(study):
     cells = [(model, cell) for model in study.labels("state space") if (cell := study.cell(model, "centre")).get("status") == "done"
              and cell["slope_error"] is not None]
     z = _z(max(len(cells), 1))
-    made = [Comparison(model, cell["slope"], cell["slope"] - z * cell["slope_error"], cell["slope"] + z * cell["slope_error"]) for model, cell in cells]
+    made = [Comparison(model, b, b - z * error, b + z * error) for model, cell in cells for b, error in [(cell["slope"], cell["slope_error"])]]
     sentence = "The nearer to the centre a VMamba's image is disturbed, the more images it loses: the loss falls with the distance."
     return dataclasses.replace(_claim(sentence, "below", made, study), unit=(100, "points for each step of the window outwards"))
 

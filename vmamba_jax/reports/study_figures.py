@@ -29,8 +29,8 @@ def _section(title, about, table=None, drawn=()):
 def _attacks(study):
     names = [*study.of_kind("clean"), *study.of_kind("attack")]
     curves = study.of_kind("curve")
-    return _section("Whole-image and patch attacks", "Share of the images read rightly before and after each attack, with half of Wilson's 95 % interval; "
-                    "the highest of a column is bold.", study_tables.accuracies(study, names),
+    return _section("Whole-image and patch attacks", "Share of the images read rightly before and after each attack, with half of Wilson's 95 % "
+                    "interval; the highest of a column is bold.", study_tables.accuracies(study, names),
                     [_panels(study, curves, "perturbation size, pixels in 0..1", "Accuracy against the size of the perturbation: the same attack at "
                              "every radius, its steps in proportion.", wide=True, clean=True)])
 
@@ -48,13 +48,14 @@ def _shifts(study):
 
 def _components(study):
     names = study.of_kind("components")
-    return _section("Through which part of the scan the attacker's gradient goes", "The model is unchanged; only the gradient that the attack follows is blocked "
-                    "in one part. Bars are robust accuracy with the part blocked less that without, in points, with paired 95 % intervals: above 0 the part's "
-                    "gradient helps the attacker, below 0 it misleads him.", None, [_bars(study, name) for name in names])
+    return _section("Through which part of the scan the attacker's gradient goes", "The model is unchanged; only the gradient that the attack "
+                    "follows is blocked in one part. Bars are robust accuracy with the part blocked less that without, in points, with paired 95 % intervals: "
+                    "above 0 the part's gradient helps the attacker, below 0 it misleads him.", None, [_bars(study, name) for name in names])
 
 
 def _lost(study):
-    groups = (("information_drop", "share taken away", "Pixels lost along a scan; at 0 the images as they are."), ("patch_drop", "share of the area", "Patches lost, in layouts of equal area; at 0 the images as they are."),
+    groups = (("information_drop", "share taken away", "Pixels lost along a scan; at 0 the images as they are."),
+              ("patch_drop", "share of the area", "Patches lost, in layouts of equal area; at 0 the images as they are."),
               ("shuffle", "patches a side", "Patches shuffled, the finer the grid the more of the image is out of place."))
     names = [name for group, _, _ in groups for name in study.in_group(group)]
     return _section("Information lost", "Mean accuracy over the steps of each disturbance.", study_tables.accuracies(study, names),
@@ -66,8 +67,8 @@ def _order(study):
     rows = {label: {row["x"]: row for probe in study.of_kind("trajectory") for row in study.rows(label, probe)} for label in study.labels()}
     columns = list(dict.fromkeys(x for found in rows.values() for x in found))
     table = columns, [(label, [study_tables.mean([found[x]] if x in found else []) for x in columns]) for label, found in rows.items() if found]
-    return _section("The scan's order", "The image untouched and the order of visit another than in training (\u201cscan\u201d), or the order untouched and the "
-                    "image's patches permuted (\u201cimage\u201d).", table)
+    return _section("The scan's order", "The image untouched and the order of visit another than in training (\u201cscan\u201d), or the order "
+                    "untouched and the image's patches permuted (\u201cimage\u201d).", table)
 
 
 def _centre(study):
@@ -75,7 +76,8 @@ def _centre(study):
     cells = [(label, cell) for label, _, cell in cells if cell.get("status") == "done"]
     if not cells:
         return None
-    return _section("Where a disturbance hurts", "A black window is put at every place of every image in turn.", None, [_maps(cells), _rings(study, cells)])
+    about = "A black window is put at every place of every image in turn."
+    return _section("Where a disturbance hurts", about, None, [_maps(cells), _rings(study, cells)])
 
 
 def _panels(study, probes, xlabel, caption, *, clean=False, wide=False):
@@ -137,11 +139,13 @@ def _bars(study, probe):
                     axes.bar(x, y, 0.9 * width, color=SERIES[i % len(SERIES)])
                     axes.plot([x, x], [100 * low, 100 * high], color=figures.INK, linewidth=1.1)
         axes.axhline(0, color=figures.INK, linewidth=1)
-        axes.set_xticks(range(len(groups)), [f"{model['label']}{f', {place}' if place else ''}\n{model['parameters']:,} parameters" for model, place in groups],
-                        fontsize=9)
-        axes.set(ylabel="points of robust accuracy", title="Blocked in one stage after the other" if any(place for _, place in groups) else "Blocked in all blocks")
+        named = [f"{model['label']}{f', {place}' if place else ''}\n{model['parameters']:,} parameters" for model, place in groups]
+        axes.set_xticks(range(len(groups)), named, fontsize=9)
+        staged = any(place for _, place in groups)
+        axes.set(ylabel="points of robust accuracy", title="Blocked in one stage after the other" if staged else "Blocked in all blocks")
         axes.grid(axis="x", visible=False)
-        figure.legend(handles=[Line2D([], [], color=SERIES[i % len(SERIES)], linewidth=7, label=COMPONENTS.get(name, name)) for i, name in enumerate(names)],
+        colors = [(SERIES[i % len(SERIES)], COMPONENTS.get(name, name)) for i, name in enumerate(names)]
+        figure.legend(handles=[Line2D([], [], color=color, linewidth=7, label=label) for color, label in colors],
                       loc="outside upper right", ncols=len(names), fontsize=10)
         caption = f"Models by size, after {study.title(probe)}: what blocking {', '.join(COMPONENTS.get(name, name) for name in names)} changes."
         return figures.svg(figure, caption), caption
