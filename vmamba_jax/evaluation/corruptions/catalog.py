@@ -1,0 +1,43 @@
+"""The nineteen corruptions by name: what draws their random numbers, what applies them."""
+from typing import NamedTuple
+
+from vmamba_jax.evaluation.corruptions import blur, colour, elastic, fog, frost, glass, jpeg, motion, noise, pixelate, snow, spatter
+
+GROUPS = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+CORRUPTIONS = tuple(name for names in GROUPS.values() for name in names)
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+
+
+class Corruption(NamedTuple):
+    """apply: (image (H, W, 3) in [0, 1], draws, *parameters) -> the corrupted image before it is cut down to levels.
+    draw: (key, image, *parameters) -> draws; None where nothing is random."""
+    apply: callable
+    draw: callable = None
+
+
+FUNCTIONS = {
+    "gaussian_noise": Corruption(noise.gaussian_noise, noise.draw_normals),
+    "shot_noise": Corruption(noise.shot_noise, noise.draw_photons),
+    "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulses),
+    "defocus_blur": Corruption(blur.defocus_blur),
+    "glass_blur": Corruption(glass.glass_blur, glass.draw_offsets),
+    "motion_blur": Corruption(motion.motion_blur, motion.draw_angle),
+    "zoom_blur": Corruption(blur.zoom_blur),
+    "snow": Corruption(snow.snow, snow.draw_snow),
+    "frost": Corruption(frost.frost, frost.draw_patch),
+    "fog": Corruption(fog.fog, fog.draw_uniforms),
+    "brightness": Corruption(colour.brightness),
+    "contrast": Corruption(colour.contrast),
+    "elastic_transform": Corruption(elastic.elastic_transform, elastic.draw_elastic),
+    "pixelate": Corruption(pixelate.pixelate),
+    "jpeg_compression": Corruption(jpeg.jpeg_compression),
+    "speckle_noise": Corruption(noise.speckle_noise, noise.draw_normals),
+    "gaussian_blur": Corruption(blur.gaussian_blur),
+    "spatter": Corruption(spatter.spatter, spatter.draw_layer),
+    "saturate": Corruption(colour.saturate),
+}

@@ -1,0 +1,54 @@
+"""Corrupting a batch: parameters by name, severity and size, one key an image, levels as the released sets store them."""
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from vmamba_jax.attacks import checks
+from vmamba_jax.attacks.keys import image_keys
+from vmamba_jax.evaluation.corruptions import frost
+from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
+from vmamba_jax.evaluation.corruptions.levels import rounded, truncated
+from vmamba_jax.evaluation.corruptions.parameters import SEVERITIES, TABLES, parameters, table_for
+
+
+def corrupt(name, severity, images, keys, *, table=None):
+    """Corrupt images as ImageNet-C, Tiny-ImageNet-C or CIFAR-10-C does (Hendrycks & Dietterich 2019, arXiv 1903.12261).
+
+    Args:
+        name: one of `CORRUPTIONS` (the benchmark's fifteen) or `EXTRA` (the four kept for validation).
+        severity: 1 (mildest) to 5.
+        images: (b, S, S, 3) floating in [0, 1], taken at the nearest multiple of 1/255; S >= 8.
+        keys: one random key for each image, or one key for all, of which image i then draws from `fold_in(key, i)`.
+        table: whose parameters: 224 (ImageNet-C), 64 (Tiny-ImageNet-C) or 32 (CIFAR-10-C); None: 32 up to 45 pixels, 64 up to 119, 224 above.
+
+    Returns float32 images on the uint8 grid, multiples of 1/255, cut down to it (not rounded) as in the released sets. The same whatever the
+    batch; compiled once for each name, severity, table and shape; also inside jit, vmap and shard_map.
+
+    Raises ValueError and TypeError for bad arguments, ImportError for "frost" where its photographs are not installed (extra [corruptions]).
+    """
+    check(name, severity, table)
+    if getattr(images, "ndim", None) != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3 or images.shape[1] < 8:
+        raise ValueError(f"images have shape {getattr(images, 'shape', type(images).__name__)}: expected (batch, S, S, 3) with S >= 8")
+    checks.batch(images, jnp.zeros(len(images), jnp.int32), 0, 1)
+    table = table_for(images.shape[1]) if table is None else table
+    extra = (frost.load_textures(table),) if name == "frost" else ()
+    return _corrupted(name, severity, table)(images, image_keys(keys, len(images)), *extra)
+
+
+def check(name, severity, table=None):
+    """Raise a ValueError unless there are such a corruption, severity and table (or None)."""
+    checks.choice("name", name, FUNCTIONS)
+    checks.choice("severity", severity, SEVERITIES)
+    checks.choice("table", table, (None, *TABLES))
+
+
+@functools.lru_cache(maxsize=None)
+def _corrupted(name, severity, table):
+    corruption, arguments = FUNCTIONS[name], parameters(name, severity, table)
+
+    def one(image, key, *extra):
+        image = rounded(image)
+        draws = corruption.draw(key, image, *arguments, *extra) if corruption.draw else None
+        return truncated(corruption.apply(image, draws, *arguments))
+    return jax.jit(lambda images, keys, *extra: jax.vmap(lambda image, key: one(image, key, *extra))(images.astype(jnp.float32), keys))

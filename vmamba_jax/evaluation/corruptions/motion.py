@@ -1,0 +1,38 @@
+"""ImageMagick's motion blur: a one-sided Gaussian of whole-pixel shifts along an angle."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from vmamba_jax.evaluation.corruptions.levels import truncated
+
+
+def motion_blur(image, angle, radius, sigma):
+    """`motion_filter` on the three channels."""
+    return motion_filter(image, angle, radius, sigma)
+
+
+def draw_angle(key, image, radius, sigma):
+    """Degrees in [-45, 45)."""
+    del image, radius, sigma
+    return jax.random.uniform(key, (), minval=-45.0, maxval=45.0)
+
+
+def motion_filter(image, angle, radius, sigma):
+    """Mean of the image (H, W, ...) shifted by 0 .. 2 radius pixels along `angle` degrees, weights exp(-i^2 / 2 sigma^2), cut down to whole levels.
+
+    Shifts are rounded to whole pixels (half downwards) and borders repeated.
+    """
+    weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    i = jnp.arange(2 * radius + 1, dtype=jnp.float32)
+    turn = jnp.deg2rad(angle)
+    shifts = jnp.stack([jnp.ceil(i * jnp.sin(turn) - 0.5), jnp.ceil(i * jnp.cos(turn) - 0.5)], -1).astype(jnp.int32)
+    reach = 2 * radius
+    padded = jnp.pad(image, ((reach, reach), (reach, reach), *((0, 0),) * (image.ndim - 2)), mode="edge")
+
+    def add(total, tap):
+        (dy, dx), weight = tap
+        start = (reach + dy, reach + dx, *(0,) * (image.ndim - 2))
+        return total + weight * lax.dynamic_slice(padded, start, image.shape), None
+    return truncated(lax.scan(add, jnp.zeros_like(image), (shifts, weights))[0])

@@ -1,0 +1,26 @@
+"""Snow: flakes from thresholded noise, blown along an angle, over a whitened image."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmamba_jax.evaluation.corruptions.filters import separable, zoom_matrix
+from vmamba_jax.evaluation.corruptions.levels import truncated
+from vmamba_jax.evaluation.corruptions.motion import motion_filter
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def snow(image, draws, mean, deviation, zoom, threshold, radius, sigma, weight):
+    """draws: {"normals": (H, W) standard normals, "angle": degrees}."""
+    layer = separable(mean + deviation * draws["normals"], *(zoom_matrix(n, zoom) for n in image.shape[:2]))
+    layer = truncated(jnp.where(layer < threshold, 0, layer))
+    flakes = motion_filter(layer, draws["angle"], radius, sigma)[..., None]
+    white = jnp.maximum(image, (image * LUMA).sum(-1, keepdims=True) * 1.5 + 0.5)
+    return weight * image + (1 - weight) * white + flakes + flakes[::-1, ::-1]
+
+
+def draw_snow(key, image, *parameters):
+    """Normals for the flakes and an angle in [-135, -45) degrees."""
+    del parameters
+    a, b = jax.random.split(key)
+    return {"normals": jax.random.normal(a, image.shape[:2]), "angle": jax.random.uniform(b, (), minval=-135.0, maxval=-45.0)}
