@@ -35,12 +35,13 @@ class Subject:
 
 def trained(config, workdir, progress):
     """Train what config.train names, as configs/digits.py says, and return the runs' folders; finished ones stay."""
-    for label, model in config.get("train", {}).items():
+    labels = list(json.loads(config.train.to_json_best_effort()))  # a ConfigDict itself gives its names sorted
+    for label in labels:
         recipe = digits.get_config("objective=standard")
-        recipe.model, recipe.epochs = model, config.get("epochs", recipe.epochs)
+        recipe.model = config.train[label]
         recipe.validation.update(every_epochs=recipe.epochs, limit=recipe.batch_size)
         train.run(recipe, workdir / "models" / label, progress=progress)
-    return [str(workdir / "models" / label) for label in config.get("train", {})]
+    return [str(workdir / "models" / label) for label in labels]
 
 
 def read(entry, config):

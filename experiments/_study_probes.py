@@ -103,7 +103,7 @@ def disturbance(bench, probe):
     known = evaluation.accuracy(bench.logits_fn, bench.source, **_without_key(bench))["correct"]
     images, labels, index = bench.example()
     rows, pictures = [], []
-    for i, value in enumerate(probe.values):
+    for i, value in enumerate(probe.steps):
         disturb = evaluation.disturbances.create(**probe.disturbance.to_dict(), **{probe.over: value})
         result = evaluation.disturbed_accuracy(bench.logits_fn, bench.source, disturb, clean=known, **bench.options)
         x = "x".join(map(str, value)) if isinstance(value, tuple) else value
@@ -111,7 +111,7 @@ def disturbance(bench, probe):
         changed = np.asarray(disturb(images, evaluation.common.keys_of(bench.options["key"], index), *(
             (bench.logits_fn, labels) if disturb.needs_model else ())))
         pictures.append(bench.pictured(changed, labels, str(x)))
-        bench.progress((i + 1) / len(probe.values), str(x))
+        bench.progress((i + 1) / len(probe.steps), str(x))
     return {"rows": rows, "pictures": pictures, "over": probe.over}
 
 
@@ -134,8 +134,8 @@ def corruption(bench, probe):
     for severity in probe.severities:
         changed = np.asarray(evaluation.corruptions.corrupt(probe.corruption, severity, images, keys))
         pictures.append(bench.pictured(changed[..., :1] if grey else changed, labels, f"severity {severity}"))
-    return {"rows": [{"x": each["severity"], "accuracy": each["accuracy"], "examples": len(source),
-                      "interval": evaluation.wilson_interval(round(each["accuracy"] * len(source)), len(source))} for each in found],
+    return {"rows": [{"x": each["severity"], "accuracy": each["accuracy"], "interval": each["accuracy_interval"], "examples": each["examples"]}
+                     for each in found],
             "pictures": pictures, "grey": grey}
 
 

@@ -29,23 +29,25 @@ def run(config, workdir, *, progress=True):
     entries = [*_study_models.trained(config, workdir, progress), *config.models]
     if not entries:
         raise _cli.ConfigError("config.models is empty: expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
-    study = {"config": json.loads(config.to_json_best_effort()), "versions": _results.versions(), "commit": _results.commit(),
+    plain = json.loads(config.to_json_best_effort())
+    probes = {name: config.probes[name] for name in plain["probes"]}  # a ConfigDict itself gives its names sorted
+    study = {"config": plain, "versions": _results.versions(), "commit": _results.commit(),
              "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}", "models": [], "cells": []}
-    with _bar(len(entries) * len(config.probes), progress) as bar:
+    with _bar(len(entries) * len(probes), progress) as bar:
         for entry in entries:
             try:
                 subject = _study_models.read(entry, config)
             except _cli.ConfigError as error:
                 study["models"].append({"label": entry, "error": str(error)})
-                study["cells"] += [_absent(workdir, name, entry, str(error)) for name in config.probes]
-                bar.advance(0, len(config.probes))
+                study["cells"] += [_absent(workdir, name, entry, str(error)) for name in probes]
+                bar.advance(0, len(probes))
                 continue
             taken = [model["label"] for model in study["models"]]
             label = subject.label if subject.label not in taken else entry
             study["models"].append(subject.facts | {"label": label})
             study.setdefault("data", _data(subject.source))
             logits_fn = vmamba_jax.logits_fn(subject.classifier, parallel.replicate(subject.variables, mesh))
-            for name, probe in config.probes.items():
+            for name, probe in probes.items():
                 study["cells"].append(_cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar))
     study["seconds"] = round(time.perf_counter() - since, 1)
     _results.save_json(workdir / "study.json", study)

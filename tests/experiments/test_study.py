@@ -21,7 +21,7 @@ PROBES = {
     "wrong": {"kind": "attack", "attack": {**PGD, "eps": -1.0}},
     "budget": {"kind": "curve", "attack": PGD, "radii": (0.05, 0.1)},
     "components": {"kind": "components", "attack": PGD, "components": ("B",), "blocks": ""},
-    "shuffle": {"kind": "disturbance", "group": "shuffle", "title": "patches shuffled", "over": "grid", "values": ((2, 2),),
+    "shuffle": {"kind": "disturbance", "group": "shuffle", "title": "patches shuffled", "over": "grid", "steps": ((2, 2),),
                 "disturbance": {"name": "patch_shuffle"}},
     "shift": {"kind": "shift", "shift": "imagenet_a", "root": ""}}
 
@@ -177,7 +177,7 @@ def test_every_probe_of_the_config_can_be_made(data, size):
         assert probe.kind in _study_probes.KINDS, name
         if "attack" in probe:
             attacks.create(**probe.attack.to_dict())
-        for value in probe.get("values", ()):
+        for value in probe.get("steps", ()):
             disturb = evaluation.disturbances.create(**probe.disturbance.to_dict(), **{probe.over: value})
             if not disturb.needs_model:
                 assert jax.eval_shape(disturb, images, jax.random.key(0)).shape == images.shape
