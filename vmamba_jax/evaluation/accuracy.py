@@ -1,6 +1,4 @@
 """Accuracy, accuracy under attack, and accuracy against the size of the perturbation."""
-import collections
-
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
@@ -99,7 +97,7 @@ def _attack_and_judge(tree, batch, key):
 
 
 def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None):
-    """Run fn over the set; the outputs besides "index" become one bool array per name and its mean under the name's long form.
+    """Run fn over the set; the outputs besides "index" become one array (n, ...) per name, "correct" and "robust" also a mean under a longer one.
 
     change: batch -> batch on the mesh, before fn.
     """
@@ -108,16 +106,16 @@ def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None):
     mesh = parallel.data_mesh() if mesh is None else mesh
     tree = parallel.replicate(tree, mesh)
     n = reader(source)[1]
-    seen, marks = np.zeros(n, bool), collections.defaultdict(lambda: np.zeros(n, bool))
+    seen, marks = np.zeros(n, bool), {}
 
     def collect(outputs):
         outputs = parallel.to_host(outputs)
         index = outputs.pop("index")
         seen[index] = True
         for name, values in outputs.items():
-            marks[name][index] = values
+            marks.setdefault(name, np.zeros((n, *values.shape[1:]), values.dtype))[index] = values
         if progress:
-            progress(int(seen.sum()), n, {names[name]: float(mark[seen].mean()) for name, mark in marks.items()})
+            progress(int(seen.sum()), n, {long: float(marks[name][seen].mean()) for name, long in names.items() if name in marks})
 
     pending = None  # one batch in flight while the next is read
     for batch in batches(source, batch_size, mesh):
@@ -126,4 +124,4 @@ def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None):
             collect(pending)
         pending = outputs
     collect(pending)
-    return {names[name]: float(mark.mean()) for name, mark in marks.items()} | dict(marks) | {"examples": n}
+    return {long: float(marks[name].mean()) for name, long in names.items() if name in marks} | marks | {"examples": n}

@@ -12,7 +12,15 @@ from vmamba_jax.evaluation.disturbances.base import Disturbance
 from vmamba_jax.evaluation.disturbances.contents import CONTENTS
 from vmamba_jax.evaluation.disturbances.information import PROFILES, InformationDrop
 from vmamba_jax.evaluation.disturbances.layouts import (
-    BorderDrop, CentreDrop, ContiguousDrop, DenseDrop, DispersedDrop, RandomDrop, RingDrop, WindowDrop)
+    BorderDrop,
+    CentreDrop,
+    ContiguousDrop,
+    DenseDrop,
+    DispersedDrop,
+    RandomDrop,
+    RingDrop,
+    WindowDrop,
+)
 from vmamba_jax.evaluation.disturbances.orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.salient import NonSalientDrop, SalientDrop
 from vmamba_jax.evaluation.disturbances.shuffle import GRIDS, PatchReorder, PatchShuffle

@@ -180,7 +180,7 @@ def bayer(grid):
 
 def outwards(grid):
     """The order of patches from the centre outwards, ring by ring, each from its top left clockwise: (grid, grid) int."""
-    y, x = np.meshgrid(*(np.arange(grid) - (grid - 1) / 2,) * 2, indexing="ij")
+    y, x = np.mgrid[:grid, :grid] - (grid - 1) / 2
     angle = (np.arctan2(y, x) + 3 * np.pi / 4 + 1e-9) % (2 * np.pi)
     return np.argsort(np.lexsort((angle.ravel(), np.maximum(abs(y), abs(x)).ravel()))).reshape(grid, grid)
 
