@@ -18,7 +18,22 @@ ValueError naming the file; images that do not decode `data.BadImageError`, of w
 """
 import inspect
 
-from vmamba_jax.data import augment, cifar10, digits, folder, imagenet, mix, mnist, npz, prepared, tar, tiny_imagenet, transforms
+from vmamba_jax.data import (
+    augment,
+    cifar10,
+    cifar10_c,
+    digits,
+    folder,
+    imagenet,
+    imagenet_c,
+    mix,
+    mnist,
+    npz,
+    prepared,
+    tar,
+    tiny_imagenet,
+    transforms,
+)
 from vmamba_jax.data.batches import Batches, epoch, prefetch
 from vmamba_jax.data.device import device_prefetch
 from vmamba_jax.data.images import BadImageError
@@ -37,7 +52,8 @@ __all__ = [
 ]
 
 _LOADERS = {
-    "digits": digits.load, "mnist": mnist.load, "cifar10": cifar10.load, "imagenet": imagenet.load, "tiny_imagenet": tiny_imagenet.load,
+    "digits": digits.load, "mnist": mnist.load, "cifar10": cifar10.load, "cifar10_c": cifar10_c.load, "imagenet": imagenet.load,
+    "imagenet_c": imagenet_c.load, "tiny_imagenet": tiny_imagenet.load,
     "folder": folder.load, "tar": tar.load, "npz": npz.load,
 }
 _TFDS = "tfds:"
@@ -52,7 +68,8 @@ def load(name, split, root=None, **options):
     """Open one split of a data set.
 
     name: "digits" (scikit-learn's 8x8 digits), "mnist", "cifar10", "imagenet" (the released tar files), "tiny_imagenet" (zip or
-        unpacked), "folder" (one folder of image files per class), "tar" (the same in a tar file), "npz" (arrays image and label) or
+        unpacked), "imagenet_c" and "cifar10_c" (the released corrupted sets, split "test", by corruption=, severity=), "folder" (one
+        folder of image files per class), "tar" (the same in a tar file), "npz" (arrays image and label) or
         "tfds:<name>" with TFDS's own spelling, e.g. "tfds:imagenet2012:5.1.0".
     split: "train", "validation" or "test" ("tfds:" sets also take their own names and slices, such as "train[:10%]").
     root: folder that holds the files, or a parent of the usual folder name. None: $VMAMBA_JAX_DATA, and for "tfds:" TFDS's own

@@ -33,6 +33,8 @@ def corrupt(name, severity, images, keys, *, table=None):
     checks.batch(images, jnp.zeros(len(images), jnp.int32), 0, 1)
     table = table_for(images.shape[1]) if table is None else table
     extra = (frost.load_textures(table),) if name == "frost" else ()
+    if extra and images.shape[1] >= (least := int(extra[0]["sizes"].min())):
+        raise ValueError(f"images have shape {images.shape}: frost's photographs, by table={table}, allow sides below {least}")
     return _corrupted(name, severity, table)(images, image_keys(keys, len(images)), *extra)
 
 
@@ -43,7 +45,7 @@ def check(name, severity, table=None):
     checks.choice("table", table, (None, *TABLES))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _corrupted(name, severity, table):
     corruption, arguments = FUNCTIONS[name], parameters(name, severity, table)
 

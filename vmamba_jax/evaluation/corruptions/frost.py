@@ -28,9 +28,10 @@ def draw_patch(key, image, weight, frost_weight, textures):
     del weight, frost_weight
     which, row, col = jax.random.split(key, 3)
     which = jax.random.randint(which, (), 0, len(textures["sizes"]))
-    room = textures["sizes"][which] - jnp.array(image.shape[:2])
+    pixels, sizes = map(jnp.asarray, (textures["pixels"], textures["sizes"]))
+    room = sizes[which] - jnp.array(image.shape[:2])
     row, col = jax.random.randint(row, (), 0, room[0]), jax.random.randint(col, (), 0, room[1])
-    patch = lax.dynamic_slice(textures["pixels"], (which, row, col, 0), (1, *image.shape))[0]
+    patch = lax.dynamic_slice(pixels, (which, row, col, 0), (1, *image.shape))[0]
     return patch.astype(jnp.float32) / 255
 
 
