@@ -28,6 +28,7 @@ SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2":
 CORRUPTIONS = {"small": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
                "full": ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
                         "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")}
+ORDERS = ("reversed", "columns", "snake", "blocks", "random")
 DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 
 
@@ -82,7 +83,7 @@ def _probes(about, full):
         "components": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta", "A_bar"), "blocks": ""},
         "components_by_stage": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta"), "blocks": "stages"}}
     window, stride = about["window"]
-    space = {"trajectory": {"kind": "trajectory", "grid": grid}, "centre": {"kind": "centre", "window": window, "stride": stride}}
+    space = {"trajectory": {"kind": "trajectory", "grid": grid, "orders": ORDERS}, "centre": {"kind": "centre", "window": window, "stride": stride}}
     return whole | patches | corruptions | shifts | components | _disturbances(grid, full) | space
 
 

@@ -14,6 +14,7 @@ from experiments import _build, _cli
 from experiments._study_cells import picture, row
 from experiments._study_models import Subject
 from vmamba_jax import data, evaluation
+from vmamba_jax.data import imagenet
 
 
 class NotApplicable(Exception):
@@ -47,11 +48,11 @@ class Bench:
         images, labels = source.gather(index)
         return np.divide(images, np.float32(255), dtype=np.float32), labels, index
 
-    def pictured(self, images, labels, label="", source=None):
-        """The first of the images as the page shows it, with what the model reads in it."""
-        names = (source or self.source).classes
-        read = int(_predict(self.logits_fn, images)[0])
-        return picture(images[0], names[read], names[int(labels[0])], label)
+    def pictured(self, images, labels, label="", logits_fn=None, classes=None):
+        """The first of the images as the page shows it, with what the model, or another function, reads in it."""
+        classes = classes or self.source.classes
+        read = int(_predict(logits_fn or self.logits_fn, images)[0])
+        return picture(images[0], _name(classes[read]), _name(classes[int(labels[0])]), label)
 
 
 def clean(bench, probe):
@@ -152,17 +153,15 @@ def shift(bench, probe):
     result = evaluation.shifts.shift_accuracy(bench.logits_fn, found, probe.shift, validation=bench.source, progress=bench.report,
                                               **_without_key(bench))
     images, labels, _ = bench.example(found)
-    fn = evaluation.shifts.sliced(bench.logits_fn, probe.shift)
-    read = int(_predict(fn, images)[0])
-    return result | {"rows": [{"accuracy": result["accuracy"], "interval": result["accuracy_interval"], "examples": result["examples"]}],
-                     "pictures": [picture(images[0], found.classes[read], found.classes[int(labels[0])])]}
+    shown = bench.pictured(images, labels, probe.shift, evaluation.shifts.sliced(bench.logits_fn, probe.shift), found.classes)
+    return result | {"rows": [{"accuracy": result["accuracy"], "interval": result["accuracy_interval"], "examples": result["examples"]}], "pictures": [shown]}
 
 
 def trajectory(bench, probe):
     """Accuracy with the order of visit replaced in the model, where it has one, and in the image."""
     changes = ("scan", "image") if getattr(bench.subject.classifier.model, "scan_pattern", None) is not None else ("image",)
-    found = evaluation.trajectory_accuracy(bench.subject.classifier, bench.subject.variables, bench.source, grid=probe.grid, changes=changes,
-                                           progress=bench.report, **_without_key(bench))
+    found = evaluation.trajectory_accuracy(bench.subject.classifier, bench.subject.variables, bench.source, orders=probe.orders, changes=changes,
+                                           grid=probe.grid, progress=bench.report, **_without_key(bench))
     rows = [_disturbed(f"{each['change']}: {each['order']['kind']}", each) for each in found]
     images, labels, _ = bench.example()
     pictures = [bench.pictured(np.asarray(evaluation.disturbances.create("patch_reorder", grid=probe.grid, order=each["order"])(images)), labels,
@@ -194,6 +193,11 @@ def run(bench, probe):
 
 def _without_key(bench):
     return {name: value for name, value in bench.options.items() if name != "key"}
+
+
+def _name(label):
+    """A class for a reader: of a WordNet identifier of ImageNet's its first name."""
+    return dict(imagenet.classes()).get(label, label).split(",")[0]
 
 
 def _disturbed(x, result):

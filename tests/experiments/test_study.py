@@ -5,11 +5,13 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 import vmamba_jax
 from configs import robustness_study
-from experiments import _cli, _study_cells, _study_probes, study
-from vmamba_jax import attacks, checkpoints, evaluation, models, reports
+from experiments import _cli, _study_cells, _study_models, _study_probes, study
+from vmamba_jax import attacks, checkpoints, data, evaluation, models, parallel, reports
+from vmamba_jax.data import imagenet
 from vmamba_jax.reports import study_claims
 
 MODELS = {"vmamba": ("vmamba_tiny", {"dims": (8,), "depths": (1,), "patch_size": 4, "patch_embed": "v1"}),
@@ -23,6 +25,9 @@ PROBES = {
     "components": {"kind": "components", "attack": PGD, "components": ("B",), "blocks": ""},
     "shuffle": {"kind": "disturbance", "group": "shuffle", "title": "patches shuffled", "over": "grid", "steps": ((2, 2),),
                 "disturbance": {"name": "patch_shuffle"}},
+    "corruption": {"kind": "corruption", "corruption": "contrast", "severities": (5,)},
+    "trajectory": {"kind": "trajectory", "grid": 2, "orders": ("reversed",)},
+    "centre": {"kind": "centre", "window": 4, "stride": 2},
     "shift": {"kind": "shift", "shift": "imagenet_a", "root": ""}}
 
 
@@ -88,7 +93,6 @@ def test_a_cell_tells_what_its_figures_depend_on(finished, config):
 
 def test_figures_are_the_packages_own(finished, config):
     """The attack's verdicts are those of `evaluation.robust_accuracy` on the same subset."""
-    from experiments import _study_models
     workdir, _ = finished
     subject = _study_models.read(config.models[0], config)
     result = evaluation.robust_accuracy(vmamba_jax.logits_fn(subject.classifier, subject.variables), subject.source, attacks.create(**PGD),
@@ -102,6 +106,38 @@ def test_what_does_not_run_says_why(finished):
     assert cells["resnet", "components"]["reason"] == "ResNet has no selective scan whose gradients could be taken apart"
     assert cells["vmamba", "shift"]["reason"] == "no folder of imagenet_a given: --config.probes.imagenet_a.root=DIR"
     assert "eps=-1.0" in cells["vmamba", "wrong"]["reason"] and cells["vmamba", "wrong"]["reason"].startswith("ConfigError")
+
+
+def test_what_other_kinds_of_cell_hold(finished):
+    read = reports.read_study(finished[0])
+    assert [row["x"] for row in read.rows("vmamba", "trajectory")] == ["scan: reversed", "image: reversed"]
+    assert [row["x"] for row in read.rows("resnet", "trajectory")] == ["image: reversed"]
+    assert read.cell("vmamba", "corruption")["grey"] and [row["x"] for row in read.rows("vmamba", "corruption")] == [5]
+    centre, shuffled = read.cell("vmamba", "centre"), read.rows("vmamba", "shuffle")[0]
+    assert np.shape(centre["map"]) == (3, 3) and [ring["radius"] for ring in centre["rings"]] == [0.0, 2.0]
+    assert shuffled["x"] == "2x2" and shuffled["drop"] == (shuffled["lost"] - shuffled["gained"]) / 8
+    assert [row["component"] for row in read.rows("vmamba", "components")] == ["B"]
+
+
+def test_a_shift_is_judged_over_its_own_classes(tmp_path, config):
+    """Two images of ImageNet-A's folder layout; the study's own images are class folders."""
+    names, rng = evaluation.shifts.identifiers("imagenet_a")[:2], np.random.default_rng(0)
+    for folder in ("imagenet-a", "val"):
+        for name in names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / folder / name / "image.png")
+    other = ml_collections.ConfigDict(config.to_dict())
+    other.data = {"name": "folder", "root": str(tmp_path), "split": "validation", "limit": 0,
+                  "options": {"size": 8, "classes": tuple(identifier for identifier, _ in imagenet.classes())}}
+    classifier = models.Classifier(vmamba_jax.create_model("resnet18", layers=(1,), channels=(8,), stem="cifar", stem_width=8))
+    variables, source = classifier.init(jax.random.key(1), (8, 8, 3)), data.load("folder", "validation", str(tmp_path), **other.data.options.to_dict())
+    bench = _study_probes.Bench(_study_models.Subject("tiny", classifier, variables, source, {}), vmamba_jax.logits_fn(classifier, variables),
+                                {"key": jax.random.key(0), "batch_size": 8, "mesh": parallel.data_mesh()}, other, None, lambda share, word: None)
+    probe = ml_collections.ConfigDict({"kind": "shift", "shift": "imagenet_a", "root": str(tmp_path)})
+    cell = _study_probes.run(bench, probe)
+    assert cell["classes"] == 200 and cell["rows"][0]["examples"] == cell["validation_examples"] == 2 and "gap" in cell
+    known = {name.split(",")[0] for identifier, name in imagenet.classes() if identifier in evaluation.shifts.identifiers("imagenet_a")}
+    assert cell["pictures"][0]["read"] in known
 
 
 def test_nothing_is_done_twice(finished, config, monkeypatch):
@@ -166,15 +202,15 @@ def test_a_study_without_models_is_refused(config, tmp_path):
         study.run(other, tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("data", robustness_study.SETS)
+@pytest.mark.parametrize("name", robustness_study.SETS)
 @pytest.mark.parametrize("size", ["small", "full"])
-def test_every_probe_of_the_config_can_be_made(data, size):
-    made = robustness_study.get_config(f"data={data},size={size},models=a+b")
+def test_every_probe_of_the_config_can_be_made(name, size):
+    made = robustness_study.get_config(f"data={name},size={size},models=a+b")
     assert made.models == ("a", "b") and not made.train
-    side = {"digits": 8, "cifar10": 32, "imagenet": 224}[data]
+    side = {"digits": 8, "cifar10": 32, "imagenet": 224}[name]
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-    for name, probe in made.probes.items():
-        assert probe.kind in _study_probes.KINDS, name
+    for label, probe in made.probes.items():
+        assert probe.kind in _study_probes.KINDS, label
         if "attack" in probe:
             attacks.create(**probe.attack.to_dict())
         for value in probe.get("steps", ()):

@@ -20,7 +20,7 @@ class Study:
     models = property(lambda self: [model for model in self.index["models"] if "error" not in model], doc="Facts of those that could be read.")
 
     def labels(self, kind=None):
-        """The models' names, of one kind where it is given, the smaller first among those of a family."""
+        """The models' names, of one kind where it is given."""
         return [model["label"] for model in self.models if kind in (None, model["kind"])]
 
     def cell(self, model, probe):
