@@ -154,7 +154,8 @@ def shift(bench, probe):
                                               **_without_key(bench))
     images, labels, _ = bench.example(found)
     shown = bench.pictured(images, labels, probe.shift, evaluation.shifts.sliced(bench.logits_fn, probe.shift), found.classes)
-    return result | {"rows": [{"accuracy": result["accuracy"], "interval": result["accuracy_interval"], "examples": result["examples"]}], "pictures": [shown]}
+    figure = {"accuracy": result["accuracy"], "interval": result["accuracy_interval"], "examples": result["examples"]}
+    return result | {"rows": [figure], "pictures": [shown]}
 
 
 def trajectory(bench, probe):

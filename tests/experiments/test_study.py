@@ -130,7 +130,8 @@ def test_a_shift_is_judged_over_its_own_classes(tmp_path, config):
     other.data = {"name": "folder", "root": str(tmp_path), "split": "validation", "limit": 0,
                   "options": {"size": 8, "classes": tuple(identifier for identifier, _ in imagenet.classes())}}
     classifier = models.Classifier(vmamba_jax.create_model("resnet18", layers=(1,), channels=(8,), stem="cifar", stem_width=8))
-    variables, source = classifier.init(jax.random.key(1), (8, 8, 3)), data.load("folder", "validation", str(tmp_path), **other.data.options.to_dict())
+    variables = classifier.init(jax.random.key(1), (8, 8, 3))
+    source = data.load("folder", "validation", str(tmp_path), **other.data.options.to_dict())
     bench = _study_probes.Bench(_study_models.Subject("tiny", classifier, variables, source, {}), vmamba_jax.logits_fn(classifier, variables),
                                 {"key": jax.random.key(0), "batch_size": 8, "mesh": parallel.data_mesh()}, other, None, lambda share, word: None)
     probe = ml_collections.ConfigDict({"kind": "shift", "shift": "imagenet_a", "root": str(tmp_path)})

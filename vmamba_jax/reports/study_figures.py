@@ -50,7 +50,8 @@ def _components(study):
     names = study.of_kind("components")
     return _section("Through which part of the scan the attacker's gradient goes", "The model is unchanged; only the gradient that the attack "
                     "follows is blocked in one part. Bars are robust accuracy with the part blocked less that without, in points, with paired 95 % "
-                    "intervals: above 0 the part's gradient helps the attacker, below 0 it misleads him.", None, [_bars(study, name) for name in names])
+                    "intervals: above 0 the part's gradient helps the attacker, below 0 it misleads him.", None,
+                    [_bars(study, name) for name in names])
 
 
 def _lost(study):
