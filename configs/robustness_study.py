@@ -18,11 +18,12 @@ from configs import common
 from vmamba_jax.data import imagenet
 
 # Of each set: the unit in which radii are counted (the paper's is 1/255), the side of a patch that Patch-Fool replaces, the finest grid that the
-# images are cut into, the window of the centre map and its stride, and how images are read.
+# images are cut into, the window of the centre map and its stride, how images are read, and the unit of Patch-Fool's steps where not ImageNet's.
 SETS = {
-    "digits": {"unit": 0.025, "patch": 2, "grid": 4, "window": (2, 1), "classes": None, "options": {}},
-    "cifar10": {"unit": 1 / 255, "patch": 4, "grid": 8, "window": (8, 4), "classes": None, "options": {}},
-    "imagenet": {"unit": 1 / 255, "patch": 16, "grid": 14, "window": (32, 16), "classes": 1000, "options": {"exif": False}},
+    "digits": {"unit": 0.025, "patch": 2, "grid": 4, "window": (2, 1), "classes": None, "options": {},
+               "scale": {"mean": 0.5, "std": 0.5}},
+    "cifar10": {"unit": 1 / 255, "patch": 4, "grid": 8, "window": (8, 4), "classes": None, "options": {}, "scale": {}},
+    "imagenet": {"unit": 1 / 255, "patch": 16, "grid": 14, "window": (32, 16), "classes": 1000, "options": {"exif": False}, "scale": {}},
 }
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 CORRUPTIONS = {"small": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
@@ -67,7 +68,7 @@ def _probes(about, full):
     """Every probe by name: its kind, which `experiments.study` runs, its settings, and its heading on the page."""
     unit, grid = about["unit"], about["grid"]
     pgd = lambda steps, units, step: {"name": "pgd", "eps": units * unit, "steps": steps, "step_size": step * unit}
-    patch_fool = {"name": "patch_fool", "patch_size": about["patch"], "steps": 250 if full else 50}
+    patch_fool = {"name": "patch_fool", "patch_size": about["patch"], "steps": 250 if full else 50, **about["scale"]}
     whole = {
         "clean": {"kind": "clean"},
         "fgsm": {"kind": "attack", "attack": {"name": "fgsm", "eps": unit}},
