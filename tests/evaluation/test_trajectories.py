@@ -41,20 +41,22 @@ def test_vim_reads_what_a_reordered_image_shows_it():
     assert json.loads(json.dumps(rows)) == rows
 
 
-@pytest.mark.parametrize("class_token", ["middle", "double", "none"])
+@pytest.mark.parametrize("class_token", ["middle", "double"])
 def test_vim_takes_position_embeddings_along(class_token):
     model = VIM.clone(pos_embed=True, class_token=class_token)
     images = jax.random.normal(jax.random.key(1), (2, 12, 12, 3))
-    params = model.init(jax.random.key(0), images)["params"]
-    params["pos_embed"] = jax.random.normal(jax.random.key(2), params["pos_embed"].shape)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), shapes)
     order = Order("columns")
-    found = model.clone(scan_pattern=order).apply({"params": params}, images)
-    patches = [i for i in range(params["pos_embed"].shape[1]) if i not in {"middle": [4], "double": [0, 10], "none": []}[class_token]]
+    found = jax.jit(model.clone(scan_pattern=order).apply)({"params": params}, images)
+    patches = [i for i in range(params["pos_embed"].shape[1]) if i not in {"middle": [4], "double": [0, 10]}[class_token]]
     moved = np.asarray(params["pos_embed"]).copy()
     moved[:, patches] = moved[:, [patches[i] for i in (0, 3, 6, 1, 4, 7, 2, 5, 8)]]
     seen = create("patch_reorder", grid=3, order=order)(images)
-    np.testing.assert_allclose(model.apply({"params": {**params, "pos_embed": moved}}, seen), found, atol=1e-5)
-    assert abs(np.asarray(model.apply({"params": params}, images) - found)).max() > 1e-4
+    run = jax.jit(model.apply)
+    np.testing.assert_allclose(run({"params": {**params, "pos_embed": moved}}, seen), found, atol=1e-4)
+    assert abs(np.asarray(run({"params": params}, images) - found)).max() > 0.1
 
 
 def test_scan_attention_of_vim_lies_as_the_image_does():
@@ -67,7 +69,7 @@ def test_scan_attention_of_vim_lies_as_the_image_does():
 
 
 def test_vmamba():
-    """Row by row is the trained order: nothing changes; backwards, something does. Transformers have only their image to change."""
+    """Row by row is the trained order: nothing changes; in another, something does."""
     classifier, variables, images, labels = setting(VMAMBA)
     reports = []
     same, other = evaluation.trajectory_accuracy(classifier, variables, (images, labels), orders=("rows", "snake"), changes="scan", batch_size=16,
@@ -75,7 +77,7 @@ def test_vmamba():
     assert same["accuracy"] == 1 and same["drop"] == 0 and other["lost"] > 0 and "grid" not in other
     assert reports[0] == (16, 3 * N) and reports[-1] == (3 * N, 3 * N) and reports == sorted(reports)
     again = jax.jit(Classifier(VMAMBA.clone(scan_pattern=Order("snake")), 0.5, 0.3))(variables, images).argmax(1)
-    assert other["disturbed_accuracy"] == (again == labels).mean()
+    assert other["disturbed_accuracy"] == (np.asarray(again) == labels).mean()
 
 
 def test_order():
