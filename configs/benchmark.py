@@ -10,6 +10,7 @@ VMamba-T's shapes and sizes (arXiv 2401.10166). Cost on two CPU cores: about hal
 import ml_collections
 
 from configs import common
+from vmamba_jax.evaluation import corruptions
 
 STAGES = ((3136, 96), (784, 192), (196, 384), (49, 768))  # (length, channels) of VMamba-T's four stages at 224
 MACHINES = {
@@ -52,6 +53,8 @@ def get_config(arg=None):
                                  "resnet18": {"stem": "cifar", "stem_width": 16, "layers": (1, 1), "channels": (16, 32), "num_classes": 10}},
                       "devices": (1, 2, 4, 8), "batch": 64, "size": 32,
                       "attack": {"name": "pgd", "eps": 8 / 255, "steps": 2, "step_size": 4 / 255}}
+    # every corruption of ImageNet-C; the package imagecorruptions does so many images at a time, on the CPU
+    config.corruptions = {"names": (*corruptions.CORRUPTIONS, *corruptions.EXTRA), "severity": 3, "batch": 64, "size": 224, "package_images": 4}
     config.against = {"models": ("swin_tiny_patch4_window7_224", "convnext_tiny", "deit_small_patch16_224"),
                       "passes": ("forward", "gradient")}
     return config

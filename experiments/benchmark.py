@@ -4,6 +4,7 @@
     python -m experiments.benchmark --against torch --config.models.names="('vmamba_tiny','vmamba_small')" --config.repeats=21
     python -m experiments.benchmark --config configs/benchmark.py:machine=accelerator --workdir runs/gpu
     python -m experiments.benchmark --against torch --config.parts="('attacks',)" --config.attacks.models="('runs/cifar10',)"
+    python -m experiments.benchmark --config.parts="('corruptions',)"
     JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
@@ -20,13 +21,25 @@ import jax
 from absl import flags
 from rich import progress as rich_progress
 
-from experiments import _attack_cases, _build, _cli, _environment, _machine, _model_cases, _results, _scaling, _scan_cases, _torch_cases
+from experiments import (
+    _attack_cases,
+    _build,
+    _cli,
+    _corruption_cases,
+    _environment,
+    _machine,
+    _model_cases,
+    _results,
+    _scaling,
+    _scan_cases,
+    _torch_cases,
+)
 from experiments._timing import Skip, measure
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG, WORKDIR = ROOT / "configs" / "benchmark.py", "runs/benchmark"
-PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling")
+PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions")
 
 
 def run(config, out, against="", *, command="", progress=True):
@@ -58,7 +71,7 @@ def run(config, out, against="", *, command="", progress=True):
     with _bar(sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
         for group in groups:
             cases = _cases(group, content["notes"], bar)
-            content["records"] += measure(cases, config.repeats, config.seconds, lambda: bar.advance(0))
+            content["records"] += _corruption_cases.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
             save()
         if memory:
             records, notes = _model_cases.memory(config, devices, lambda: bar.advance(0))
@@ -93,6 +106,8 @@ def _groups(part, config, devices, against):
         return _scan_cases.groups(config, devices)
     if part == "models":
         return _model_cases.groups(config, devices, bool(against))
+    if part == "corruptions":
+        return _corruption_cases.groups(config, devices)
     if part == "scaling":
         return _scaling.groups(config, devices)
     return _model_cases.growth_groups(config, devices) if part == "growth" else []
