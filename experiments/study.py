@@ -24,7 +24,10 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "robustness_study.py
 
 
 def run(config, workdir, *, progress=True):
-    """Run every cell of config.models and config.train x config.probes that is not done, and write study.json. Returns its content."""
+    """Run every cell of config.models and config.train x config.probes that is not done, and write study.json after each model.
+
+    Returns the content of study.json.
+    """
     workdir, since, mesh = _cli.folder(workdir), time.perf_counter(), parallel.data_mesh()
     entries = [*_study_models.trained(config, workdir, progress), *config.models]
     if not entries:
@@ -49,6 +52,7 @@ def run(config, workdir, *, progress=True):
             logits_fn = vmamba_jax.logits_fn(subject.classifier, parallel.replicate(subject.variables, mesh))
             for name, probe in probes.items():
                 study["cells"].append(_cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar))
+            _results.save_json(workdir / "study.json", study)
     study["seconds"] = round(time.perf_counter() - since, 1)
     _results.save_json(workdir / "study.json", study)
     return study
