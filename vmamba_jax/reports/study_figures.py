@@ -148,7 +148,7 @@ def _bars(study, probe):
         colors = [(SERIES[i % len(SERIES)], COMPONENTS.get(name, name)) for i, name in enumerate(names)]
         figure.legend(handles=[Line2D([], [], color=color, linewidth=7, label=label) for color, label in colors],
                       loc="outside upper right", ncols=len(names), fontsize=10)
-        caption = f"Models by size, after {study.title(probe)}: what blocking {', '.join(COMPONENTS.get(name, name) for name in names)} changes."
+        caption = "What blocking " + ", ".join(COMPONENTS.get(name, name) for name in names) + " changes, from the smallest model to the largest."
         return figures.svg(figure, caption), caption
 
 
