@@ -18,12 +18,15 @@ from configs import common
 from vmamba_jax.data import imagenet
 
 # Of each set: the unit in which radii are counted (the paper's is 1/255), the side of a patch that Patch-Fool replaces, the finest grid that the
-# images are cut into, the window of the centre map and its stride, how images are read, and the unit of Patch-Fool's steps where not ImageNet's.
+# images are cut into, the window of the centre map and its stride, how images are read, the unit of Patch-Fool's steps where not ImageNet's,
+# and the radius in units of the attack that is taken apart by components, which must break many of the images, and not all.
 SETS = {
     "digits": {"unit": 0.025, "patch": 2, "grid": 4, "window": (2, 1), "classes": None, "options": {},
-               "scale": {"mean": 0.5, "std": 0.5}},
-    "cifar10": {"unit": 1 / 255, "patch": 4, "grid": 8, "window": (8, 4), "classes": None, "options": {}, "scale": {}},
-    "imagenet": {"unit": 1 / 255, "patch": 16, "grid": 14, "window": (32, 16), "classes": 1000, "options": {"exif": False}, "scale": {}},
+               "scale": {"mean": 0.5, "std": 0.5}, "through": 4},
+    "cifar10": {"unit": 1 / 255, "patch": 4, "grid": 8, "window": (8, 4), "classes": None, "options": {}, "scale": {},
+                "through": 1},
+    "imagenet": {"unit": 1 / 255, "patch": 16, "grid": 14, "window": (32, 16), "classes": 1000, "options": {"exif": False}, "scale": {},
+                 "through": 1},
 }
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 CORRUPTIONS = {"small": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
@@ -80,9 +83,10 @@ def _probes(about, full):
     corruptions = {f"corruption_{name}": {"kind": "corruption", "corruption": name, "severities": (1, 2, 3, 4, 5)}
                    for name in CORRUPTIONS["full" if full else "small"]}
     shifts = {name: {"kind": "shift", "shift": name, "root": ""} for name in SHIFTS} if about["classes"] else {}
+    through = pgd(5, about["through"], about["through"] / 2)
     components = {
-        "components": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta", "A_bar"), "blocks": ""},
-        "components_by_stage": {"kind": "components", "attack": pgd(5, 1, 0.5), "components": ("B", "C", "delta"), "blocks": "stages"}}
+        "components": {"kind": "components", "attack": through, "components": ("B", "C", "delta", "A_bar"), "blocks": ""},
+        "components_by_stage": {"kind": "components", "attack": through, "components": ("B", "C", "delta"), "blocks": "stages"}}
     window, stride = about["window"]
     space = {"trajectory": {"kind": "trajectory", "grid": grid, "orders": ORDERS}, "centre": {"kind": "centre", "window": window, "stride": stride}}
     return whole | patches | corruptions | shifts | components | _disturbances(grid, full) | space

@@ -78,6 +78,15 @@ def test_a_probe_that_breaks_both_is_left_out(tmp_path):
     assert {c.label.split(":")[0] for c in stronger.comparisons} == {"Patch-Fool, 2 patches"}
 
 
+def test_an_attack_that_breaks_little_tells_nothing_of_gradients(tmp_path):
+    folder = fake_study.write(tmp_path / "s")
+    for i in range(2):
+        file = folder / f"cells/components-{i}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"accuracy": 0.93}))
+    through = reports.read_study(folder).claims[1][1]
+    assert [claim.verdict for claim in through] == ["too little to say"] * 2 and not any(claim.comparisons for claim in through)
+
+
 def of(*intervals):
     return [Comparison("", (low + high) / 2, low, high) for low, high in intervals]
 

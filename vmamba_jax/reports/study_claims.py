@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FLOOR = 0.05  # where both models are right on no more than this share, an attack tells them not apart
+# Where both models are right on no more than this share, an attack tells them not apart; one that breaks no more tells nothing of gradients.
+FLOOR = 0.05
 ALIKE = 2.0   # models of one size: neither has more than so many times the other's parameters
 RULE = ("A comparison is a difference between shares of the same images, with its paired interval (Agresti and Min 2005: half an image added to "
         "each of the four cells), at 95 % over all comparisons of the sentence together (Bonferroni). Seen: at least one interval lies wholly on the "
@@ -103,10 +104,10 @@ def _no_scaling(study):
 
 
 def _through(study, components, side):
-    found = [(f"{model}: {row['component']}", row) for model in study.labels("state space") for row in study.rows(model, "components")
-             if row["component"] in components]
-    made = [Comparison(label, row["difference"], *_paired(row, study.cell(label.split(":")[0], "components")["examples"], len(found)))
-            for label, row in found]
+    found = [(f"{model}: {row['component']}", row, cell["examples"]) for model in study.labels("state space")
+             if (cell := study.cell(model, "components")).get("rows") and (clean := _row(study, model, "clean"))
+             and clean["accuracy"] - cell["accuracy"] > FLOOR for row in cell["rows"] if row["component"] in components]
+    made = [Comparison(label, row["difference"], *_paired(row, n, len(found))) for label, row, n in found]
     sentence = {"above": "The gradients through B and C help the attacker: blocking them leaves more images right.",
                 "below": "The gradient through the step size delta misleads the attacker: blocking it leaves fewer images right."}[side]
     return _claim(sentence, side, made, study)

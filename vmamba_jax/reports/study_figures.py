@@ -174,7 +174,7 @@ def _maps(cells):
             axes.title.set_fontsize(10.5)
         figure.colorbar(drawn, ax=grid, shrink=0.8, label="points lost")
         caption = ("Accuracy lost to the window at each place, over one of the images; a place is drawn where the window's centre lies. "
-                   f"Window of {cells[0][1]['window']} pixels, moved by {cells[0][1]['stride']}.")
+                   f"Window of {_pixels(cells[0][1]['window'])}, moved by {_pixels(cells[0][1]['stride'])}.")
         return figures.svg(figure, caption), caption
 
 
@@ -184,6 +184,10 @@ def _extent(cell):
     middle, step = (cell["window"] - cell["stride"]) / 2, cell["stride"]
     left, top = cell["lefts"][0] + middle, cell["tops"][0] + middle
     return left, left + columns * step, top + rows * step, top
+
+
+def _pixels(n):
+    return f"{n} pixel{'s' if n != 1 else ''}"
 
 
 def _rings(study, cells):
@@ -198,5 +202,5 @@ def _rings(study, cells):
         _legend(figure, study)
         caption = "Accuracy lost against the window's distance from the centre: " + "; ".join(
             f"{label} {study_tables.points(cell['slope'])} points a step (standard error {100 * cell['slope_error']:.1f})"
-            for label, cell in cells if cell["slope_error"] is not None) + f". A step is {cells[0][1]['stride']} pixels."
+            for label, cell in cells if cell["slope_error"] is not None) + f". A step is {_pixels(cells[0][1]['stride'])}."
         return figures.svg(figure, caption), caption
