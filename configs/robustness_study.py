@@ -61,7 +61,7 @@ def _small_models():
     vmamba = {"patch_size": 2, "patch_embed": "v1", "drop_path_rate": 0.0, "depths": (1, 1)}
     return {
         "vmamba_s": {"name": "vmamba_tiny", "overrides": {"dims": (16, 32), **vmamba}},
-        "vmamba_l": {"name": "vmamba_tiny", "overrides": {"dims": (48, 96), **vmamba}},
+        "vmamba_l": {"name": "vmamba_tiny", "overrides": {"dims": (32, 64), **vmamba}},
         "swin": {"name": "swin_tiny", "overrides": {"embed_dim": 32, "depths": (2, 1), "num_heads": (2, 4), "window_size": 2, "patch_size": 2,
                                                     "image_size": 8, "drop_path_rate": 0.0}},
         "resnet": {"name": "resnet18", "overrides": {"layers": (1, 1), "channels": (24, 48), "stem": "cifar", "stem_width": 24}}}
