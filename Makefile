@@ -1,5 +1,6 @@
-# Two commands on a machine with Python >= 3.11 and make:
+# Commands on a machine with Python >= 3.11 and make:
 #   make quickstart   sets up .venv, trains and evaluates on real digits, writes runs/quickstart/report.html
+#   make study        trains four small models on digits, puts them under every probe of robustness, writes runs/study/study.html
 #   make test         sets up .venv, runs the checks
 #   make test-peers   compares with live reference programs, for which it installs PyTorch
 #   make test-aot     compiles the TPU kernels ahead of time, with the libtpu wheel (200 MB) and no TPU
@@ -9,18 +10,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
+STUDY ?= runs/study
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 WORKERS ?= $(shell [ $(CORES) -gt 1 ] && echo $$(( $(CORES) < 8 ? $(CORES) : 8 )) || echo 0)
 
 IN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart test test-slow test-peers test-aot lint install install-aot clean FORCE
+.PHONY: quickstart study test test-slow test-peers test-aot lint install install-aot clean FORCE
 .NOTPARALLEL:
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed
 	@$(IN) -m experiments.quickstart --workdir $(WORKDIR)
+
+study: $(VENV)/.installed
+	@$(IN) -m experiments.study --workdir $(STUDY)
 
 test: $(VENV)/.installed-test
 	@$(IN) -m ruff check .

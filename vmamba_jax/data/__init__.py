@@ -42,11 +42,13 @@ from vmamba_jax.data.meter import Meter, input_rate
 from vmamba_jax.data.mixed import Mixed
 from vmamba_jax.data.pipeline import BadImagesError, Pipeline, Stream
 from vmamba_jax.data.repeated import Repeated
+from vmamba_jax.data.select import select_classes, subset_from_list
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
 
 __all__ = [
     "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
-    "augment", "device_prefetch", "epoch", "input_rate", "load", "mix", "names", "prefetch", "subset", "transforms",
+    "augment", "device_prefetch", "epoch", "input_rate", "load", "mix", "names", "prefetch", "select_classes", "subset", "subset_from_list",
+    "transforms",
 ]
 
 _LOADERS = {

@@ -128,6 +128,7 @@ class Packed(Decoded):
         self._labels.flags.writeable = False
 
     labels = property(lambda self: self._labels, doc="(n,) int32, read-only.")
+    files = property(lambda self: [self.archive.names[i] for i in self.members.tolist()], doc="Names of the members.")
 
     def __len__(self):
         return len(self.members)

@@ -2,6 +2,7 @@
 import functools
 import importlib.resources
 import importlib.util
+import json
 import pathlib
 
 from vmamba_jax.data import order
@@ -23,6 +24,13 @@ def classes():
     """1000 pairs (WordNet identifier, names), such as ("n01440764", "tench, Tinca tinca"), in label order: the sorted identifiers."""
     text = importlib.resources.files("vmamba_jax.data").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     return tuple(tuple(line.split("\t")) for line in text.splitlines())
+
+
+@functools.cache
+def subsets():
+    """Labels of the 200 classes of ImageNet-A and of ImageNet-R, ascending: {"imagenet_a": (...), "imagenet_r": (...)}, as in the authors' programs."""
+    text = importlib.resources.files("vmamba_jax.data").joinpath("imagenet_subsets.json").read_text(encoding="utf-8")
+    return {name: tuple(labels) for name, labels in json.loads(text).items()}
 
 
 def class_name(label):

@@ -1,12 +1,17 @@
-"""Accuracy of a classifier over a set: clean, under attack, corrupted, and against the size of the perturbation; on all devices."""
-from vmamba_jax.evaluation import corruptions
+"""Accuracy of a classifier over a set: clean, under attack, corrupted, disturbed, and against the size of the perturbation; on all devices."""
+from vmamba_jax.evaluation import corruptions, disturbances, shifts
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
+from vmamba_jax.evaluation.calibration import calibration_error
+from vmamba_jax.evaluation.centre import centre_sensitivity
 from vmamba_jax.evaluation.components import component_gradients
 from vmamba_jax.evaluation.corruption_accuracy import corruption_accuracy, corruption_errors
+from vmamba_jax.evaluation.disturbed import disturbed_accuracy
 from vmamba_jax.evaluation.staged import per_image
 from vmamba_jax.evaluation.summary import summary, wilson_interval
 from vmamba_jax.evaluation.suspicion import suspicions
+from vmamba_jax.evaluation.trajectories import trajectory_accuracy
 from vmamba_jax.evaluation.transfer_matrix import transfer_matrix
 
-__all__ = ["accuracy", "accuracy_curve", "component_gradients", "corruption_accuracy", "corruption_errors", "corruptions", "per_image",
-           "robust_accuracy", "summary", "suspicions", "transfer_matrix", "wilson_interval"]
+__all__ = ["accuracy", "accuracy_curve", "calibration_error", "centre_sensitivity", "component_gradients", "corruption_accuracy",
+           "corruption_errors", "corruptions", "disturbances", "disturbed_accuracy", "per_image", "robust_accuracy", "shifts", "summary",
+           "suspicions", "trajectory_accuracy", "transfer_matrix", "wilson_interval"]

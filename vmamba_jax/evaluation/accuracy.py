@@ -1,6 +1,4 @@
 """Accuracy, accuracy under attack, and accuracy against the size of the perturbation."""
-import collections
-
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
@@ -14,7 +12,7 @@ from vmamba_jax.evaluation.summary import summary
 
 def accuracy(logits_fn, source, *, batch_size=256, mesh=None, progress=None):
     """Share of a set that is classified rightly: {"accuracy", "correct" (n,) bool, "examples"}. Arguments as of `robust_accuracy`."""
-    return _over_set(_judge, (argument(logits_fn),), source, None, batch_size, mesh, progress)
+    return over_set(judge, (argument(logits_fn),), source, None, batch_size, mesh, progress)
 
 
 def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None, progress=None, state=None, **options):
@@ -53,7 +51,7 @@ def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None
         return staged.run(argument(logits_fn), source, attack, key, batch_size, mesh, progress, state)
     if state is not None:
         raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
-    result = _over_set(_attack_and_judge, (argument(logits_fn), argument(attack)), source, key, batch_size, mesh, progress)
+    result = over_set(_attack_and_judge, (argument(logits_fn), argument(attack)), source, key, batch_size, mesh, progress)
     return result | {"attack": getattr(attack, "settings", repr(attack))}
 
 
@@ -83,7 +81,7 @@ def _attack_at(make_attack, radius, logits_fn, images, labels, key):
     return make_attack(radius)(logits_fn, images, labels, key)
 
 
-def _judge(tree, batch, key):
+def judge(tree, batch, key):
     del key
     logits_fn, = tree
     return {"index": batch["index"], "correct": right(logits_fn(batch["image"]), batch["label"])}
@@ -98,29 +96,32 @@ def _attack_and_judge(tree, batch, key):
     return {"index": index, "correct": correct, "robust": correct & right(logits_fn(adversarial), labels)}
 
 
-def _over_set(fn, tree, source, key, batch_size, mesh, progress):
-    """Run fn over the set; the outputs besides "index" become one bool array per name and its mean under the name's long form."""
+def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None):
+    """Run fn over the set; the outputs besides "index" become one array (n, ...) per name, "correct" and "robust" also a mean under a longer one.
+
+    change: batch -> batch on the mesh, before fn.
+    """
     check_batch_size(batch_size)
     names = {"correct": "accuracy", "robust": "robust_accuracy"}
     mesh = parallel.data_mesh() if mesh is None else mesh
     tree = parallel.replicate(tree, mesh)
     n = reader(source)[1]
-    seen, marks = np.zeros(n, bool), collections.defaultdict(lambda: np.zeros(n, bool))
+    seen, marks = np.zeros(n, bool), {}
 
     def collect(outputs):
         outputs = parallel.to_host(outputs)
         index = outputs.pop("index")
         seen[index] = True
         for name, values in outputs.items():
-            marks[name][index] = values
+            marks.setdefault(name, np.zeros((n, *values.shape[1:]), values.dtype))[index] = values
         if progress:
-            progress(int(seen.sum()), n, {names[name]: float(mark[seen].mean()) for name, mark in marks.items()})
+            progress(int(seen.sum()), n, {long: float(marks[name][seen].mean()) for name, long in names.items() if name in marks})
 
     pending = None  # one batch in flight while the next is read
     for batch in batches(source, batch_size, mesh):
-        outputs = mapped(fn, mesh)(tree, batch, key)
+        outputs = mapped(fn, mesh)(tree, change(batch) if change else batch, key)
         if pending:
             collect(pending)
         pending = outputs
     collect(pending)
-    return {names[name]: float(mark.mean()) for name, mark in marks.items()} | dict(marks) | {"examples": n}
+    return {long: float(marks[name].mean()) for name, long in names.items() if name in marks} | marks | {"examples": n}

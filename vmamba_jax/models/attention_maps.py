@@ -94,7 +94,8 @@ def _map(model, states, shape, signed):
         rows, columns = ((side - model.patch_size) // model.stride + 1 for side in shape[1:3])
         steps = np.arange(A_bar.shape[2])
         paid = received(A_bar, delta, B, C, np.stack([steps, steps[::-1]]), signed)
-        return jnp.delete(paid, np.array(class_positions(model.class_token, rows * columns), int), axis=1).reshape(-1, rows, columns)
+        paid = jnp.delete(paid, np.array(class_positions(model.class_token, rows * columns), int), axis=1)
+        return paid[:, np.argsort(scan_patterns.order(model.scan_pattern, rows, columns))].reshape(-1, rows, columns)
     height, width = A_bar.shape[2:4]
     flat = [x.reshape(*x.shape[:2], height * width, *x.shape[4:]) for x in (A_bar, delta, B, C)]
     return received(*flat, scan_patterns.routes(model.scan_pattern, height, width), signed).reshape(-1, height, width)

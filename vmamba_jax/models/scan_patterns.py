@@ -50,6 +50,19 @@ def routes(pattern, height, width):
     return orders
 
 
+def order(pattern, height, width):
+    """One visiting order of a (height, width) map, int (L,): "rows", a permutation of its positions, or a function (height, width) -> one."""
+    if isinstance(pattern, str) and pattern != "rows":
+        raise ValueError(f"scan_pattern={pattern!r}; expected 'rows', a permutation, or a function of (height, width)")
+    positions = np.arange(height * width)
+    if isinstance(pattern, str):
+        return positions
+    found = np.asarray(pattern(height, width) if callable(pattern) else pattern)
+    if found.shape != positions.shape or not np.array_equal(np.sort(found), positions):
+        raise ValueError(f"scan_pattern of shape {found.shape} is no permutation of the {len(positions)} positions of a {height} x {width} map")
+    return found
+
+
 class Direction(NamedTuple):
     """Parameter set `index` reads the layout's sequence forward or in reverse."""
     index: int

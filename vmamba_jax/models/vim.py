@@ -1,11 +1,12 @@
 """Vim (Vision Mamba): a plain stack of bidirectional selective scans on patches (Zhu et al., arXiv 2401.09417)."""
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.models import states
+from vmamba_jax.models import scan_patterns, states
 from vmamba_jax.models.checks import check_choice, check_images, check_rate
 from vmamba_jax.models.convolution import Conv
 from vmamba_jax.models.layers import DropPath, dense, dense_init
@@ -20,7 +21,7 @@ POOLS = ("last", "mean", "max", "all")
 class Vim(nn.Module):
     """Vision Mamba: (b, H, W, in_channels) normalised images -> (b, num_classes) logits.
 
-    Patches are read row by row; `class_positions` tells where among them the class tokens stand.
+    Patches are read row by row, or by `scan_pattern`; `class_positions` tells where among them the class tokens stand.
 
     Attributes:
         num_classes: width of the head; 0 returns the features it would read.
@@ -31,6 +32,8 @@ class Vim(nn.Module):
             "none".
         pool: without a class token, what is read: the "last" token, the "mean" of the tokens, the "max" over the tokens of their logits, or
             "all" tokens' logits, (b, M, num_classes).
+        scan_pattern: "rows"; or another order in which the patches, each with its own position embedding, are read (see `scan_patterns.order`).
+            Class tokens stay where they are in the sequence.
         pos_embed, image_size: add a learned embedding of the grid that image_size has; other sizes resize it bicubically, class rows excepted.
         divide_out, layer_scale: see `VimMixer`.
         residual_in_fp32: carry the sum of the blocks' outputs in at least float32, whatever the dtype.
@@ -50,6 +53,7 @@ class Vim(nn.Module):
     d_state: int = 16
     class_token: str = "middle"
     pool: str = "mean"
+    scan_pattern: str | tuple | Callable = "rows"
     pos_embed: bool = True
     image_size: int = 224
     divide_out: bool = True
@@ -78,6 +82,9 @@ class Vim(nn.Module):
         x = insert(x, [jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, width)) for token in tokens], positions)
         if self.pos_embed:
             x = x + self._positions(rows, columns).astype(x.dtype)
+        if self.scan_pattern != "rows":
+            patches = np.delete(np.arange(x.shape[1]), positions)
+            x = x.at[:, patches].set(x[:, patches[scan_patterns.order(self.scan_pattern, rows, columns)]])
 
         options = dict(dtype=x.dtype, param_dtype=self.param_dtype)
         mixer = dict(d_state=self.d_state, divide_out=self.divide_out, out_scale=self.depth**-0.5, layer_scale=self.layer_scale,

@@ -2,11 +2,14 @@
 
 A run is a folder with config.json, metrics.jsonl, timing.jsonl, results.json, evaluation.json and examples.npz, as `experiments.train` and
 `experiments.evaluate` leave it. `write` makes the page of evaluated runs, `write_training` that of one run's training.
+`write_study` makes the page of a grid of models and probes, from the cells of `experiments.study`.
 Nothing here imports a model or JAX: a report can be drawn again on any machine.
 """
 from vmamba_jax.reports import tables
 from vmamba_jax.reports.page import render, write
 from vmamba_jax.reports.runs import Run, read_run
+from vmamba_jax.reports.study import Study, read_study, render_study, study_text, write_study
 from vmamba_jax.reports.training import render_training, write_training
 
-__all__ = ["Run", "read_run", "render", "render_training", "tables", "write", "write_training"]
+__all__ = ["Run", "Study", "read_run", "read_study", "render", "render_study", "render_training", "study_text", "tables", "write", "write_study",
+           "write_training"]

@@ -39,7 +39,7 @@ def training_curves(runs):
                 right.plot(np.divide(steps, per_epoch), accuracy, line, marker=MARKERS[i % len(MARKERS)], **look)
         left.set(title="Training loss", xlabel="epoch", xlim=(0, None), ylim=(0, None))
         right.set(title="Validation accuracy", xlabel="epoch", xlim=(0, None))
-        _percent(right)
+        percent_axis(right)
         handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=run.label) for i, run in enumerate(runs)]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(runs))
         return svg(figure, "Training loss and validation accuracy of " + _names(runs) + " over the epochs.")
@@ -61,7 +61,7 @@ def robustness(runs):
         axes.annotate(f"table's radius {radius_name(eps)}", (eps, 1.0), xytext=(5, -1), textcoords="offset points", fontsize=9.5, va="bottom")
         norm = runs[0].evaluation["curve"]["norm"]
         axes.set(xlabel=f"perturbation size ({norm_name(norm)} radius, pixels in 0..1)", ylabel="accuracy", xlim=(0, None))
-        _percent(axes)
+        percent_axis(axes)
         axes.legend()
         return svg(figure, "Accuracy of " + _names(runs) + " falling as the allowed perturbation grows.")
 
@@ -108,7 +108,8 @@ def svg(figure, alt):
     return f'<svg role="img" aria-label="{html.escape(alt)}" {box}>{text}'
 
 
-def _percent(axes):
+def percent_axis(axes):
+    """Accuracy on the vertical axis, 0 to 100 %."""
     axes.set_ylim(0, 1.02)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -1,0 +1,109 @@
+"""Models beside each other under every probe of robustness: attacks, patches, corruptions, shifts, gradients by component, lost information.
+
+The questions of Du, Li, Xu, "Understanding Robustness of Visual State Space Models for Image Classification" (arXiv 2403.10935), with the
+protocol of Malik et al. (arXiv 2406.09407) where theirs is unpublished; docs/study.md lists every probe and where its settings are from.
+
+    python -m experiments.study --workdir runs/study --config configs/robustness_study.py
+    python -m experiments.study --workdir runs/imagenet_study --config.data.root=/data/imagenet --config \\
+        configs/robustness_study.py:data=imagenet,size=full,models=vmamba_tiny@vssm1_tiny_0230s_ckpt_epoch_264.pth+swin_tiny@swin_tiny.safetensors
+
+A model is the folder of a trained run, a folder that `checkpoints convert` wrote, or name@file with a released file; + stands between them.
+Without models the study of digits trains four small ones, VMambas of two sizes, a Swin and a ResNet, in about two minutes on two cores; its
+probes take some five more. Expected there: 96 to 98 % clean; nobody published what should follow. `size=full` is 5,000 images, AutoAttack as
+published, all corruptions and every grid: days on a CPU, hours on one accelerator for a model of 30 million parameters.
+"""
+import ml_collections
+
+from configs import common
+from vmamba_jax.data import imagenet
+
+# Of each set: the unit in which radii are counted (the paper's is 1/255), the side of a patch that Patch-Fool replaces, the finest grid that the
+# images are cut into, the window of the centre map and its stride, how images are read, the unit of Patch-Fool's steps where not ImageNet's,
+# and the radius in units of the attack that is taken apart by components, which must break many of the images, and not all.
+SETS = {
+    "digits": {"unit": 0.025, "patch": 2, "grid": 4, "window": (2, 1), "classes": None, "options": {},
+               "scale": {"mean": 0.5, "std": 0.5}, "through": 4},
+    "cifar10": {"unit": 1 / 255, "patch": 4, "grid": 8, "window": (8, 4), "classes": None, "options": {}, "scale": {},
+                "through": 1},
+    "imagenet": {"unit": 1 / 255, "patch": 16, "grid": 14, "window": (32, 16), "classes": 1000, "options": {"exif": False}, "scale": {},
+                 "through": 1},
+}
+SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
+CORRUPTIONS = {"small": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
+               "full": ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
+                        "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")}
+ORDERS = ("reversed", "columns", "snake", "blocks", "random")
+DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
+
+
+def get_config(arg=None):
+    """The axes: `models=` (see above), `data=` digits, cifar10 or imagenet, `size=` small or full."""
+    arg = common.parse_arg(arg, models="", data="digits", size="small")
+    about, full = common.choose("data", arg["data"], SETS), common.choose("size", arg["size"], {"small": False, "full": True})
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.models = tuple(filter(None, arg["models"].split("+")))
+    config.data = {"name": arg["data"], "root": "", "split": "validation" if about["classes"] else "test", "options": about["options"],
+                   "limit": 5000 if full else 360}  # a random subset, the same for every model; 0: all
+    if about["classes"]:  # class folders, read and cropped as each release was measured
+        config.data.name = "folder"
+        config.data.options["classes"] = tuple(identifier for identifier, _ in imagenet.classes())
+    config.train = {} if config.models or arg["data"] != "digits" else _small_models()
+    config.batch_size = 64 if about["classes"] else 360
+    config.margin = 0.03      # differences within it count as none
+    config.example = 0        # the image of the subset that the page shows through every probe
+    config.probes = _probes(about, full)
+    return config
+
+
+def _small_models():
+    """Models of the digits, to be trained by the recipe of configs/digits.py."""
+    vmamba = {"patch_size": 2, "patch_embed": "v1", "drop_path_rate": 0.0, "depths": (1, 1)}
+    return {
+        "vmamba_s": {"name": "vmamba_tiny", "overrides": {"dims": (16, 32), **vmamba}},
+        "vmamba_l": {"name": "vmamba_tiny", "overrides": {"dims": (32, 64), **vmamba}},
+        "swin": {"name": "swin_tiny", "overrides": {"embed_dim": 32, "depths": (2, 1), "num_heads": (2, 4), "window_size": 2, "patch_size": 2,
+                                                    "image_size": 8, "drop_path_rate": 0.0}},
+        "resnet": {"name": "resnet18", "overrides": {"layers": (1, 1), "channels": (24, 48), "stem": "cifar", "stem_width": 24}}}
+
+
+def _probes(about, full):
+    """Every probe by name: its kind, which `experiments.study` runs, its settings, and its heading on the page."""
+    unit, grid = about["unit"], about["grid"]
+    pgd = lambda steps, units, step: {"name": "pgd", "eps": units * unit, "steps": steps, "step_size": step * unit}
+    patch_fool = {"name": "patch_fool", "patch_size": about["patch"], "steps": 250 if full else 50, **about["scale"]}
+    whole = {
+        "clean": {"kind": "clean"},
+        "fgsm": {"kind": "attack", "attack": {"name": "fgsm", "eps": unit}},
+        "pgd5": {"kind": "attack", "attack": pgd(5, 1, 0.5)},
+        "pgd20": {"kind": "attack", "attack": pgd(20, 8, 2)},
+        "autoattack": {"kind": "attack", "attack": {"name": "autoattack", "eps": 4 * unit} | ({} if full else {"steps": 20, "queries": 200})},
+        "budget": {"kind": "curve", "attack": pgd(20, 8, 2), "radii": tuple(units * unit for units in (0.5, 1, 2, 3, 4, 6, 8))}}
+    patches = {f"patch_fool_{n}": {"kind": "attack", "attack": {**patch_fool, "patches": n}} for n in (1, 2, 4)}
+    corruptions = {f"corruption_{name}": {"kind": "corruption", "corruption": name, "severities": (1, 2, 3, 4, 5)}
+                   for name in CORRUPTIONS["full" if full else "small"]}
+    shifts = {name: {"kind": "shift", "shift": name, "root": ""} for name in SHIFTS} if about["classes"] else {}
+    through = pgd(5, about["through"], about["through"] / 2)
+    components = {
+        "components": {"kind": "components", "attack": through, "components": ("B", "C", "delta", "A_bar"), "blocks": ""},
+        "components_by_stage": {"kind": "components", "attack": through, "components": ("B", "C", "delta"), "blocks": "stages"}}
+    window, stride = about["window"]
+    space = {"trajectory": {"kind": "trajectory", "grid": grid, "orders": ORDERS}, "centre": {"kind": "centre", "window": window, "stride": stride}}
+    return whole | patches | corruptions | shifts | components | _disturbances(grid, full) | space
+
+
+def _disturbances(grid, full):
+    """Information lost, at several steps of each disturbance."""
+    rates, areas = ((0.2, 0.4, 0.6, 0.8, 1.0), (0.1, 0.25, 0.5, 0.75, 0.9)) if full else ((0.25, 0.5, 0.75), (0.25, 0.5, 0.75))
+    profiles = ("linear", "peak", "trough", "sequential") if full else ("sequential",)
+    layouts = ("random", "contiguous", "dispersed", "dense", "centre", "border", *(("salient", "non_salient") if full else ()))
+    probe = lambda group, title, over, steps, **disturbance: {
+        "kind": "disturbance", "group": group, "title": title, "over": over, "steps": steps, "disturbance": disturbance}
+    drops = {f"drop_{profile}_{direction}": probe("information_drop", f"{profile}, {direction.replace('_', ' ')}", "rate", rates,
+                                                  name="information_drop", profile=profile, direction=direction, grid=grid)
+             for profile in profiles for direction in DIRECTIONS}
+    patches = {f"patch_drop_{layout}": probe("patch_drop", layout.replace("_", "-"), "area", areas, name=f"{layout}_drop", grid=grid)
+               for layout in layouts}
+    grids = {4: ((2, 2), (2, 4), (4, 4)), 8: ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8)),
+             14: ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))}[grid]
+    return drops | patches | {"shuffle": probe("shuffle", "patches shuffled", "grid", grids, name="patch_shuffle")}

@@ -1,0 +1,73 @@
+"""Calibration: how far a classifier's confidence is from its accuracy."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmamba_jax.evaluation.accuracy import over_set
+from vmamba_jax.evaluation.common import argument, right
+from vmamba_jax.evaluation.summary import summary
+
+
+def calibration_error(logits_fn, source, *, bins=15, batch_size=256, mesh=None, progress=None):
+    """Expected calibration error over a set. Logits that are not finite count as wrong at full confidence.
+
+    Args:
+        bins: bins of confidence, >= 1.
+        logits_fn, source, batch_size, mesh, progress: as of `robust_accuracy`.
+
+    Returns a dict ready for JSON: the row of `summary` for the accuracy, "confidence" (its mean), "ece" (equal widths), "adaptive_ece" (equal
+    numbers of images) and "bins", `reliability` in equal widths.
+    """
+    check_bins(bins)
+    result = over_set(_confidence, (argument(logits_fn),), source, None, batch_size, mesh, progress)
+    confidence, correct = (result.pop(name) for name in ("confidence", "correct"))
+    errors = {name: expected_error(reliability(confidence, correct, bins, adaptive)) for name, adaptive in (("ece", False), ("adaptive_ece", True))}
+    return summary(result) | {"confidence": float(confidence.mean(dtype=float))} | errors | {"bins": reliability(confidence, correct, bins)}
+
+
+def reliability(confidence, correct, bins=15, adaptive=False):
+    """The bins of a reliability diagram: [{"low", "high", "examples", "confidence", "accuracy"}], the last two None in an empty bin.
+
+    Args:
+        confidence: (n,) highest probabilities in [0, 1].
+        correct: (n,) bool.
+        bins: number of bins >= 1: of equal width, (low, high], the first with 0 (Guo et al. 2017, arXiv 1706.04599, section 2).
+        adaptive: of equal numbers of images instead, to one, in order of confidence (Nixon et al. 2019, arXiv 1904.01685); "low" and "high" are
+            then the bin's lowest and highest confidence. At most n bins.
+    """
+    check_bins(bins)
+    confidence, correct = np.asarray(confidence, float), np.asarray(correct)
+    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
+        raise ValueError(f"confidence has shape {confidence.shape}, correct {correct.shape}: expected (n,) of both, n >= 1")
+    if not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-6):
+        raise ValueError(f"confidence ranges over [{confidence.min():g}, {confidence.max():g}]: expected probabilities")
+    if adaptive:
+        groups = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
+        edges = [(confidence[group].min(), confidence[group].max()) for group in groups]
+    else:
+        ends = np.linspace(0, 1, bins + 1)
+        number = np.clip(np.searchsorted(ends, confidence, side="left") - 1, 0, bins - 1)
+        groups = [np.flatnonzero(number == k) for k in range(bins)]
+        edges = list(zip(ends, ends[1:], strict=False))
+    return [{"low": float(low), "high": float(high), "examples": len(group), "confidence": float(confidence[group].mean()) if len(group) else None,
+             "accuracy": float(correct[group].mean()) if len(group) else None} for (low, high), group in zip(edges, groups, strict=True)]
+
+
+def expected_error(bins):
+    """Mean over images of |accuracy - confidence| of their bin, from `reliability`."""
+    filled = [each for each in bins if each["examples"]]
+    total = sum(each["examples"] for each in filled)
+    return sum(each["examples"] * abs(each["accuracy"] - each["confidence"]) for each in filled) / total
+
+
+def check_bins(bins):
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"bins={bins!r}: expected an integer >= 1")
+
+
+def _confidence(tree, batch, key):
+    del key
+    logits_fn, = tree
+    logits = logits_fn(batch["image"])
+    highest = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))).max(-1)
+    return {"index": batch["index"], "correct": right(logits, batch["label"]), "confidence": jnp.where(jnp.isfinite(logits).all(-1), highest, 1)}

@@ -1,0 +1,48 @@
+"""Disturbances that know the scan: frozen, pure functions `disturb(images, keys) -> images` on [0, 1] images (b, H, W, C).
+
+    disturb = disturbances.create("information_drop", rate=0.5, profile="peak", direction="columns", grid=8)
+    disturbed = jax.jit(disturb)(images, keys)      # one key, or one for each image
+
+One idea a file: `base` (what all share), `contents` (what stands where something was taken away), `cells` (a grid's arithmetic), `layouts`,
+`salient`, `information`, `shuffle`, `orders`. Those of which `needs_model` is true take the model too, `disturb(images, keys, logits_fn, labels)`.
+"""
+import dataclasses
+
+from vmamba_jax.evaluation.disturbances.base import Disturbance
+from vmamba_jax.evaluation.disturbances.contents import CONTENTS
+from vmamba_jax.evaluation.disturbances.information import PROFILES, InformationDrop
+from vmamba_jax.evaluation.disturbances.layouts import (
+    BorderDrop,
+    CentreDrop,
+    ContiguousDrop,
+    DenseDrop,
+    DispersedDrop,
+    RandomDrop,
+    RingDrop,
+    WindowDrop,
+)
+from vmamba_jax.evaluation.disturbances.orders import KINDS, Order
+from vmamba_jax.evaluation.disturbances.salient import NonSalientDrop, SalientDrop
+from vmamba_jax.evaluation.disturbances.shuffle import GRIDS, PatchReorder, PatchShuffle
+
+DISTURBANCES = {each.name: each for each in (
+    InformationDrop, RandomDrop, SalientDrop, NonSalientDrop, ContiguousDrop, DispersedDrop, DenseDrop, CentreDrop, BorderDrop, RingDrop,
+    WindowDrop, PatchShuffle, PatchReorder)}
+
+
+def create(name, **options):
+    """The disturbance called `name` with its own options, as a config or a saved `disturbance.settings` spells them.
+
+    Raises ValueError for an unknown name (listing the known ones), TypeError for an option that the disturbance does not have.
+    """
+    if name not in DISTURBANCES:
+        raise ValueError(f"name={name!r}: expected one of {sorted(DISTURBANCES)}")
+    known = [field.name for field in dataclasses.fields(DISTURBANCES[name])]
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(f"{name} has no option {', '.join(map(repr, unknown))}: expected some of {known}")
+    return DISTURBANCES[name](**options)
+
+
+__all__ = ["BorderDrop", "CONTENTS", "CentreDrop", "ContiguousDrop", "DISTURBANCES", "DenseDrop", "DispersedDrop", "Disturbance", "GRIDS",
+           "InformationDrop", "KINDS", "NonSalientDrop", "Order", "PROFILES", "PatchReorder", "PatchShuffle", "RandomDrop", "RingDrop",
+           "SalientDrop", "WindowDrop", "create"]

@@ -1,0 +1,190 @@
+"""Patches of a grid taken away: layouts of equal area, so that accuracy can be compared between them.
+
+Each takes away exactly `area` patches of `grid` x `grid`: along a scan, dispersed, in one block, around the centre, at the border, at random.
+After Du, Li, Xu (arXiv 2403.10935), whose own layouts are unpublished.
+"""
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmamba_jax.attacks import checks, masks
+from vmamba_jax.attacks.records import record
+from vmamba_jax.evaluation.disturbances import cells
+from vmamba_jax.evaluation.disturbances.base import Occlusion
+
+
+@record()
+class GridDrop(Occlusion):
+    """Patches of a grid; a subclass gives `chosen(images, keys, logits_fn, labels)` -> (b or 1, grid, grid) bool.
+
+    Attributes:
+        grid: patches a side.
+        area: how many patches: an integer, or a share of them as a float in [0, 1], of which int(area * grid^2) are taken.
+    """
+    grid: int = 14
+    area: float | int = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        count_of(self.area, checks.count("grid", self.grid)**2)
+
+    @property
+    def count(self):
+        return count_of(self.area, self.grid**2)
+
+    def places(self, images, keys, logits_fn, labels):
+        height, width = images.shape[1:3]
+        chosen = jnp.asarray(self.chosen(images, keys, logits_fn, labels))
+        return cells.pixels(chosen, height, width), cells.numbers(height, width, self.grid, self.grid)
+
+
+@record()
+class RandomDrop(GridDrop):
+    """Patches drawn without replacement, all equally likely."""
+    name, places_draw = "random_drop", True
+
+    def chosen(self, images, keys, logits_fn, labels):
+        place = jax.vmap(lambda key: jax.random.permutation(key, self.grid**2))(keys)
+        return (place < self.count).reshape(-1, self.grid, self.grid)
+
+
+@record()
+class ContiguousDrop(GridDrop):
+    """The first patches that a scan meets, from where `direction` (of `masks.DIRECTIONS`) begins."""
+    direction: str = "rows"
+
+    name = "contiguous_drop"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.choice("direction", self.direction, masks.DIRECTIONS)
+
+    def chosen(self, images, keys, logits_fn, labels):
+        if not self.count:
+            return np.zeros((1, self.grid, self.grid), bool)
+        return masks.scan(self.grid, self.direction, self.count).chosen()[None]
+
+
+@record()
+class DispersedDrop(GridDrop):
+    """Patches as far from one another as their number allows, by the order of Bayer's dispersed dots (Bayer 1973).
+
+    A quarter of an even grid is every second patch of every second row, a half the checkerboard.
+    """
+    name = "dispersed_drop"
+
+    def chosen(self, images, keys, logits_fn, labels):
+        return _first(bayer(self.grid), self.count)
+
+
+@record()
+class DenseDrop(GridDrop):
+    """One solid block, as square as its area allows (its last row may be cut short), anywhere in the image with equal likelihood."""
+    name, places_draw = "dense_drop", True
+
+    def chosen(self, images, keys, logits_fn, labels):
+        width = min(math.isqrt(max(self.count - 1, 0)) + 1, self.grid)
+        height = -(-self.count // width)
+        i, j = np.arange(self.grid)[:, None], np.arange(self.grid)
+
+        def block(key):
+            top, left = jax.random.randint(key, (2,), 0, np.array([self.grid - height, self.grid - width]) + 1)
+            down, across = i - top, j - left
+            return (down >= 0) & (across >= 0) & (across < width) & (down * width + across < self.count)
+        return jax.vmap(block)(keys)
+
+
+@record()
+class CentreDrop(GridDrop):
+    """The patches nearest the centre by Chebyshev distance, of a ring that is not wholly taken those from its top left clockwise."""
+    name = "centre_drop"
+
+    def chosen(self, images, keys, logits_fn, labels):
+        return _first(outwards(self.grid), self.count)
+
+
+@record()
+class BorderDrop(GridDrop):
+    """The patches farthest from the centre: all those that `centre_drop` of the remaining area leaves standing."""
+    name = "border_drop"
+
+    def chosen(self, images, keys, logits_fn, labels):
+        return ~_first(outwards(self.grid), self.grid**2 - self.count)
+
+
+@record()
+class RingDrop(Occlusion):
+    """Rings `first` to `last` of the grid, both included, counted from the centre; `last` None: `first`. See `masks.Rings`."""
+    grid: int = 14
+    first: int = 0
+    last: int | None = None
+
+    name = "ring_drop"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._set(last=masks.rings(self.grid, self.first, self.last).last)
+
+    def places(self, images, keys, logits_fn, labels):
+        return masks.rings(self.grid, self.first, self.last)(images), cells.numbers(*images.shape[1:3], self.grid, self.grid)
+
+
+@record()
+class WindowDrop(Occlusion):
+    """A square window of `size` pixels with its corner at (`top`, `left`); None: in the middle. It counts as one patch."""
+    size: int
+    top: int | None = dataclasses.field(default=None, kw_only=True)
+    left: int | None = dataclasses.field(default=None, kw_only=True)
+
+    name = "window_drop"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.count("size", self.size)
+
+    def places(self, images, keys, logits_fn, labels):
+        height, width = images.shape[1:3]
+        top, left = ((side - self.size) // 2 if at is None else at for side, at in ((height, self.top), (width, self.left)))
+        if not (0 <= top <= height - self.size and 0 <= left <= width - self.size):
+            raise ValueError(f"top={top}, left={left}, size={self.size} on images of {height} x {width}: expected a window inside them")
+        return window((height, width), self.size, top, left), np.zeros((height, width), int)
+
+
+def window(shape, size, top, left):
+    """A square window as a mask (1, H, W, 1); its corner may be traced."""
+    down, across = jnp.arange(shape[0])[:, None] - top, jnp.arange(shape[1]) - left
+    return ((down >= 0) & (down < size) & (across >= 0) & (across < size))[None, :, :, None]
+
+
+def count_of(area, patches):
+    """How many of so many patches an `area` is: itself if an integer, int(area * patches) if a float."""
+    whole = isinstance(area, (int, np.integer)) and not isinstance(area, bool)
+    if not whole and not isinstance(area, (float, np.floating)):
+        raise TypeError(f"area={area!r}: expected an integer, a number of patches, or a float, a share of them")
+    if not 0 <= area <= (patches if whole else 1):
+        raise ValueError(f"area={area!r}: expected a number of patches in 0..{patches}, or a share in [0.0, 1.0]")
+    return int(area) if whole else int(area * patches)
+
+
+def bayer(grid):
+    """The order in which dispersed dots fill a grid: its first `grid` rows and columns of the power of two above, (grid, grid) int."""
+    order, side = np.zeros((1, 1), int), 1
+    while side < grid:
+        order = np.block([[4 * order, 4 * order + 2], [4 * order + 3, 4 * order + 1]])
+        side *= 2
+    return order[:grid, :grid]
+
+
+def outwards(grid):
+    """The order of patches from the centre outwards, ring by ring, each from its top left clockwise: (grid, grid) int."""
+    y, x = np.mgrid[:grid, :grid] - (grid - 1) / 2
+    angle = (np.arctan2(y, x) + 3 * np.pi / 4 + 1e-9) % (2 * np.pi)
+    return np.argsort(np.lexsort((angle.ravel(), np.maximum(abs(y), abs(x)).ravel()))).reshape(grid, grid)
+
+
+def _first(order, count):
+    """The `count` lowest of an order, (1, grid, grid) bool."""
+    return (np.argsort(np.argsort(order.ravel(), kind="stable")) < count).reshape(1, *order.shape)

@@ -1,0 +1,88 @@
+"""The page of a study: models under every probe, read from the cells that `experiments.study` left, and what they say of the paper's claims."""
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+
+from vmamba_jax.reports import figures, page, study_claims, study_figures, study_tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What one folder holds: study.json, and every cell by (model, probe)."""
+    folder: pathlib.Path
+    index: Mapping
+    cells: Mapping
+
+    probes = property(lambda self: self.index["config"]["probes"])
+    margin = property(lambda self: self.index["config"]["margin"])
+    models = property(lambda self: [model for model in self.index["models"] if "error" not in model], doc="Facts of those that could be read.")
+
+    def labels(self, kind=None):
+        """The models' names, of one kind where it is given."""
+        return [model["label"] for model in self.models if kind in (None, model["kind"])]
+
+    def cell(self, model, probe):
+        """A cell, or an empty one."""
+        return self.cells.get((model, probe), {})
+
+    def rows(self, model, probe):
+        """The figures of a cell; none where it did not run."""
+        return self.cell(model, probe).get("rows", [])
+
+    def of_kind(self, kind):
+        return [name for name, probe in self.probes.items() if probe["kind"] == kind]
+
+    def in_group(self, group):
+        return [name for name, probe in self.probes.items() if probe.get("group") == group]
+
+    def title(self, probe):
+        return study_tables.title(self, probe)
+
+    @functools.cached_property
+    def claims(self):
+        """See `study_claims.claims`."""
+        return study_claims.claims(self)
+
+
+def read_study(folder):
+    """Read a study. Raises FileNotFoundError where there is none."""
+    folder = pathlib.Path(folder)
+    if not (folder / "study.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no study.json: run `python -m experiments.study --workdir {folder}` first")
+    index = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    cells = {(line["model"], line["probe"]): json.loads((folder / line["file"]).read_text(encoding="utf-8")) | {"file": line["file"]}
+             for line in index["cells"]}
+    return Study(folder, index, cells)
+
+
+def render_study(study, *, title=None, commands=()):
+    """The page as text. commands: shell lines that make it again. Links are relative to the study's folder."""
+    return page.template("study.html").render(
+        title=title or f"Robustness of {len(study.models)} models on {study.index.get('data', {}).get('name', 'no data')}", about=_about(study),
+        colors=figures.SERIES, examples=[], percent=study_tables.percent, points=study_tables.points, study=study, models=study_tables.models(study),
+        claims=study.claims, rule=study_claims.RULE.format(margin=100 * study.margin), floor=100 * study_claims.FLOOR,
+        sections=study_figures.sections(study), pictures=study_tables.pictures(study), absent=study_tables.absent(study),
+        environment=study_tables.environment(study), commands=commands, links=study_tables.links(study))
+
+
+def write_study(path, study, **options):
+    """Write the page to `path`, whole or not at all; options as `render_study`. Returns the path."""
+    return page.put(pathlib.Path(path), render_study(study, **options))
+
+
+def study_text(study):
+    """The verdicts and the table of attacks for a terminal."""
+    verdicts = [f"{claim.verdict:>18}: {claim.sentence}" for _, claims in study.claims for claim in claims]
+    count = {status: sum(line["status"] == status for line in study.index["cells"]) for status in ("done", "not applicable", "failed")}
+    told = ", ".join(f"{n} {status}" for status, n in count.items() if n)
+    return "\n".join([*study_tables.text(study), "", *verdicts, "", f"cells: {told}"])
+
+
+def _about(study):
+    data = study.index.get("data")
+    if data is None:
+        return "No model could be read."
+    images = f"{data['examples']:,} images of {data['name']} ({data['split']}), {' x '.join(map(str, data['shape'] or ('varying size',)))}"
+    return f"{images}, the same for every model; subset {data['fingerprint']}. Done on {study.index['device']}."

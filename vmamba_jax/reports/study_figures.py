@@ -1,0 +1,206 @@
+"""Figures of a study, and its sections in the order in which the page has them."""
+import base64
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from vmamba_jax.reports import figures, study_tables
+from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
+
+COMPONENTS = {"B": "B", "C": "C", "delta": "delta", "A_bar": "A", "B_bar_delta": "delta in delta B"}
+COLUMNS = 4
+
+
+def sections(study):
+    """[{"title", "about", "table" or None, "figures": [(svg, caption), ...]}, ...]; a section none of whose cells ran is left out."""
+    return list(filter(None, (make(study) for make in (_attacks, _corruptions, _shifts, _components, _lost, _order, _centre))))
+
+
+def _section(title, about, table=None, drawn=()):
+    drawn = [each for each in drawn if each]
+    filled = table and any(cell for _, cells in table[1] for cell in cells)
+    return {"title": title, "about": about, "table": table if filled else None, "figures": drawn} if filled or drawn else None
+
+
+def _attacks(study):
+    names = [*study.of_kind("clean"), *study.of_kind("attack")]
+    curves = study.of_kind("curve")
+    return _section("Whole-image and patch attacks", "Share of the images read rightly before and after each attack, with half of Wilson's 95 % "
+                    "interval; the highest of a column is bold.", study_tables.accuracies(study, names),
+                    [_panels(study, curves, "perturbation size, pixels in 0..1", "Accuracy against the size of the perturbation: the same attack at "
+                             "every radius, its steps in proportion.", wide=True, clean=True)])
+
+
+def _corruptions(study):
+    names = study.of_kind("corruption")
+    return _section("Corruptions", "Mean accuracy over the severities of each corruption.", study_tables.accuracies(study, names),
+                    [_panels(study, names, "severity", "Accuracy against severity; at 0 the images as they are.", clean=True)])
+
+
+def _shifts(study):
+    return _section("Other images of the same classes", "Accuracy over the classes that each set has.",
+                    study_tables.accuracies(study, study.of_kind("shift")))
+
+
+def _components(study):
+    names = study.of_kind("components")
+    return _section("Through which part of the scan the attacker's gradient goes", "The model is unchanged; only the gradient that the attack "
+                    "follows is blocked in one part. Bars are robust accuracy with the part blocked less that without, in points, with paired 95 % "
+                    "intervals: above 0 the part's gradient helps the attacker, below 0 it misleads him.", None,
+                    [_bars(study, name) for name in names])
+
+
+def _lost(study):
+    groups = (("information_drop", "share taken away", "Pixels lost along a scan; at 0 the images as they are."),
+              ("patch_drop", "share of the area", "Patches lost, in layouts of equal area; at 0 the images as they are."),
+              ("shuffle", "patches a side", "Patches shuffled, the finer the grid the more of the image is out of place."))
+    names = [name for group, _, _ in groups for name in study.in_group(group)]
+    return _section("Information lost", "Mean accuracy over the steps of each disturbance.", study_tables.accuracies(study, names),
+                    [_panels(study, study.in_group(group), label, caption, clean=group != "shuffle")
+                     for group, label, caption in groups])
+
+
+def _order(study):
+    rows = {label: {row["x"]: row for probe in study.of_kind("trajectory") for row in study.rows(label, probe)} for label in study.labels()}
+    columns = list(dict.fromkeys(x for found in rows.values() for x in found))
+    table = columns, [(label, [study_tables.mean([found[x]] if x in found else []) for x in columns]) for label, found in rows.items() if found]
+    return _section("The scan's order", "The image untouched and the order of visit another than in training (\u201cscan\u201d), or the order "
+                    "untouched and the image's patches permuted (\u201cimage\u201d).", table)
+
+
+def _centre(study):
+    cells = [(label, probe, study.cell(label, probe)) for label in study.labels() for probe in study.of_kind("centre")]
+    cells = [(label, cell) for label, _, cell in cells if cell.get("status") == "done"]
+    if not cells:
+        return None
+    about = "A black window is put at every place of every image in turn."
+    return _section("Where a disturbance hurts", about, None, [_maps(cells), _rings(study, cells)])
+
+
+def _panels(study, probes, xlabel, caption, *, clean=False, wide=False):
+    """(svg, caption) of accuracy against each probe's steps, a panel a probe and a line a model; None where no cell has rows."""
+    shown = [probe for probe in probes if any(study.rows(label, probe) for label in study.labels())]
+    if not shown:
+        return None
+    columns = min(COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.9 if wide else 0.7 + 2.4 * lines), layout="constrained")
+        grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+        for axes, probe in zip(grid.flat, shown, strict=False):
+            for i, label in enumerate(study.labels()):
+                if rows := study.rows(label, probe):
+                    _line(axes, ([{"x": 0, **row} for row in study.rows(label, "clean")] if clean else []) + rows, i)
+            axes.set_title(study.title(probe), fontsize=12 if wide else 10.5, fontweight="bold" if wide else "normal")
+            figures.percent_axis(axes)
+            axes.margins(x=0.04)
+        for axes in list(grid.flat)[len(shown):]:
+            axes.set_axis_off()
+        figure.supxlabel(xlabel, fontsize=11)
+        _legend(figure, study)
+        return figures.svg(figure, f"{caption} Lines: {', '.join(study.labels())}."), caption
+
+
+def _line(axes, rows, i):
+    color = SERIES[i % len(SERIES)]
+    numeric = all(isinstance(row["x"], (int, float)) for row in rows)
+    x = [row["x"] for row in rows] if numeric else np.arange(len(rows))
+    axes.fill_between(x, *np.array([row["interval"] for row in rows]).T, color=color, alpha=0.12, linewidth=0)
+    axes.plot(x, [row["accuracy"] for row in rows], marker=MARKERS[i % len(MARKERS)], color=color, markersize=4.5)
+    if not numeric:
+        axes.set_xticks(x, [row["x"] for row in rows], fontsize=9)
+
+
+def _legend(figure, study):
+    handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=label) for i, label in enumerate(study.labels())]
+    figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)), fontsize=10)
+
+
+def _bars(study, probe):
+    """Bars of a component probe: groups are models, the smallest first, or the stages of each model."""
+    order = sorted(study.models, key=lambda model: model["parameters"])
+    found = [(model, study.rows(model["label"], probe)) for model in order if study.rows(model["label"], probe)]
+    if not found:
+        return None
+    names = list(dict.fromkeys(row["component"] for _, rows in found for row in rows))
+    groups = [(model, place) for model, rows in found for place in dict.fromkeys(_place(row) for row in rows)]
+    width = 0.8 / len(names)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for i, name in enumerate(names):
+            for g, (model, place) in enumerate(groups):
+                for row in (row for row in study.rows(model["label"], probe) if row["component"] == name and _place(row) == place):
+                    low, high = row["interval"]
+                    x, y = g + (i - (len(names) - 1) / 2) * width, 100 * row["difference"]
+                    axes.bar(x, y, 0.9 * width, color=SERIES[i % len(SERIES)])
+                    axes.plot([x, x], [100 * low, 100 * high], color=figures.INK, linewidth=1.1)
+        axes.axhline(0, color=figures.INK, linewidth=1)
+        named = [f"{model['label']}{f', {place}' if place else ''}\n{model['parameters']:,} parameters" for model, place in groups]
+        axes.set_xticks(range(len(groups)), named, fontsize=9)
+        staged = any(place for _, place in groups)
+        axes.set(ylabel="points of robust accuracy", title="Blocked in one stage after the other" if staged else "Blocked in all blocks")
+        axes.grid(axis="x", visible=False)
+        colors = [(SERIES[i % len(SERIES)], COMPONENTS.get(name, name)) for i, name in enumerate(names)]
+        figure.legend(handles=[Line2D([], [], color=color, linewidth=7, label=label) for color, label in colors],
+                      loc="outside upper right", ncols=len(names), fontsize=10)
+        caption = "What blocking " + ", ".join(COMPONENTS.get(name, name) for name in names) + " changes, from the smallest model to the largest."
+        return figures.svg(figure, caption), caption
+
+
+def _place(row):
+    return "" if row["blocks"] is None else f"stage {', '.join(str(block) for block in row['blocks'])}"
+
+
+def _maps(cells):
+    """Each model's map of lost accuracy, over the image the page shows."""
+    top = max(np.max(cell["map"]) for _, cell in cells)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.9 * -(-len(cells) // COLUMNS)), layout="constrained")
+        grid = figure.subplots(-(-len(cells) // COLUMNS), min(COLUMNS, len(cells)), squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, (label, cell) in zip(grid.flat, cells, strict=False):
+            height, width = cell["shape"][:2]
+            picture = Image.open(io.BytesIO(base64.b64decode(cell["pictures"][0]["png"])))
+            axes.imshow(np.asarray(picture.convert("L")), cmap="gray", extent=(0, width, height, 0), interpolation="nearest")
+            drawn = axes.imshow(100 * np.asarray(cell["map"]), cmap="inferno", alpha=0.72, extent=_extent(cell), vmin=0, vmax=100 * max(top, 1e-9),
+                                interpolation="nearest")
+            axes.set(title=label, xlim=(0, width), ylim=(height, 0))
+            axes.title.set_fontsize(10.5)
+        figure.colorbar(drawn, ax=grid, shrink=0.8, label="points lost")
+        caption = ("Accuracy lost to the window at each place, over one of the images; a place is drawn where the window's centre lies. "
+                   f"Window of {_pixels(cells[0][1]['window'])}, moved by {_pixels(cells[0][1]['stride'])}.")
+        return figures.svg(figure, caption), caption
+
+
+def _extent(cell):
+    """Where a map's cells lie on the image: each around the centre of its window."""
+    rows, columns = np.shape(cell["map"])
+    middle, step = (cell["window"] - cell["stride"]) / 2, cell["stride"]
+    left, top = cell["lefts"][0] + middle, cell["tops"][0] + middle
+    return left, left + columns * step, top + rows * step, top
+
+
+def _pixels(n):
+    return f"{n} pixel{'s' if n != 1 else ''}"
+
+
+def _rings(study, cells):
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for label, cell in cells:
+            i = study.labels().index(label)
+            axes.plot([ring["radius"] for ring in cell["rings"]], [100 * ring["drop"] for ring in cell["rings"]], marker=MARKERS[i % len(MARKERS)],
+                      color=SERIES[i % len(SERIES)])
+        axes.set(xlabel="distance of the window from the centre, pixels (Chebyshev)", ylabel="points lost", ylim=(0, None))
+        _legend(figure, study)
+        caption = "Accuracy lost against the window's distance from the centre: " + "; ".join(
+            f"{label} {study_tables.points(cell['slope'])} points a step (standard error {100 * cell['slope_error']:.1f})"
+            for label, cell in cells if cell["slope_error"] is not None) + f". A step is {_pixels(cells[0][1]['stride'])}."
+        return figures.svg(figure, caption), caption
