@@ -42,7 +42,8 @@ def test_list(folder, tmp_path, name, text):
     assert part.split == f"validation[{name}: 2 of 9]" and part.classes == folder.classes
 
 
-@pytest.mark.parametrize(("text", "message"), [("a/a0.png\na/a0.png", "comes twice"), ("a/a9.png", "lacks 1 of 1 files: a/a9.png"), ("", "expected names")])
+@pytest.mark.parametrize(("text", "message"), [("a/a0.png\na/a0.png", "comes twice"), ("a/a9.png", "lacks 1 of 1 files: a/a9.png"),
+                                                 ("", "expected names")])
 def test_wrong_list(folder, tmp_path, text, message):
     (tmp_path / "ids.txt").write_text(text)
     with pytest.raises(ValueError, match=message):

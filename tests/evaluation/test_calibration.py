@@ -53,7 +53,8 @@ def test_over_a_set():
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     for result in results:
         np.testing.assert_allclose(result["ece"], calibration.expected_error(calibration.reliability(confidence, correct)), atol=1e-5)
-        np.testing.assert_allclose(result["adaptive_ece"], calibration.expected_error(calibration.reliability(confidence, correct, 15, True)), atol=1e-5)
+        adaptive = calibration.expected_error(calibration.reliability(confidence, correct, adaptive=True))
+        np.testing.assert_allclose(result["adaptive_ece"], adaptive, atol=1e-5)
         assert result["accuracy"] == correct.mean() and abs(result["confidence"] - confidence.mean()) < 1e-5 and len(result["bins"]) == 15
         assert json.loads(json.dumps(result)) == result and result["ece"] > 0.2
 

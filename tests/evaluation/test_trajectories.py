@@ -69,13 +69,12 @@ def test_scan_attention_of_vim_lies_as_the_image_does():
 
 
 def test_vmamba():
-    """Row by row is the trained order: nothing changes; in another, something does."""
-    classifier, variables, images, labels = setting(VMAMBA)
+    classifier, variables, images, labels = setting(VMAMBA, 8)
     reports = []
-    same, other = evaluation.trajectory_accuracy(classifier, variables, (images, labels), orders=("rows", "snake"), changes="scan", batch_size=16,
-                                                 progress=lambda *report: reports.append(report[:2]))
-    assert same["accuracy"] == 1 and same["drop"] == 0 and other["lost"] > 0 and "grid" not in other
-    assert reports[0] == (16, 3 * N) and reports[-1] == (3 * N, 3 * N) and reports == sorted(reports)
+    other, = evaluation.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake",), changes="scan", batch_size=16,
+                                            progress=lambda *report: reports.append(report[:2]))
+    assert other["accuracy"] == 1 and other["lost"] > 0 and "grid" not in other
+    assert reports == [(16, 2 * N), (N, 2 * N), (N + 16, 2 * N), (2 * N, 2 * N)]
     again = jax.jit(Classifier(VMAMBA.clone(scan_pattern=Order("snake")), 0.5, 0.3))(variables, images).argmax(1)
     assert other["disturbed_accuracy"] == (np.asarray(again) == labels).mean()
 

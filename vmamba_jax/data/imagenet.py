@@ -28,7 +28,7 @@ def classes():
 
 @functools.cache
 def subsets():
-    """Labels of the 200 classes of ImageNet-A and of ImageNet-R, ascending: {"imagenet_a": (...), "imagenet_r": (...)}, as in the authors' programs."""
+    """Labels of the 200 classes of ImageNet-A and of -R, ascending: {"imagenet_a": (...), "imagenet_r": (...)}, as in the authors' programs."""
     text = importlib.resources.files("vmamba_jax.data").joinpath("imagenet_subsets.json").read_text(encoding="utf-8")
     return {name: tuple(labels) for name, labels in json.loads(text).items()}
 

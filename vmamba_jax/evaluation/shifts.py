@@ -1,8 +1,8 @@
 """Natural distribution shifts of ImageNet: which classes a set has, where its images lie, and accuracy over those classes alone.
 
-ImageNet-A (Hendrycks et al., arXiv 1907.07174) and -R (arXiv 2006.16241) have 200 of the 1000 classes each. Their figures are of the argmax over these
-200 columns of the logits, the labels being numbered by WordNet identifier; an argmax over all 1000 gives lower ones, comparable with nothing
-published. ImageNet-V2 (arXiv 1902.10811) and -Sketch (arXiv 1905.13549) have all 1000.
+ImageNet-A (Hendrycks et al., arXiv 1907.07174) and -R (arXiv 2006.16241) have 200 of the 1000 classes each. Their figures are of the argmax over
+these 200 columns of the logits, the labels being numbered by WordNet identifier; an argmax over all 1000 gives lower ones, comparable with
+nothing published. ImageNet-V2 (arXiv 1902.10811) and -Sketch (arXiv 1905.13549) have all 1000.
 """
 import dataclasses
 import math
