@@ -65,6 +65,7 @@ def test_bfloat16_computes_narrow_and_scans_wide():
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 def test_remat_changes_no_number():
     model = create_model("vmamba_tiny", **TINY, gate=True)
     variables, x = variables_of(model), images(2, 16, 16, 3)
