@@ -17,15 +17,15 @@ def net(weights, images):
 
 
 @functools.cache
-def logits_fn(seed=0):
+def logits_fn(seed=0, side=3):
     a, b = jax.random.split(jax.random.key(seed))
-    return Partial(net, (jax.random.normal(a, (18, 16)), jax.random.normal(b, (16, 5))))
+    return Partial(net, (jax.random.normal(a, (2 * side * side, 16)), jax.random.normal(b, (16, 5))))
 
 
 @functools.cache
-def examples(n=37, wrong=6):
-    """Images with the network's own predictions as labels, but for the last few."""
-    images = np.asarray(jax.random.uniform(jax.random.key(1), (n, 3, 3, 2)))
-    labels = np.array(logits_fn()(images).argmax(1))
+def examples(n=37, wrong=6, side=3):
+    """Images (n, side, side, 2) with the network's own predictions as labels, but for the last few."""
+    images = np.asarray(jax.random.uniform(jax.random.key(1), (n, side, side, 2)))
+    labels = np.array(logits_fn(side=side)(images).argmax(1))
     labels[n - wrong:] = (labels[n - wrong:] + 1) % 5
     return images, labels

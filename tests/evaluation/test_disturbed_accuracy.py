@@ -6,34 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
+import small_net
+from small_net import KEY, TRACES
 
 from vmamba_jax import evaluation, parallel
 from vmamba_jax.evaluation import disturbances
 
-KEY = jax.random.key(11)
 N = 37
-TRACES = []
-
-
-def net(weights, images):
-    TRACES.append(images.shape)
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
-@functools.cache
-def logits_fn(seed=0):
-    a, b = jax.random.split(jax.random.key(seed))
-    return Partial(net, (jax.random.normal(a, (32, 16)), jax.random.normal(b, (16, 5))))
-
-
-@functools.cache
-def examples():
-    images = np.asarray(jax.random.uniform(jax.random.key(1), (N, 4, 4, 2)))
-    labels = np.array(logits_fn()(images).argmax(1))
-    labels[-6:] = (labels[-6:] + 1) % 5
-    return images, labels
+logits_fn, examples = functools.partial(small_net.logits_fn, side=4), functools.partial(small_net.examples, side=4)
 
 
 @functools.cache
