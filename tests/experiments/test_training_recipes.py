@@ -118,9 +118,9 @@ def test_a_short_run_of_the_cifar_config_learns(tmp_path):
     config = cifar10_at.get_config("model=vmamba_1m")
     config.data, config.preprocessing = digits.get_config().data, digits.get_config().preprocessing
     config.objective = common.objective("pgd_at", eps=0.1, steps=5, step_size=0.03, ramp=0.1)
-    config.validation = common.validation("pgd_at", eps=0.1, every_epochs=8)
+    config.validation = common.validation("pgd_at", eps=0.1, every_epochs=6)
     config.augment = {"name": "none"}
-    config.epochs, config.batch_size, config.log_every = 8, 64, 5
+    config.epochs, config.batch_size, config.log_every, config.ema_decay = 6, 64, 5, 0.9
     results = train.run(config, tmp_path, progress=False)
     losses = [row["loss"] for row in training.read_metrics(tmp_path) if "loss" in row]
     assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
