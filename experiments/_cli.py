@@ -9,6 +9,7 @@ import sys
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+from rich import progress as rich_progress
 
 from experiments import _environment
 from vmamba_jax import parallel
@@ -121,6 +122,15 @@ def start(program, **options):
     """absl's app.run without what the libraries below tell of themselves."""
     logging.set_verbosity(logging.ERROR)
     app.run(program, **options)
+
+
+def bar(name, total, shown, count=None):
+    """A program's progress bar with one task of `total`; the first process of several draws it. count: its column, of per cent by default."""
+    made = rich_progress.Progress(rich_progress.TextColumn(name), rich_progress.BarColumn(), count or rich_progress.TaskProgressColumn(),
+                                  rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"),
+                                  disable=not shown or jax.process_index() != 0)
+    made.add_task("", total=total)
+    return made
 
 
 def tell(text):

@@ -1,6 +1,5 @@
 """The models of a study: read, given their own view of the data, and identified by their weights."""
 import dataclasses
-import hashlib
 import json
 import pathlib
 
@@ -10,7 +9,7 @@ import numpy as np
 import vmamba_jax
 from configs import digits, saved
 from experiments import _build, _cli, train
-from vmamba_jax import checkpoints, data, models, training
+from vmamba_jax import checkpoints, data, models, parallel, training
 from vmamba_jax.models import Classifier
 
 STATE_SPACE = (models.VMamba, models.Vim)
@@ -90,16 +89,7 @@ def facts(label, model, variables, origin):
     kind = "state space" if isinstance(model, STATE_SPACE) else "transformer" if isinstance(model, TRANSFORMERS) else "convolution"
     depths = getattr(model, "depths", None) or getattr(model, "layers", None) or (getattr(model, "depth", 0),)
     return {"label": label, "family": type(model).__name__, "kind": kind, "depths": list(depths), "from": origin,
-            "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"]))), "weights": fingerprint(variables)}
-
-
-def fingerprint(tree):
-    """SHA-256 of the arrays of a tree and of their names."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        leaf = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)}{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
+            "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"]))), "weights": parallel.fingerprint(variables)}
 
 
 def description(classifier):

@@ -19,7 +19,6 @@ import sys
 
 import jax
 from absl import flags
-from rich import progress as rich_progress
 
 from experiments import (
     _attack_cases,
@@ -68,7 +67,7 @@ def run(config, out, against="", *, command="", progress=True):
         content.update(finished=_machine.now(), load=content["load"] | {"after": _machine.load()})
         _results.save_json(out, content)
 
-    with _bar(sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
+    with _cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
         for group in groups:
             cases = _cases(group, content["notes"], bar)
             content["records"] += _corruption_cases.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
@@ -129,13 +128,6 @@ def _cases(group, notes, bar):
         except RuntimeError as error:  # out of memory, most likely
             notes.append(f"{case.record['name']} {case.record['backend']} {case.record['pass']}: {str(error).splitlines()[0]}")
     return cases
-
-
-def _bar(total, shown):
-    bar = rich_progress.Progress(rich_progress.TextColumn("benchmark"), rich_progress.BarColumn(), rich_progress.TaskProgressColumn(),
-                                 rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"), disable=not shown)
-    bar.add_task("", total=total)
-    return bar
 
 
 def _flags():

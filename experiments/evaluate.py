@@ -17,12 +17,12 @@ import time
 import jax
 import numpy as np
 from absl import flags
-from rich import progress as rich_progress
 
 import vmamba_jax
 from experiments import _build, _cli, _results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, reports, training
 from vmamba_jax.evaluation.batches import unit_interval
+from vmamba_jax.evaluation.common import keys_of
 
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
 
@@ -54,7 +54,7 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     since, key, mesh = time.perf_counter(), jax.random.key(section.seed), parallel.data_mesh()
     logits_fn = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh))
     measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)])
-    with _bar(measured * len(source), progress) as bar:
+    with _cli.bar("evaluation", measured * len(source), progress) as bar:
         def measure(attack, label, **options):
             before = bar.tasks[0].completed
 
@@ -128,17 +128,8 @@ def _examples(logits_fn, source, attack, key, count):
 
 @jax.jit
 def _look(logits_fn, attack, images, labels, key, index):
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)  # as evaluation draws them, so these are the evaluation's own images
-    adversarial = attack(logits_fn, images, labels, keys)
+    adversarial = attack(logits_fn, images, labels, keys_of(key, index))  # the evaluation's own images
     return adversarial, logits_fn(images).argmax(-1), logits_fn(adversarial).argmax(-1)
-
-
-def _bar(total, shown):
-    bar = rich_progress.Progress(rich_progress.TextColumn("evaluation"), rich_progress.BarColumn(), rich_progress.TaskProgressColumn(),
-                                 rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"),
-                                 disable=not shown or jax.process_index() != 0)
-    bar.add_task("", total=total)
-    return bar
 
 
 def _own_config(argv):

@@ -36,7 +36,7 @@ def run(config, workdir, *, progress=True):
     probes = {name: config.probes[name] for name in plain["probes"]}  # a ConfigDict itself gives its names sorted
     study = {"config": plain, "versions": _results.versions(), "commit": _results.commit(),
              "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}", "models": [], "cells": []}
-    with _bar(len(entries) * len(probes), progress) as bar:
+    with _cli.bar("study", len(entries) * len(probes), progress, rich_progress.MofNCompleteColumn()) as bar:
         for entry in entries:
             try:
                 subject = _study_models.read(entry, config)
@@ -94,14 +94,6 @@ def _absent(workdir, name, entry, reason):
 def _data(source):
     return {"name": source.name, "split": source.split, "examples": len(source), "classes": len(source.classes), "shape": source.image_shape,
             "fingerprint": source.fingerprint[:16]}
-
-
-def _bar(total, shown):
-    bar = rich_progress.Progress(rich_progress.TextColumn("study"), rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(),
-                                 rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"),
-                                 disable=not shown or jax.process_index() != 0)
-    bar.add_task("", total=total)
-    return bar
 
 
 def _own_config(argv):
