@@ -203,8 +203,7 @@ def _name(label):
 
 def _disturbed(x, result):
     """A cell's row of a result of `disturbed_accuracy`."""
-    facts = {name: result[name] for name in ("drop", "drop_interval", "lost", "gained", "examples")}
-    return {"x": x, "accuracy": result["disturbed_accuracy"], "interval": result["disturbed_accuracy_interval"], **facts}
+    return row(result["correct"], x=x, **{name: result[name] for name in ("drop", "drop_interval", "lost", "gained")})
 
 
 def _resized(attack, radius):

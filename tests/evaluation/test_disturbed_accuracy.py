@@ -38,6 +38,7 @@ def test_same_for_all_devices_and_batches(disturbance, devices, batch_size):
     for name in ("accuracy", "disturbed_accuracy", "drop"):
         low, high = row[f"{name}_interval"]
         assert low < row[name] < high
+    np.testing.assert_array_equal(row.pop("correct"), after)
     assert row["disturbance"] == disturbance.settings and row["examples"] == N and json.loads(json.dumps(row)) == row
     assert reports[-1][:2] == (2 * N, 2 * N) and reports[-1][2] == {"disturbed_accuracy": after.mean()}
     assert [done for done, *_ in reports] == sorted(done for done, *_ in reports)
@@ -51,6 +52,7 @@ def test_clean_given_and_one_compilation():
     count, reports = len(TRACES), []
     row = evaluation.disturbed_accuracy(logits_fn(), examples(), "patch_shuffle", grid=2, clean=clean, **options,
                                         progress=lambda *report: reports.append(report[:2]))
+    np.testing.assert_array_equal(row.pop("correct"), whole.pop("correct"))
     assert row == whole and reports[-1] == (N, N)
     other = evaluation.disturbed_accuracy(logits_fn(), examples(), "centre_drop", grid=2, area=4, clean=clean, **options)
     assert len(TRACES) == count and other["accuracy"] == row["accuracy"]

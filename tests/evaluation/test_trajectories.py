@@ -36,7 +36,7 @@ def test_vim_reads_what_a_reordered_image_shows_it():
     rows = evaluation.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake", Order("random", seed=2)), grid=3)
     assert [(row["change"], row["order"]["kind"]) for row in rows] == [(c, o) for o in ("snake", "random") for c in ("scan", "image")]
     for scan, image in zip(rows[::2], rows[1::2], strict=True):
-        assert image.pop("grid") == [3, 3]
+        assert image.pop("grid") == [3, 3] and (scan.pop("correct") == image.pop("correct")).all()
         assert {**scan, "change": None} == {**image, "change": None} and scan["accuracy"] == 1 and scan["drop"] > 0
     assert json.loads(json.dumps(rows)) == rows
 

@@ -61,7 +61,7 @@ def cell(i, name, kind):
                     "slope": -0.3, "slope_error": 0.05, "tops": [0, 2, 4], "lefts": [0, 2, 4],
                     "rings": [{"ring": 0, "radius": 0.0, "drop": 0.5}, {"ring": 1, "radius": 2.0, "drop": 0.15}], "rows": [], **shown}
     steps = ("2x2", "4x4") if name == "shuffle" else (1, 2)
-    return {"rows": [row(150 - 50 * k, x=x, drop=0.2 + 0.3 * k + (i < 2) * 0.2, lost=40 + 60 * k + (i < 2) * 40, gained=0)
+    return {"rows": [row(150 - 50 * k - (i < 2) * 40, x=x, drop=0.2 + 0.3 * k + (i < 2) * 0.2, lost=40 + 60 * k + (i < 2) * 40, gained=0)
                      for k, x in enumerate(steps)], **shown}
 
 

@@ -21,8 +21,9 @@ def disturbed_accuracy(logits_fn, source, disturbance, *, key, batch_size=256, m
             passes together.
         clean: "correct" of `accuracy` on the same set, which saves the pass over the clean images.
 
-    Returns a row ready for JSON: "disturbance" (its settings), "examples", "accuracy", "disturbed_accuracy", each with its 95 % "_interval",
-    "drop" (the first less the second) with its "drop_interval" for paired examples, "lost" and "gained" (images that only are right before, after).
+    Returns a row: "disturbance" (its settings), "examples", "accuracy", "disturbed_accuracy", each with its 95 % "_interval", "drop" (the first less
+    the second) with its "drop_interval" for paired examples, "lost" and "gained" (images that only are right before, after), all ready for JSON,
+    and "correct", (n,) bool, whether each image of the set is right when disturbed.
     """
     if isinstance(disturbance, str):
         disturbance = disturbances.create(disturbance, **options)
@@ -53,7 +54,8 @@ def compared(clean, disturbed):
     n, lost, gained = len(clean), int((clean & ~disturbed).sum()), int((disturbed & ~clean).sum())
     return {"examples": n, "accuracy": float(clean.mean()), "accuracy_interval": wilson_interval(int(clean.sum()), n),
             "disturbed_accuracy": float(disturbed.mean()), "disturbed_accuracy_interval": wilson_interval(int(disturbed.sum()), n),
-            "drop": (lost - gained) / n, "drop_interval": paired_interval(lost, gained, n), "lost": lost, "gained": gained}
+            "drop": (lost - gained) / n, "drop_interval": paired_interval(lost, gained, n), "lost": lost, "gained": gained,
+            "correct": disturbed}
 
 
 def _disturb(tree, batch, key):

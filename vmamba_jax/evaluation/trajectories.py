@@ -30,7 +30,7 @@ def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes
         source, batch_size, mesh: as of `robust_accuracy`.
         progress: called as progress(images done, images in all, figures so far), over all rows together.
 
-    Returns rows ready for JSON: {"change", "order", "grid" (of "image")} and the figures of `disturbed_accuracy`.
+    Returns rows: {"change", "order", "grid" (of "image")} and the figures of `disturbed_accuracy`.
     """
     classifier = as_classifier(classifier)
     orders, changes = [orders_.get(order) for order in orders], (changes,) if isinstance(changes, str) else tuple(changes)
