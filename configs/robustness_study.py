@@ -30,8 +30,8 @@ SETS = {
                  "through": 1},
 }
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
-CORRUPTIONS = {"small": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
-               "full": ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
+CORRUPTIONS = {"few": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
+               "all": ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
                         "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")}
 ORDERS = ("reversed", "columns", "snake", "blocks", "random")
 DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
@@ -53,7 +53,7 @@ def get_config(arg=None):
     config.batch_size = 64 if about["classes"] else 360
     config.margin = 0.03      # differences within it count as none
     config.example = 0        # the image of the subset that the page shows through every probe
-    config.probes = _probes(about, full)
+    config.probes = _probes(about, full, CORRUPTIONS["few" if arg["data"] == "digits" and not full else "all"])
     return config
 
 
@@ -68,7 +68,7 @@ def _small_models():
         "resnet": {"name": "resnet18", "overrides": {"layers": (1, 1), "channels": (24, 48), "stem": "cifar", "stem_width": 24}}}
 
 
-def _probes(about, full):
+def _probes(about, full, corruptions):
     """Every probe by name: its kind, which `experiments.study` runs, its settings, and its heading on the page."""
     unit, grid = about["unit"], about["grid"]
     pgd = lambda steps, units, step: {"name": "pgd", "eps": units * unit, "steps": steps, "step_size": step * unit}
@@ -81,8 +81,7 @@ def _probes(about, full):
         "autoattack": {"kind": "attack", "attack": {"name": "autoattack", "eps": 4 * unit} | ({} if full else {"steps": 20, "queries": 200})},
         "budget": {"kind": "curve", "attack": pgd(20, 8, 2), "radii": tuple(units * unit for units in (0.5, 1, 2, 3, 4, 6, 8))}}
     patches = {f"patch_fool_{n}": {"kind": "attack", "attack": {**patch_fool, "patches": n}} for n in (1, 2, 4)}
-    corruptions = {f"corruption_{name}": {"kind": "corruption", "corruption": name, "severities": (1, 2, 3, 4, 5)}
-                   for name in CORRUPTIONS["full" if full else "small"]}
+    corruptions = {f"corruption_{name}": {"kind": "corruption", "corruption": name, "severities": (1, 2, 3, 4, 5)} for name in corruptions}
     shifts = {name: {"kind": "shift", "shift": name, "root": ""} for name in SHIFTS} if about["classes"] else {}
     through = pgd(5, about["through"], about["through"] / 2)
     components = {

@@ -12,7 +12,7 @@ from experiments import _results
 from vmamba_jax.evaluation import wilson_interval
 from vmamba_jax.version import __version__
 
-SIDE = 112  # pixels of a page's picture, at most
+SIDE, EXACT = 112, 64  # pixels of a page's picture: at most; up to where it is stored without loss
 
 
 def digest(inputs):
@@ -46,10 +46,12 @@ def row(right, **facts):
 
 
 def picture(image, read=None, truth=None, label=""):
-    """A [0, 1] image (H, W, 1 or 3) for the page: base64 PNG of at most `SIDE` pixels, what the model reads in it, whether that is right."""
+    """A [0, 1] image (H, W, 1 or 3) for the page: its data URI at `SIDE` pixels at most, what the model reads in it, whether that is right."""
     pixels = np.round(np.clip(np.asarray(image, np.float64), 0, 1) * 255).astype(np.uint8)
     made = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     made.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    made.save(buffer, "PNG", optimize=True)
-    return {"png": base64.b64encode(buffer.getvalue()).decode(), "read": read, "right": None if truth is None else read == truth, "label": label}
+    form, options = ("png", {"optimize": True}) if max(made.size) <= EXACT else ("webp", {"quality": 80, "method": 6})
+    made.save(buffer, form, **options)
+    uri = f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"uri": uri, "read": read, "right": None if truth is None else read == truth, "label": label}

@@ -1,4 +1,6 @@
 """A study of two tiny models with random weights on eight digits: cells, what does not run, killed and resumed."""
+import base64
+import io
 import json
 
 import jax
@@ -6,6 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 import vmamba_jax
 from configs import robustness_study
@@ -87,7 +90,7 @@ def test_a_cell_tells_what_its_figures_depend_on(finished, config):
     assert cell["file"] == f"cells/pgd-{_study_cells.digest(cell['inputs'])}.json" and cell["inputs"]["weights"] == index["models"][0]["weights"]
     row, = cell["rows"]
     assert study_claims.right(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
-    assert cell["attack"]["steps"] == 2 and cell["label"] == "PGD-2" and cell["pictures"][0]["png"]
+    assert cell["attack"]["steps"] == 2 and cell["label"] == "PGD-2" and cell["pictures"][0]["uri"].startswith("data:image/png;")
     assert [each["x"] for each in read.rows("vmamba", "budget")] == [0.05, 0.1] and read.rows("vmamba", "budget")[1]["accuracy"] == row["accuracy"]
 
 
@@ -218,3 +221,13 @@ def test_every_probe_of_the_config_can_be_made(name, size):
             disturb = evaluation.disturbances.create(**probe.disturbance.to_dict(), **{probe.over: value})
             if not disturb.needs_model:
                 assert jax.eval_shape(disturb, images, jax.random.key(0)).shape == images.shape
+
+
+def test_pictures_of_photos_are_small():
+    """Small images are stored without loss, photographs at most 112 pixels wide, in less than half the space."""
+    rng = np.random.default_rng(0)
+    small, photo = rng.random((32, 32, 3), np.float32), np.asarray(load_sample_image("flower.jpg"), np.float32)[:400, :400] / 255
+    kept, shrunk = (Image.open(io.BytesIO(base64.b64decode(_study_cells.picture(image)["uri"].split(",")[1]))) for image in (small, photo))
+    np.testing.assert_array_equal(np.asarray(kept), np.round(small * 255))
+    assert shrunk.size == (112, 112) and len(_study_cells.picture(photo)["uri"]) < 8000
+    assert np.abs(np.asarray(shrunk, float).mean((0, 1)) - 255 * photo.mean((0, 1))).max() < 3

@@ -35,7 +35,7 @@ def row(count, **facts):
 def picture(read, right):
     buffer = io.BytesIO()
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).save(buffer, "PNG")
-    return {"png": base64.b64encode(buffer.getvalue()).decode(), "read": read, "right": right, "label": ""}
+    return {"uri": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), "read": read, "right": right, "label": ""}
 
 
 def cell(i, name, kind):

@@ -166,7 +166,7 @@ def _maps(cells):
             axes.set_axis_off()
         for axes, (label, cell) in zip(grid.flat, cells, strict=False):
             height, width = cell["shape"][:2]
-            picture = Image.open(io.BytesIO(base64.b64decode(cell["pictures"][0]["png"])))
+            picture = Image.open(io.BytesIO(base64.b64decode(cell["pictures"][0]["uri"].split(",")[1])))
             axes.imshow(np.asarray(picture.convert("L")), cmap="gray", extent=(0, width, height, 0), interpolation="nearest")
             drawn = axes.imshow(100 * np.asarray(cell["map"]), cmap="inferno", alpha=0.72, extent=_extent(cell), vmin=0, vmax=100 * max(top, 1e-9),
                                 interpolation="nearest")
