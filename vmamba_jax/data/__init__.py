@@ -35,7 +35,7 @@ from vmamba_jax.data import (
     transforms,
 )
 from vmamba_jax.data.batches import Batches, epoch, prefetch
-from vmamba_jax.data.device import device_prefetch
+from vmamba_jax.data.device import on_device
 from vmamba_jax.data.images import BadImageError
 from vmamba_jax.data.locate import DataNotFoundError
 from vmamba_jax.data.meter import Meter, input_rate
@@ -47,8 +47,7 @@ from vmamba_jax.data.source import Arrays, Source, Subset, subset
 
 __all__ = [
     "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
-    "augment", "device_prefetch", "epoch", "input_rate", "load", "mix", "names", "prefetch", "select_classes", "subset", "subset_from_list",
-    "transforms",
+    "augment", "epoch", "input_rate", "load", "mix", "names", "on_device", "prefetch", "select_classes", "subset", "subset_from_list", "transforms",
 ]
 
 _LOADERS = {

@@ -34,7 +34,7 @@ class Pipeline(Batches):
     threads: decoding threads, in each worker; None: the processors shared out among the workers.
     max_bad: images that may fail to decode. Each is logged, kept by name in `bad`, and replaced by the next good one in the source
         (whose position the batch's "index" gives); one more raises BadImagesError. Each host counts its own.
-    uint8: leave images as they are, uint8 in [0, 255], a quarter of the memory: for `data.device_prefetch`, which makes them float32
+    uint8: leave images as they are, uint8 in [0, 255], a quarter of the memory; `training.train`, by `data.on_device`, makes them float32
         in [0, 1] on the device.
     """
 
