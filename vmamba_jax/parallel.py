@@ -187,12 +187,12 @@ def _reach(host, port, timeout):
 def fingerprint(tree):
     """SHA-256, in hexadecimal, of the arrays of `tree` in their order: bytes, dtypes and shapes of this process's own copies.
 
-    The arrays must be replicated or on the host. All processes must call it together. Raises RuntimeError naming the processes whose copies
-    differ from those of process 0.
+    What is spread over several processes must be replicated. All processes must call it together. Raises RuntimeError naming the processes
+    whose copies differ from those of process 0.
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        own = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+        own = np.asarray(leaf if getattr(leaf, "is_fully_addressable", True) else leaf.addressable_data(0))
         digest.update(f"{own.dtype}{own.shape}".encode() + np.ascontiguousarray(own).tobytes())
     if jax.process_count() > 1:
         everyones = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint8))

@@ -102,13 +102,10 @@ class Checkpoints:
 
         step: a number, "latest" or "best". Raises FileNotFoundError where there is no such step, ValueError listing all that differs.
         """
-        self.find(step)
-        target = _tree(template)
-        flat, abstract = checksums.flat(target), jax.tree.map(_abstract, target)
-
         def load(step):
-            self._compare(flat, step)
-            return self._load(step, abstract)
+            target = _tree(template)
+            self._compare(checksums.flat(target), step)
+            return self._load(step, jax.tree.map(_abstract, target))
 
         return serialization.from_state_dict(template, {"carry": None, **self._whole(step, load)[1]})
 
