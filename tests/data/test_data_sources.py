@@ -101,7 +101,7 @@ def test_subset(lazy):
 
 
 @pytest.mark.parametrize("which, options, error, message", [
-    (21, {}, ValueError, "at most the 20"), (-1, {}, ValueError, "at least 0"), ([20], {}, IndexError, "20"), (2.0, {}, TypeError, "which"),
+    (21, {}, ValueError, "at most the 20"), (-1, {}, ValueError, "which=-1: expected an integer >= 0"), ([20], {}, IndexError, "20"), (2.0, {}, TypeError, "which"),
     ([0.5], {}, TypeError, "indices"), ([1], {"stratified": True}, ValueError, "positions"), (2, {"seed": -1}, ValueError, "seed"),
     (2, {"seed": None, "stratified": True}, ValueError, "seed"),
 ])

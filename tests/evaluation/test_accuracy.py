@@ -131,7 +131,6 @@ def test_wilson_interval():
 
 @pytest.mark.parametrize(("change", "text"), [
     ({"batch_size": 0}, "batch_size=0"),
-    ({"batch_size": 2.5}, "batch_size=2.5"),
     ({"attack": attacks.pgd(0.1, 1, targeted=True)}, "untargeted"),
     ({"source": (np.zeros((4, 3, 3, 2)), np.zeros(3))}, "lengths [4, 3]"),
     ({"source": (np.zeros((0, 3, 3, 2)), np.zeros(0))}, "0 examples"),
@@ -151,5 +150,7 @@ def test_type_errors():
         evaluation.accuracy(logits_fn(), (np.zeros((4, 3, 3, 2), np.int64), np.zeros(4)))
     with pytest.raises(TypeError, match="source=list"):
         evaluation.accuracy(logits_fn(), [1, 2])
+    with pytest.raises(TypeError, match="batch_size=2.5: expected an integer >= 1"):
+        evaluation.accuracy(logits_fn(), examples(), batch_size=2.5)
     with pytest.raises(ValueError, match="eps=-1"):
         evaluation.accuracy_curve(logits_fn(), examples(), attacks.fgsm, [0.1, -1], key=KEY)

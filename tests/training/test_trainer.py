@@ -238,7 +238,7 @@ def test_bar_tells_step_rate_loss_and_accuracy(state, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"steps": 0, "log_every": 0, "checkpoint_every": 1.5}, "steps must be an int >= 1; got 0; log_every.*; checkpoint_every must be None"),
+    ({"steps": 0, "log_every": 0, "checkpoint_every": 1.5}, "steps=0: expected an integer >= 1; log_every.*; checkpoint_every=1.5: expected None"),
     ({"steps": 1, "eval_every": 5}, "eval_every=5 needs evaluate"),
     ({"steps": 1, "best_metric": "score"}, "best_metric='score' needs evaluate"),
 ])

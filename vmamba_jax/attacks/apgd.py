@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.attacks import checks, losses, projections
+from vmamba_jax import checks
+from vmamba_jax.attacks import losses, projections
 from vmamba_jax.attacks.apgd_pace import rise_limits, sparsity_checks
 from vmamba_jax.attacks.apgd_run import begin, climb
 from vmamba_jax.attacks.directions import noise

@@ -3,7 +3,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import checks, randomized
+from vmamba_jax import checks
+from vmamba_jax.attacks import randomized
 from vmamba_jax.attacks.apgd import APGD
 from vmamba_jax.attacks.fab import FAB
 from vmamba_jax.attacks.keys import fold_in

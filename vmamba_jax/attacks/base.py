@@ -1,7 +1,8 @@
 """What all attacks share: the call, the checks, the settings on record."""
 import dataclasses
 
-from vmamba_jax.attacks import checks, losses, records
+from vmamba_jax import checks
+from vmamba_jax.attacks import losses, records
 from vmamba_jax.attacks.directions import ascent
 from vmamba_jax.attacks.keys import image_keys
 from vmamba_jax.attacks.threat_model import ThreatModel

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import checks, hyperplane, losses, projections
+from vmamba_jax import checks
+from vmamba_jax.attacks import hyperplane, losses, projections
 from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.attacks.projections import per_image

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.attacks import checks, projections
+from vmamba_jax import checks
+from vmamba_jax.attacks import projections
 from vmamba_jax.attacks.pgd import PGD
 from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of

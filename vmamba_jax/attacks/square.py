@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import checks, losses, square_moves
+from vmamba_jax import checks
+from vmamba_jax.attacks import losses, square_moves
 from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.attacks.projections import per_image
 from vmamba_jax.attacks.records import record

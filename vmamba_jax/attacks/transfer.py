@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import checks, losses
+from vmamba_jax import checks
+from vmamba_jax.attacks import losses
 from vmamba_jax.attacks import transfer_gradients as gradients
 from vmamba_jax.attacks.keys import fold_in, per_image_keys
 from vmamba_jax.attacks.pgd import PGD

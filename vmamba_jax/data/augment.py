@@ -8,7 +8,7 @@ import inspect
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.data import order
+from vmamba_jax import checks
 from vmamba_jax.data.erase import erase
 from vmamba_jax.data.keys import image_keys
 
@@ -50,7 +50,7 @@ def crop(pad=2, fill="zeros"):
 
 def crop_flip(pad=4, fill="reflect", flip=0.5):
     """`crop`, then a mirror image (left to right) with probability `flip`: CIFAR-10's usual augmentation (He et al. 2015, section 4.2)."""
-    pad = order.integer("pad", pad)
+    pad = checks.count("pad", pad, 0)
     if fill not in _FILLS:
         raise ValueError(f"fill must be one of {sorted(_FILLS)}, got {fill!r}")
     if not 0 <= flip <= 1:

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.data import checks
+from vmamba_jax import checks
 from vmamba_jax.data.keys import image_keys
 
 MODES = ("batch", "pair", "elem")
@@ -32,7 +32,7 @@ def create(mixup=0.8, cutmix=1.0, probability=1.0, switch_probability=0.5, mode=
     """
     for name, value, high in (("mixup", mixup, math.inf), ("cutmix", cutmix, math.inf), ("probability", probability, 1.0),
                               ("switch_probability", switch_probability, 1.0), ("label_smoothing", label_smoothing, 1.0)):
-        checks.number(name, value, high=high)
+        checks.number(name, value, low=0, high=high)
     checks.choice("mode", mode, MODES)
     if label_smoothing == 1:
         raise ValueError(f"label_smoothing must be below 1, got {label_smoothing!r}")

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vmamba_jax import attacks, parallel
+from vmamba_jax import attacks, checks, parallel
 from vmamba_jax.evaluation import staged
 from vmamba_jax.evaluation.batches import batches, reader
-from vmamba_jax.evaluation.common import argument, check_batch_size, keys_of, mapped, right
+from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
 from vmamba_jax.evaluation.summary import summary
 
 
@@ -46,7 +46,7 @@ def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None
     if getattr(attack, "targeted", False):
         raise ValueError(f"attack={attack!r}: expected an untargeted attack, as it is given the true labels")
     if hasattr(attack, "stages"):
-        check_batch_size(batch_size)
+        checks.count("batch_size", batch_size)
         mesh = parallel.data_mesh() if mesh is None else mesh
         return staged.run(argument(logits_fn), source, attack, key, batch_size, mesh, progress, state)
     if state is not None:
@@ -101,7 +101,7 @@ def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None):
 
     change: batch -> batch on the mesh, before fn.
     """
-    check_batch_size(batch_size)
+    checks.count("batch_size", batch_size)
     names = {"correct": "accuracy", "robust": "robust_accuracy"}
     mesh = parallel.data_mesh() if mesh is None else mesh
     tree = parallel.replicate(tree, mesh)

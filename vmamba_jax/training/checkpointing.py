@@ -42,7 +42,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
-        require(count("keep_latest", keep_latest, 1), count("keep_best", keep_best), choice("best_mode", best_mode, ("max", "min")))
+        require(count("keep_latest", keep_latest, 1), count("keep_best", keep_best, 0), choice("best_mode", best_mode, ("max", "min")))
         self.directory = pathlib.Path(directory).absolute()
         if read_only:
             if not self.directory.is_dir():
@@ -155,7 +155,7 @@ class Checkpoints:
         """A step number for "latest", "best" or a number; FileNotFoundError where there is none."""
         self.wait()
         steps = self.steps
-        require((step in ("latest", "best") or count("step", step)[0], f"step must be a number, 'latest' or 'best'; got {step!r}"))
+        require((step in ("latest", "best") or count("step", step, 0)[0], f"step must be a number, 'latest' or 'best'; got {step!r}"))
         found = {"latest": self.latest_step, "best": self.best_step}.get(step, step if step in steps else None)
         if found is None:
             why = f"; best_metric is {self.best_metric!r}" if step == "best" else ""

@@ -48,8 +48,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
     saved, `DamagedCheckpoint` where none can be restored.
     """
     require(count("steps", steps, 1), count("log_every", log_every, 1), count("checkpoint_every", checkpoint_every, 1, optional=True),
-            count("eval_every", eval_every, 1, optional=True), count("skips_in_a_row", skips_in_a_row, optional=True),
-            count("skips_in_all", skips_in_all, optional=True),
+            count("eval_every", eval_every, 1, optional=True), count("skips_in_a_row", skips_in_a_row, 0, optional=True),
+            count("skips_in_all", skips_in_all, 0, optional=True),
             (evaluate is not None or eval_every is None, f"eval_every={eval_every!r} needs evaluate"),
             (evaluate is not None or best_metric is None, f"best_metric={best_metric!r} needs evaluate"))
     with contextlib.ExitStack() as stack:

@@ -4,7 +4,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import checks
+from vmamba_jax import checks
 from vmamba_jax.attacks.keys import image_keys
 from vmamba_jax.evaluation.corruptions import frost
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS

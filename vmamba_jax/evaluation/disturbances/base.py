@@ -4,7 +4,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import checks, records
+from vmamba_jax import checks
+from vmamba_jax.attacks import records
 from vmamba_jax.attacks.keys import fold_in, image_keys
 from vmamba_jax.evaluation.disturbances import contents
 
@@ -32,8 +33,7 @@ class Disturbance:
 
     def __post_init__(self):
         checks.flag("shared", self.shared)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed={self.seed!r}: expected an integer >= 0")
+        checks.count("seed", self.seed, 0)
 
     def __call__(self, images, keys=None, logits_fn=None, labels=None):
         """Disturbed images, of the shape and dtype of `images`, in [0, 1].
