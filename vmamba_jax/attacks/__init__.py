@@ -22,7 +22,6 @@ from vmamba_jax.attacks.eot import EOTPGD, eot_pgd, expected_logits
 from vmamba_jax.attacks.fab import FAB, fab
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
 from vmamba_jax.attacks.frequency import FrequencyPGD, frequency_pgd
-from vmamba_jax.attacks.keys import per_image_keys
 from vmamba_jax.attacks.masked import MaskedPGD, masked_pgd
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
 from vmamba_jax.attacks.patch_fool import PatchFool, patch_fool
@@ -31,6 +30,7 @@ from vmamba_jax.attacks.randomized import Randomized
 from vmamba_jax.attacks.square import Square, square
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 from vmamba_jax.attacks.transfer import TRANSFER, TransferPGD, transfer_pgd
+from vmamba_jax.keys import per_image_keys
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
            "transfer_pgd": transfer_pgd, "eot_pgd": eot_pgd, "apgd": apgd, "fab": fab, "square": square, "autoattack": autoattack,

@@ -8,10 +8,10 @@ from jax import lax
 from vmamba_jax import checks
 from vmamba_jax.attacks import hyperplane, losses, projections
 from vmamba_jax.attacks.directions import noise
-from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.attacks.projections import per_image
 from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_targets
+from vmamba_jax.keys import fold_in
 
 
 @record("eps", "alpha_max", "eta", "beta")

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax import checks
-from vmamba_jax.data.keys import image_keys
+from vmamba_jax.keys import image_keys
 
 MODES = ("pixel", "color", "constant")
 ATTEMPTS = 10

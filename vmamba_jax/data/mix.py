@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax import checks
-from vmamba_jax.data.keys import image_keys
+from vmamba_jax.keys import image_keys
 
 MODES = ("batch", "pair", "elem")
 _STREAM = 0x6D6978  # folded into the images' keys, which augmentation uses too

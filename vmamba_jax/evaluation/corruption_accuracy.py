@@ -4,13 +4,13 @@ import functools
 import numpy as np
 
 from vmamba_jax import checks, parallel
-from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
 from vmamba_jax.evaluation.corruptions.corrupt import check
 from vmamba_jax.evaluation.summary import summary
+from vmamba_jax.keys import fold_in
 
 
 def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRUPTIONS, severities=corruptions.SEVERITIES, table=None,

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import parallel
+from vmamba_jax import files, parallel
 from vmamba_jax.attacks import losses
-from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.data.source import digest
 from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import keys_of, mapped, right
+from vmamba_jax.keys import fold_in
 
 STANDING, WRONG = -1, -2  # in `broken_by`: nothing broke it; it was wrong before any attack
 
@@ -66,16 +66,13 @@ class Ledger:
             setattr(self, name, array)
 
     def save(self):
-        """Write the file beside its place, then put it there; process 0 alone."""
+        """Write the file; process 0 alone."""
         if not self.path or jax.process_index():
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        with open(part, "wb") as file:
+        with files.whole(self.path) as part, open(part, "wb") as file:
             np.savez(file, facts=json.dumps({"identity": self.identity, "stages": self.stages}), **{name: getattr(self, name) for name in self.ARRAYS})
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, self.path)
 
 
 def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):

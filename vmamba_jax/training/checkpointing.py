@@ -14,6 +14,7 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
+from .. import files
 from . import checksums
 from .checks import choice, count, require
 
@@ -275,9 +276,8 @@ def _read(directory):
 
 
 def _write(directory, content):
-    part = directory / f"{ABOUT}.part"
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(part, directory / ABOUT)
+    with files.whole(directory / ABOUT) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _together():

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 
 from vmamba_jax import checks
 from vmamba_jax.attacks import records
-from vmamba_jax.attacks.keys import fold_in, image_keys
 from vmamba_jax.evaluation.disturbances import contents
+from vmamba_jax.keys import fold_in, image_keys
 
 
 @records.record()
-class Disturbance:
+class Disturbance(records.Described):
     """A pure function `disturb(images, keys) -> images`, described by its fields.
 
     A subclass is a `records.record` with a `name`, `draws` (whether it needs keys) and `run(images, keys, logits_fn, labels)`; keys are one for
@@ -62,14 +62,6 @@ class Disturbance:
         fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         drawn = {name: fields.pop(name) for name in ("shared", "seed")}
         return {"name": self.name} | fields | (drawn if self.draws else {})
-
-    def __repr__(self):
-        settings = self.settings
-        return records.show(settings.pop("name"), settings)
-
-    def _set(self, **fields):
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
 
 
 @records.record()
