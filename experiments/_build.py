@@ -1,4 +1,5 @@
 """From a config to the pieces of the package it names. Every wrong name or value is a ConfigError that says which section is wrong."""
+import dataclasses
 import functools
 import pathlib
 
@@ -69,6 +70,12 @@ def attack(options, where):
     """The attack of one config section, {"name": ..., its options}; `where` is the section's name."""
     with checking(where):
         return attacks.create(**options.to_dict())
+
+
+def resized(attack, radius):
+    """The attack at another radius, its steps in proportion. Radius and step are arguments of the compiled program: one serves all radii."""
+    scaled = {"eps": radius, "step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {"eps": radius}
+    return dataclasses.replace(attack, **scaled)
 
 
 def attack_label(attack):
