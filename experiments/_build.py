@@ -1,7 +1,6 @@
 """From a config to the pieces of the package it names. Every wrong name or value is a ConfigError that says which section is wrong."""
 import dataclasses
 import functools
-import pathlib
 
 import jax
 
@@ -47,9 +46,7 @@ def variables(config, classifier):
     if not path:
         return None
     with checking("config.init.checkpoint"):
-        if pathlib.Path(path).is_dir():
-            return checkpoints.load_variables(path)[0]
-        return checkpoints.convert(classifier.model, checkpoints.read_torch(path))
+        return checkpoints.read_variables(classifier.model, path)
 
 
 def classifier(config, like):

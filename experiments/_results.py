@@ -1,16 +1,13 @@
 """Result files: written whole or not at all, and what they were computed with."""
-import datetime
-import importlib.metadata
 import json
 import pathlib
-import platform
 import subprocess
 
 import jax
 import numpy as np
 
+from experiments import _machine
 from vmamba_jax import files
-from vmamba_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -19,17 +16,12 @@ def environment(source):
     """What a result depends on besides its config: versions, device, commit, and the data's fingerprint."""
     devices = jax.devices()
     return {
-        "versions": versions(),
+        "versions": _machine.versions(PACKAGES),
         "device": f"{devices[0].device_kind} x {len(devices)}",
         "commit": commit(),
         "data": {"name": source.name, "split": source.split, "examples": len(source), "fingerprint": source.fingerprint[:16]},
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "finished": _machine.now(),
     }
-
-
-def versions():
-    """Of the interpreter and the packages that numbers depend on."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}, "vmamba_jax": __version__}
 
 
 def commit():

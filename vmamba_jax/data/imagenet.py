@@ -34,11 +34,6 @@ def subsets():
     return {name: tuple(labels) for name, labels in json.loads(text).items()}
 
 
-def class_name(label):
-    """A class's first name, "tench" for 0."""
-    return classes()[label][1].split(",")[0]
-
-
 def load(split, root=None, *, validation=0, labels=None, size=None, resize=None, interpolation="bicubic", exif=True, draft=None,
          workers=None):
     """ImageNet-1k from its released tar files; an index of each is built once, see `archives.Tar`. Excerpts of them will do.
