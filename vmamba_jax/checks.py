@@ -78,6 +78,12 @@ def choice(name, value, choices):
     return value
 
 
+def options(owner, given, known):
+    """Raise a TypeError unless all of the options `given`, a dict, are among the `known` ones of `owner`."""
+    if unknown := sorted(set(given) - set(known)):
+        raise TypeError(f"{owner} has no option {', '.join(map(repr, unknown))}: expected {f'some of {list(known)}' if known else 'none'}")
+
+
 def batch(images, labels, lower, upper):
     """Check what an attack is given: (batch, H, W, C) floating images in [lower, upper] and (batch,) integer labels."""
     if getattr(images, "ndim", None) != 4:

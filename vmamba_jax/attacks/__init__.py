@@ -14,6 +14,7 @@ clean image where there is none; `apgd_run`, `apgd_pace`, `hyperplane`, `square_
 `patch_ascent` and `patch_objective` are Patch-Fool's, `transfer_gradients` what makes a gradient transfer, `masks` which pixels may change.
 Models that draw random numbers take keys, `logits_fn(images, keys)`: see `eot` and `randomized`.
 """
+from vmamba_jax import checks
 from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.apgd import APGD, apgd
 from vmamba_jax.attacks.autoattack import AutoAttack, autoattack
@@ -42,11 +43,8 @@ def create(name, **options):
 
     Raises ValueError for an unknown name (listing the known ones), TypeError for an option that the attack does not have.
     """
-    if name not in ATTACKS:
-        raise ValueError(f"name={name!r}: expected one of {sorted(ATTACKS)}")
-    known = ATTACKS[name].options()
-    if unknown := sorted(set(options) - set(known)):
-        raise TypeError(f"{name} has no option {', '.join(map(repr, unknown))}: expected some of {known}")
+    checks.choice("name", name, ATTACKS)
+    checks.options(name, options, ATTACKS[name].options())
     return ATTACKS[name](**options)
 
 

@@ -18,6 +18,7 @@ ValueError naming the file; images that do not decode `data.BadImageError`, of w
 """
 import inspect
 
+from vmamba_jax import checks
 from vmamba_jax.data import (
     augment,
     cifar10,
@@ -85,7 +86,5 @@ def load(name, split, root=None, **options):
         loader, args = _LOADERS[name], (split, root)
     else:
         raise ValueError(f"name must be one of {names()}, got {name!r}")
-    accepted = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if unknown := sorted(set(options) - set(accepted)):
-        raise TypeError(f"data set {name!r} has no option {', '.join(map(repr, unknown))}; it takes {accepted or 'none'}")
+    checks.options(f"data set {name!r}", options, [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY])
     return loader(*args, **options)

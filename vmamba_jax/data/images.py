@@ -45,10 +45,8 @@ class Decoder:
             checks.count("resize", self.resize, self.size)
         if self.draft is not None:
             checks.count("draft", self.draft, self._short if self.size else 1)
-        if self.interpolation not in FILTERS:
-            raise ValueError(f"interpolation must be one of {sorted(FILTERS)}, got {self.interpolation!r}")
-        if self.channels not in _MODES:
-            raise ValueError(f"channels must be one of {sorted(_MODES)}, got {self.channels!r}")
+        checks.choice("interpolation", self.interpolation, FILTERS)
+        checks.choice("channels", self.channels, _MODES)
 
     @property
     def image_shape(self):
