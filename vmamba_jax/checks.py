@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns the value, or raises TypeError for the wrong kind, ValueError for what is out of range.
+"""Checks of arguments: TypeError for the wrong kind, ValueError for what is out of range; a check of one value returns it.
 
 What is concrete is judged at once, what is traced (a ramped radius) by its shape only. Messages read `name=value: expected ...`.
 """
@@ -8,6 +8,9 @@ import operator
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+_WITHIN = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
 def traced(value):
@@ -34,9 +37,6 @@ def number(name, value, low=None, high=None, *, above=None, below=None, optional
     if not math.isfinite(x) or not all(_WITHIN[sign](x, bound) for sign, bound in bounds):
         raise ValueError(f"{name}={x!r}: expected {expected}")
     return x
-
-
-_WITHIN = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
 def interval(name, value, low=None, high=None, *, above=None):
