@@ -117,7 +117,7 @@ def test_rand_augment_strings(text, fields):
 @pytest.mark.parametrize("text, message", [
     ("", "expected 'rand' first, got ''"), ("augmix-m3", "expected 'rand' first, got 'augmix'"), ("rand-x3", "part 'x3' is not known; expected some"),
     ("rand-m", "part 'm' is not known"), ("rand--m9", "part '' is not known"), ("rand-m9-m8", "part 'm' comes twice"), ("rand-m-9", "part 'm' is"),
-    ("rand-n2.5", "part 'n2.5' must have an integer"), ("rand-inc2", "increasing=2: expected one of"), ("rand-p1.5", "probability=1.5: .*>= 0 and <= 1"),
+    ("rand-n2.5", "part 'n2.5' must have an integer"), ("rand-inc2", "increasing=2: expected one of"), ("rand-p1.5", "probability=1.5: .*<= 1"),
     ("rand-n0", "layers=0: expected an integer >= 1"), ("rand-m9 ", "part 'm9 '")])
 def test_rand_augment_strings_that_are_wrong(text, message):
     with pytest.raises(ValueError, match=message):
