@@ -10,11 +10,10 @@ import vmamba_jax
 from experiments import _build, _results
 from experiments._cli import ConfigError, checking
 from experiments._timing import Skip, rounded
-from experiments._torch_attacks import attacked, bridge, twin, versions
+from experiments._torch_attacks import attacked, bridge, twin
 from vmamba_jax import attacks, evaluation, models, parallel, training
 from vmamba_jax.evaluation.batches import unit_interval
 
-__all__ = ["records", "versions"]
 SUBJECTS = {"torch": lambda classifier, variables, rows: twin(classifier, variables),
             "torch driving ours": lambda classifier, variables, rows: bridge(vmamba_jax.logits_fn(classifier, variables), rows)}
 SIGNATURES = {"pgd": {"steps": 10}, "autoattack": {"version": "standard"}}

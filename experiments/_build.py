@@ -1,6 +1,6 @@
 """From a config to the pieces of the package it names. Every wrong name or value is a ConfigError that says which section is wrong."""
+import dataclasses
 import functools
-import pathlib
 
 import jax
 
@@ -46,9 +46,7 @@ def variables(config, classifier):
     if not path:
         return None
     with checking("config.init.checkpoint"):
-        if pathlib.Path(path).is_dir():
-            return checkpoints.load_variables(path)[0]
-        return checkpoints.convert(classifier.model, checkpoints.read_torch(path))
+        return checkpoints.read_variables(classifier.model, path)
 
 
 def classifier(config, like):
@@ -69,6 +67,12 @@ def attack(options, where):
     """The attack of one config section, {"name": ..., its options}; `where` is the section's name."""
     with checking(where):
         return attacks.create(**options.to_dict())
+
+
+def resized(attack, radius):
+    """The attack at another radius, its steps in proportion. Radius and step are arguments of the compiled program: one serves all radii."""
+    scaled = {"eps": radius, "step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {"eps": radius}
+    return dataclasses.replace(attack, **scaled)
 
 
 def attack_label(attack):

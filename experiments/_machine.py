@@ -26,10 +26,15 @@ def processor():
     return " ".join(names[0].split()) if names else platform.processor() or platform.machine()
 
 
-def versions():
-    """Versions of Python, of this package, and of what computes, as far as it is installed."""
-    found = {"python": platform.python_version(), "vmamba_jax": __version__}
-    for name in PACKAGES:
+def versions(packages=PACKAGES):
+    """Versions of Python, of this package, and of `packages`, as far as they are installed."""
+    return {"python": platform.python_version(), "vmamba_jax": __version__, **installed(packages)}
+
+
+def installed(packages):
+    """Versions of those packages that are there."""
+    found = {}
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

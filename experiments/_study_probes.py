@@ -65,20 +65,19 @@ def attack(bench, probe):
     """Accuracy under one attack. AutoAttack keeps its state beside the cells and shows no picture: it changes only what still stands."""
     made = _build.attack(probe.attack, "attack")
     staged = hasattr(made, "stages")
+    _, labels, index = bench.example()
     result = evaluation.robust_accuracy(bench.logits_fn, bench.source, made, progress=bench.report, **bench.options,
-                                        **({"state": bench.state} if staged else {}))
+                                        **({"state": bench.state} if staged else {"show": index}))
     cell = {"rows": [row(result["robust"], eps=made.eps, norm=made.norm)], "attack": result["attack"], "label": _build.attack_label(made)}
     if staged:
         return cell | {"stages": result["stages"]}
-    images, labels, index = bench.example()
-    changed = _attacked(made, bench.logits_fn, images, labels, bench.options["key"], index)
-    return cell | {"pictures": [bench.pictured(changed, labels)]}
+    return cell | {"pictures": [bench.pictured(result["adversarial"], labels)]}
 
 
 def curve(bench, probe):
     """Accuracy at every radius of one attack, its steps in proportion."""
     made = _build.attack(probe.attack, "attack")
-    rows = evaluation.accuracy_curve(bench.logits_fn, bench.source, functools.partial(_resized, made), probe.radii, progress=bench.report,
+    rows = evaluation.accuracy_curve(bench.logits_fn, bench.source, functools.partial(_build.resized, made), probe.radii, progress=bench.report,
                                      **bench.options)
     return {"label": _build.attack_label(made), "norm": made.norm,
             "rows": [{"x": each["eps"], "accuracy": each["robust_accuracy"], "interval": each["robust_accuracy_interval"]} for each in rows]}
@@ -206,11 +205,6 @@ def _disturbed(x, result):
     return row(result["correct"], x=x, **{name: result[name] for name in ("drop", "drop_interval", "lost", "gained")})
 
 
-def _resized(attack, radius):
-    scaled = {"step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {}
-    return dataclasses.replace(attack, eps=radius, **scaled)
-
-
 def _first_channel(logits_fn, images):
     return logits_fn(images[..., :1])
 
@@ -218,8 +212,3 @@ def _first_channel(logits_fn, images):
 @jax.jit
 def _predict(logits_fn, images):
     return logits_fn(images).argmax(-1)
-
-
-@jax.jit
-def _attacked(attack, logits_fn, images, labels, key, index):
-    return attack(logits_fn, images, labels, evaluation.common.keys_of(key, index))

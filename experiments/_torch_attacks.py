@@ -1,6 +1,4 @@
 """The reference AutoAttack (pyautoattack) and a plain PGD in PyTorch, on a network of timm's with the very weights of ours, or driving ours."""
-import importlib.metadata
-import importlib.util
 import time
 
 import jax
@@ -10,14 +8,7 @@ from experiments._timing import Skip, rounded
 from vmamba_jax import checkpoints
 from vmamba_jax.models.resnet import ResNet
 
-PACKAGES = ("pyautoattack",)
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-
-
-def versions():
-    """Of the packages that are there."""
-    found = {name: importlib.util.find_spec(name) for name in PACKAGES}
-    return {name: importlib.metadata.version(name) for name, spec in found.items() if spec}
 
 
 def attacked(which, attack, model, images, labels, batch, seed):

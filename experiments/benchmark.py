@@ -52,7 +52,7 @@ def run(config, out, against="", *, command="", progress=True):
     _cli.folder(out.parent)
     devices = jax.devices()[:config.devices or None]
     versions = _machine.versions() | (_torch_cases.require(config.against) if against else {})
-    versions |= _attack_cases.versions() if against and "attacks" in config.parts else {}
+    versions |= _machine.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
     groups = [group for part in config.parts for group in _groups(part, config, devices, against)]
     content = {
         "kind": "benchmark", "device": _machine.device(devices), "versions": versions, "commit": _results.commit(), "command": command,

@@ -8,7 +8,6 @@ Without --config the run's own is taken. `--config.evaluation.autoattack=standar
 command goes on where a killed one was. The folder gets evaluation.json, examples.npz (some images, clean and attacked) and report.html.
 --checkpoint=best (on the validation split; the default), latest, or a step.
 """
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -69,7 +68,7 @@ def run(config, workdir, checkpoint="best", *, progress=True):
         table = {name: measure(each, _build.attack_label(each), **({"state": states[name]} if name in states else {})) for name, each in named.items()}
         clean = next(iter(table.values()))
         known = {0.0: clean["accuracy"], attack.eps: table[section.curve.attack]["robust_accuracy"]}
-        curve = {radius: known[radius] if radius in known else measure(_resized(attack, radius), f"radius {radius:.3g}")["robust_accuracy"]
+        curve = {radius: known[radius] if radius in known else measure(_build.resized(attack, radius), f"radius {radius:.3g}")["robust_accuracy"]
                  for radius in radii}
 
     content = {
@@ -107,12 +106,6 @@ def _variables(config, workdir, checkpoint):
     with _cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         step = saved.find(checkpoint)
         return saved.restore_variables(step, ema=bool(config.get("ema_decay"))), {"which": str(checkpoint), "step": step}
-
-
-def _resized(attack, radius):
-    """The attack at another radius, its steps in proportion. Radius and step are arguments of the compiled program: one serves all radii."""
-    scaled = {"eps": radius, "step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {"eps": radius}
-    return dataclasses.replace(attack, **scaled)
 
 
 def _examples(logits_fn, source, attack, key, count):

@@ -17,7 +17,7 @@ from absl import flags
 from rich import progress as rich_progress
 
 import vmamba_jax
-from experiments import _cli, _results, _study_cells, _study_models, _study_probes
+from experiments import _cli, _machine, _results, _study_cells, _study_models, _study_probes
 from vmamba_jax import parallel, reports
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "robustness_study.py"
@@ -34,7 +34,7 @@ def run(config, workdir, *, progress=True):
         raise _cli.ConfigError("config.models is empty: expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
     plain = json.loads(config.to_json_best_effort())
     probes = {name: config.probes[name] for name in plain["probes"]}  # a ConfigDict itself gives its names sorted
-    study = {"config": plain, "versions": _results.versions(), "commit": _results.commit(),
+    study = {"config": plain, "versions": _machine.versions(_results.PACKAGES), "commit": _results.commit(),
              "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}", "models": [], "cells": []}
     with _cli.bar("study", len(entries) * len(probes), progress, rich_progress.MofNCompleteColumn()) as bar:
         for entry in entries:

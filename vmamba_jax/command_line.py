@@ -1,10 +1,7 @@
-"""What the package's own commands share: one line on a failure, overrides of a model's fields, weights from a file or a folder."""
+"""What the package's own commands share: one line on a failure, overrides of a model's fields."""
 import argparse
 import ast
-import pathlib
 import sys
-
-from vmamba_jax import checkpoints
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,10 +39,3 @@ def add_model_arguments(command):
     command.add_argument("--model", required=True, help="a name of vmamba_jax.list_models(), with a release's tag after a dot where it has several")
     command.add_argument("--override", action="extend", nargs="+", default=[], type=override, metavar="KEY=VALUE",
                          help="fields of the model, e.g. num_classes=10 or 'dims=(32, 64)'")
-
-
-def variables_of(model, weights):
-    """A model's variables from a folder that `checkpoints convert` wrote, or from a .pth, .pt or .safetensors file."""
-    if pathlib.Path(weights).is_dir():
-        return checkpoints.load_variables(weights)[0]
-    return checkpoints.convert(model, checkpoints.read_torch(weights))

@@ -84,25 +84,23 @@ def map_step(step, mesh, axis_name="data", donate=True):
     same everywhere, so its gradients and metrics end in `lax.pmean(..., axis_name)`. `donate` lets the new state take the old one's
     memory: the state passed in is then used up.
     """
-    _check_axis(mesh, axis_name)
-    body = jax.shard_map(functools.partial(step, axis_name=axis_name), mesh=mesh, in_specs=(P(), P(axis_name), P()), out_specs=P(),
-                         check_vma=False)
-
-    def mapped(state, batch, key):
-        _check_rows(batch, mesh.size, "the devices of the mesh")
-        return body(state, batch, key)
-    return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+    return jax.jit(_mapped(functools.partial(step, axis_name=axis_name), mesh, axis_name, P()), donate_argnums=(0,) if donate else ())
 
 
 def map_batch(fn, mesh, axis_name="data"):
     """Jit `fn(tree, batch, key)` -> per-example outputs over the mesh: tree and key on every device, batch and outputs split alike."""
-    _check_axis(mesh, axis_name)
-    body = jax.shard_map(fn, mesh=mesh, in_specs=(P(), P(axis_name), P()), out_specs=P(axis_name), check_vma=False)
+    return jax.jit(_mapped(fn, mesh, axis_name, P(axis_name)))
+
+
+def _mapped(fn, mesh, axis_name, out_specs):
+    if mesh.axis_names != (axis_name,):
+        raise ValueError(f"axis_name={axis_name!r}: expected the one axis of the mesh, which has {mesh.axis_names}")
+    body = jax.shard_map(fn, mesh=mesh, in_specs=(P(), P(axis_name), P()), out_specs=out_specs, check_vma=False)
 
     def mapped(tree, batch, key):
         _check_rows(batch, mesh.size, "the devices of the mesh")
         return body(tree, batch, key)
-    return jax.jit(mapped)
+    return mapped
 
 
 def to_host(tree):
@@ -187,12 +185,12 @@ def _reach(host, port, timeout):
 def fingerprint(tree):
     """SHA-256, in hexadecimal, of the arrays of `tree` in their order: bytes, dtypes and shapes of this process's own copies.
 
-    The arrays must be replicated or on the host. All processes must call it together. Raises RuntimeError naming the processes whose copies
-    differ from those of process 0.
+    What is spread over several processes must be replicated. All processes must call it together. Raises RuntimeError naming the processes
+    whose copies differ from those of process 0.
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        own = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+        own = np.asarray(leaf if getattr(leaf, "is_fully_addressable", True) else leaf.addressable_data(0))
         digest.update(f"{own.dtype}{own.shape}".encode() + np.ascontiguousarray(own).tobytes())
     if jax.process_count() > 1:
         everyones = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint8))
@@ -212,8 +210,3 @@ def _rows(batch):
 def _check_rows(batch, devices, whose):
     if (n := _rows(batch)) % devices:
         raise ValueError(f"batch has {n} rows: expected a multiple of {devices}, {whose} (weigh_padding and pad_batch make it one)")
-
-
-def _check_axis(mesh, axis_name):
-    if mesh.axis_names != (axis_name,):
-        raise ValueError(f"axis_name={axis_name!r}: expected the one axis of the mesh, which has {mesh.axis_names}")

@@ -1,4 +1,5 @@
 """`python -m vmamba_jax.checkpoints`: a file becomes a checkpoint that says where it came from; failures are one line and status 2."""
+import functools
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from command_runs import run_command
 from torch_files import Raw, write
 
 import vmamba_jax
@@ -19,6 +21,7 @@ from vmamba_jax.checkpoints.__main__ import main
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = ["--model", "vmamba_tiny", "--override", "dims=(8, 16, 24, 32)", "depths=(1, 1, 1, 1)", "--override", "num_classes=10"]
+run = functools.partial(run_command, main)
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +35,6 @@ def state(golden):
 @pytest.fixture
 def weights(tmp_path, state):
     return write(tmp_path / "weights.pth", {"model": state, "epoch": 3}, "zip")
-
-
-def run(capsys, *args):
-    """(status, stdout, stderr) of the program."""
-    try:
-        status = main([str(arg) for arg in args])
-    except SystemExit as stop:
-        status = stop.code
-    return (status, *capsys.readouterr())
 
 
 def test_convert(tmp_path, capsys, weights, state):

@@ -223,5 +223,5 @@ def test_draft_decodes_large_jpegs_smaller(tmp_path):
     png = io.BytesIO()
     Image.fromarray(x.astype(np.uint8)).save(png, "png")
     assert Decoder(draft=20).open(png.getvalue(), "x").size == (400, 300)
-    with pytest.raises(ValueError, match="draft must be at least 256, got 224"):
+    with pytest.raises(ValueError, match="draft=224: expected an integer >= 256"):
         Decoder(size=224, draft=224)

@@ -69,11 +69,11 @@ def test_an_images_draw_does_not_depend_on_its_batch():
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: data.augment.create("erase", probability=2), ValueError, r"probability must be a finite number in \[0, 1\], got 2"),
-    (lambda: data.augment.create("erase", mode="noise"), ValueError, "mode must be one of .*got 'noise'"),
-    (lambda: data.augment.create("erase", area=(0.0, 0.5)), ValueError, "area must be an ascending pair"),
-    (lambda: data.augment.create("erase", aspect=3), TypeError, "aspect must be a pair"),
-    (lambda: data.augment.create("erase", std=("a",)), TypeError, "std must be a number, got 'a'"),
+    (lambda: data.augment.create("erase", probability=2), ValueError, "probability=2.0: expected a finite number >= 0 and <= 1"),
+    (lambda: data.augment.create("erase", mode="noise"), ValueError, "mode='noise': expected one of"),
+    (lambda: data.augment.create("erase", area=(0.0, 0.5)), ValueError, r"area\[0\]=0.0: expected a finite number > 0"),
+    (lambda: data.augment.create("erase", aspect=3), TypeError, "aspect=3: expected a pair"),
+    (lambda: data.augment.create("erase", std=("a",)), TypeError, "std='a': expected a finite number"),
     (lambda: data.augment.create("erase")(jnp.zeros((2, 4, 4, 3), jnp.uint8), jax.random.key(0)), ValueError, "floating dtype"),
     (lambda: data.augment.create("erase")(jnp.zeros((2, 4, 4, 1)), jax.random.key(0)), ValueError, "mean must have one number for each of the 1"),
 ])

@@ -141,7 +141,7 @@ def test_exif_orientation():
 
 @pytest.mark.parametrize("options, error, message", [
     ({"size": 0}, ValueError, "size"), ({"size": 4.0}, TypeError, "size"), ({"resize": 8}, ValueError, "needs size"),
-    ({"size": 8, "resize": 7}, ValueError, "resize must be at least 8"), ({"interpolation": "area"}, ValueError, "'area'"),
+    ({"size": 8, "resize": 7}, ValueError, "resize=7: expected an integer >= 8"), ({"interpolation": "area"}, ValueError, "'area'"),
     ({"channels": 4}, ValueError, "channels"), ({"workers": 0}, ValueError, "workers"), ({"sizes": 3}, TypeError, "'sizes'"),
 ])
 def test_bad_options(tmp_path, options, error, message):

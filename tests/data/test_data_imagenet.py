@@ -13,7 +13,7 @@ def test_classes():
     wordnet = [identifier for identifier, _ in classes]
     assert len(classes) == 1000 and wordnet == sorted(wordnet) and len(set(wordnet)) == 1000
     assert classes[0] == ("n01440764", "tench, Tinca tinca") and classes[999][0] == "n15075141"
-    assert imagenet.class_name(243) == "bull mastiff" and imagenet.class_name(559) == "folding chair"
+    assert imagenet.classes()[243][1] == "bull mastiff" and imagenet.classes()[559] == ("n03376595", "folding chair")
 
 
 @pytest.mark.parametrize("resize,size,interpolation", [(256, 224, "bicubic"), (248, 224, "bicubic"), (232, 224, "bilinear"), (33, 33, "bicubic")])

@@ -124,13 +124,12 @@ def test_shards_make_up_the_global_batch(source):
 def test_uint8_images_become_the_same_floats_on_the_device(source):
     raw = pipeline(source, uint8=True)
     assert raw[0]["image"].dtype == np.uint8
-    placed = list(data.device_prefetch(raw.iterate(0, 3)))
-    for t, batch in enumerate(placed):
-        assert isinstance(batch["index"], np.ndarray) and not isinstance(batch["image"], np.ndarray)
-        assert same({name: np.asarray(x) for name, x in batch.items()}, pipeline(source)[t])
+    arrays, index = data.on_device(raw[2])
+    assert isinstance(index, np.ndarray) and not isinstance(arrays["image"], np.ndarray)
+    assert same({name: np.asarray(x) for name, x in arrays.items()} | {"index": index}, pipeline(source)[2])
     every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    floats = next(data.device_prefetch(iter([{"image": every}])))["image"]
-    assert np.array_equal(floats, np.divide(every, np.float32(255), dtype=np.float32))
+    floats, index = data.on_device({"image": every})
+    assert index is None and np.array_equal(floats["image"], np.divide(every, np.float32(255), dtype=np.float32))
 
 
 def test_arrays_and_subsets_serve_too(source):

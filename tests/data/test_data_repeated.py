@@ -36,7 +36,7 @@ def test_copies_are_transformed_differently_and_again_the_same():
 def test_it_is_another_source():
     source = data.Repeated(numbered(4), 2)
     assert source.fingerprint != numbered(4).fingerprint and source.labels.tolist() == [0, 1, 2, 0]
-    with pytest.raises(ValueError, match="times must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="times=0: expected an integer >= 1"):
         data.Repeated(numbered(4), 0)
     with pytest.raises(TypeError, match="source must be a data.Source"):
         data.Repeated([1, 2], 2)

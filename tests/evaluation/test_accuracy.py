@@ -69,6 +69,17 @@ def test_robust_means_right_before_and_after():
     np.testing.assert_array_equal(result["robust"], result["correct"])
 
 
+def test_images_as_they_were_attacked():
+    images, labels = examples()
+    attack = attacks.pgd(0.1, 3)
+    result = evaluation.robust_accuracy(logits_fn(), (images, labels), attack, key=KEY, batch_size=16, show=[36, 2, 36])
+    keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(np.array([36, 2, 36]))
+    np.testing.assert_allclose(result["adversarial"], jax.jit(attack)(logits_fn(), images[[36, 2, 36]], labels[[36, 2, 36]], keys), atol=1e-6)
+    for show, of in (([37], attack), ([0], attacks.autoattack(0.1))):
+        with pytest.raises(ValueError, match=r"show=\[\d+\]"):
+            evaluation.robust_accuracy(logits_fn(), (images, labels), of, key=KEY, show=show)
+
+
 def test_logits_that_are_not_finite_are_wrong():
     images, labels = examples()
     result = evaluation.accuracy(lambda x: jnp.full((len(x), 5), jnp.nan), (images, 0 * labels))
@@ -131,7 +142,6 @@ def test_wilson_interval():
 
 @pytest.mark.parametrize(("change", "text"), [
     ({"batch_size": 0}, "batch_size=0"),
-    ({"batch_size": 2.5}, "batch_size=2.5"),
     ({"attack": attacks.pgd(0.1, 1, targeted=True)}, "untargeted"),
     ({"source": (np.zeros((4, 3, 3, 2)), np.zeros(3))}, "lengths [4, 3]"),
     ({"source": (np.zeros((0, 3, 3, 2)), np.zeros(0))}, "0 examples"),
@@ -151,5 +161,7 @@ def test_type_errors():
         evaluation.accuracy(logits_fn(), (np.zeros((4, 3, 3, 2), np.int64), np.zeros(4)))
     with pytest.raises(TypeError, match="source=list"):
         evaluation.accuracy(logits_fn(), [1, 2])
+    with pytest.raises(TypeError, match="batch_size=2.5: expected an integer >= 1"):
+        evaluation.accuracy(logits_fn(), examples(), batch_size=2.5)
     with pytest.raises(ValueError, match="eps=-1"):
         evaluation.accuracy_curve(logits_fn(), examples(), attacks.fgsm, [0.1, -1], key=KEY)

@@ -221,11 +221,11 @@ def test_learns(name):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"attack": PGD, "attack_mode": "test", "label_smoothing": 1.0}, "attack_mode must be one of eval, train.*label_smoothing"),
+    ({"attack": PGD, "attack_mode": "test", "label_smoothing": 1.0}, "attack_mode='test': expected one of 'eval', 'train'.*label_smoothing"),
     ({"attack": 3}, "attack must be callable"),
     ({"attack": PGD, "eps_schedule": 0.5}, "eps_schedule must be"),
     ({"attack": lambda *a: a[1], "eps_schedule": lambda t: 1.0}, "dataclass with a field eps"),
-    ({"attack": PGD, "ema_decay": 1.0}, "ema_decay must be None or a finite number >= 0 and < 1; got 1.0"),
+    ({"attack": PGD, "ema_decay": 1.0}, "ema_decay=1.0: expected None or a finite number >= 0 and < 1"),
     ({"attack": PGD, "ema_warmup": True}, "ema_warmup needs ema_decay"),
 ])
 def test_bad_options(options, message):
@@ -235,7 +235,7 @@ def test_bad_options(options, message):
 
 def test_other_errors():
     classifier, optimizer = Classifier(), sgd()
-    with pytest.raises(ValueError, match="objective name must be one of .*pgd_at, .*; got 'madry'"):
+    with pytest.raises(ValueError, match="objective name='madry': expected one of .*'pgd_at', "):
         training.objectives.create("madry", classifier, optimizer)
     with pytest.raises(ValueError, match="same ema_decay"):
         jax.eval_shape(training.objectives.standard(classifier, optimizer, ema_decay=0.9), start(classifier, optimizer), batch(), KEY)

@@ -312,21 +312,21 @@ def test_recipes_scale_what_their_programs_scale():
 
 
 @pytest.mark.parametrize("name, options, message", [
-    ("trades", {"beta": -1, "statistics": "two"}, "beta must be.*statistics must be one of separate, shared"),
+    ("trades", {"beta": -1, "statistics": "two"}, "beta=-1.0: .*statistics='two': expected one of 'shared', 'separate'"),
     ("trades", {"attack": lambda *a: a[1]}, "dataclass with a field loss"),
-    ("mart", {"attack_mode": "both"}, "attack_mode must be one of"),
-    ("free", {"eps": None}, "eps must be a finite number"),
+    ("mart", {"attack_mode": "both"}, "attack_mode='both': expected one of 'eval', 'train'"),
+    ("free", {"eps": None}, "eps=None: expected a finite number >= 0"),
     ("free", {"released": True}, "released=True sets eps"),
-    ("free", {"replays": 0}, "replays must be an int >= 1"),
-    ("fast", {"watch_every": 0}, "watch_every must be"),
-    ("yopo", {"passes": 0, "layer": 3}, "passes must be.*layer must be None or a Flax module path"),
-    ("awp", {"gamma": -0.1}, "gamma must be"),
+    ("free", {"replays": 0}, "replays=0: expected an integer >= 1"),
+    ("fast", {"watch_every": 0}, "watch_every=0: expected None or an integer"),
+    ("yopo", {"passes": 0, "layer": 3}, "passes=0: .*layer must be None or a Flax module path"),
+    ("awp", {"gamma": -0.1}, "gamma=-0.1: expected"),
     ("awp", {"objective": "awp"}, "another than awp"),
     ("pgd_at", {"attack": attacks.fgsm(0.1), "released": True}, "attack must be attacks.pgd"),
     ("pgd_at", {"attack": attacks.pgd(0.1, 2, norm="l2"), "released": True}, "norm='l2'"),
     ("pgd_at", {"attack": PGD, "scheduled": ("steps",)}, "scheduled must be some of"),
     ("light", {"eps_schedule": None}, "eps_schedule must be a function"),
-    ("standard", {"accumulate": 0}, "accumulate must be an int >= 1"),
+    ("standard", {"accumulate": 0}, "accumulate=0: expected an integer >= 1"),
     ("standard", {"augment": 3}, "augment must be None or"),
 ])
 def test_bad_options(name, options, message):

@@ -8,7 +8,6 @@ import pytest
 from tiny import SHAPE, Classifier, Net, Toy
 
 from vmamba_jax import attacks, parallel, training
-from vmamba_jax.training.progress import Pace
 
 KEY = jax.random.key(5)
 CLASSIFIER = Classifier(Net("batch", dropout=0.3))
@@ -195,17 +194,23 @@ def test_timing_lies_apart(state, tmp_path):
         assert row["images_per_second"] > 0 and 0 <= row["input_share"] <= 1 and row["seconds"] > 0
 
 
-def test_input_share_tells_a_slow_loader():
-    pace = Pace()
-    pace.add(8, np.zeros(1))
-    assert pace.read() == {}
-    for _ in range(4):
-        with pace.waiting():
-            time.sleep(0.03)
-        pace.add(8, None)
-        time.sleep(0.01)
-    found = pace.read()
-    assert 0.6 < found["input_share"] < 0.95 and found["images_per_second"] == pytest.approx(32 / found["seconds"]) and found["seconds"] > 0.15
+def test_input_share_tells_a_slow_loader(state, tmp_path):
+    class Slow(Toy):
+        def __getitem__(self, t):
+            time.sleep(0.05)
+            return super().__getitem__(t)
+    train(STEP, state, Slow(), steps=9, log_every=9, workdir=tmp_path)
+    row, = training.read_metrics(tmp_path / "timing.jsonl")
+    assert row["input_share"] > 0.5 and row["seconds"] > 0.25  # the first step is left out, and two batches are read ahead
+    assert row["images_per_second"] * row["seconds"] == pytest.approx(8 * len(Toy()[0]["label"]), rel=1e-3)
+
+
+def test_bytes_are_trained_on_as_the_floats_they_stand_for(state):
+    floats = [{"image": np.float32(batch) / np.float32(255), "label": np.arange(len(batch)) % 3} for batch in
+              np.random.default_rng(0).integers(0, 256, (2, 8, *SHAPE), np.uint8)]
+    raw = [batch | {"image": np.uint8(np.round(batch["image"] * 255))} for batch in floats]
+    mesh = parallel.data_mesh(jax.devices()[:2])
+    same(train(STEP, state, raw, steps=2, mesh=mesh), train(STEP, state, floats, steps=2, mesh=mesh))
 
 
 def test_one_run_a_folder(state, tmp_path, monkeypatch):
@@ -233,7 +238,7 @@ def test_bar_tells_step_rate_loss_and_accuracy(state, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"steps": 0, "log_every": 0, "checkpoint_every": 1.5}, "steps must be an int >= 1; got 0; log_every.*; checkpoint_every must be None"),
+    ({"steps": 0, "log_every": 0, "checkpoint_every": 1.5}, "steps=0: expected an integer >= 1; log_every.*; checkpoint_every=1.5: expected None"),
     ({"steps": 1, "eval_every": 5}, "eval_every=5 needs evaluate"),
     ({"steps": 1, "best_metric": "score"}, "best_metric='score' needs evaluate"),
 ])

@@ -14,6 +14,7 @@ clean image where there is none; `apgd_run`, `apgd_pace`, `hyperplane`, `square_
 `patch_ascent` and `patch_objective` are Patch-Fool's, `transfer_gradients` what makes a gradient transfer, `masks` which pixels may change.
 Models that draw random numbers take keys, `logits_fn(images, keys)`: see `eot` and `randomized`.
 """
+from vmamba_jax import checks
 from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.apgd import APGD, apgd
 from vmamba_jax.attacks.autoattack import AutoAttack, autoattack
@@ -22,7 +23,6 @@ from vmamba_jax.attacks.eot import EOTPGD, eot_pgd, expected_logits
 from vmamba_jax.attacks.fab import FAB, fab
 from vmamba_jax.attacks.fgsm import FGSM, fgsm
 from vmamba_jax.attacks.frequency import FrequencyPGD, frequency_pgd
-from vmamba_jax.attacks.keys import per_image_keys
 from vmamba_jax.attacks.masked import MaskedPGD, masked_pgd
 from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
 from vmamba_jax.attacks.patch_fool import PatchFool, patch_fool
@@ -31,6 +31,7 @@ from vmamba_jax.attacks.randomized import Randomized
 from vmamba_jax.attacks.square import Square, square
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 from vmamba_jax.attacks.transfer import TRANSFER, TransferPGD, transfer_pgd
+from vmamba_jax.keys import per_image_keys
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
            "transfer_pgd": transfer_pgd, "eot_pgd": eot_pgd, "apgd": apgd, "fab": fab, "square": square, "autoattack": autoattack,
@@ -42,11 +43,8 @@ def create(name, **options):
 
     Raises ValueError for an unknown name (listing the known ones), TypeError for an option that the attack does not have.
     """
-    if name not in ATTACKS:
-        raise ValueError(f"name={name!r}: expected one of {sorted(ATTACKS)}")
-    known = ATTACKS[name].options()
-    if unknown := sorted(set(options) - set(known)):
-        raise TypeError(f"{name} has no option {', '.join(map(repr, unknown))}: expected some of {known}")
+    checks.choice("name", name, ATTACKS)
+    checks.options(name, options, ATTACKS[name].options())
     return ATTACKS[name](**options)
 
 

@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.attacks import checks, losses, projections
+from vmamba_jax import checks
+from vmamba_jax.attacks import losses, projections
 from vmamba_jax.attacks.apgd_pace import rise_limits, sparsity_checks
 from vmamba_jax.attacks.apgd_run import begin, climb
-from vmamba_jax.attacks.keys import fold_in
+from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.randomized import value_and_gradient
 from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_targets
 from vmamba_jax.attacks.threat_model import ThreatModel
+from vmamba_jax.keys import fold_in
 
 
 @record("eps")
@@ -150,14 +152,12 @@ def towards(labels, targets, loss):
 
 def start(threat, images, keys):
     """A random start of APGD: of length eps in linf and l2, the projection of a standard Gaussian in l1; clipped to the box."""
-    draw = jax.random.uniform if threat.norm == "linf" else jax.random.normal
-    bounds = {"minval": -1, "maxval": 1} if threat.norm == "linf" else {}
-    noise = jax.vmap(lambda key: draw(key, images.shape[1:], images.dtype, **bounds))(fold_in(keys, 2**31 - 1))
+    drawn = noise(images, fold_in(keys, 2**31 - 1), threat.norm)
     eps = jnp.asarray(threat.eps, images.dtype)
     if threat.norm == "l1":
-        return images + projections.l1_in_box(images, noise, eps, threat.lower, threat.upper)
-    size = projections.per_image(projections.length(noise, threat.norm), images)
-    return threat.project(images, images + eps * noise / size)
+        return images + projections.l1_in_box(images, drawn, eps, threat.lower, threat.upper)
+    size = projections.per_image(projections.length(drawn, threat.norm), images)
+    return threat.project(images, images + eps * drawn / size)
 
 
 apgd = APGD

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.attacks.apgd_pace import Dense, Sparse
-from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.keys import fold_in
 
 
 class Run(NamedTuple):

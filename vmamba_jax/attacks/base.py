@@ -1,13 +1,14 @@
 """What all attacks share: the call, the checks, the settings on record."""
 import dataclasses
 
-from vmamba_jax.attacks import checks, losses, records
+from vmamba_jax import checks
+from vmamba_jax.attacks import losses, records
 from vmamba_jax.attacks.directions import ascent
-from vmamba_jax.attacks.keys import image_keys
 from vmamba_jax.attacks.threat_model import ThreatModel
+from vmamba_jax.keys import image_keys
 
 
-class Attack:
+class Attack(records.Described):
     """A pure function `attack(logits_fn, images, labels, key=None) -> adversarial`, described by its fields.
 
     A subclass is a `records.record` with the fields eps, norm, loss, targeted, l1_fraction, bounds among its own, a class attribute `name`,
@@ -59,10 +60,6 @@ class Attack:
     def options(cls):
         return [field.name for field in dataclasses.fields(cls)]
 
-    def __repr__(self):
-        settings = self.settings
-        return records.show(settings.pop("name"), settings)
-
     def __post_init__(self):
         if not isinstance(self.bounds, (tuple, list)) or len(self.bounds) != 2:
             raise TypeError(f"bounds={self.bounds!r}: expected a pair (lower, upper)")
@@ -77,10 +74,6 @@ class Attack:
 
     def _check_loss(self):
         losses.get(self.loss)
-
-    def _set(self, **fields):
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
 
     def _check_iterations(self):
         """Check the fields of an iterated attack: steps, step_size, random_start, restarts."""

@@ -1,4 +1,5 @@
-"""Steepest ascent per norm: from a gradient to a step of unit length, per image."""
+"""Directions per norm and image: of steepest ascent, as a step of unit length, and at random."""
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -36,3 +37,11 @@ def ascent(threat, l1_fraction=None):
         threshold = projections.per_image(lax.top_k(a, k)[0][:, -1], gradient)
         return unit(jnp.where(jnp.abs(gradient) >= threshold, jnp.sign(gradient), 0), "l1")
     return sparse
+
+
+def noise(images, keys, norm):
+    """Random values, of the shape and dtype of `images`, each image's from its own key: uniform in [-1, 1] for linf, standard Gaussian for l2 and l1."""
+    def draw(key):
+        shape, dtype = images.shape[1:], images.dtype
+        return jax.random.uniform(key, shape, dtype, -1, 1) if norm == "linf" else jax.random.normal(key, shape, dtype)
+    return jax.vmap(draw)(keys)

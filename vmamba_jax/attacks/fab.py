@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import checks, hyperplane, losses, projections
-from vmamba_jax.attacks.keys import fold_in
+from vmamba_jax import checks
+from vmamba_jax.attacks import hyperplane, losses, projections
+from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.projections import per_image
 from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_targets
+from vmamba_jax.keys import fold_in
 
 
 @record("eps", "alpha_max", "eta", "beta")
@@ -108,12 +110,9 @@ class FAB(Search):
 
     def _near(self, images, keys):
         """A random point half the radius away, clipped to the box."""
-        draw = jax.random.normal
-        if self.norm == "linf":
-            draw = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -1, 1)
-        noise = jax.vmap(lambda key: draw(key, images.shape[1:], images.dtype))(fold_in(keys, 0))
+        drawn = noise(images, fold_in(keys, 0), self.norm)
         half = jnp.asarray(self.eps, images.dtype) / 2
-        return jnp.clip(images + half * noise / per_image(projections.length(noise, self.norm), images), *self.bounds)
+        return jnp.clip(images + half * drawn / per_image(projections.length(drawn, self.norm), images), *self.bounds)
 
 
 def plane(logits_fn, labels, targets):

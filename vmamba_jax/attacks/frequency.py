@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.attacks import checks, projections
+from vmamba_jax import checks
+from vmamba_jax.attacks import projections
 from vmamba_jax.attacks.pgd import PGD
 from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of
@@ -17,16 +18,6 @@ def dct_matrix(n):
     return np.sqrt(np.where(k == 0, 1, 2) / n) * np.cos(np.pi * k * (2 * i + 1) / (2 * n))
 
 
-def dct(images):
-    """Coefficients (b, H, W, C) of images (b, H, W, C) over height and width, orthonormal; frequency (0, 0) comes first."""
-    return _both(images, *(dct_matrix(n) for n in images.shape[1:3]))
-
-
-def idct(coefficients):
-    """The inverse of `dct`."""
-    return _both(coefficients, *(dct_matrix(n).T for n in coefficients.shape[1:3]))
-
-
 def band(x, keep, size):
     """The part of x (b, H, W, C) whose vertical and horizontal frequencies are both below `size` ("low"), or both at least that ("high").
 
@@ -36,13 +27,9 @@ def band(x, keep, size):
     def projector(n):
         rows = dct_matrix(n)[:size] if keep == "low" else dct_matrix(n)[size:]
         return rows.T @ rows
-    return _both(x, *(projector(n) for n in x.shape[1:3]))
-
-
-def _both(x, rows, columns):
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    y = jnp.einsum("ij,kl,bjlc->bikc", jnp.asarray(rows, wide), jnp.asarray(columns, wide), x.astype(wide), precision=lax.Precision.HIGHEST)
-    return y.astype(x.dtype)
+    rows, columns = (jnp.asarray(projector(n), wide) for n in x.shape[1:3])
+    return jnp.einsum("ij,kl,bjlc->bikc", rows, columns, x.astype(wide), precision=lax.Precision.HIGHEST).astype(x.dtype)
 
 
 @record("eps", "step_size")

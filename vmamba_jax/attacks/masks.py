@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks import checks, records
+from vmamba_jax import checks
+from vmamba_jax.attacks import records
 
 DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 

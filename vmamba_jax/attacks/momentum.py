@@ -4,7 +4,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import checks
+from vmamba_jax import checks
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.directions import unit
 from vmamba_jax.attacks.records import record

@@ -1,15 +1,15 @@
 """Patch-Fool: a few patches of an image are replaced, without bound, by what fools the model most."""
 import dataclasses
-import operator
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import checks, patch_ascent, patch_objective, patches
+from vmamba_jax import checks
+from vmamba_jax.attacks import patch_ascent, patch_objective, patches
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.keys import image_keys
 from vmamba_jax.attacks.records import record
+from vmamba_jax.keys import image_keys
 
 MODES = ("cross_entropy", "attention")
 SELECTIONS = ("saliency", "attention", "random", "given")
@@ -180,8 +180,8 @@ class PatchFool(Attack):
         for name, known in (("mode", MODES), ("selection", SELECTIONS), ("surgery", VERSIONS), ("sparse_gradient", VERSIONS),
                             ("mild_norm", MILD_NORMS)):
             checks.choice(name, getattr(self, name), known)
-        self._set(attention_layer=_integer("attention_layer", self.attention_layer), class_tokens=_integer("class_tokens", self.class_tokens, 0),
-                  sparse_steps=_integer("sparse_steps", self.sparse_steps, 0))
+        self._set(attention_layer=checks.count("attention_layer", self.attention_layer, None),
+                  class_tokens=checks.count("class_tokens", self.class_tokens, 0), sparse_steps=checks.count("sparse_steps", self.sparse_steps, 0))
         self._check_sparse_and_mild()
         self._check_range()
         if self.with_attention is not None and not callable(self.with_attention):
@@ -215,18 +215,6 @@ def _wide(images):
 def _numbers(name, value):
     """One number, or a tuple of them."""
     return tuple(checks.number(name, x) for x in value) if isinstance(value, (tuple, list)) else checks.number(name, value)
-
-
-def _integer(name, value, low=None):
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        n = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r}: expected an integer") from None
-    if low is not None and n < low:
-        raise ValueError(f"{name}={n}: expected an integer >= {low}")
-    return n
 
 
 patch_fool = PatchFool

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import checks
+from vmamba_jax import checks
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of

@@ -33,3 +33,16 @@ def show(name, fields):
     def text(value):
         return f"{value:.6g}" if isinstance(value, float) else repr(value)
     return f"{name}({', '.join(f'{key}={text(value)}' for key, value in fields.items())})"
+
+
+class Described:
+    """Base of records with `settings`, a dict of "name" and fields, by which they are shown."""
+
+    def __repr__(self):
+        settings = self.settings
+        return show(settings.pop("name"), settings)
+
+    def _set(self, **fields):
+        """Put checked values in place of what was given, in `__post_init__`."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)

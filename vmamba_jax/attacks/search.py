@@ -4,8 +4,8 @@ from jax import lax
 
 from vmamba_jax.attacks import randomized
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.keys import fold_in
 from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.keys import fold_in
 
 
 class Search(Attack):

@@ -2,8 +2,8 @@
 from vmamba_jax.checkpoints.convert import convert, original_shapes, to_state_dict
 from vmamba_jax.checkpoints.export import export_model, load_exported
 from vmamba_jax.checkpoints.options import model_from_options
-from vmamba_jax.checkpoints.store import load_variables, save_variables
+from vmamba_jax.checkpoints.store import load_variables, read_variables, save_variables
 from vmamba_jax.checkpoints.torch_pickle import read_torch
 
-__all__ = ["convert", "export_model", "load_exported", "load_variables", "model_from_options", "original_shapes", "read_torch", "save_variables",
-           "to_state_dict"]
+__all__ = ["convert", "export_model", "load_exported", "load_variables", "model_from_options", "original_shapes", "read_torch",
+           "read_variables", "save_variables", "to_state_dict"]

@@ -11,6 +11,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vmamba_jax.checkpoints.convert import convert
+from vmamba_jax.checkpoints.torch_pickle import read_torch
+
 METADATA = "metadata.json"
 VARIABLES = "variables"
 FILES = "files"  # our own entry of metadata.json: the checkpoint's files and their checksums, since Orbax does not notice a flipped byte
@@ -63,6 +66,13 @@ def load_variables(directory):
         raise ValueError(f"{directory}: damaged, missing or foreign files in {VARIABLES}: {', '.join(damaged)}")
     with checkpointer() as saver:
         return saver.restore(source / VARIABLES), metadata
+
+
+def read_variables(model, path):
+    """The variables of `model` from a folder that `save_variables` wrote, or from a released .pth, .pt or .safetensors file."""
+    if pathlib.Path(path).is_dir():
+        return load_variables(path)[0]
+    return convert(model, read_torch(path))
 
 
 def checkpointer():

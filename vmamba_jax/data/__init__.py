@@ -18,6 +18,7 @@ ValueError naming the file; images that do not decode `data.BadImageError`, of w
 """
 import inspect
 
+from vmamba_jax import checks
 from vmamba_jax.data import (
     augment,
     cifar10,
@@ -35,7 +36,7 @@ from vmamba_jax.data import (
     transforms,
 )
 from vmamba_jax.data.batches import Batches, epoch, prefetch
-from vmamba_jax.data.device import device_prefetch
+from vmamba_jax.data.device import on_device
 from vmamba_jax.data.images import BadImageError
 from vmamba_jax.data.locate import DataNotFoundError
 from vmamba_jax.data.meter import Meter, input_rate
@@ -47,8 +48,7 @@ from vmamba_jax.data.source import Arrays, Source, Subset, subset
 
 __all__ = [
     "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
-    "augment", "device_prefetch", "epoch", "input_rate", "load", "mix", "names", "prefetch", "select_classes", "subset", "subset_from_list",
-    "transforms",
+    "augment", "epoch", "input_rate", "load", "mix", "names", "on_device", "prefetch", "select_classes", "subset", "subset_from_list", "transforms",
 ]
 
 _LOADERS = {
@@ -86,7 +86,5 @@ def load(name, split, root=None, **options):
         loader, args = _LOADERS[name], (split, root)
     else:
         raise ValueError(f"name must be one of {names()}, got {name!r}")
-    accepted = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if unknown := sorted(set(options) - set(accepted)):
-        raise TypeError(f"data set {name!r} has no option {', '.join(map(repr, unknown))}; it takes {accepted or 'none'}")
+    checks.options(f"data set {name!r}", options, [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY])
     return loader(*args, **options)

@@ -8,9 +8,9 @@ import inspect
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.data import order
+from vmamba_jax import checks
 from vmamba_jax.data.erase import erase
-from vmamba_jax.data.keys import image_keys
+from vmamba_jax.keys import image_keys
 
 _FILLS = {"zeros": "constant", "reflect": "reflect", "edge": "edge"}
 
@@ -21,12 +21,8 @@ def create(name, **options):
     The result takes images (B, H, W, C) and a key (typed or legacy; one, or B of them) and returns images of the same shape and dtype.
     Raises ValueError for an unknown name or a value out of range, TypeError for an unknown option.
     """
-    if name not in _AUGMENTATIONS:
-        raise ValueError(f"augmentation must be one of {names()}, got {name!r}")
-    factory = _AUGMENTATIONS[name]
-    accepted = list(inspect.signature(factory).parameters)
-    if unknown := sorted(set(options) - set(accepted)):
-        raise TypeError(f"augmentation {name!r} has no option {', '.join(map(repr, unknown))}; it takes {accepted or 'none'}")
+    factory = _AUGMENTATIONS[checks.choice("augmentation", name, _AUGMENTATIONS)]
+    checks.options(f"augmentation {name!r}", options, inspect.signature(factory).parameters)
     return factory(**options)
 
 
@@ -50,9 +46,8 @@ def crop(pad=2, fill="zeros"):
 
 def crop_flip(pad=4, fill="reflect", flip=0.5):
     """`crop`, then a mirror image (left to right) with probability `flip`: CIFAR-10's usual augmentation (He et al. 2015, section 4.2)."""
-    pad = order.integer("pad", pad)
-    if fill not in _FILLS:
-        raise ValueError(f"fill must be one of {sorted(_FILLS)}, got {fill!r}")
+    pad = checks.count("pad", pad, 0)
+    checks.choice("fill", fill, _FILLS)
     if not 0 <= flip <= 1:
         raise ValueError(f"flip must be a probability in [0, 1], got {flip!r}")
 

@@ -4,7 +4,7 @@ import concurrent.futures
 
 import numpy as np
 
-from vmamba_jax.data import order
+from vmamba_jax import checks
 from vmamba_jax.data.source import Source
 
 _END = object()
@@ -28,11 +28,11 @@ class Batches:
     def __init__(self, source, batch_size, *, seed=0, shuffle=True, shard=(0, 1), drop_remainder=True):
         if not isinstance(source, Source):
             raise TypeError(f"source must be a data.Source (data.Arrays wraps arrays), got {type(source).__name__}")
-        self.source, self.seed, self.shuffle, self.drop_remainder = source, order.integer("seed", seed), bool(shuffle), bool(drop_remainder)
-        self.batch_size = order.integer("batch_size", batch_size, least=1)
+        self.source, self.seed, self.shuffle, self.drop_remainder = source, checks.count("seed", seed, 0), bool(shuffle), bool(drop_remainder)
+        self.batch_size = checks.count("batch_size", batch_size)
         if not isinstance(shard, (tuple, list)) or len(shard) != 2:
             raise TypeError(f"shard must be a pair (i, n), got {shard!r}")
-        i, n = order.integer("shard[0]", shard[0]), order.integer("shard[1]", shard[1], least=1)
+        i, n = checks.count("shard[0]", shard[0], 0), checks.count("shard[1]", shard[1])
         if i >= n:
             raise ValueError(f"shard must be (i, n) with i < n, got {tuple(shard)}")
         if self.batch_size % n:
@@ -53,7 +53,7 @@ class Batches:
         """For each example of step t: the pass through its set that it belongs to, and its position in the source."""
         i, n = self.shard
         b = self.batch_size // n
-        return tuple(part[i * b:(i + 1) * b] if n > 1 else part for part in self._epochs(order.integer("t", t)))
+        return tuple(part[i * b:(i + 1) * b] if n > 1 else part for part in self._epochs(checks.count("t", t, 0)))
 
     def __getitem__(self, t):
         indices = self.indices(t)
@@ -65,7 +65,7 @@ class Batches:
 
     def iterate(self, start=0, stop=None, *, depth=2):
         """Batches of steps start, start + 1, ... below stop (None: without end), `depth` of them read ahead on a thread."""
-        t, stop = order.integer("start", start), stop if stop is None else order.integer("stop", stop)
+        t, stop = checks.count("start", start, 0), stop if stop is None else checks.count("stop", stop, 0)
 
         def batches(t):
             while stop is None or t < stop:
@@ -90,7 +90,7 @@ def prefetch(iterator, depth=2):
     An exception of the iterator is raised at its place. The thread ends with the items, and when the generator is closed or dropped;
     the iterator is then closed too.
     """
-    depth = order.integer("depth", depth)
+    depth = checks.count("depth", depth, 0)
     iterator = iter(iterator)
     return _prefetched(iterator, depth) if depth else iterator
 

@@ -1,6 +1,7 @@
 """CIFAR-10 from its binary version or its python version (Krizhevsky 2009; www.cs.toronto.edu/~kriz/cifar.html)."""
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.data import order
 from vmamba_jax.data.array_pickle import read_pickle
 from vmamba_jax.data.locate import check_split, find_files
@@ -24,7 +25,7 @@ def load(split, root=None, *, validation=0, records=None):
     """
     check_split(split)
     if records is not None:
-        order.integer("records", records, least=1)
+        checks.count("records", records)
     stems = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
     paths = find_files(root, FOLDERS, [[[stem + end] for stem in stems] for end in (".bin", "")], ADVICE)
     parts = []

@@ -1,7 +1,7 @@
 """CIFAR-10-C as released: one .npy file a corruption, 10,000 images for each severity in turn (Hendrycks & Dietterich 2019)."""
 import numpy as np
 
-from vmamba_jax.data import order
+from vmamba_jax import checks
 from vmamba_jax.data.cifar10 import CLASSES
 from vmamba_jax.data.locate import find_files
 from vmamba_jax.data.source import Arrays
@@ -21,7 +21,7 @@ def load(split, root=None, *, corruption, severity):
     """
     if split != "test":
         raise ValueError(f"split must be 'test', got {split!r}: CIFAR-10-C has no other")
-    if order.integer("severity", severity, least=1) > SEVERITIES:
+    if checks.count("severity", severity) > SEVERITIES:
         raise ValueError(f"severity must be 1 to {SEVERITIES}, got {severity}")
     paths = find_files(root, ("", "CIFAR-10-C"), [[[f"{corruption}.npy"], ["labels.npy"]]], ADVICE)
     images, labels = map(_array, paths)

@@ -4,8 +4,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.data import checks
-from vmamba_jax.data.keys import image_keys
+from vmamba_jax import checks
+from vmamba_jax.keys import image_keys
 
 MODES = ("pixel", "color", "constant")
 ATTEMPTS = 10
@@ -21,10 +21,10 @@ def erase(probability=0.25, mode="pixel", area=(0.02, 1 / 3), aspect=(0.3, 1 / 0
     mean, std: per channel, what the model subtracts and divides by; (0.0,) and (1.0,) for a model without preprocessing.
     The result takes images (B, H, W, C), floating, and a key (one, or B of them).
     """
-    checks.number("probability", probability, high=1.0)
+    checks.number("probability", probability, low=0, high=1.0)
     checks.choice("mode", mode, MODES)
-    area, aspect = checks.interval("area", area, high=1.0), checks.interval("aspect", aspect)
-    mean, std = (tuple(checks.number(name, x, low=-math.inf) for x in values) for name, values in (("mean", mean), ("std", std)))
+    area, aspect = checks.interval("area", area, above=0, high=1.0), checks.interval("aspect", aspect, above=0)
+    mean, std = (tuple(checks.number(name, x) for x in values) for name, values in (("mean", mean), ("std", std)))
 
     def one(image, key):  # image (H, W, C)
         h, w, c = image.shape

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 
+from vmamba_jax import checks
 from vmamba_jax.data import order
 from vmamba_jax.data.archives import Packed, Tar
 from vmamba_jax.data.images import Decoder
@@ -33,11 +34,6 @@ def subsets():
     return {name: tuple(labels) for name, labels in json.loads(text).items()}
 
 
-def class_name(label):
-    """A class's first name, "tench" for 0."""
-    return classes()[label][1].split(",")[0]
-
-
 def load(split, root=None, *, validation=0, labels=None, size=None, resize=None, interpolation="bicubic", exif=True, draft=None,
          workers=None):
     """ImageNet-1k from its released tar files; an index of each is built once, see `archives.Tar`. Excerpts of them will do.
@@ -52,7 +48,7 @@ def load(split, root=None, *, validation=0, labels=None, size=None, resize=None,
     """
     check_split(split)
     decoder = Decoder(size, resize, interpolation, exif=exif, draft=draft)
-    order.integer("validation", validation)
+    checks.count("validation", validation, 0)
     training = split == "train" or (split == "validation" and validation)
     path, = find_files(root, FOLDERS, [[[TRAIN if training else VALIDATION]]], ADVICE)
     archive = Tar(path, nested=training)

@@ -1,5 +1,6 @@
 """ImageNet-C as released: JPEG files of 224 pixels, ROOT/<corruption>/<severity>/<WordNet identifier>/<image> (Hendrycks & Dietterich 2019)."""
-from vmamba_jax.data import folder, imagenet, order
+from vmamba_jax import checks
+from vmamba_jax.data import folder, imagenet
 from vmamba_jax.data.locate import DataNotFoundError, root_folder
 
 FOLDERS = ("", "ImageNet-C", "imagenet-c", "noise", "blur", "weather", "digital", "extra")
@@ -18,7 +19,7 @@ def load(split, root=None, *, corruption, severity, workers=None):
     """
     if split != "test":
         raise ValueError(f"split must be 'test', got {split!r}: ImageNet-C has no other")
-    order.integer("severity", severity, least=1)
+    checks.count("severity", severity)
     root = root_folder(root, ADVICE)
     place = next((f"{name}/{corruption}/{severity}".lstrip("/") for name in FOLDERS if (root / name / str(corruption) / str(severity)).is_dir()), None)
     if place is None:

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-from vmamba_jax.data import order
+from vmamba_jax import checks
 from vmamba_jax.data.photo import FILTERS, as_array, as_photo, centre_crop, resize_short
 
 _MODES = {1: "L", 3: "RGB"}
@@ -38,17 +38,15 @@ class Decoder:
 
     def __post_init__(self):
         if self.size is not None:
-            order.integer("size", self.size, least=1)
+            checks.count("size", self.size)
         if self.resize is not None:
             if self.size is None:
                 raise ValueError(f"resize needs size, the side of the crop that follows it; got resize={self.resize} and size=None")
-            order.integer("resize", self.resize, least=self.size)
+            checks.count("resize", self.resize, self.size)
         if self.draft is not None:
-            order.integer("draft", self.draft, least=self._short if self.size else 1)
-        if self.interpolation not in FILTERS:
-            raise ValueError(f"interpolation must be one of {sorted(FILTERS)}, got {self.interpolation!r}")
-        if self.channels not in _MODES:
-            raise ValueError(f"channels must be one of {sorted(_MODES)}, got {self.channels!r}")
+            checks.count("draft", self.draft, self._short if self.size else 1)
+        checks.choice("interpolation", self.interpolation, FILTERS)
+        checks.choice("channels", self.channels, _MODES)
 
     @property
     def image_shape(self):

@@ -2,6 +2,8 @@
 import os
 import pathlib
 
+from vmamba_jax import checks
+
 ROOT_VARIABLE = "VMAMBA_JAX_DATA"
 SPLITS = ("train", "validation", "test")
 
@@ -11,8 +13,7 @@ class DataNotFoundError(FileNotFoundError):
 
 
 def check_split(split):
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    checks.choice("split", split, SPLITS)
 
 
 def root_folder(root, advice):

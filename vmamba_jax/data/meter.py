@@ -7,10 +7,12 @@ class Meter:
 
     Since the last `restart` (or the first request): images handed out, seconds `waited` for them, seconds `elapsed`, images a second
     (`rate`) and `share` = waited / elapsed in [0, 1], near 1 where the input is what limits. `close` closes the iterator.
+    size: batch -> the number of its images; None: of its labels.
     """
 
-    def __init__(self, batches, clock=time.perf_counter):
+    def __init__(self, batches, size=None, clock=time.perf_counter):
         self._batches, self._clock = iter(batches), clock
+        self._size = size or (lambda batch: len(batch["label"]))
         self.images, self.waited, self._since = 0, 0.0, None
 
     def __iter__(self):
@@ -24,7 +26,7 @@ class Meter:
             batch = next(self._batches)
         finally:
             self.waited += self._clock() - before
-        self.images += len(batch["label"])
+        self.images += self._size(batch)
         return batch
 
     @property

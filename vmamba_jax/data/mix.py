@@ -5,13 +5,12 @@
 
 An image's partner is its mirror in the batch: the first is mixed with the last. On several devices that is the device's own batch.
 """
-import math
 
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.data import checks
-from vmamba_jax.data.keys import image_keys
+from vmamba_jax import checks
+from vmamba_jax.keys import image_keys
 
 MODES = ("batch", "pair", "elem")
 _STREAM = 0x6D6978  # folded into the images' keys, which augmentation uses too
@@ -30,9 +29,9 @@ def create(mixup=0.8, cutmix=1.0, probability=1.0, switch_probability=0.5, mode=
     images: (B, H, W, C), floating, B even. labels: (B,) integers, or (B, num_classes) distributions. key: one, or B of them, of which
     "batch" uses the first and "pair" the first half. targets: (B, num_classes), in float32 or the images' wider dtype.
     """
-    for name, value, high in (("mixup", mixup, math.inf), ("cutmix", cutmix, math.inf), ("probability", probability, 1.0),
+    for name, value, high in (("mixup", mixup, None), ("cutmix", cutmix, None), ("probability", probability, 1.0),
                               ("switch_probability", switch_probability, 1.0), ("label_smoothing", label_smoothing, 1.0)):
-        checks.number(name, value, high=high)
+        checks.number(name, value, low=0, high=high)
     checks.choice("mode", mode, MODES)
     if label_smoothing == 1:
         raise ValueError(f"label_smoothing must be below 1, got {label_smoothing!r}")

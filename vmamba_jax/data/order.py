@@ -2,9 +2,9 @@
 
 Both sort raw Philox words, whose stream NumPy guarantees; `Generator.permutation` may change between NumPy releases.
 """
-import operator
-
 import numpy as np
+
+from vmamba_jax import checks
 
 
 def permutation(n, seed, *path):
@@ -32,23 +32,10 @@ def stratified(labels, sizes, seed):
 
 def hold_out(labels, validation, split):
     """Indices of a released training set that belong to `split`: "validation" is a stratified draw with fixed seed 0, "train" the rest."""
-    count = integer("validation", validation)
+    count = checks.count("validation", validation, 0)
     if count >= len(labels):
         raise ValueError(f"validation must be below the {len(labels)} training images, got {count}")
     if split == "validation" and count == 0:
         raise ValueError("split 'validation' is held out of the training images: pass validation=N, the number of them")
     train, held = stratified(labels, (len(labels) - count, count), seed=0)
     return held if split == "validation" else train
-
-
-def integer(name, value, least=0):
-    """value as an int; TypeError or ValueError naming the argument unless it is an integer of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return number

@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 
-from vmamba_jax.data import order
+from vmamba_jax import checks
 from vmamba_jax.data.batches import Batches
 from vmamba_jax.data.images import BadImageError
 
@@ -34,7 +34,7 @@ class Pipeline(Batches):
     threads: decoding threads, in each worker; None: the processors shared out among the workers.
     max_bad: images that may fail to decode. Each is logged, kept by name in `bad`, and replaced by the next good one in the source
         (whose position the batch's "index" gives); one more raises BadImagesError. Each host counts its own.
-    uint8: leave images as they are, uint8 in [0, 255], a quarter of the memory: for `data.device_prefetch`, which makes them float32
+    uint8: leave images as they are, uint8 in [0, 255], a quarter of the memory; `training.train`, by `data.on_device`, makes them float32
         in [0, 1] on the device.
     """
 
@@ -44,21 +44,21 @@ class Pipeline(Batches):
         if transform is not None and not callable(transform):
             raise TypeError(f"transform must be callable, transform(image, rng), got {transform!r}")
         self.transform, self.uint8 = transform, bool(uint8)
-        self.workers, self.max_bad = order.integer("workers", workers), order.integer("max_bad", max_bad)
+        self.workers, self.max_bad = checks.count("workers", workers, 0), checks.count("max_bad", max_bad, 0)
         share = max(1, (os.cpu_count() or 1) // max(1, self.workers))
-        self.threads = share if threads is None else order.integer("threads", threads, least=1)
+        self.threads = share if threads is None else checks.count("threads", threads)
         self.bad = {}  # position -> message, of the batches handed out so far
 
     def __getitem__(self, t):
-        return self._finish(*self._read(order.integer("t", t)))
+        return self._finish(*self._read(checks.count("t", t, 0)))
 
     def iterate(self, start=0, stop=None, *, depth=2):
         """A `Stream` of the batches of steps start, start + 1, ... below stop (None: without end).
 
         depth: batches made ahead, by each worker; without workers, by a thread (0: none).
         """
-        return Stream(self, order.integer("start", start), MOST_STEPS if stop is None else order.integer("stop", stop),
-                      order.integer("depth", depth, least=1 if self.workers else 0))
+        return Stream(self, checks.count("start", start, 0), MOST_STEPS if stop is None else checks.count("stop", stop, 0),
+                      checks.count("depth", depth, 1 if self.workers else 0))
 
     def dataset(self, start=0, stop=None, depth=2):
         """The pairs (batch with uint8 images, bad images of it) of these steps as a grain.IterDataset, with Grain's own state."""
@@ -150,7 +150,7 @@ class Stream:
             differing = [f"{name} was {given.get(name)!r}, is {own[name]!r}" for name in own if given.get(name) != own[name]]
             raise ValueError(f"the state belongs to another pipeline: {'; '.join(differing)}")
         self.close()
-        self.step = order.integer("step", state["step"])
+        self.step = checks.count("step", state["step"], 0)
         self.pipeline.bad = {i: message for i, message in state["bad"]}
 
     def close(self):

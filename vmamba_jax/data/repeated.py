@@ -1,7 +1,7 @@
 """Repeated augmentation: several differently transformed copies of an image in one batch."""
 import functools
 
-from vmamba_jax.data import order
+from vmamba_jax import checks
 from vmamba_jax.data.epochs import RepeatedEpochs
 from vmamba_jax.data.source import Source, digest
 
@@ -17,7 +17,7 @@ class Repeated(Source):
         if not isinstance(source, Source):
             raise TypeError(f"source must be a data.Source, got {source!r}")
         super().__init__(source.name, source.split, source.classes, source.image_shape)
-        self.source, self.times = source, order.integer("times", times, least=1)
+        self.source, self.times = source, checks.count("times", times)
 
     def __len__(self):
         return len(self.source)

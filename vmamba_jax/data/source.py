@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.data import order
 from vmamba_jax.data.epochs import Epochs
 
@@ -40,7 +41,7 @@ class Source(abc.ABC):
     def fingerprint(self): ...
 
     def __getitem__(self, i):
-        images, labels = self.gather([order.integer("index", i, least=-np.inf)])
+        images, labels = self.gather([checks.count("index", i, None)])
         return images[0], int(labels[0])
 
     def picture(self, i):
@@ -114,7 +115,7 @@ class Decoded(Source):
     def __init__(self, name, split, classes, decoder, workers=None, image_shape=None):
         super().__init__(name, split, classes, decoder.image_shape or image_shape)
         self.decoder = decoder
-        self.workers = order.integer("workers", workers, least=1) if workers is not None else os.cpu_count() or 1
+        self.workers = checks.count("workers", workers) if workers is not None else os.cpu_count() or 1
 
     def _decode(self, record):
         return self.decoder(*self._encoded(record))
@@ -176,7 +177,7 @@ def subset(source, which, seed=0, *, stratified=False):
             raise ValueError("stratified applies to a number of examples, but positions were given")
         indices = source._positions(which)
     else:
-        n = order.integer("which", which)
+        n = checks.count("which", which, 0)
         if n > len(source):
             raise ValueError(f"which must be at most the {len(source)} examples of {source!r}, got {n}")
         if seed is None and stratified:
@@ -184,9 +185,9 @@ def subset(source, which, seed=0, *, stratified=False):
         if seed is None:
             indices = np.arange(n)
         elif stratified:
-            indices, _ = order.stratified(source.labels, (n, len(source) - n), order.integer("seed", seed))
+            indices, _ = order.stratified(source.labels, (n, len(source) - n), checks.count("seed", seed, 0))
         else:
-            indices = np.sort(order.permutation(len(source), order.integer("seed", seed))[:n])
+            indices = np.sort(order.permutation(len(source), checks.count("seed", seed, 0))[:n])
     if isinstance(source, Arrays):
         return Arrays(*source.gather(indices), source.classes, name=source.name, split=_part(source, indices))
     return Subset(source, indices)

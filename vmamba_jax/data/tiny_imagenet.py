@@ -1,6 +1,7 @@
 """Tiny-ImageNet (Stanford CS231n, 2015): 200 classes of 500 training and 50 validation images, 64 x 64, as its zip file or unpacked."""
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.data import order
 from vmamba_jax.data.archives import Folder, Packed, Zip
 from vmamba_jax.data.images import Decoder
@@ -27,10 +28,10 @@ def load(split, root=None, *, validation=0, classes=None, size=None, resize=None
     """
     check_split(split)
     decoder = Decoder(size, resize, interpolation, exif=False, draft=draft)
-    order.integer("validation", validation)
+    checks.count("validation", validation, 0)
     archive, prefix = _find(root_folder(root, ADVICE))
     released = archive.text(prefix + "wnids.txt").split()
-    if classes is not None and order.integer("classes", classes, least=1) > len(released):
+    if classes is not None and checks.count("classes", classes) > len(released):
         raise ValueError(f"classes must be at most the {len(released)} of wnids.txt, got {classes}")
     kept = sorted(released[:classes])
     training = split == "train" or (split == "validation" and validation)

@@ -3,11 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vmamba_jax import attacks, parallel
+from vmamba_jax import attacks, checks, parallel
 from vmamba_jax.evaluation import staged
 from vmamba_jax.evaluation.batches import batches, reader
-from vmamba_jax.evaluation.common import argument, check_batch_size, keys_of, mapped, right
+from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
 from vmamba_jax.evaluation.summary import summary
+
+SHOWN = "adversarial"  # the images that an evaluation may give back
 
 
 def accuracy(logits_fn, source, *, batch_size=256, mesh=None, progress=None):
@@ -15,7 +17,7 @@ def accuracy(logits_fn, source, *, batch_size=256, mesh=None, progress=None):
     return over_set(judge, (argument(logits_fn),), source, None, batch_size, mesh, progress)
 
 
-def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None, progress=None, state=None, **options):
+def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None, progress=None, state=None, show=(), **options):
     """Accuracy over a set, before and after an attack on every image.
 
     Args:
@@ -30,14 +32,16 @@ def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None
         progress: called after each batch as progress(images done, images in all, {"accuracy": ..., "robust_accuracy": ...} so far); an attack
             of several stages adds "stage" and "standing", and its images done are a share of all stages.
         state: file that an attack of several stages keeps after every batch; where it exists, the run goes on from there, to the same result.
+        show: positions in the set of images to return as an attack of one stage changed them.
 
     Returns {"accuracy", "robust_accuracy", "correct" (n,) bool, "robust" (n,) bool, "examples", "attack": its settings}: an image is
     robust if it is classified rightly both before and after, and wrong if its logits are not finite. An attack of several stages (AutoAttack)
     is given, stage by stage, the images that still stand, gathered into full batches; it adds "stages" [{"name", "attacked", "broken",
     "seconds"}], "broken_by" (n,) int, the stage's place or -1 (standing) or -2 (wrong before), and "margin" (n,) float, the highest
-    max_{j != y} z_j - z_y met. `summary` makes it plain JSON, `per_image` lists the images.
+    max_{j != y} z_j - z_y met. `show` adds "adversarial" (len(show), H, W, C). `summary` makes it plain JSON, `per_image` lists the images.
 
-    Raises ValueError where `state` is of another model, set, attack or key, or damaged, or the attack has one stage.
+    Raises ValueError where `state` is of another model, set, attack or key, or damaged, or the attack has one stage; where `show` holds what is
+    no position, or the attack has several.
     """
     if isinstance(attack, str):
         attack = attacks.create(attack, **options)
@@ -46,12 +50,14 @@ def robust_accuracy(logits_fn, source, attack, *, key, batch_size=256, mesh=None
     if getattr(attack, "targeted", False):
         raise ValueError(f"attack={attack!r}: expected an untargeted attack, as it is given the true labels")
     if hasattr(attack, "stages"):
-        check_batch_size(batch_size)
+        if len(show):
+            raise ValueError(f"show={show!r} with attack={attack!r}: expected an attack of one stage")
+        checks.count("batch_size", batch_size)
         mesh = parallel.data_mesh() if mesh is None else mesh
         return staged.run(argument(logits_fn), source, attack, key, batch_size, mesh, progress, state)
     if state is not None:
         raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
-    result = over_set(_attack_and_judge, (argument(logits_fn), argument(attack)), source, key, batch_size, mesh, progress)
+    result = over_set(_attack_and_judge, (argument(logits_fn), argument(attack)), source, key, batch_size, mesh, progress, show=show)
     return result | {"attack": getattr(attack, "settings", repr(attack))}
 
 
@@ -93,24 +99,29 @@ def _attack_and_judge(tree, batch, key):
     keys = keys_of(key, index)
     correct = right(logits_fn(images), labels)
     adversarial = attack(logits_fn, images, labels, keys)
-    return {"index": index, "correct": correct, "robust": correct & right(logits_fn(adversarial), labels)}
+    return {"index": index, "correct": correct, "robust": correct & right(logits_fn(adversarial), labels), SHOWN: adversarial}
 
 
-def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None):
+def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None, show=()):
     """Run fn over the set; the outputs besides "index" become one array (n, ...) per name, "correct" and "robust" also a mean under a longer one.
 
-    change: batch -> batch on the mesh, before fn.
+    change: batch -> batch on the mesh, before fn. show: positions whose output SHOWN is returned, the others' staying on the device.
     """
-    check_batch_size(batch_size)
+    checks.count("batch_size", batch_size)
     names = {"correct": "accuracy", "robust": "robust_accuracy"}
     mesh = parallel.data_mesh() if mesh is None else mesh
     tree = parallel.replicate(tree, mesh)
     n = reader(source)[1]
-    seen, marks = np.zeros(n, bool), {}
+    seen, marks, places, shown = np.zeros(n, bool), {}, np.asarray(show, int).tolist(), {}
+    if not all(0 <= i < n for i in places):
+        raise ValueError(f"show={show!r}: expected positions in the set, 0 to {n - 1}")
 
     def collect(outputs):
+        images = outputs.pop(SHOWN, None)
         outputs = parallel.to_host(outputs)
         index = outputs.pop("index")
+        if not set(places).isdisjoint(index.tolist()):
+            shown.update(zip(index.tolist(), parallel.to_host(images), strict=True))
         seen[index] = True
         for name, values in outputs.items():
             marks.setdefault(name, np.zeros((n, *values.shape[1:]), values.dtype))[index] = values
@@ -124,4 +135,5 @@ def over_set(fn, tree, source, key, batch_size, mesh, progress, change=None):
             collect(pending)
         pending = outputs
     collect(pending)
-    return {long: float(marks[name].mean()) for name, long in names.items() if name in marks} | marks | {"examples": n}
+    pictures = {SHOWN: np.stack([shown[i] for i in places])} if places else {}
+    return {long: float(marks[name].mean()) for name, long in names.items() if name in marks} | marks | pictures | {"examples": n}

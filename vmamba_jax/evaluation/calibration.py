@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.evaluation.accuracy import over_set
 from vmamba_jax.evaluation.common import argument, right
 from vmamba_jax.evaluation.summary import summary
@@ -18,7 +19,7 @@ def calibration_error(logits_fn, source, *, bins=15, batch_size=256, mesh=None, 
     Returns a dict ready for JSON: the row of `summary` for the accuracy, "confidence" (its mean), "ece" (equal widths), "adaptive_ece" (equal
     numbers of images) and "bins", `reliability` in equal widths.
     """
-    check_bins(bins)
+    checks.count("bins", bins)
     result = over_set(_confidence, (argument(logits_fn),), source, None, batch_size, mesh, progress)
     confidence, correct = (result.pop(name) for name in ("confidence", "correct"))
     errors = {name: expected_error(reliability(confidence, correct, bins, adaptive)) for name, adaptive in (("ece", False), ("adaptive_ece", True))}
@@ -35,7 +36,7 @@ def reliability(confidence, correct, bins=15, adaptive=False):
         adaptive: of equal numbers of images instead, to one, in order of confidence (Nixon et al. 2019, arXiv 1904.01685); "low" and "high" are
             then the bin's lowest and highest confidence. At most n bins.
     """
-    check_bins(bins)
+    checks.count("bins", bins)
     confidence, correct = np.asarray(confidence, float), np.asarray(correct)
     if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
         raise ValueError(f"confidence has shape {confidence.shape}, correct {correct.shape}: expected (n,) of both, n >= 1")
@@ -58,11 +59,6 @@ def expected_error(bins):
     filled = [each for each in bins if each["examples"]]
     total = sum(each["examples"] for each in filled)
     return sum(each["examples"] * abs(each["accuracy"] - each["confidence"]) for each in filled) / total
-
-
-def check_bins(bins):
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"bins={bins!r}: expected an integer >= 1")
 
 
 def _confidence(tree, batch, key):

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax import parallel
-from vmamba_jax.attacks import checks
+from vmamba_jax import checks, parallel
 from vmamba_jax.attacks.records import record
 from vmamba_jax.evaluation.accuracy import over_set
 from vmamba_jax.evaluation.batches import reader, unit_interval

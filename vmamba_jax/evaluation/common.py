@@ -16,12 +16,6 @@ def argument(fn):
     return fn if plain else Partial(fn)
 
 
-def check_batch_size(batch_size):
-    """Raise a ValueError unless batch_size is an integer >= 1."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: expected an integer >= 1")
-
-
 def keys_of(key, index):
     """The keys of the set's images `index` (b,): `fold_in(key, i)`, whatever the batch they come in."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)

@@ -3,14 +3,14 @@ import functools
 
 import numpy as np
 
-from vmamba_jax import parallel
-from vmamba_jax.attacks.keys import fold_in
+from vmamba_jax import checks, parallel
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.batches import batches, reader
-from vmamba_jax.evaluation.common import argument, check_batch_size, keys_of, mapped, right
+from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
 from vmamba_jax.evaluation.corruptions.corrupt import check
 from vmamba_jax.evaluation.summary import summary
+from vmamba_jax.keys import fold_in
 
 
 def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRUPTIONS, severities=corruptions.SEVERITIES, table=None,
@@ -32,7 +32,7 @@ def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRU
     "examples"}: plain JSON. `corruption_errors` makes of them what `corruptions.mean_corruption_error` takes. The released ImageNet-C went
     through JPEG once more, at quality 85: its figures differ (`data.load("imagenet_c", ...)` with `accuracy` gives them).
     """
-    check_batch_size(batch_size)
+    checks.count("batch_size", batch_size)
     cases = [(name, severity) for name in corruptions for severity in severities]
     if not cases:
         raise ValueError(f"corruptions={corruptions!r}, severities={severities!r}: expected at least one of each")

@@ -1,11 +1,11 @@
 """Accuracy under a disturbance, beside the clean accuracy of the same images."""
 import numpy as np
 
-from vmamba_jax import parallel
+from vmamba_jax import checks, parallel
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.accuracy import accuracy, judge, over_set
 from vmamba_jax.evaluation.batches import reader
-from vmamba_jax.evaluation.common import argument, check_batch_size, keys_of, mapped
+from vmamba_jax.evaluation.common import argument, keys_of, mapped
 from vmamba_jax.evaluation.components import paired_interval
 from vmamba_jax.evaluation.summary import wilson_interval
 
@@ -29,7 +29,7 @@ def disturbed_accuracy(logits_fn, source, disturbance, *, key, batch_size=256, m
         disturbance = disturbances.create(disturbance, **options)
     elif options:
         raise TypeError(f"disturbed_accuracy got {', '.join(map(repr, options))}: options belong to a disturbance given by name")
-    check_batch_size(batch_size)
+    checks.count("batch_size", batch_size)
     mesh, n = parallel.data_mesh() if mesh is None else mesh, reader(source)[1]
     if clean is not None and np.shape(clean) != (n,):
         raise ValueError(f"clean has shape {np.shape(clean)}: expected ({n},), whether each image of the source is classified rightly")

@@ -1,5 +1,4 @@
 """An attack of several stages over a set: each stage sees only what still stands, in full batches, and a killed run goes on where it was."""
-import hashlib
 import json
 import math
 import os
@@ -11,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import parallel
+from vmamba_jax import files, parallel
 from vmamba_jax.attacks import losses
-from vmamba_jax.attacks.keys import fold_in
+from vmamba_jax.data.source import digest
 from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import keys_of, mapped, right
+from vmamba_jax.keys import fold_in
 
 STANDING, WRONG = -1, -2  # in `broken_by`: nothing broke it; it was wrong before any attack
 
@@ -66,16 +66,13 @@ class Ledger:
             setattr(self, name, array)
 
     def save(self):
-        """Write the file beside its place, then put it there; process 0 alone."""
+        """Write the file; process 0 alone."""
         if not self.path or jax.process_index():
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        with open(part, "wb") as file:
+        with files.whole(self.path) as part, open(part, "wb") as file:
             np.savez(file, facts=json.dumps({"identity": self.identity, "stages": self.stages}), **{name: getattr(self, name) for name in self.ARRAYS})
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, self.path)
 
 
 def run(logits_fn, source, attack, key, batch_size, mesh, progress, state):
@@ -132,15 +129,9 @@ def _accuracies(ledger):
 
 def _identity(logits_fn, source, attack, key):
     """What a state must agree in with the run that continues it: the model's weights, the set, the attack, the key."""
-    digest = hashlib.sha256(str(jax.tree.structure(logits_fn)).encode())
-    for leaf in jax.tree.leaves(logits_fn):
-        digest.update(np.ascontiguousarray(parallel.to_host(leaf) if jax.process_count() == 1 else leaf.addressable_data(0)).tobytes())
-    if isinstance(source, tuple):
-        data = hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in source)).hexdigest()
-    else:
-        data = getattr(source, "fingerprint", repr(source))
-    return {"model": digest.hexdigest(), "data": data, "attack": json.loads(json.dumps(attack.settings)),
-            "key": np.asarray(jax.random.key_data(key)).tolist()}
+    data = parallel.fingerprint(source) if isinstance(source, tuple) else getattr(source, "fingerprint", repr(source))
+    return {"model": digest(str(jax.tree.structure(logits_fn)), parallel.fingerprint(logits_fn)), "data": data,
+            "attack": json.loads(json.dumps(attack.settings)), "key": np.asarray(jax.random.key_data(key)).tolist()}
 
 
 def _attack_and_judge(tree, batch, key):

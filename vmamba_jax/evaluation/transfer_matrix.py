@@ -1,9 +1,9 @@
 """Accuracy of every model on every model's adversarial images."""
 import numpy as np
 
-from vmamba_jax import parallel
+from vmamba_jax import checks, parallel
 from vmamba_jax.evaluation.batches import batches, reader
-from vmamba_jax.evaluation.common import argument, check_batch_size, keys_of, mapped, right
+from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
 
 
 def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256, mesh=None, progress=None):
@@ -28,7 +28,7 @@ def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256
     names, n = list(models), reader(source)[1]
     if not names:
         raise ValueError("models={}: expected at least one {name: logits_fn}")
-    check_batch_size(batch_size)
+    checks.count("batch_size", batch_size)
     targets = _check_targets(attack, targets, n)
     mesh = parallel.data_mesh() if mesh is None else mesh
     fns = [parallel.replicate(argument(fn), mesh) for fn in models.values()]

@@ -7,18 +7,6 @@ def check_images(images, channels):
         raise ValueError(f"images have shape {images.shape}; expected (batch, height, width, {channels})")
 
 
-def check_rate(field, value):
-    """Raise a ValueError unless `value` is a rate in [0, 1)."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{field}={value}; expected a rate in [0, 1)")
-
-
-def check_choice(field, value, known):
-    """Raise a ValueError unless `value` is among the known ones."""
-    if value not in known:
-        raise ValueError(f"{field}={value!r}; expected one of {', '.join(map(str, known))}")
-
-
 def check_stages(out_indices, stages):
     """Raise a ValueError unless all of out_indices count stages."""
     if any(i not in range(stages) for i in out_indices):

@@ -5,8 +5,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_alike, check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.convolution import Conv
 from vmamba_jax.models.layers import MLP, DepthwiseConv, DropPath, LayerNorm, dense, dense_init
 
@@ -64,7 +65,7 @@ class ConvNeXt(nn.Module):
 
     def _check(self, images):
         check_images(images, self.in_channels)
-        check_rate("drop_path_rate", self.drop_path_rate)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         check_alike(depths=self.depths, dims=self.dims)
         check_stages(self.out_indices, len(self.depths))
         smallest = self.patch_size * 2**(len(self.depths) - 1)

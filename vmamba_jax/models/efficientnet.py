@@ -5,8 +5,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vmamba_jax import checks
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_images, check_rate
+from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.convolution import LAYOUT, Conv, depthwise_conv
 from vmamba_jax.models.layers import DropPath
 
@@ -40,8 +41,8 @@ class EfficientNetLite(nn.Module):
     @nn.compact
     def __call__(self, images, train=False):
         check_images(images, self.in_channels)
-        check_rate("drop_path_rate", self.drop_path_rate)
-        check_rate("dropout_rate", self.dropout_rate)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
+        checks.number("dropout_rate", self.dropout_rate, low=0, below=1)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = nn.relu6(norm(train, name="bn0", **options)(conv(STEM, 3, 2, name="conv_stem", **options)(images)))
         states.record(self, "stem_out", x)

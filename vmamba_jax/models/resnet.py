@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_alike, check_choice, check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.convolution import Conv
 from vmamba_jax.models.layers import DropPath, conv_kernel_init, uniform
 
@@ -74,9 +75,9 @@ class ResNet(nn.Module):
 
     def _check(self, images):
         check_images(images, self.in_channels)
-        check_rate("drop_path_rate", self.drop_path_rate)
-        check_choice("block", self.block, BLOCKS)
-        check_choice("stem", self.stem, STEMS)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
+        checks.choice("block", self.block, BLOCKS)
+        checks.choice("stem", self.stem, STEMS)
         check_alike(layers=self.layers, channels=self.channels)
         check_stages(self.out_indices, len(self.layers))
 

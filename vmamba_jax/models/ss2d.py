@@ -9,8 +9,8 @@ import numpy as np
 
 import pallas_kernels
 from pallas_kernels.common import step_size
+from vmamba_jax import checks
 from vmamba_jax.models import scan_patterns, states
-from vmamba_jax.models.checks import check_choice
 from vmamba_jax.models.layers import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
 from vmamba_jax.models.scan_patterns import DIRECTIONS
 from vmamba_jax.models.selective import open_scan, scan, step_bias
@@ -90,7 +90,7 @@ class SS2D(nn.Module):
         states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
         states.check_names("perturbed", self.perturbed, states.SS2D_STATES)
         for field, value, known in (("ssm", self.ssm, SSMS), ("out_norm", self.out_norm, OUT_NORMS), ("ssm_init", self.ssm_init, SSM_INITS)):
-            check_choice(field, value, known)
+            checks.choice(field, value, known)
         if self.conv_size > 1 and self.conv_size % 2 == 0:
             raise ValueError(f"conv_size={self.conv_size}; expected an odd size, or below 2 for no convolution")
         if inner < 1 or self.d_state < 1 or rank < 1:

@@ -5,8 +5,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_alike, check_choice, check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, conv, dense, dense_init
 from vmamba_jax.models.swin_windows import PADDINGS, enter, leave, merge, partition, relative_position_index, shift_mask, stage_windows
 from vmamba_jax.models.vit import Attention
@@ -83,8 +84,8 @@ class Swin(nn.Module):
 
     def _check(self, images):
         check_images(images, self.in_channels)
-        check_rate("drop_path_rate", self.drop_path_rate)
-        check_choice("padding", self.padding, PADDINGS)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
+        checks.choice("padding", self.padding, PADDINGS)
         check_alike(depths=self.depths, num_heads=self.num_heads)
         check_stages(self.out_indices, len(self.depths))
         if any(self.embed_dim * 2**i % heads for i, heads in enumerate(self.num_heads)):

@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.models import scan_patterns, states
-from vmamba_jax.models.checks import check_choice, check_images, check_rate
+from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.convolution import Conv
 from vmamba_jax.models.layers import DropPath, dense, dense_init
 from vmamba_jax.models.resize import resize_grid
@@ -129,9 +130,9 @@ class Vim(nn.Module):
 
     def _check(self, images):
         check_images(images, self.in_channels)
-        check_choice("class_token", self.class_token, CLASS_TOKENS)
-        check_choice("pool", self.pool, POOLS)
-        check_rate("drop_path_rate", self.drop_path_rate)
+        checks.choice("class_token", self.class_token, CLASS_TOKENS)
+        checks.choice("pool", self.pool, POOLS)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
         for field in ("embed_dim", "depth", "patch_size", "stride", "d_state"):
             if getattr(self, field) < 1:

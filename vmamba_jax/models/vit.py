@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_images, check_rate
+from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, conv, dense
 from vmamba_jax.models.resize import resize_grid
 
@@ -71,7 +72,7 @@ class ViT(nn.Module):
 
     def _check(self, images):
         check_images(images, self.in_channels)
-        check_rate("drop_path_rate", self.drop_path_rate)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         if any(side % self.patch_size or side < self.patch_size for side in images.shape[1:3]):
             raise ValueError(f"images have shape {images.shape}; expected sides that are multiples of patch_size={self.patch_size}")
         if self.image_size % self.patch_size:

@@ -5,8 +5,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax import checks
 from vmamba_jax.models import states
-from vmamba_jax.models.checks import check_alike, check_choice, check_images, check_rate, check_stages
+from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.layers import MLP, DropPath, activation, conv, dense, norm
 from vmamba_jax.models.resize import resize_grid
 from vmamba_jax.models.ss2d import SS2D
@@ -118,8 +119,8 @@ class VMamba(nn.Module):
         check_alike(depths=self.depths, dims=self.dims)
         for field, value, known in (("patch_embed", self.patch_embed, PATCH_EMBEDS), ("downsample", self.downsample, DOWNSAMPLES),
                                     ("norm", self.norm, NORMS)):
-            check_choice(field, value, known)
-        check_rate("drop_path_rate", self.drop_path_rate)
+            checks.choice(field, value, known)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         check_stages(self.out_indices, len(self.depths))
         states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
         activation(self.ssm_act), activation(self.mlp_act)

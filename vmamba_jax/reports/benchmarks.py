@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from vmamba_jax.reports.attack_tables import attack_tables
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
+from vmamba_jax.reports.page import put
 
 KINDS = ("benchmark", "tpu_static_cycles")
 PANELS = ("scan", "model", "growth")  # of a run's figure
@@ -57,8 +58,8 @@ def write_docs(folder, path):
     runs = read(folder)
     for run in runs:
         if _drawn(run):
-            _put(folder / f"{run['file']}.svg", figure(run))
-    _put(path, page(runs, os.path.relpath(folder, path.parent)))
+            put(folder / f"{run['file']}.svg", figure(run))
+    put(path, page(runs, os.path.relpath(folder, path.parent)))
     return path
 
 
@@ -316,9 +317,3 @@ def _table(columns, rows, words):
     """A Markdown table; the first `words` columns are text."""
     lines = [columns, ["---" if i < words else "---:" for i in range(len(columns))], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
-def _put(path, text):
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -5,6 +5,7 @@ import pathlib
 import jinja2
 import numpy as np
 
+from vmamba_jax import files
 from vmamba_jax.reports import figures, tables
 
 
@@ -44,9 +45,8 @@ def write(path, runs, **options):
 
 def put(path, text):
     """Write text to `path`, whole or not at all. Returns the path."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with files.whole(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 

@@ -14,6 +14,7 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
+from .. import files
 from . import checksums
 from .checks import choice, count, require
 
@@ -42,7 +43,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
-        require(count("keep_latest", keep_latest, 1), count("keep_best", keep_best), choice("best_mode", best_mode, ("max", "min")))
+        require(count("keep_latest", keep_latest, 1), count("keep_best", keep_best, 0), choice("best_mode", best_mode, ("max", "min")))
         self.directory = pathlib.Path(directory).absolute()
         if read_only:
             if not self.directory.is_dir():
@@ -102,13 +103,10 @@ class Checkpoints:
 
         step: a number, "latest" or "best". Raises FileNotFoundError where there is no such step, ValueError listing all that differs.
         """
-        self.find(step)
-        target = _tree(template)
-        flat, abstract = checksums.flat(target), jax.tree.map(_abstract, target)
-
         def load(step):
-            self._compare(flat, step)
-            return self._load(step, abstract)
+            target = _tree(template)
+            self._compare(checksums.flat(target), step)
+            return self._load(step, jax.tree.map(_abstract, target))
 
         return serialization.from_state_dict(template, {"carry": None, **self._whole(step, load)[1]})
 
@@ -158,7 +156,7 @@ class Checkpoints:
         """A step number for "latest", "best" or a number; FileNotFoundError where there is none."""
         self.wait()
         steps = self.steps
-        require((step in ("latest", "best") or count("step", step)[0], f"step must be a number, 'latest' or 'best'; got {step!r}"))
+        require((step in ("latest", "best") or count("step", step, 0)[0], f"step must be a number, 'latest' or 'best'; got {step!r}"))
         found = {"latest": self.latest_step, "best": self.best_step}.get(step, step if step in steps else None)
         if found is None:
             why = f"; best_metric is {self.best_metric!r}" if step == "best" else ""
@@ -278,9 +276,8 @@ def _read(directory):
 
 
 def _write(directory, content):
-    part = directory / f"{ABOUT}.part"
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(part, directory / ABOUT)
+    with files.whole(directory / ABOUT) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _together():

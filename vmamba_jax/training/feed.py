@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from .. import data
+
 
 class Fed(NamedTuple):
     """One batch made ready. batch: arrays on the device; index: (b,) examples' numbers or None; state: the loader's after this batch."""
@@ -19,7 +21,7 @@ def feed(batches, start, steps, place):
     """Yield the batches of the steps `start` to `steps` - 1 as `Fed`.
 
     batches: `batches[t]` is step t's batch, and `batches.iterate(start, stop)`, where there is one, reads them ahead; or an object with `get_state` and `set_state`, which is iterated, its state (JSON-able) taken after
-    every batch. place: puts a batch on the device; an entry "index" stays on the host.
+    every batch. place: puts a batch on the device, see `data.on_device`; an entry "index" stays on the host.
     """
     with contextlib.closing(_reader(batches, start, steps)) as reader:
         for t in range(start, steps):
@@ -28,8 +30,7 @@ def feed(batches, start, steps, place):
             except StopIteration:
                 raise ValueError(f"batches ended after {t} of {steps} steps") from None
             state = batches.get_state() if has_state(batches) else None
-            arrays = {name: array for name, array in batch.items() if name != "index"}
-            yield Fed(place(arrays), batch.get("index"), state)
+            yield Fed(*data.on_device(batch, place), state)
 
 
 def _reader(batches, start, steps):

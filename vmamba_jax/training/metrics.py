@@ -1,10 +1,11 @@
 """Scalars of a run on disk: metrics.jsonl and timing.jsonl, one JSON object a line, and TensorBoard curves."""
 import json
-import os
 import pathlib
 
 import jax
 from tensorboardX import SummaryWriter
+
+from .. import files
 
 FILE = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -92,9 +93,8 @@ def _cut(path, step):
     if not path.exists():
         return
     kept = "".join(line for line, row in _rows(path) if row["step"] <= step)
-    part = path.with_name(path.name + ".part")
-    part.write_text(kept, encoding="utf-8")
-    os.replace(part, path)
+    with files.whole(path) as part:
+        part.write_text(kept, encoding="utf-8")
 
 
 def _plain(name, value):

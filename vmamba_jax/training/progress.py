@@ -1,7 +1,4 @@
 """The line a person watches: how far, how fast, how long still, and how good."""
-import contextlib
-import time
-
 import jax
 from rich import progress
 from rich.console import Console
@@ -9,38 +6,6 @@ from rich.table import Column
 
 SHARES = {"clean_accuracy": "clean", "accuracy": "accuracy"}  # of the training batches, as trained on
 VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked"}
-
-
-class Pace:
-    """Images a second since the last `restart`, and the share of that time spent waiting for batches; the first step, which compiles, left out."""
-
-    def __init__(self):
-        self._images, self._waited, self._since = 0, 0.0, None
-
-    @contextlib.contextmanager
-    def waiting(self):
-        """Around taking a batch: the time within it is waiting for input."""
-        since = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - since
-
-    def add(self, images, outputs):
-        """Count a step; the first is waited for."""
-        if self._since is None:
-            jax.block_until_ready(outputs)
-            self.restart()
-        else:
-            self._images += images
-
-    def read(self):
-        """{"seconds", "images_per_second", "input_share"} since the last restart; empty where no step was counted."""
-        if not self._images:
-            return {}
-        seconds = max(time.perf_counter() - self._since, 1e-9)
-        return {"seconds": seconds, "images_per_second": self._images / seconds, "input_share": min(self._waited / seconds, 1.0)}
-
-    def restart(self):
-        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
 
 
 class Bar:
@@ -58,10 +23,10 @@ class Bar:
     def advance(self, done):
         self._bar.update(self._task, completed=done)
 
-    def pace(self, pace):
-        """pace: of `Pace.read`."""
-        if pace:
-            self._texts["pace"] = [f"{pace['images_per_second']:,.0f} images/s", f"input {100 * pace['input_share']:.0f} %"]
+    def pace(self, timing):
+        """timing: a line of timing.jsonl."""
+        if timing:
+            self._texts["pace"] = [f"{timing['images_per_second']:,.0f} images/s", f"input {100 * timing['input_share']:.0f} %"]
         self._draw()
 
     def training(self, values):

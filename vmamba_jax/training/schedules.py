@@ -33,7 +33,7 @@ def piecewise(value, *, boundaries, factor=0.1, warmup_steps=0, warmup_start=0.0
     """`value`, multiplied by `factor` once more from each of `boundaries` (numbers of updates, ascending) on."""
     boundaries = tuple(boundaries)
     require(number("value", value, low=0), number("factor", factor, low=0), *_warm_up_checks(warmup_steps, warmup_start),
-            *[count("every one of boundaries", boundary, 1) for boundary in boundaries])
+            *[count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(boundaries)])
     first = boundaries[0] if boundaries else warmup_steps
     require((list(boundaries) == sorted(set(boundaries)), f"boundaries must ascend; got {boundaries}"),
             (warmup_steps <= first, f"warmup_steps must end before boundaries; got {warmup_steps} and {boundaries}"))
@@ -61,7 +61,7 @@ def create(name, value, **options):
 
 
 def _warm_up_checks(steps, start):
-    return count("warmup_steps", steps), number("warmup_start", start, low=0)
+    return count("warmup_steps", steps, 0), number("warmup_start", start, low=0)
 
 
 def _warm_up(schedule, value, steps, start):

@@ -13,7 +13,7 @@ from .checkpointing import Checkpoints
 from .checks import count, require
 from .lock import one_run
 from .metrics import Writer
-from .progress import Bar, Pace
+from .progress import Bar
 from .signals import Stopped, stop_requests
 from .skipping import skip_nonfinite
 from .window import Window
@@ -48,8 +48,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
     saved, `DamagedCheckpoint` where none can be restored.
     """
     require(count("steps", steps, 1), count("log_every", log_every, 1), count("checkpoint_every", checkpoint_every, 1, optional=True),
-            count("eval_every", eval_every, 1, optional=True), count("skips_in_a_row", skips_in_a_row, optional=True),
-            count("skips_in_all", skips_in_all, optional=True),
+            count("eval_every", eval_every, 1, optional=True), count("skips_in_a_row", skips_in_a_row, 0, optional=True),
+            count("skips_in_all", skips_in_all, 0, optional=True),
             (evaluate is not None or eval_every is None, f"eval_every={eval_every!r} needs evaluate"),
             (evaluate is not None or best_metric is None, f"best_metric={best_metric!r} needs evaluate"))
     with contextlib.ExitStack() as stack:
@@ -86,16 +86,18 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
             if on_log is not None:
                 on_log(done, values)
 
-        in_flight, pace, examples = collections.deque(), Pace(), {}
-        feed = stack.enter_context(contextlib.closing(data.prefetch(loading.feed(batches, start, steps, place), AHEAD)))
+        in_flight, examples = collections.deque(), {}
+        feed = data.Meter(data.prefetch(loading.feed(batches, start, steps, place), AHEAD), size=lambda fed: fed.batch["image"].shape[0])
+        stack.enter_context(contextlib.closing(feed))
         for done in range(start + 1, steps + 1):
-            with pace.waiting():
-                fed = next(feed)
+            fed = next(feed)
             state, metrics = run(state, fed.batch, key)
             window.add(done, metrics)
             in_flight.append(metrics)
             examples[done] = fed.index
-            pace.add(fed.batch["image"].shape[0], metrics)
+            if done == start + 1:  # it compiles, which is no part of the pace
+                jax.block_until_ready(metrics)
+                feed.restart()
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
             bar.advance(done)
@@ -108,7 +110,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
             _check_skips(window, limits, examples, checkpoints)
             examples.clear()
             if log:
-                values, timing = window.means(), pace.read()
+                values, timing = window.means(), _timing(feed)
                 write(done, values)
                 window.restart()
                 bar.training(values)
@@ -126,8 +128,13 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
                 checkpoints.save(state, metrics=results if best_metric is not None else None, extra={"window": window.to_json(), "loader": loader})
             if asked is not None and done < steps:
                 _stop(asked, done, steps, checkpoints)
-            pace.restart()
+            feed.restart()
     return state
+
+
+def _timing(meter):
+    """What timing.jsonl holds of the time since the last restart; empty where no step was made in it."""
+    return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.share} if meter.images else {}
 
 
 def _keyed(step_fn, key):

@@ -27,13 +27,6 @@ def rename(state_dict, rules):
     return renamed
 
 
-def one_of(name, value, known):
-    """`value` where it is among the known ones, else a ValueError naming it."""
-    if value not in known:
-        raise ValueError(f"{name}={value!r}; expected one of {', '.join(map(str, known))}")
-    return value
-
-
 def single(options, name):
     """An option that the original takes per side or stage too: its one number, or a ValueError where they differ."""
     numbers = np.ravel(options[name]).tolist()

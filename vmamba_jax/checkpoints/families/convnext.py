@@ -1,5 +1,6 @@
 """ConvNeXt: timm's constructor, and the names of timm and of the original repository (facebookresearch/ConvNeXt) with its downstream norms."""
-from vmamba_jax.checkpoints.families.common import dotted, one_of, rename
+from vmamba_jax import checks
+from vmamba_jax.checkpoints.families.common import dotted, rename
 from vmamba_jax.models.convnext import ConvNeXt
 
 MODEL = ConvNeXt
@@ -16,7 +17,7 @@ TOP = {"norm": "head.norm", "head": "head.fc"}
 
 def build(o):
     """The ConvNeXt of timm's options `o`, all given."""
-    patch_size = one_of("patch_size", o["patch_size"], (4, 1))  # at 2, and from 8 on, timm's stages have other strides
+    patch_size = checks.choice("patch_size", o["patch_size"], (4, 1))  # at 2, and from 8 on, timm's stages have other strides
     return ConvNeXt(num_classes=o["num_classes"], depths=tuple(o["depths"]), dims=tuple(o["dims"]), patch_size=patch_size,
                     layer_scale_init=o["ls_init_value"], in_channels=o["in_chans"], drop_path_rate=o["drop_path_rate"])
 

@@ -1,5 +1,6 @@
 """ResNet: timm's constructor; names of timm and torchvision, which agree."""
-from vmamba_jax.checkpoints.families.common import dotted, one_of
+from vmamba_jax import checks
+from vmamba_jax.checkpoints.families.common import dotted
 from vmamba_jax.models.resnet import BLOCKS, ResNet
 
 MODEL = ResNet
@@ -18,7 +19,7 @@ TIMM_BLOCKS = {"BasicBlock": "basic", "Bottleneck": "bottleneck"}  # timm's clas
 def build(o):
     """The ResNet of timm's options `o`, all given. `stem_width` counts for timm's deep stems only: the plain one has 64 channels."""
     name = getattr(o["block"], "__name__", o["block"])
-    block = one_of("block", TIMM_BLOCKS.get(name, name), BLOCKS)
+    block = checks.choice("block", TIMM_BLOCKS.get(name, name), BLOCKS)
     return ResNet(num_classes=o["num_classes"], layers=tuple(o["layers"]), channels=tuple(o["channels"]), block=block, in_channels=o["in_chans"],
                   zero_init_last=bool(o["zero_init_last"]), drop_path_rate=o["drop_path_rate"])
 

@@ -3,7 +3,8 @@ import math
 
 import numpy as np
 
-from vmamba_jax.checkpoints.families.common import dotted, one_of, single
+from vmamba_jax import checks
+from vmamba_jax.checkpoints.families.common import dotted, single
 from vmamba_jax.models.vim import CLASS_TOKENS, Vim, resize_positions
 
 MODEL = Vim
@@ -24,7 +25,7 @@ def build(o):
     """The Vim of the repository's options `o`, all given. `fused_add_norm` chooses a kernel, and only rotary embeddings read `ft_seq_len` and
     `pt_hw_seq_len`: none of the three changes anything here.
     """
-    pool = POOLS[one_of("final_pool_type", o["final_pool_type"], POOLS)]
+    pool = POOLS[checks.choice("final_pool_type", o["final_pool_type"], POOLS)]
     if o["if_cls_token"] and pool == "max":
         raise ValueError("final_pool_type='max' with if_cls_token=True; the original returns each image's largest logit then, "
                          "expected if_cls_token=False, or another pool, which a class token leaves unread")

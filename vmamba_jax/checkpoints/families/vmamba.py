@@ -3,7 +3,8 @@ import re
 
 import numpy as np
 
-from vmamba_jax.checkpoints.families.common import LEAVES, one_of, rename
+from vmamba_jax import checks
+from vmamba_jax.checkpoints.families.common import LEAVES, rename
 from vmamba_jax.models.layers import ACTIVATIONS
 from vmamba_jax.models.resize import resize_grid
 from vmamba_jax.models.vmamba import VMamba
@@ -56,15 +57,15 @@ def build(o):
     dims = o["dims"]
     dims = tuple(int(dims * 2**i) for i in range(len(o["depths"]))) if isinstance(dims, int) else tuple(dims)
     for name in ("ssm_act_layer", "mlp_act_layer"):
-        one_of(name, str(o[name]).lower(), ACTIVATIONS)
+        checks.choice(name, str(o[name]).lower(), ACTIVATIONS)
     return VMamba(**{
         **dict(num_classes=o["num_classes"], depths=tuple(o["depths"]), dims=dims, patch_size=o["patch_size"], in_channels=o["in_chans"],
                d_state=o["ssm_d_state"], ssm_ratio=o["ssm_ratio"], dt_rank=None if o["ssm_dt_rank"] == "auto" else int(o["ssm_dt_rank"]),
                ssm_act=o["ssm_act_layer"].lower(), conv_size=o["ssm_conv"], conv_bias=bool(o["ssm_conv_bias"]), ssm_init=o["ssm_init"],
                mlp_ratio=o["mlp_ratio"], mlp_act=o["mlp_act_layer"].lower(), gated_mlp=bool(o["gmlp"]), patch_norm=bool(o["patch_norm"]),
-               patch_embed=one_of("patchembed_version", o["patchembed_version"], ("v1", "v2")),
-               downsample=one_of("downsample_version", o["downsample_version"], ("v1", "v2", "v3")),
-               norm=NORM_LAYERS[one_of("norm_layer", str(o["norm_layer"]).lower(), NORM_LAYERS)], pos_embed=bool(o["posembed"]),
+               patch_embed=checks.choice("patchembed_version", o["patchembed_version"], ("v1", "v2")),
+               downsample=checks.choice("downsample_version", o["downsample_version"], ("v1", "v2", "v3")),
+               norm=NORM_LAYERS[checks.choice("norm_layer", str(o["norm_layer"]).lower(), NORM_LAYERS)], pos_embed=bool(o["posembed"]),
                image_size=o["imgsize"], drop_path_rate=o["drop_path_rate"], remat=bool(o["use_checkpoint"]),
                out_indices=tuple(o["out_indices"])),
         **parse_forward_type(o["forward_type"])})

@@ -8,6 +8,7 @@ pickle, so worker processes can have them. Sizes are in pixels; what is drawn on
 """
 import dataclasses
 
+from vmamba_jax import checks
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
 from vmamba_jax.data.transforms.crops import Evaluation, SimpleCrop, Train
 from vmamba_jax.data.transforms.rand_augment import RandAugment, parse
@@ -22,11 +23,8 @@ def create(name, **options):
 
     Raises ValueError for an unknown name or a value out of range, TypeError for an unknown option or a value of the wrong kind.
     """
-    if name not in _TRANSFORMS:
-        raise ValueError(f"transform must be one of {names()}, got {name!r}")
-    accepted = [field.name for field in dataclasses.fields(_TRANSFORMS[name])]
-    if unknown := sorted(set(options) - set(accepted)):
-        raise TypeError(f"transform {name!r} has no option {', '.join(map(repr, unknown))}; it takes {accepted}")
+    checks.choice("transform", name, _TRANSFORMS)
+    checks.options(f"transform {name!r}", options, [field.name for field in dataclasses.fields(_TRANSFORMS[name])])
     return _TRANSFORMS[name](**options)
 
 

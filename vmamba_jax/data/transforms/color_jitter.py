@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from vmamba_jax.data import checks
+from vmamba_jax import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class ColorJitter:
 
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation"):
-            checks.number(name, getattr(self, name))
-        checks.number("hue", self.hue, high=0.5)
+            checks.number(name, getattr(self, name), low=0)
+        checks.number("hue", self.hue, low=0, high=0.5)
 
     def __call__(self, photo, rng):
         for name in rng.permutation([field.name for field in dataclasses.fields(self)]):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from vmamba_jax.data import checks, order
+from vmamba_jax import checks
 from vmamba_jax.data.images import Decoder
 from vmamba_jax.data.photo import FILTERS, as_array, as_photo, resize_short
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
@@ -35,11 +35,11 @@ class Train:
     fill: tuple = IMAGENET_GREY
 
     def __post_init__(self):
-        order.integer("size", self.size, least=1)
-        object.__setattr__(self, "scale", checks.interval("scale", self.scale, high=1.0))
-        object.__setattr__(self, "ratio", checks.interval("ratio", self.ratio))
+        checks.count("size", self.size)
+        object.__setattr__(self, "scale", checks.interval("scale", self.scale, above=0, high=1.0))
+        object.__setattr__(self, "ratio", checks.interval("ratio", self.ratio, above=0))
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
-        checks.number("flip", self.flip, high=1.0)
+        checks.number("flip", self.flip, low=0, high=1.0)
         for field in ("color_jitter", "fill"):  # a config read from JSON has lists
             if isinstance(value := getattr(self, field), list):
                 object.__setattr__(self, field, tuple(value))
@@ -77,11 +77,11 @@ class SimpleCrop:
     flip: float = 0.5
 
     def __post_init__(self):
-        order.integer("size", self.size, least=1)
-        if order.integer("pad", self.pad) >= self.size:
+        checks.count("size", self.size)
+        if checks.count("pad", self.pad, 0) >= self.size:
             raise ValueError(f"pad must be below size={self.size}, got {self.pad}")
         checks.choice("interpolation", self.interpolation, FILTERS)
-        checks.number("flip", self.flip, high=1.0)
+        checks.number("flip", self.flip, low=0, high=1.0)
 
     def __call__(self, image, rng):
         photo = resize_short(as_photo(image), self.size, self.interpolation)

@@ -2,7 +2,7 @@
 import dataclasses
 import re
 
-from vmamba_jax.data import checks, order
+from vmamba_jax import checks
 from vmamba_jax.data.photo import FILTERS
 from vmamba_jax.data.transforms import operations
 
@@ -32,15 +32,15 @@ class RandAugment:
     fill: tuple = (128, 128, 128)
 
     def __post_init__(self):
-        checks.number("magnitude", self.magnitude)
-        order.integer("layers", self.layers, least=1)
-        checks.number("magnitude_std", self.magnitude_std)
-        checks.number("probability", self.probability, high=1.0)
+        checks.number("magnitude", self.magnitude, low=0)
+        checks.count("layers", self.layers)
+        checks.number("magnitude_std", self.magnitude_std, low=0)
+        checks.number("probability", self.probability, low=0, high=1.0)
         checks.choice("increasing", self.increasing, (False, True))
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
         if len(self.fill) != 3:
             raise ValueError(f"fill must be three grey levels, got {self.fill!r}")
-        object.__setattr__(self, "fill", tuple(order.integer("fill", value) for value in self.fill))
+        object.__setattr__(self, "fill", tuple(checks.count("fill", value, 0) for value in self.fill))
 
     def __call__(self, photo, rng):
         fill = self.fill if photo.mode == "RGB" else round(sum(self.fill) / 3)

@@ -8,6 +8,7 @@ One idea a file: `base` (what all share), `contents` (what stands where somethin
 """
 import dataclasses
 
+from vmamba_jax import checks
 from vmamba_jax.evaluation.disturbances.base import Disturbance
 from vmamba_jax.evaluation.disturbances.contents import CONTENTS
 from vmamba_jax.evaluation.disturbances.information import PROFILES, InformationDrop
@@ -35,11 +36,8 @@ def create(name, **options):
 
     Raises ValueError for an unknown name (listing the known ones), TypeError for an option that the disturbance does not have.
     """
-    if name not in DISTURBANCES:
-        raise ValueError(f"name={name!r}: expected one of {sorted(DISTURBANCES)}")
-    known = [field.name for field in dataclasses.fields(DISTURBANCES[name])]
-    if unknown := sorted(set(options) - set(known)):
-        raise TypeError(f"{name} has no option {', '.join(map(repr, unknown))}: expected some of {known}")
+    checks.choice("name", name, DISTURBANCES)
+    checks.options(name, options, [field.name for field in dataclasses.fields(DISTURBANCES[name])])
     return DISTURBANCES[name](**options)
 
 

@@ -4,13 +4,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import checks, records
-from vmamba_jax.attacks.keys import fold_in, image_keys
+from vmamba_jax import checks
+from vmamba_jax.attacks import records
 from vmamba_jax.evaluation.disturbances import contents
+from vmamba_jax.keys import fold_in, image_keys
 
 
 @records.record()
-class Disturbance:
+class Disturbance(records.Described):
     """A pure function `disturb(images, keys) -> images`, described by its fields.
 
     A subclass is a `records.record` with a `name`, `draws` (whether it needs keys) and `run(images, keys, logits_fn, labels)`; keys are one for
@@ -32,8 +33,7 @@ class Disturbance:
 
     def __post_init__(self):
         checks.flag("shared", self.shared)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed={self.seed!r}: expected an integer >= 0")
+        checks.count("seed", self.seed, 0)
 
     def __call__(self, images, keys=None, logits_fn=None, labels=None):
         """Disturbed images, of the shape and dtype of `images`, in [0, 1].
@@ -62,14 +62,6 @@ class Disturbance:
         fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         drawn = {name: fields.pop(name) for name in ("shared", "seed")}
         return {"name": self.name} | fields | (drawn if self.draws else {})
-
-    def __repr__(self):
-        settings = self.settings
-        return records.show(settings.pop("name"), settings)
-
-    def _set(self, **fields):
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
 
 
 @records.record()

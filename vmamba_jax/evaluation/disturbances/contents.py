@@ -6,7 +6,7 @@ A content is called as `content(images, mask, cell, keys, logits_fn, labels)` an
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import checks
+from vmamba_jax import checks
 from vmamba_jax.attacks.masked import MaskedPGD
 from vmamba_jax.attacks.records import record
 from vmamba_jax.evaluation.disturbances import cells

@@ -3,7 +3,7 @@ import dataclasses
 
 import numpy as np
 
-from vmamba_jax.attacks import checks
+from vmamba_jax import checks
 
 KINDS = ("rows", "reversed", "columns", "snake", "blocks", "random")
 

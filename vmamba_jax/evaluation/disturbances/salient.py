@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks import checks, patch_objective
+from vmamba_jax import checks
+from vmamba_jax.attacks import patch_objective
 from vmamba_jax.attacks.records import record
 from vmamba_jax.evaluation.disturbances import cells
 from vmamba_jax.evaluation.disturbances.layouts import GridDrop

@@ -24,7 +24,7 @@ def perturb_weights(step, gamma=0.01, after=0):
     The cost of the update, not of the attack, doubles.
     """
     require((isinstance(step, Step) and step.perturb is None, f"step must be an objective's, not yet perturbed; got {step!r}"),
-            number("gamma", gamma, low=0), count("after", after))
+            number("gamma", gamma, low=0), count("after", after, 0))
 
     def perturb(params, grads, done):
         scale = gamma * (done >= after)

@@ -1,18 +1,28 @@
-"""Checks of arguments: what is concrete is judged at once, what is traced (a ramped radius) by its shape only."""
+"""Checks of arguments: TypeError for the wrong kind, ValueError for what is out of range; a check of one value returns it.
+
+What is concrete is judged at once, what is traced (a ramped radius) by its shape only. Messages read `name=value: expected ...`.
+"""
 import math
 import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+_WITHIN = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
 def traced(value):
     return isinstance(value, jax.core.Tracer)
 
 
-def number(name, value, low=None):
-    """`value` as a float, or as it is where traced; ValueError unless finite (and >= `low`), TypeError unless a real scalar."""
-    expected = "a finite number" if low is None else f"a finite number >= {low:g}"
+def number(name, value, low=None, high=None, *, above=None, below=None, optional=False):
+    """`value` as a finite float within the bounds that are given, or as it is where traced; None too if `optional`."""
+    bounds = [(sign, bound) for sign, bound in ((">=", low), (">", above), ("<=", high), ("<", below)) if bound is not None]
+    limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds)
+    expected = "None or " * optional + f"a finite number {limits}".rstrip()
+    if optional and value is None:
+        return None
     if traced(value):
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(f"{name} is a traced {value.dtype}{value.shape}: expected a floating scalar")
@@ -23,21 +33,34 @@ def number(name, value, low=None):
         x = float(value)
     except TypeError:
         raise TypeError(f"{name}={value!r}: expected {expected}") from None
-    if not math.isfinite(x) or (low is not None and x < low):
+    if not math.isfinite(x) or not all(_WITHIN[sign](x, bound) for sign, bound in bounds):
         raise ValueError(f"{name}={x!r}: expected {expected}")
     return x
 
 
-def count(name, value):
-    """`value` as an int >= 1."""
+def interval(name, value, low=None, high=None, *, above=None):
+    """`value` as an ascending pair of floats, each within the bounds as of `number`."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name}={value!r}: expected a pair (smallest, largest)")
+    a, b = (number(f"{name}[{i}]", x, low, high, above=above) for i, x in enumerate(value))
+    if a > b:
+        raise ValueError(f"{name}={value!r}: expected an ascending pair")
+    return a, b
+
+
+def count(name, value, low=1, *, optional=False):
+    """`value` as an int >= `low`, of any size where that is None; None too if `optional`."""
+    expected = "None or " * optional + ("an integer" if low is None else f"an integer >= {low}")
+    if optional and value is None:
+        return None
     try:
-        if isinstance(value, bool):
+        if isinstance(value, (bool, np.bool_)):
             raise TypeError
         n = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}={value!r}: expected an integer >= 1") from None
-    if n < 1:
-        raise ValueError(f"{name}={n}: expected an integer >= 1")
+        raise TypeError(f"{name}={value!r}: expected {expected}") from None
+    if low is not None and n < low:
+        raise ValueError(f"{name}={n}: expected {expected}")
     return n
 
 
@@ -48,9 +71,16 @@ def flag(name, value):
 
 
 def choice(name, value, choices):
-    if value not in choices:
+    """`value`, one of the names `choices`."""
+    if value not in tuple(choices):
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
     return value
+
+
+def options(owner, given, known):
+    """Raise a TypeError unless all of the options `given`, a dict, are among the `known` ones of `owner`."""
+    if unknown := sorted(set(given) - set(known)):
+        raise TypeError(f"{owner} has no option {', '.join(map(repr, unknown))}: expected {f'some of {list(known)}' if known else 'none'}")
 
 
 def batch(images, labels, lower, upper):

@@ -1,4 +1,4 @@
-"""One random key per image, so that an attack does not depend on how a set is cut into batches or spread over devices."""
+"""One random key per image, so that what is drawn does not depend on how a set is cut into batches or spread over devices."""
 import jax
 import jax.numpy as jnp
 
