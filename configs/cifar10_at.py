@@ -17,10 +17,13 @@ from configs import common
 
 VMAMBA = {"patch_size": 2, "drop_path_rate": 0.0}
 RESNET = {"stem": "cifar"}
+SWIN = {"patch_size": 2, "image_size": 32, "window_size": 4, "drop_path_rate": 0.0}
 MODELS = {  # catalog name, fields
     "vmamba_1m": ("vmamba_tiny", {**VMAMBA, "dims": (48, 96, 192), "depths": (2, 2, 2)}),
     "vmamba_4m": ("vmamba_tiny", {**VMAMBA, "dims": (80, 160, 320), "depths": (2, 3, 2)}),
     "vmamba_12m": ("vmamba_tiny", {**VMAMBA, "dims": (128, 256, 512), "depths": (2, 6, 2)}),
+    "swin_1m": ("swin_tiny", {**SWIN, "embed_dim": 48, "depths": (2, 2, 2), "num_heads": (3, 6, 12)}),
+    "resnet_1m": ("resnet18", {**RESNET, "layers": (2, 2, 2), "channels": (40, 80, 160), "stem_width": 40}),
     "resnet18": ("resnet18", RESNET),  # 11.2 million
     "resnet_small": ("resnet18", {**RESNET, "layers": (1, 1, 1), "channels": (16, 32, 64), "stem_width": 16}),  # 78,042 parameters: minutes on a CPU
 }
