@@ -1,4 +1,5 @@
 """Shared set-up: eight CPU devices, a persistent compilation cache, and the fixtures every room uses."""
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -17,6 +18,10 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# A cached program keeps thousands of small objects alive, which the collector would go through again and again.
+gc.freeze()
+gc.set_threshold(100_000, 50, 50)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -84,6 +84,7 @@ def check_as_unbroken(folder, folders):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, final)
 
 
+@pytest.mark.slow
 def test_two_processes_killed_on_their_way_are_resumed_by_one(folders):
     assert not (folders["killed"] / "results.json").exists()
     with training.Checkpoints(folders["killed"] / "checkpoints", read_only=True) as checkpoints:

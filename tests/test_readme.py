@@ -42,6 +42,7 @@ def run(words, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_photo_under_attack(folder):
     code = next(code for code in PYTHON if "photo.jpg" in code)
     said = re.fullmatch(r"\[\d+\] -> \[\d+\] changed by ([\d.]+) grey levels\n", run([sys.executable, "-c", code], folder))
@@ -68,6 +69,7 @@ def test_python(code, tmp_path, monkeypatch):
         assert scope["y"].shape == scope["gradient"].shape == scope["h"].shape == (2, 196, 96) and np.isfinite(scope["gradient"]).all()
 
 
+@pytest.mark.slow
 def test_commands(folder):
     """make's two are what runs this; the others run here, in the order given, in one folder."""
     make = [line for line in COMMANDS if line.startswith("make ")]

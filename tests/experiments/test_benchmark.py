@@ -179,6 +179,7 @@ def test_attacks(tmp_path):
         benchmark.run(config, tmp_path / "attacks.json", progress=False)
 
 
+@pytest.mark.slow
 def test_scaling(tmp_path):
     config = tiny(parts=("scaling",), devices=8)
     config.scaling.models = {"vit_tiny": {"embed_dim": 8, "depth": 1, "num_heads": 1, "patch_size": 4, "image_size": 8}}

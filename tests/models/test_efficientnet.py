@@ -33,6 +33,7 @@ def photos():
     return np.stack([decode(file.read_bytes(), file.name) for file in files]).astype(np.float32) / 255, labels
 
 
+@pytest.mark.slow
 def test_equals_the_original_program(x64, golden):
     """Logits and input gradient of the cross entropy at class 281, by efficientnet_lite_pytorch 0.1.0 in float64 on one 64 x 64 photo."""
     wanted, model = golden(NAME), vmamba_jax.create_model(NAME)

@@ -18,6 +18,7 @@ TINY = {
     "convnext_tiny": {"dims": (8, 16), "depths": (1, 1)},
     "resnet18": {"layers": (1, 1), "channels": (8, 16), "stem": "cifar", "stem_width": 8},
 }
+OFTEN = ("vit_tiny", "resnet18")  # the others in make test-slow
 IMAGES = jax.random.uniform(jax.random.key(1), (3, 16, 16, 3))
 LABELS = jnp.arange(3)
 
@@ -45,7 +46,7 @@ def shapes(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in TINY])
 def test_remat_changes_neither_numbers_nor_names(name):
     model, variables = made(name)
     again = model.clone(remat=True)

@@ -85,8 +85,9 @@ def test_nothing_recorded_unless_asked():
     assert plain.count("stablehlo.") < probed.count("stablehlo.")
 
 
-@pytest.mark.parametrize("fields", [dict(), dict(d_state=3, gate=True), dict(ssm="mamba2", dt_rank=2, d_state=3), dict(scan_pattern="bidi")],
-                         ids=["plain", "gated", "mamba2", "bidi"])
+@pytest.mark.parametrize("fields", [
+    pytest.param(dict(d_state=3, gate=True), id="gated"), pytest.param(dict(ssm="mamba2", dt_rank=2, d_state=3), id="mamba2"),
+    pytest.param(dict(), id="plain", marks=pytest.mark.slow), pytest.param(dict(scan_pattern="bidi"), id="bidi", marks=pytest.mark.slow)])
 def test_perturbations_give_the_states_gradients(x64, fields):
     """Adding to a state through its perturbation is adding to it, and the opened paths compute the same function."""
     module, x = SS2D(**fields), images().astype(jnp.float64)

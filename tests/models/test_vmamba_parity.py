@@ -9,8 +9,13 @@ from golden_models import GOLDEN, load, nhwc
 from vmamba_jax import checkpoints
 
 CLASSIFIERS = sorted(p.stem for p in GOLDEN.glob("vmamba_*.json") if not p.stem.startswith(("vmamba_bb", "vmamba_ss2d")))
-OFTEN = ("vmamba_t_base", "vmamba_t_bn")  # in float32 too; the others in float64, and all in make test-slow
+OFTEN = {"float64": ("vmamba_t_base", "vmamba_t_bn", "vmamba_t_m0", "vmamba_s2_noz_ln", "vmamba_v0"), "float32": ("vmamba_t_base",)}
 CHANNELS_FIRST = ("ln2d", "bn")
+
+
+def each(dtype):
+    """All of them: some in every run, the others slow."""
+    return [pytest.param(name, marks=() if name in OFTEN[dtype] else pytest.mark.slow) for name in CLASSIFIERS]
 
 
 def state_dict(arrays, info, dtype=np.float32):
@@ -36,7 +41,7 @@ def run(name, dtype):
     return model, logits, recorded, params, images_gradient
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", each("float64"))
 def test_float64(x64, name):
     """Everything the original gave: logits and input gradient in float64, taps and parameter gradients (its float32 ones)."""
     arrays, info = load(name)
@@ -66,7 +71,7 @@ def close(got, wanted, what):
     np.testing.assert_allclose(got, wanted, atol=2e-5 * max(1, np.abs(wanted).max()), err_msg=what)
 
 
-@pytest.mark.parametrize("name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in CLASSIFIERS])
+@pytest.mark.parametrize("name", each("float32"))
 def test_float32(name):
     arrays, info = load(name)
     model = checkpoints.model_from_options("vmamba", info["config"])

@@ -77,7 +77,7 @@ def test_gradients(backend, height, width, channels, rank, state, dtype):
         assert relative(x, wanted_gradients[name]) < (1e-5 if x.dtype == jnp.float32 else 2**-7), name
 
 
-@pytest.mark.parametrize("absent", ["D", "delta_bias"])
+@pytest.mark.parametrize("absent", ["D", pytest.param("delta_bias", marks=pytest.mark.slow)])
 def test_optional_arguments_and_double_backward_of_the_fused_kernel(absent):
     args = {**draw(3, 2, 3, 1), absent: None}
     fused, plain = (jax.jit(jax.grad(lambda u, b=b: jnp.sin(jax.grad(lambda u: jnp.sin(cross_selective_scan(
