@@ -1,6 +1,7 @@
 """Fog: a plasma fractal laid over the image."""
-import jax
 import jax.numpy as jnp
+
+from vmamba_jax.evaluation.corruptions import dice
 
 
 def fog(image, uniforms, strength, decay):
@@ -14,7 +15,7 @@ def draw_uniforms(key, image, strength, decay):
     """(m * m - 1,) in [-1, 1), m the least power of two that is not below the image's sides."""
     del strength, decay
     side = 1 << (max(image.shape[:2]) - 1).bit_length()
-    return jax.random.uniform(key, (side * side - 1,), minval=-1.0, maxval=1.0)
+    return dice.uniforms(key, (side * side - 1,))
 
 
 def plasma_fractal(uniforms, decay, wibble=100.0):

@@ -1,28 +1,27 @@
 """Glass blur: pixels copied from near ones, one after the other."""
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions.filters import gaussian_matrix, separable
+from vmamba_jax.evaluation.corruptions import dice
+from vmamba_jax.evaluation.corruptions.filters import gaussian
 from vmamba_jax.evaluation.corruptions.levels import truncated
 
 
 def glass_blur(image, offsets, sigma, reach, passes):
     """Gaussian blur, truncation to levels, `passes` of `shuffle`, Gaussian blur."""
     del reach, passes
-    blur = [gaussian_matrix(n, sigma) for n in image.shape[:2]]
-    x = truncated(separable(image, *blur))
+    x = truncated(gaussian(image, sigma))
     for moves in offsets:
         x = shuffle(x, moves)
-    return separable(x, *blur)
+    return gaussian(x, sigma)
 
 
 def draw_offsets(key, image, sigma, reach, passes):
     """(passes, H - 2 reach, W - 2 reach, 2) integers in [-reach, reach), (dx, dy) in the order of the released loops."""
     del sigma
     height, width = image.shape[:2]
-    return jax.random.randint(key, (passes, height - 2 * reach, width - 2 * reach, 2), -reach, reach, jnp.int8)
+    return dice.offsets(key, (passes, height - 2 * reach, width - 2 * reach), reach)
 
 
 def shuffle(image, moves):

@@ -1,11 +1,10 @@
 """Spatter: drops of water, or of mud."""
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions import edges
-from vmamba_jax.evaluation.corruptions.filters import gaussian_matrix, separable
+from vmamba_jax.evaluation.corruptions import dice, edges
+from vmamba_jax.evaluation.corruptions.filters import gaussian
 from vmamba_jax.evaluation.corruptions.levels import SLACK
 
 WATER, MUD = np.array([175, 238, 238], np.float32) / 255, np.array([63, 42, 20], np.float32) / 255
@@ -14,10 +13,9 @@ FAR, EMBOSS = 20, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], np.float32)
 
 def spatter(image, normals, mean, deviation, sigma, threshold, intensity, mud):
     """normals: (H, W) standard normals."""
-    shape = image.shape[:2]
-    liquid = separable(mean + deviation * normals, *(gaussian_matrix(n, sigma) for n in shape))
+    liquid = gaussian(mean + deviation * normals, sigma)
     if mud:
-        cover = separable((liquid > threshold).astype(jnp.float32), *(gaussian_matrix(n, intensity) for n in shape))[..., None]
+        cover = gaussian((liquid > threshold).astype(jnp.float32), intensity)[..., None]
         cover = jnp.where(cover < 0.8, 0, cover)
         return image * (1 - cover) + MUD * cover
     liquid = jnp.floor(jnp.where(liquid < threshold, 0, liquid) * 255 + SLACK) % 256
@@ -29,7 +27,7 @@ def spatter(image, normals, mean, deviation, sigma, threshold, intensity, mud):
 def draw_layer(key, image, *parameters):
     """Standard normals (H, W)."""
     del parameters
-    return jax.random.normal(key, image.shape[:2])
+    return dice.normals(key, image.shape[:2])
 
 
 def _rims(liquid):
