@@ -13,8 +13,9 @@ def brightness(image, draws, amount):
 def contrast(image, draws, factor):
     """Distance from each channel's mean, times `factor`."""
     del draws
-    mean = image.mean((0, 1), keepdims=True)
-    return (image - mean) * factor + mean
+    rows = image.reshape(len(image), -1)
+    mean = jnp.tile(rows.mean(0).reshape(-1, image.shape[-1]).mean(0), image.shape[1])
+    return ((rows - mean) * factor + mean).reshape(image.shape)
 
 
 def saturate(image, draws, factor, amount):

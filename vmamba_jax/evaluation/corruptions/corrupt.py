@@ -3,11 +3,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from vmamba_jax.attacks import checks
 from vmamba_jax.attacks.keys import image_keys
 from vmamba_jax.evaluation.corruptions import frost
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
+from vmamba_jax.evaluation.corruptions.fence import fence
 from vmamba_jax.evaluation.corruptions.levels import rounded, truncated
 from vmamba_jax.evaluation.corruptions.parameters import SEVERITIES, TABLES, parameters, table_for
 
@@ -52,5 +54,20 @@ def _corrupted(name, severity, table):
     def one(image, key, *extra):
         image = rounded(image)
         draws = corruption.draw(key, image, *arguments, *extra) if corruption.draw else None
+        if draws is not None and not corruption.pointwise:
+            leaves, tree = jax.tree.flatten(draws)
+            draws = jax.tree.unflatten(tree, [fence(leaf) for leaf in leaves])
         return truncated(corruption.apply(image, draws, *arguments))
-    return jax.jit(lambda images, keys, *extra: jax.vmap(lambda image, key: one(image, key, *extra))(images.astype(jnp.float32), keys))
+
+    def all_at_once(images, keys, extra):
+        return jax.vmap(lambda image, key: one(image, key, *extra))(images, keys)
+
+    def one_by_one(images, keys, extra):  # what is made of an image on the way stays in a CPU's caches
+        return lax.map(lambda pair: one(*pair, *extra), (images, keys))
+
+    def run(images, keys, *extra):
+        images = images.astype(jnp.float32)
+        if corruption.pointwise:
+            return all_at_once(images, keys, extra)
+        return lax.platform_dependent(images, keys, extra, cpu=one_by_one, default=all_at_once)
+    return jax.jit(run)

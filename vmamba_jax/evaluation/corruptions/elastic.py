@@ -43,7 +43,7 @@ def _sampled(image, y, x, mode):
     low_y, low_x = jnp.floor(y), jnp.floor(x)
     rows, cols = ([_folded(low, n, mode), _folded(low + 1, n, mode)] for low, n in ((low_y, height), (low_x, width)))
     places = [(row * width + col).astype(jnp.int32) for row in rows for col in cols]
-    *places, part_y, part_x, image = fence((*places, y - low_y, x - low_x, image))
+    *places, part_y, part_x, image = fence(*places, y - low_y, x - low_x, image)
     pixels, part_y, part_x = image.reshape(-1, channels), part_y[..., None], part_x[..., None]
     a, b, c, d = (pixels.at[place].get(mode="promise_in_bounds") for place in places)
     upper, lower = a + (b - a) * part_x, c + (d - c) * part_x

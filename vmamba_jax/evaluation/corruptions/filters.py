@@ -25,10 +25,10 @@ def banded(image, weights, mode="nearest"):
     x = image.reshape(height, -1)
     for axis, (n, step) in enumerate(((height, 1), (width, depth))):
         if axis:
-            x, = fence((x,))
+            x = fence(x)
         pixels = x.reshape(height, width, depth)
         padded = jnp.pad(pixels, [(reach, reach) if i == axis else (0, 0) for i in range(3)], mode=PADDING[mode])
-        padded, = fence((padded.reshape(len(padded), -1),))
+        padded = fence(padded.reshape(len(padded), -1))
         x = functools.reduce(jnp.add, (weight * lax.slice_in_dim(padded, i * step, (i + n) * step, axis=axis) for i, weight in enumerate(weights)))
     return x.reshape(image.shape)
 

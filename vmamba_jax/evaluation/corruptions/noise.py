@@ -37,7 +37,7 @@ def draw_photons(key, image, rate):
     bits = width.bit_length() - 1
     cell, coin = dice.words(key, image.shape)
     level = jnp.round(image * 255).astype(jnp.int32)
-    place, coin = fence((level << bits | (cell >> (32 - bits)).astype(jnp.int32), coin))
+    place, coin = fence(level << bits | (cell >> (32 - bits)).astype(jnp.int32), coin)
     found = jnp.asarray(cells).at[place].get(mode="promise_in_bounds")
     photons = jnp.where(coin >> bits < found >> bits, place, lax.bitcast_convert_type(found, jnp.int32)) & (width - 1)
     return photons.astype(jnp.float32)

@@ -4,6 +4,7 @@ import numpy as np
 from jax import lax
 
 from vmamba_jax.evaluation.corruptions import dice, edges
+from vmamba_jax.evaluation.corruptions.fence import fence
 from vmamba_jax.evaluation.corruptions.filters import gaussian
 from vmamba_jax.evaluation.corruptions.levels import SLACK
 
@@ -19,7 +20,8 @@ def spatter(image, normals, mean, deviation, sigma, threshold, intensity, mud):
         cover = jnp.where(cover < 0.8, 0, cover)
         return image * (1 - cover) + MUD * cover
     liquid = jnp.floor(jnp.where(liquid < threshold, 0, liquid) * 255 + SLACK) % 256
-    weight = liquid * _rims(liquid)
+    liquid = fence(liquid)
+    weight = fence(liquid * _rims(liquid))
     most = weight.max()
     return image + (weight / jnp.where(most > 0, most, 1) * intensity)[..., None] * WATER
 
@@ -33,7 +35,7 @@ def draw_layer(key, image, *parameters):
 def _rims(liquid):
     """How bright drops are by the distance from their edges: equalised, embossed, smoothed; whole levels."""
     far = _mean3(edges.distance(edges.canny(liquid, 50, 150), FAR))
-    embossed = jnp.clip(_correlate3(_equalised(jnp.floor(far + SLACK)), EMBOSS), 0, 255)
+    embossed = jnp.clip(_correlate3(_equalised(fence(jnp.floor(far + SLACK))), EMBOSS), 0, 255)
     return jnp.round(_mean3(embossed))
 
 
@@ -51,5 +53,5 @@ def _mean3(x):
 
 
 def _correlate3(x, kernel):
-    padded = jnp.pad(x, 1, mode="reflect")
+    padded = fence(jnp.pad(fence(x), 1, mode="reflect"))
     return sum(weight * lax.slice(padded, at, np.add(at, x.shape)) for at, weight in np.ndenumerate(kernel) if weight)
