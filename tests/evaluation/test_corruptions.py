@@ -108,9 +108,9 @@ def test_glass_is_the_loop_over_pixels(reach):
         for j, w in enumerate(range(side - reach, reach, -1)):
             dx, dy = moves[i, j]
             expected[h, w], expected[h + dy, w + dx] = expected[h + dy, w + dx], expected[h, w]  # views: a copy, not an exchange
-    np.testing.assert_array_equal(jax.jit(glass.shuffle)(image, moves), expected)
+    np.testing.assert_array_equal(jax.jit(glass.shuffle)(image, moves[None]), expected)
     moves[..., 0], moves[..., 1] = -1, 0  # every pixel takes its left neighbour, not yet visited
-    np.testing.assert_array_equal(jax.jit(glass.shuffle)(image, moves)[reach + 1, reach + 1:-reach], image[reach + 1, reach:-reach - 1])
+    np.testing.assert_array_equal(jax.jit(glass.shuffle)(image, moves[None])[reach + 1, reach + 1:-reach], image[reach + 1, reach:-reach - 1])
 
 
 def test_borders():

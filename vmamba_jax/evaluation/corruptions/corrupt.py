@@ -9,7 +9,6 @@ from vmamba_jax.attacks import checks
 from vmamba_jax.attacks.keys import image_keys
 from vmamba_jax.evaluation.corruptions import frost
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
-from vmamba_jax.evaluation.corruptions.fence import fence
 from vmamba_jax.evaluation.corruptions.levels import rounded, truncated
 from vmamba_jax.evaluation.corruptions.parameters import SEVERITIES, TABLES, parameters, table_for
 
@@ -54,9 +53,6 @@ def _corrupted(name, severity, table):
     def one(image, key, *extra):
         image = rounded(image)
         draws = corruption.draw(key, image, *arguments, *extra) if corruption.draw else None
-        if draws is not None and not corruption.pointwise:
-            leaves, tree = jax.tree.flatten(draws)
-            draws = jax.tree.unflatten(tree, [fence(leaf) for leaf in leaves])
         return truncated(corruption.apply(image, draws, *arguments))
 
     def all_at_once(images, keys, extra):

@@ -78,7 +78,7 @@ def zoomed(image, factor):
         part = np.float32(at - low).reshape(-1, *(1,) * (image.ndim - 1 - axis))
         low = low + (n - kept) // 2
         near, far = jnp.take(image, low, axis), jnp.take(image, low + 1, axis)
-        image = near * (1 - part) + far * part
+        image = fence(near * (1 - part) + far * part)
     return image
 
 

@@ -2,12 +2,13 @@
 import jax.numpy as jnp
 
 from vmamba_jax.evaluation.corruptions import dice
+from vmamba_jax.evaluation.corruptions.fence import fence
 
 
 def fog(image, uniforms, strength, decay):
     """image + strength * fractal, scaled back by the brightest value."""
     brightest = image.max()
-    plasma = plasma_fractal(uniforms, decay)[:image.shape[0], :image.shape[1], None]
+    plasma = plasma_fractal(fence(uniforms), decay)[:image.shape[0], :image.shape[1], None]
     return (image + strength * plasma) * (brightest / (brightest + strength))
 
 
@@ -34,5 +35,6 @@ def plasma_fractal(uniforms, decay, wibble=100.0):
         top = (centres + jnp.roll(centres, 1, 1) + corners + jnp.roll(corners, -1, 0)) / 4 + top
         corners = jnp.stack([jnp.stack([corners, left], -1), jnp.stack([top, centres], -1)], 1).reshape(2 * n, 2 * n)
         used, n, wibble = used + 3 * n * n, 2 * n, wibble / decay
+    corners = fence(corners)
     heights = corners - corners.min()
     return heights / heights.max()

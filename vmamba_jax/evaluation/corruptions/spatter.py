@@ -41,11 +41,12 @@ def _rims(liquid):
 
 def _equalised(levels):
     """`cv2.equalizeHist` of whole levels 0 .. FAR."""
-    counts = jnp.stack([(levels == level).sum() for level in range(FAR + 1)])
+    places = levels.astype(jnp.int32)
+    counts = jnp.zeros(FAR + 1, jnp.int32).at[places].add(1, mode="promise_in_bounds")
     first = counts[jnp.argmax(counts > 0)]
     rest = levels.size - first
     table = jnp.round((jnp.cumsum(counts) - first) * (255 / jnp.maximum(rest, 1)))
-    return jnp.where(rest > 0, table[levels.astype(jnp.int32)], levels)
+    return jnp.where(rest > 0, table.at[places].get(mode="promise_in_bounds"), levels)
 
 
 def _mean3(x):
