@@ -23,7 +23,7 @@ class Corruption(NamedTuple):
 
 FUNCTIONS = {
     "gaussian_noise": Corruption(noise.gaussian_noise, noise.draw_normals, pointwise=True),
-    "shot_noise": Corruption(noise.shot_noise, noise.draw_photons, pointwise=True),
+    "shot_noise": Corruption(noise.shot_noise, noise.draw_photons),
     "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulses, pointwise=True),
     "defocus_blur": Corruption(blur.defocus_blur),
     "glass_blur": Corruption(glass.glass_blur, glass.draw_offsets),
