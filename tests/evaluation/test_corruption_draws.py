@@ -78,7 +78,7 @@ def test_both_words_and_their_bits_are_even():
 
 @pytest.mark.parametrize("reach", [1, 3])
 def test_offsets(reach):
-    moves = np.asarray(dice.offsets(KEYS[2], (300, 200), reach))
+    moves = np.stack(dice.offsets(KEYS[2], (300, 200), reach), -1)
     assert moves.shape == (300, 200, 2) and (moves.min(), moves.max()) == (-reach, reach - 1)
     counts, cells = np.unique(moves.reshape(-1, 2), axis=0, return_counts=True)[1], (2 * reach) ** 2
     assert len(counts) == cells and np.square(counts * cells / 60_000 - 1).sum() * 60_000 / cells < cells + 4.5 * (2 * cells) ** 0.5

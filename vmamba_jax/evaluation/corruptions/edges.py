@@ -44,7 +44,7 @@ def _connected(seeds, allowed):
     def grow(state):
         found, _ = state
         wider = fence(step(fence(step(found))))
-        return wider, (wider != found).any()
+        return wider, (wider - found).max() > 0
     seeds, allowed = fence(seeds.astype(jnp.int32), allowed.astype(jnp.int32))
     return lax.while_loop(lambda state: state[1], grow, (seeds, jnp.array(True)))[0] > 0
 
