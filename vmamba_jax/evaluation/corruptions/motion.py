@@ -5,9 +5,8 @@ import numpy as np
 from jax import lax
 
 from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.filters import weighted
 from vmamba_jax.evaluation.corruptions.levels import truncated
-
-TOGETHER = 16  # shifts in one pass over the image: with more, a CPU's registers overflow
 
 
 def motion_blur(image, angle, radius, sigma):
@@ -34,9 +33,6 @@ def motion_filter(image, angle, radius, sigma):
     reach = 2 * radius
     padded = jnp.pad(image.reshape(height, width, depth), ((reach, reach), (reach, reach), (0, 0)), mode="edge").reshape(height + 2 * reach, -1)
     rows, cols = (reach + jnp.ceil(i * shift - 0.5).astype(jnp.int32) for shift in (jnp.sin(turn), jnp.cos(turn)))
-    total, padded, rows, cols = fence(jnp.zeros((height, width * depth)), padded, rows, depth * cols)
-    for first in range(0, len(weights), TOGETHER):
-        for j in range(first, min(first + TOGETHER, len(weights))):
-            total = total + weights[j] * lax.dynamic_slice(padded, (rows[j], cols[j]), total.shape)
-        total = fence(total)
-    return truncated(total.reshape(image.shape))
+    padded, rows, cols = fence(padded, rows, depth * cols)
+    shifted = [lax.dynamic_slice(padded, (row, col), (height, width * depth)) for row, col in zip(rows, cols, strict=True)]
+    return truncated(weighted(shifted, weights).reshape(image.shape))
