@@ -95,14 +95,16 @@ def zoomed(image, factor):
 
 
 @functools.lru_cache(maxsize=64)
-def box_matrix(n, m):
-    """(m, n) float32: Pillow's BOX filter from n values to m, every weight that of a pixel whose centre the box holds."""
+def box_taps(n, m):
+    """Pillow's BOX filter from n values to m: places and weights (taps, m), weights float32; every value counts whose centre the box holds."""
     scale = n / m
     support = 0.5 * max(scale, 1.0)
-    matrix = np.zeros((m, n))
+    found = []
     for i in range(m):
         centre = (i + 0.5) * scale
-        low, high = max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), n)
-        places = (np.arange(low, high) + 0.5 - centre) / max(scale, 1.0)
-        matrix[i, low:high] = (-0.5 < places) & (places <= 0.5)
-    return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
+        near = np.arange(max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), n))
+        offsets = (near + 0.5 - centre) / max(scale, 1.0)
+        found.append(near[(-0.5 < offsets) & (offsets <= 0.5)])
+    counts = np.array([len(near) for near in found])
+    places = np.stack([np.resize(near, counts.max()) for near in found], 1)
+    return places, np.float32((np.arange(counts.max())[:, None] < counts) / counts)

@@ -64,7 +64,8 @@ def _coded(plane, table):
 def _pass(x, matrix, bits, axis):
     """matrix @ x along an axis of eight, in integers, divided by 2 ** bits and rounded."""
     parts = jnp.split(fence(x), 8, axis)
-    return jnp.concatenate([sum(weight * part for part, weight in zip(parts, weights, strict=True)) + (1 << bits - 1) >> bits for weights in matrix], axis)
+    sums = [sum(weight * part for part, weight in zip(parts, weights, strict=True)) for weights in matrix]
+    return jnp.concatenate([total + (1 << bits - 1) >> bits for total in sums], axis)
 
 
 def _halved(plane):
