@@ -9,6 +9,7 @@ import pytest
 
 from vmamba_jax import parallel
 from vmamba_jax.attacks import per_image_keys
+from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.corruptions import dice, fence
 
 KEYS = per_image_keys(jax.random.key(5), 24)
@@ -101,3 +102,19 @@ def test_a_fence_changes_nothing():
         np.testing.assert_array_equal(y, x)
         np.testing.assert_array_equal(z, x + 1)
         np.testing.assert_array_equal(jax.vmap(fence.fence)(x), x)
+
+
+@pytest.mark.parametrize("name", ["shot_noise", "motion_blur"])
+def test_the_whole_batch_at_once_as_one_by_one(name):
+    images = jnp.round(jax.random.uniform(jax.random.key(8), (3, 16, 16, 3)) * 255) / 255
+    alone = corruptions.corrupt(name, 3, images, KEYS[:3])
+    together = jax.jit(jax.vmap(lambda image, key: corruptions.corrupt(name, 3, image[None], key[None])[0]))(images, KEYS[:3])
+    np.testing.assert_allclose(together, alone, atol=1.01 / 255)
+    assert (np.abs(together - alone) > 1e-6).mean() < 0.005
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_accelerators_get_the_whole_batch_at_once(platform):
+    run = jax.jit(lambda x, keys: corruptions.corrupt("gaussian_blur", 3, x, keys))
+    text = run.trace(jnp.zeros((4, 16, 16, 3)), KEYS[:4]).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in text) == (platform == "cpu") != ("stablehlo.optimization_barrier" in text)

@@ -15,7 +15,8 @@ EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 class Corruption(NamedTuple):
     """apply: (image (H, W, 3) in [0, 1], draws, *parameters) -> the corrupted image before it is cut down to levels.
-    draw: (key, image, *parameters) -> draws; None where nothing is random. pointwise: every value is made from that of the same place."""
+    draw: (key, image, *parameters) -> draws; None where nothing is random. pointwise: every pixel is made of the
+    same pixel and its draws."""
     apply: callable
     draw: callable = None
     pointwise: bool = False
