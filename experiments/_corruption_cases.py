@@ -1,4 +1,4 @@
-"""ImageNet-C's corruptions: ours on the device, in turn with the package imagecorruptions on the same images."""
+"""ImageNet-C's corruptions: ours over the devices, in turn with the package imagecorruptions on the same images."""
 import functools
 import importlib.util
 import warnings
@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from experiments._cli import ConfigError
+from experiments._compiled import batch_case, mesh_for
 from experiments._timing import Case, Skip, rounded
+from vmamba_jax.attacks import per_image_keys
 from vmamba_jax.evaluation import corruptions
 
 OURS, PACKAGE = "ours", "imagecorruptions"
@@ -21,7 +23,7 @@ def groups(config, devices):
     if section.severity not in corruptions.SEVERITIES:
         raise ConfigError(f"config.corruptions.severity={section.severity!r}: expected 1 to 5")
     for name in section.names:
-        yield [functools.partial(_ours, name, section, config.seed, devices[0]), functools.partial(_package, name, section, config.seed)]
+        yield [functools.partial(_ours, name, section, config.seed, devices), functools.partial(_package, name, section, config.seed)]
 
 
 def compared(records):
@@ -43,15 +45,15 @@ def _images(section, count, seed):
     return np.uint8(255 * x / 4)
 
 
-def _ours(name, section, seed, device):
-    images = jax.device_put(_images(section, section.batch, seed).astype(np.float32) / 255, device)
-    keys = jax.device_put(jax.random.key(seed), device)
+def _ours(name, section, seed, devices):
+    """The batch over as many of the devices as divide it, as `evaluation.corruption_accuracy` corrupts one."""
+    batch = {"image": _images(section, section.batch, seed).astype(np.float32) / 255,
+             "key": np.asarray(jax.random.key_data(per_image_keys(jax.random.key(seed), section.batch)))}
     try:
-        run = functools.partial(corruptions.corrupt, name, section.severity, images, keys)
-        jax.block_until_ready(run())
+        return batch_case(lambda tree, batch, key: corruptions.corrupt(name, section.severity, batch["image"], batch["key"]), {}, batch,
+                          _record(name, section, OURS, section.batch), mesh_for(section.batch, devices), images=section.batch)
     except ImportError as error:
         raise Skip(f"{name}: {error}") from error
-    return Case(_record(name, section, OURS, section.batch), run, images=section.batch)
 
 
 def _package(name, section, seed):

@@ -28,7 +28,8 @@ def released_draws(name, image, severity, parameters):
             return np.float32(rng.poisson(image / 255 * parameters[0]))
         case "glass_blur":
             _, reach, passes = parameters
-            return rng.randint(-reach, reach, size=(passes, side - 2 * reach, side - 2 * reach, 2))
+            moves = rng.randint(-reach, reach, size=(passes, side - 2 * reach, side - 2 * reach, 2))
+            return {"dx": moves[..., 0], "dy": moves[..., 1]}
         case "motion_blur":
             return np.float32(rng.uniform(-45, 45))
         case "snow":

@@ -1,4 +1,5 @@
 """The benchmark through `run`, with a model and maps so small that only the plumbing is timed; its parts one by one."""
+import importlib.util
 import itertools
 import json
 import sys
@@ -177,6 +178,28 @@ def test_attacks(tmp_path):
     config.attacks.attacks = ("deepfool",)
     with pytest.raises(_cli.ConfigError, match="'deepfool' is not known"):
         benchmark.run(config, tmp_path / "attacks.json", progress=False)
+
+
+def test_corruptions(tmp_path):
+    config = tiny(parts=("corruptions",))
+    config.corruptions.update(names=("contrast", "gaussian_noise"), size=32, batch=4, package_images=1)
+    content = benchmark.run(config, tmp_path / "corruptions.json", progress=False)
+    ours = {row["name"]: row for row in content["records"] if row["backend"] == "ours"}
+    assert list(ours) == ["contrast", "gaussian_noise"]
+    text = benchmarks.markdown([benchmarks.named("corruptions", content)])
+    for name, row in ours.items():
+        assert (row["batch"], row["devices"], row["size"], row["severity"]) == (4, 2, 32, 3) and row["images_per_s"] > 0
+        assert f"| `{name}` | 4 | 2 |" in text
+    if importlib.util.find_spec("imagecorruptions"):
+        theirs = {row["name"]: row for row in content["records"] if row["backend"] == "imagecorruptions"}
+        for name, row in ours.items():
+            assert row["ratio"] == pytest.approx(row["images_per_s"] / theirs[name]["images_per_s"], rel=1e-3)
+    else:
+        assert content["notes"] == [f"{name}: imagecorruptions is not installed (extra [corruptions])" for name in ours]
+    for change in ({"names": ("mist",)}, {"severity": 6}):
+        config.corruptions.update(change)
+        with pytest.raises(_cli.ConfigError, match="config.corruptions"):
+            benchmark.run(config, tmp_path / "corruptions.json", progress=False)
 
 
 @pytest.mark.slow

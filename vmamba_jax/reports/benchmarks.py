@@ -15,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from vmamba_jax.reports.attack_tables import attack_tables
+from vmamba_jax.reports.corruption_tables import corruption_tables
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
 from vmamba_jax.reports.page import put
 
@@ -74,7 +75,8 @@ def markdown(runs, folder=None):
     text = [f"## {device(runs[0])}\n"]
     for run in runs:
         text += [f"### {run['file']}\n", _origin(run, folder)]
-        text += _static(run) if run["kind"] == "tpu_static_cycles" else _scans(run) + _models(run) + _against(run) + _memory(run) + _growth(run) + _scaling(run) + attack_tables(run)
+        text += _static(run) if run["kind"] == "tpu_static_cycles" else [
+            part for tables in (_scans, _models, _against, _memory, _growth, _scaling, attack_tables, corruption_tables) for part in tables(run)]
         text += ["Left out: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n"] if run.get("notes") else []
     return "\n".join(text)
 

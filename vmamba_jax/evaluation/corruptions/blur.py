@@ -4,13 +4,13 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.evaluation.corruptions.filters import fold, gaussian_matrix, separable, zoomed
+from vmamba_jax.evaluation.corruptions.filters import fold, gaussian, zoomed
 
 
 def gaussian_blur(image, draws, sigma):
     """skimage's Gaussian filter, borders repeated, cut at four sigma."""
     del draws
-    return separable(image, *(gaussian_matrix(n, sigma) for n in image.shape[:2]))
+    return gaussian(image, sigma)
 
 
 def defocus_blur(image, draws, radius, sigma):

@@ -3,6 +3,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from vmamba_jax import checks
 from vmamba_jax.evaluation.corruptions import frost
@@ -53,4 +54,16 @@ def _corrupted(name, severity, table):
         image = rounded(image)
         draws = corruption.draw(key, image, *arguments, *extra) if corruption.draw else None
         return truncated(corruption.apply(image, draws, *arguments))
-    return jax.jit(lambda images, keys, *extra: jax.vmap(lambda image, key: one(image, key, *extra))(images.astype(jnp.float32), keys))
+
+    def all_at_once(images, keys, extra):
+        return jax.vmap(lambda image, key: one(image, key, *extra))(images, keys)
+
+    def one_by_one(images, keys, extra):  # what is made of an image on the way stays in a CPU's caches
+        return lax.map(lambda pair: one(*pair, *extra), (images, keys))
+
+    def run(images, keys, *extra):
+        images = images.astype(jnp.float32)
+        if corruption.pointwise:
+            return all_at_once(images, keys, extra)
+        return lax.platform_dependent(images, keys, extra, cpu=one_by_one, default=all_at_once)
+    return jax.jit(run)

@@ -2,9 +2,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from vmamba_jax.evaluation.corruptions.filters import fold, gaussian_matrix, separable
+from vmamba_jax.evaluation.corruptions import dice
+from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.filters import gaussian
 
 
 def elastic_transform(image, draws, strength, sigma, move):
@@ -12,18 +13,16 @@ def elastic_transform(image, draws, strength, sigma, move):
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     image = _sampled(image, *_affine(y, x, move * draws["corners"]), "mirror")
-    blur = [gaussian_matrix(n, sigma, truncate=3.0, mode="reflect") for n in image.shape[:2]]
-    dx, dy = (separable(draws[name], *blur) * strength for name in ("dx", "dy"))
-    image, dx, dy = lax.optimization_barrier((image, dx, dy))  # else computed anew for each of the four neighbours read
+    dx, dy = (gaussian(draws[name], sigma, truncate=3.0, mode="reflect") * strength for name in ("dx", "dy"))
     return _sampled(image, y + dy, x + dx, "reflect")
 
 
 def draw_elastic(key, image, *parameters):
     """Uniform numbers for three corners and both displacements."""
     del parameters
-    shapes = {"corners": (3, 2), "dx": image.shape[:2], "dy": image.shape[:2]}
-    keys = jax.random.split(key, len(shapes))
-    return {name: jax.random.uniform(k, shape, minval=-1.0, maxval=1.0) for k, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    places, corners = jax.random.split(key)
+    dx, dy = dice.uniforms(places, (2, *image.shape[:2]))
+    return {"corners": dice.uniforms(corners, (3, 2)), "dx": dx, "dy": dy}
 
 
 def _affine(y, x, moves):
@@ -42,10 +41,17 @@ def _sampled(image, y, x, mode):
     """image (H, W, C) at places (H, W) by linear interpolation."""
     height, width, channels = image.shape
     low_y, low_x = jnp.floor(y), jnp.floor(x)
-    part_y, part_x = (y - low_y)[..., None], (x - low_x)[..., None]
-    low_y, low_x = low_y.astype(jnp.int32), low_x.astype(jnp.int32)
-    rows, cols = ([fold(low, n, mode), fold(low + 1, n, mode)] for low, n in ((low_y, height), (low_x, width)))
-    pixels = image.reshape(-1, channels)
-    (a, b), (c, d) = ([pixels[row * width + col] for col in cols] for row in rows)
+    rows, cols = ([_folded(low, n, mode), _folded(low + 1, n, mode)] for low, n in ((low_y, height), (low_x, width)))
+    places = [(row * width + col).astype(jnp.int32) for row in rows for col in cols]
+    *places, part_y, part_x, image = fence(*places, y - low_y, x - low_x, image)
+    pixels, part_y, part_x = image.reshape(-1, channels), part_y[..., None], part_x[..., None]
+    a, b, c, d = (pixels.at[place].get(mode="promise_in_bounds") for place in places)
     upper, lower = a + (b - a) * part_x, c + (d - c) * part_x
     return upper + (lower - upper) * part_y
+
+
+def _folded(index, n, mode):
+    """`fold` of whole float32 numbers."""
+    period = 2 * n if mode == "reflect" else 2 * n - 2
+    index = index - period * jnp.floor(index / period)
+    return jnp.minimum(index, period - (mode == "reflect") - index)

@@ -1,9 +1,48 @@
-"""Linear filters along rows and columns as matrices, so that borders and resizes are products of constants with the image; zooms by two taps."""
+"""Linear filters along rows and columns: sums of shifted arrays, constant matrices where a filter is as long as the image; zooms by two taps."""
 import functools
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from vmamba_jax.evaluation.corruptions.fence import fence
+
+PADDING = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect"}  # the names of `fold` in `jnp.pad`
+TOGETHER = 9  # arrays added up in one pass: with more a CPU's registers and first cache overflow
+
+
+def gaussian(image, sigma, truncate=4.0, mode="nearest"):
+    """scipy's and skimage's Gaussian filter of image (H, W, ...); sigma in pixels, 0 leaves all as it is; borders as of `fold`."""
+    weights, sides = gaussian_weights(sigma, truncate), image.shape[:2]
+    if len(weights) >= min(sides):
+        return separable(image, *(filter_matrix(n, sigma, truncate, mode) for n in sides))
+    return banded(image, weights, mode)
+
+
+def banded(image, weights, mode="nearest"):
+    """Image (H, W, ...) filtered with an odd number of weights, fewer than pixels, along its columns and then its rows."""
+    height, width = image.shape[:2]
+    reach, depth = len(weights) // 2, int(np.prod(image.shape[2:]))
+    x = image.reshape(height, -1)
+    for axis, (n, step) in enumerate(((height, 1), (width, depth))):
+        if axis:
+            x = fence(x)
+        pixels = x.reshape(height, width, depth)
+        padded = jnp.pad(pixels, [(reach, reach) if i == axis else (0, 0) for i in range(3)], mode=PADDING[mode])
+        padded = fence(padded.reshape(len(padded), -1))
+        x = weighted([lax.slice_in_dim(padded, i * step, (i + n) * step, axis=axis) for i in range(len(weights))], weights)
+    return x.reshape(image.shape)
+
+
+def weighted(arrays, weights):
+    """The sum of the arrays times their weights, `TOGETHER` of them in one pass."""
+    total = 0
+    for first in range(0, len(weights), TOGETHER):
+        some = slice(first, first + TOGETHER)
+        total = total + functools.reduce(jnp.add, (weight * x for x, weight in zip(arrays[some], weights[some], strict=True)))
+        if first + TOGETHER < len(weights):
+            total = fence(total)
+    return total
 
 
 def separable(image, rows, cols=None):
@@ -24,14 +63,19 @@ def fold(index, n, mode):
 
 
 @functools.lru_cache(maxsize=64)
-def gaussian_matrix(n, sigma, truncate=4.0, mode="nearest"):
-    """(n, n) float32: scipy's and skimage's Gaussian filter of n values; sigma in pixels, 0 leaves all as it is."""
+def gaussian_weights(sigma, truncate):
+    """(2 radius + 1,) float32 of sum 1."""
     radius = int(truncate * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (offsets / max(sigma, 1e-9)) ** 2)
-    matrix, places = np.zeros((n, n)), np.arange(n)
-    for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
-        matrix[places, fold(places + offset, n, mode)] += weight
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma, 1e-9)) ** 2)
+    return np.float32(weights / weights.sum())
+
+
+@functools.lru_cache(maxsize=64)
+def filter_matrix(n, sigma, truncate, mode):
+    """(n, n) float32: the Gaussian filter of n values."""
+    weights, places, matrix = gaussian_weights(sigma, truncate), np.arange(n), np.zeros((n, n))
+    for i, weight in enumerate(weights):
+        matrix[places, fold(places + i - len(weights) // 2, n, mode)] += weight
     return matrix.astype(np.float32)
 
 
@@ -46,19 +90,21 @@ def zoomed(image, factor):
         part = np.float32(at - low).reshape(-1, *(1,) * (image.ndim - 1 - axis))
         low = low + (n - kept) // 2
         near, far = jnp.take(image, low, axis), jnp.take(image, low + 1, axis)
-        image = near * (1 - part) + far * part
+        image = fence(near * (1 - part) + far * part)
     return image
 
 
 @functools.lru_cache(maxsize=64)
-def box_matrix(n, m):
-    """(m, n) float32: Pillow's BOX filter from n values to m, every weight that of a pixel whose centre the box holds."""
+def box_taps(n, m):
+    """Pillow's BOX filter from n values to m: places and weights (taps, m), weights float32; every value counts whose centre the box holds."""
     scale = n / m
     support = 0.5 * max(scale, 1.0)
-    matrix = np.zeros((m, n))
+    found = []
     for i in range(m):
         centre = (i + 0.5) * scale
-        low, high = max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), n)
-        places = (np.arange(low, high) + 0.5 - centre) / max(scale, 1.0)
-        matrix[i, low:high] = (-0.5 < places) & (places <= 0.5)
-    return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
+        near = np.arange(max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), n))
+        offsets = (near + 0.5 - centre) / max(scale, 1.0)
+        found.append(near[(-0.5 < offsets) & (offsets <= 0.5)])
+    counts = np.array([len(near) for near in found])
+    places = np.stack([np.resize(near, counts.max()) for near in found], 1)
+    return places, np.float32((np.arange(counts.max())[:, None] < counts) / counts)

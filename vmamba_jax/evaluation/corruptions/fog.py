@@ -1,12 +1,14 @@
 """Fog: a plasma fractal laid over the image."""
-import jax
 import jax.numpy as jnp
+
+from vmamba_jax.evaluation.corruptions import dice
+from vmamba_jax.evaluation.corruptions.fence import fence
 
 
 def fog(image, uniforms, strength, decay):
     """image + strength * fractal, scaled back by the brightest value."""
     brightest = image.max()
-    plasma = plasma_fractal(uniforms, decay)[:image.shape[0], :image.shape[1], None]
+    plasma = plasma_fractal(fence(uniforms), decay)[:image.shape[0], :image.shape[1], None]
     return (image + strength * plasma) * (brightest / (brightest + strength))
 
 
@@ -14,7 +16,7 @@ def draw_uniforms(key, image, strength, decay):
     """(m * m - 1,) in [-1, 1), m the least power of two that is not below the image's sides."""
     del strength, decay
     side = 1 << (max(image.shape[:2]) - 1).bit_length()
-    return jax.random.uniform(key, (side * side - 1,), minval=-1.0, maxval=1.0)
+    return dice.uniforms(key, (side * side - 1,))
 
 
 def plasma_fractal(uniforms, decay, wibble=100.0):
@@ -33,5 +35,6 @@ def plasma_fractal(uniforms, decay, wibble=100.0):
         top = (centres + jnp.roll(centres, 1, 1) + corners + jnp.roll(corners, -1, 0)) / 4 + top
         corners = jnp.stack([jnp.stack([corners, left], -1), jnp.stack([top, centres], -1)], 1).reshape(2 * n, 2 * n)
         used, n, wibble = used + 3 * n * n, 2 * n, wibble / decay
+    corners = fence(corners)
     heights = corners - corners.min()
     return heights / heights.max()

@@ -1,55 +1,60 @@
 """Glass blur: pixels copied from near ones, one after the other."""
-import jax
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions.filters import gaussian_matrix, separable
+from vmamba_jax.evaluation.corruptions import dice
+from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.filters import gaussian
 from vmamba_jax.evaluation.corruptions.levels import truncated
 
 
 def glass_blur(image, offsets, sigma, reach, passes):
     """Gaussian blur, truncation to levels, `passes` of `shuffle`, Gaussian blur."""
     del reach, passes
-    blur = [gaussian_matrix(n, sigma) for n in image.shape[:2]]
-    x = truncated(separable(image, *blur))
-    for moves in offsets:
-        x = shuffle(x, moves)
-    return separable(x, *blur)
+    return gaussian(shuffle(truncated(gaussian(image, sigma)), **offsets), sigma)
 
 
 def draw_offsets(key, image, sigma, reach, passes):
-    """(passes, H - 2 reach, W - 2 reach, 2) integers in [-reach, reach), (dx, dy) in the order of the released loops."""
+    """Integers "dx" and "dy" (passes, H - 2 reach, W - 2 reach) in [-reach, reach), in the order of the released loops."""
     del sigma
     height, width = image.shape[:2]
-    return jax.random.randint(key, (passes, height - 2 * reach, width - 2 * reach, 2), -reach, reach, jnp.int8)
+    return dict(zip(("dx", "dy"), dice.offsets(key, (passes, height - 2 * reach, width - 2 * reach), reach), strict=True))
 
 
-def shuffle(image, moves):
-    """Give every pixel the present value of another, from the last pixel to the first.
+def shuffle(image, dx, dy):
+    """In every pass, give every pixel the present value of another, from the last pixel to the first.
 
     Args:
         image: (H, W, C).
-        moves: (H - 2 d, W - 2 d, 2) integers in [-d, d), (dx, dy) for rows H - d down to d + 1 and, in each, columns W - d down to d + 1.
+        dx, dy: (passes, H - 2 d, W - 2 d) integers in [-d, d), for rows H - d down to d + 1 and, in each, columns W - d down to d + 1.
 
-    The released line means to exchange two pixels, but numpy's views make it a copy: x[h, w] = x[h + dy, w + dx]. A pixel thus takes the new
-    value of one visited before it and the old value of any other. Which old value it ends up with is found for all at once by following these
-    references, twice as far in every round.
+    The released line means to exchange two pixels, but numpy's views make it a copy: x[h, w] = x[h + dy, w + dx].
     """
-    height, width, channels = image.shape
-    reach = (height - moves.shape[0]) // 2
+    dx, dy = fence(jnp.asarray(dx, jnp.int32), jnp.asarray(dy, jnp.int32))
+    source = functools.reduce(lambda source, later: source.at[later].get(mode="promise_in_bounds"),
+                              [_sources(*image.shape[:2], *moves) for moves in zip(dx, dy, strict=True)])
+    return image.reshape(-1, image.shape[-1]).at[fence(source)].get(mode="promise_in_bounds").reshape(image.shape)
+
+
+def _sources(height, width, dx, dy):
+    """Which pixel's old value (H * W,) every pixel has after a pass.
+
+    A pixel takes the new value of one visited before it and the old value of any other. Which old value it ends up with is found for all at once
+    by following these references, twice as far in every round.
+    """
+    reach = (height - len(dx)) // 2
     n = height * width
     rows, cols = np.mgrid[reach + 1:height - reach + 1, reach + 1:width - reach + 1]
     here = rows * width + cols
-    dx, dy = jnp.moveaxis(moves[::-1, ::-1].astype(jnp.int32), -1, 0)
-    there = here + dy * width + dx
-    visited = np.zeros(n, bool)
-    visited[here.ravel()] = True
-    before = (there > here) & jnp.asarray(visited)[there]
+    dx, dy = dx[::-1, ::-1], dy[::-1, ::-1]
+    there, row, col = here + dy * width + dx, rows + dy, cols + dx
+    before = (there > here) & (row <= height - reach) & (col > reach) & (col <= width - reach)
     source = jnp.arange(n, 2 * n, dtype=jnp.int32).reshape(height, width)  # n + p: the old value of p; p: its new value
     source = source.at[reach + 1:height - reach + 1, reach + 1:width - reach + 1].set(jnp.where(before, there, n + there)).reshape(-1)
 
     def follow(source):
-        return jnp.where(source < n, source[jnp.minimum(source, n - 1)], source)
-    source = lax.while_loop(lambda s: (s < n).any(), follow, source)
-    return image.reshape(n, channels)[source - n].reshape(image.shape)
+        return jnp.where(source < n, source.at[jnp.minimum(source, n - 1)].get(mode="promise_in_bounds"), source)
+    return lax.while_loop(lambda s: s.min() < n, follow, source) - n

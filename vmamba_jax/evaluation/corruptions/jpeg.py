@@ -6,6 +6,8 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from vmamba_jax.evaluation.corruptions.fence import fence
+
 # Quantisation at quality 50, Annex K of ITU-T T.81
 LUMA = np.array([
     [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
@@ -30,15 +32,17 @@ def jpeg_compression(image, draws, quality):
     del draws
     height, width = image.shape[:2]
     x = jnp.pad(jnp.round(image * 255).astype(jnp.int32), ((0, -height % 16), (0, -width % 16), (0, 0)), mode="edge")
-    y, cb, cr = jnp.moveaxis(_mixed(x, TO_YCC, ROUND_YCC), -1, 0)
+    planes = fence(*(x[..., i] for i in range(3)))
+    y, cb, cr = (_mixed(planes, weights, offset) for weights, offset in zip(TO_YCC, ROUND_YCC, strict=True))
     y = _coded(y, _table(LUMA, quality))[:height, :width]
     cb, cr = (_enlarged(_coded(_halved(c), _table(CHROMA, quality))[:-(-height // 2), :-(-width // 2)])[:height, :width] - 128 for c in (cb, cr))
-    return jnp.clip(y[..., None] + _mixed(jnp.stack([cb, cr], -1), TO_RGB, 1 << 15), 0, 255) / 255
+    y, cb, cr = (plane[..., None] for plane in fence(y, cb, cr))
+    return jnp.clip(y + _mixed((cb, cr), TO_RGB.T, 1 << 15), 0, 255) / 255
 
 
-def _mixed(x, matrix, offset):
-    """Channels (..., c) mixed in units of 2 ** -16."""
-    return ((x[..., None, :] * matrix).sum(-1) + offset) >> 16
+def _mixed(planes, weights, offset):
+    """A sum of channels by weights in units of 2 ** -16."""
+    return sum(weight * plane for plane, weight in zip(planes, weights, strict=True)) + offset >> 16
 
 
 def _table(base, quality):
@@ -47,25 +51,28 @@ def _table(base, quality):
 
 
 def _coded(plane, table):
-    """A plane (8 m, 8 n) of levels through transform, quantisation and back."""
+    """A plane (8 m, 8 n) of levels through transform, quantisation and back; blocks lie along the last axis."""
     height, width = plane.shape
-    blocks = plane.reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2) - 128
-    waves = _pass(_pass(blocks, COSINES, 11, -1), COSINES, 15, -2)  # eight times the coefficients
-    steps = jnp.sign(waves) * ((jnp.abs(waves) + 4 * table) // (8 * table)) * table
-    blocks = jnp.clip(_pass(_pass(steps, COSINES.T, 11, -2), COSINES.T, 18, -1) + 128, 0, 255)
-    return blocks.swapaxes(1, 2).reshape(height, width)
+    x = plane.reshape(height // 8, 8, width // 8, 8).transpose(1, 3, 0, 2).reshape(8, 8, -1) - 128
+    waves = fence(_pass(_pass(x, COSINES, 11, 1), COSINES, 15, 0))  # eight times the coefficients
+    table = table[..., None].astype(np.float32)
+    steps = jnp.sign(waves) * (jnp.floor((jnp.abs(waves) + 4 * table) / (8 * table)) * table).astype(jnp.int32)  # exact: all below 2 ** 24
+    x = jnp.clip(_pass(_pass(steps, COSINES.T, 11, 0), COSINES.T, 18, 1) + 128, 0, 255)
+    return fence(x).reshape(8, 8, height // 8, width // 8).transpose(2, 0, 3, 1).reshape(height, width)
 
 
 def _pass(x, matrix, bits, axis):
-    """matrix @ x along an axis, in integers, divided by 2 ** bits and rounded."""
-    y = (jnp.moveaxis(x, axis, -1)[..., None, :] * matrix).sum(-1)
-    return jnp.moveaxis((y + (1 << bits - 1)) >> bits, -1, axis)
+    """matrix @ x along an axis of eight, in integers, divided by 2 ** bits and rounded."""
+    parts = jnp.split(fence(x), 8, axis)
+    sums = [sum(weight * part for part, weight in zip(parts, weights, strict=True)) for weights in matrix]
+    return jnp.concatenate([total + (1 << bits - 1) >> bits for total in sums], axis)
 
 
 def _halved(plane):
     """Means of 2 x 2 values, halves rounded down and up in turn along a row; padded to whole blocks."""
     height, width = plane.shape
-    total = plane.reshape(height // 2, 2, width // 2, 2).sum((1, 3))
+    plane = fence(plane)
+    total = sum(plane[i::2, j::2] for i in range(2) for j in range(2))
     half = (total + 1 + np.arange(width // 2) % 2) >> 2
     return jnp.pad(half, ((0, -height // 2 % 8), (0, -width // 2 % 8)), mode="edge")
 

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.filters import weighted
 from vmamba_jax.evaluation.corruptions.levels import truncated
 
 
@@ -27,12 +29,10 @@ def motion_filter(image, angle, radius, sigma):
     weights = (weights / weights.sum()).astype(np.float32)
     i = jnp.arange(2 * radius + 1, dtype=jnp.float32)
     turn = jnp.deg2rad(angle)
-    shifts = jnp.stack([jnp.ceil(i * jnp.sin(turn) - 0.5), jnp.ceil(i * jnp.cos(turn) - 0.5)], -1).astype(jnp.int32)
+    height, width, depth = *image.shape[:2], int(np.prod(image.shape[2:]))
     reach = 2 * radius
-    padded = jnp.pad(image, ((reach, reach), (reach, reach), *((0, 0),) * (image.ndim - 2)), mode="edge")
-
-    def add(total, tap):
-        (dy, dx), weight = tap
-        start = (reach + dy, reach + dx, *(0,) * (image.ndim - 2))
-        return total + weight * lax.dynamic_slice(padded, start, image.shape), None
-    return truncated(lax.scan(add, jnp.zeros_like(image), (shifts, weights))[0])
+    padded = jnp.pad(image.reshape(height, width, depth), ((reach, reach), (reach, reach), (0, 0)), mode="edge").reshape(height + 2 * reach, -1)
+    rows, cols = (reach + jnp.ceil(i * shift - 0.5).astype(jnp.int32) for shift in (jnp.sin(turn), jnp.cos(turn)))
+    padded, rows, cols = fence(padded, rows, depth * cols)
+    shifted = [lax.dynamic_slice(padded, (row, col), (height, width * depth)) for row, col in zip(rows, cols, strict=True)]
+    return truncated(weighted(shifted, weights).reshape(image.shape))

@@ -1,9 +1,12 @@
 """Noise added to every value by itself: Gaussian, shot, impulse and speckle."""
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+from vmamba_jax.evaluation.corruptions import dice
+from vmamba_jax.evaluation.corruptions.fence import fence
 
 
 def gaussian_noise(image, normals, sigma):
@@ -19,7 +22,7 @@ def speckle_noise(image, normals, sigma):
 def draw_normals(key, image, sigma):
     """Standard normals of the image's shape."""
     del sigma
-    return jax.random.normal(key, image.shape)
+    return dice.normals(key, image.shape)
 
 
 def shot_noise(image, photons, rate):
@@ -29,27 +32,43 @@ def shot_noise(image, photons, rate):
 
 
 def draw_photons(key, image, rate):
-    """Poisson numbers with mean image * rate by inversion; an image on the uint8 grid has 256 means, whose distributions are a constant."""
-    uniform = jax.random.uniform(key, image.shape)
-    table = jnp.asarray(_poisson_table(rate))  # (256, 2 ** bits)
-    width = table.shape[1]
-    start = jnp.round(image * 255).astype(jnp.int32) * width
-    table, found, step = table.reshape(-1), jnp.zeros(image.shape, jnp.int32), width // 2
-    while step:
-        found = jnp.where(table[start + found + step - 1] <= uniform, found + step, found)
-        step //= 2
-    return found.astype(jnp.float32)
+    """Poisson numbers with mean image * rate; an image on the uint8 grid has 256 means, whose distributions are tables of constants."""
+    cells, width = _alias_table(rate)
+    bits = width.bit_length() - 1
+    cell, coin = dice.words(key, image.shape)
+    level = jnp.round(image * 255).astype(jnp.int32)
+    place, coin = fence(level << bits | (cell >> (32 - bits)).astype(jnp.int32), coin)
+    found = jnp.asarray(cells).at[place].get(mode="promise_in_bounds")
+    photons = jnp.where(coin >> bits < found >> bits, place, lax.bitcast_convert_type(found, jnp.int32)) & (width - 1)
+    return photons.astype(jnp.float32)
 
 
 @functools.lru_cache(maxsize=16)
-def _poisson_table(rate):
-    """P(photons <= k) of the 256 levels, k = 0 .. 2 ** bits - 1, to beyond eight deviations."""
+def _alias_table(rate):
+    """Walker's alias method (1977) for the 256 levels: cells (256 * width,) uint32 and the power of two `width`.
+
+    Count k of a level, drawn evenly below `width`, stands with a probability that the cell k holds, in units of `width` 2 ** -32, above its lowest
+    bits; else the count in these lowest bits does. Made after Vose (1991), for all levels at once.
+    """
     width = 1 << int(np.ceil(np.log2(rate + 8 * np.sqrt(rate) + 8)))
+    left, rows = _poisson(rate, width) * width, np.arange(256)
+    share, alias = np.ones((256, width)), np.tile(np.arange(width), (256, 1))
+    open_ = np.ones((256, width), bool)
+    for _ in range(width - 1):
+        least, most = np.where(open_, left, np.inf).argmin(1), np.where(open_, left, -np.inf).argmax(1)
+        share[rows, least], alias[rows, least], open_[rows, least] = left[rows, least], most, False
+        left[rows, most] -= 1 - left[rows, least]
+    top = (1 << 32) // width
+    return (np.minimum(np.round(share * top), top - 1).astype(np.uint32) * width + alias.astype(np.uint32)).ravel(), width
+
+
+def _poisson(rate, width):
+    """P(photons = k) (256, width) of the levels' means."""
     mean, k = np.arange(256)[:, None] / 255 * rate, np.arange(width)
     log_factorial = np.concatenate([[0], np.cumsum(np.log(np.arange(1, width)))])
     mass = np.exp(k * np.log(np.maximum(mean, 1e-300)) - mean - log_factorial)
     mass[0] = k == 0
-    return np.minimum(mass.cumsum(1), 1).astype(np.float32)
+    return mass / mass.sum(1, keepdims=True)
 
 
 def impulse_noise(image, draws, amount):
@@ -60,5 +79,5 @@ def impulse_noise(image, draws, amount):
 
 def draw_impulses(key, image, amount):
     """A share `amount` of the values flips, half of them to white."""
-    uniform = jax.random.uniform(key, image.shape)
-    return {"flip": uniform < amount, "salt": uniform < amount / 2}
+    flip, salt = dice.words(key, image.shape)
+    return {"flip": flip < np.uint32(amount * 2**32), "salt": salt >> 31 > 0}

@@ -1,8 +1,8 @@
 """Pixelation: reduced and enlarged again by Pillow's BOX filter."""
 import jax.numpy as jnp
-from jax import lax
 
-from vmamba_jax.evaluation.corruptions.filters import box_matrix
+from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.filters import box_taps
 from vmamba_jax.evaluation.corruptions.levels import rounded
 
 
@@ -15,6 +15,9 @@ def pixelate(image, draws, share):
 
 
 def _resize(image, height, width):
-    exact = lax.Precision.HIGHEST
-    x = rounded(jnp.einsum("jw,hwc->hjc", box_matrix(image.shape[1], width), image, precision=exact))
-    return rounded(jnp.einsum("ih,hwc->iwc", box_matrix(image.shape[0], height), x, precision=exact))
+    for axis, m in ((1, width), (0, height)):
+        places, weights = box_taps(image.shape[axis], m)
+        shape = [m if i == axis else 1 for i in range(3)]
+        read = (weight.reshape(shape) * jnp.take(image, place, axis, mode="clip") for place, weight in zip(places, weights, strict=True))
+        image = fence(rounded(sum(read)))
+    return image

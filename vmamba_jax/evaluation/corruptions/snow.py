@@ -3,6 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.evaluation.corruptions import dice
+from vmamba_jax.evaluation.corruptions.fence import fence
 from vmamba_jax.evaluation.corruptions.filters import zoomed
 from vmamba_jax.evaluation.corruptions.levels import truncated
 from vmamba_jax.evaluation.corruptions.motion import motion_filter
@@ -10,17 +12,19 @@ from vmamba_jax.evaluation.corruptions.motion import motion_filter
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def snow(image, draws, mean, deviation, zoom, threshold, radius, sigma, weight):
+def snow(image, draws, mean, deviation, zoom, threshold, radius, sigma, share):
     """draws: {"normals": (H, W) standard normals, "angle": degrees}."""
-    layer = zoomed(mean + deviation * draws["normals"], zoom)
-    layer = truncated(jnp.where(layer < threshold, 0, layer))
-    flakes = motion_filter(layer, draws["angle"], radius, sigma)[..., None]
-    white = jnp.maximum(image, (image * LUMA).sum(-1, keepdims=True) * 1.5 + 0.5)
-    return weight * image + (1 - weight) * white + flakes + flakes[::-1, ::-1]
+    layer = zoomed(fence(mean + deviation * draws["normals"]), zoom)
+    layer = fence(truncated(jnp.where(layer < threshold, 0, layer)))
+    flakes = fence(motion_filter(layer, draws["angle"], radius, sigma))
+    flakes = fence(flakes + flakes[::-1, ::-1])[..., None]
+    luma = fence(sum(weight * image[..., i] for i, weight in enumerate(LUMA)))
+    white = jnp.maximum(image, luma[..., None] * 1.5 + 0.5)
+    return share * image + (1 - share) * white + flakes
 
 
 def draw_snow(key, image, *parameters):
     """Normals for the flakes and an angle in [-135, -45) degrees."""
     del parameters
     a, b = jax.random.split(key)
-    return {"normals": jax.random.normal(a, image.shape[:2]), "angle": jax.random.uniform(b, (), minval=-135.0, maxval=-45.0)}
+    return {"normals": dice.normals(a, image.shape[:2]), "angle": jax.random.uniform(b, (), minval=-135.0, maxval=-45.0)}
