@@ -23,7 +23,7 @@ MODELS = {  # catalog name, fields
     "vmamba_4m": ("vmamba_tiny", {**VMAMBA, "dims": (80, 160, 320), "depths": (2, 3, 2)}),
     "vmamba_12m": ("vmamba_tiny", {**VMAMBA, "dims": (128, 256, 512), "depths": (2, 6, 2)}),
     "swin_1m": ("swin_tiny", {**SWIN, "embed_dim": 48, "depths": (2, 2, 2), "num_heads": (3, 6, 12)}),
-    "resnet_1m": ("resnet18", {**RESNET, "layers": (2, 2, 2), "channels": (40, 80, 160), "stem_width": 40}),
+    "resnet_1m": ("resnet18", {**RESNET, "channels": (16, 32, 64, 160), "stem_width": 16}),
     "resnet18": ("resnet18", RESNET),  # 11.2 million
     "resnet_small": ("resnet18", {**RESNET, "layers": (1, 1, 1), "channels": (16, 32, 64), "stem_width": 16}),  # 78,042 parameters: minutes on a CPU
 }
