@@ -87,8 +87,8 @@ def view(config, released=None, section=None):
 def facts(label, model, variables, origin):
     """What the page and the cells tell of a model."""
     kind = "state space" if isinstance(model, STATE_SPACE) else "transformer" if isinstance(model, TRANSFORMERS) else "convolution"
-    depths = getattr(model, "depths", None) or getattr(model, "layers", None) or (getattr(model, "depth", 0),)
-    return {"label": label, "family": type(model).__name__, "kind": kind, "depths": list(depths), "from": origin,
+    depths = getattr(model, "depths", None) or getattr(model, "layers", None) or (getattr(model, "depth", None),)
+    return {"label": label, "family": type(model).__name__, "kind": kind, "depths": [depth for depth in depths if isinstance(depth, int)], "from": origin,
             "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"]))), "weights": parallel.fingerprint(variables)}
 
 

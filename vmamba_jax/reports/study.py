@@ -60,7 +60,7 @@ def read_study(folder):
 def render_study(study, *, title=None, commands=()):
     """The page as text. commands: shell lines that make it again. Links are relative to the study's folder."""
     return page.template("study.html").render(
-        title=title or f"Robustness of {len(study.models)} models on {study.index.get('data', {}).get('name', 'no data')}", about=_about(study),
+        title=title or _title(study), about=_about(study),
         colors=figures.SERIES, examples=[], percent=study_tables.percent, points=study_tables.points, study=study, models=study_tables.models(study),
         claims=study.claims, rule=study_claims.RULE.format(margin=100 * study.margin), floor=100 * study_claims.FLOOR,
         sections=study_figures.sections(study), pictures=study_tables.pictures(study), absent=study_tables.absent(study),
@@ -78,6 +78,11 @@ def study_text(study):
     count = {status: sum(line["status"] == status for line in study.index["cells"]) for status in ("done", "not applicable", "failed")}
     told = ", ".join(f"{n} {status}" for status, n in count.items() if n)
     return "\n".join([*study_tables.text(study), "", *verdicts, "", f"cells: {told}"])
+
+
+def _title(study):
+    n = len(study.models)
+    return f"Robustness of {n} model{'s' if n != 1 else ''} on {study.index.get('data', {}).get('name', 'no data')}"
 
 
 def _about(study):

@@ -198,7 +198,7 @@ def _rings(study, cells):
             i = study.labels().index(label)
             axes.plot([ring["radius"] for ring in cell["rings"]], [100 * ring["drop"] for ring in cell["rings"]], marker=MARKERS[i % len(MARKERS)],
                       color=SERIES[i % len(SERIES)])
-        axes.set(xlabel="distance of the window from the centre, pixels (Chebyshev)", ylabel="points lost", ylim=(0, None))
+        axes.set(xlabel="distance of the window from the centre, pixels (Chebyshev)", ylabel="points lost", ylim=(min(0, axes.get_ylim()[0]), None))
         _legend(figure, study)
         caption = "Accuracy lost against the window's distance from the centre: " + "; ".join(
             f"{label} {study_tables.points(cell['slope'])} points a step (standard error {100 * cell['slope_error']:.1f})"
