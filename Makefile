@@ -2,6 +2,7 @@
 #   make quickstart   sets up .venv, trains and evaluates on real digits, writes runs/quickstart/report.html
 #   make study        trains four small models on digits, puts them under every probe of robustness, writes runs/study/study.html
 #   make test         sets up .venv, runs the checks
+#   make test-slow    runs those that take longer: every golden model, programs killed in several processes
 #   make test-peers   compares with live reference programs, which it installs (PyTorch among them)
 #   make test-aot     compiles the TPU kernels ahead of time, with the libtpu wheel (200 MB) and no TPU
 # PYTHON=python3.13 chooses the interpreter, VENV=path where it is set up. uv installs where present, pip otherwise.

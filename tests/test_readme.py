@@ -82,6 +82,7 @@ def test_commands(folder):
         words = [sys.executable if word == "python" else word for word in line.split()]
         words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
         words = ["--config.epochs=2" if word.startswith("--config.epochs") else word for word in words]
+        words += ["--config.evaluation.limit=60", "--config.evaluation.attacks.pgd.restarts=1"] if "experiments.evaluate" in words else []
         run(words, folder)
     assert (folder / "runs/digits/evaluation.json").is_file() and (folder / "runs/digits/report.html").is_file()
     variables, metadata = checkpoints.load_variables(folder / "weights/vmamba_tiny")
