@@ -9,8 +9,8 @@ protocol of Malik et al. (arXiv 2406.09407) where theirs is unpublished; docs/st
 
 A model is the folder of a trained run, a folder that `checkpoints convert` wrote, or name@file with a released file; + stands between them.
 Without models the study of digits trains four small ones, VMambas of two sizes, a Swin and a ResNet, and probes them. Expected: 97 % clean; under
-PGD-20 some 94 % at radius 0.025, 46 % at 0.1 and none at 0.2 for the smaller VMamba; nobody published what should follow. Cost, of which most is
-compiling: an estimated 10 to 15 minutes on two cores, from parts timed on a busy machine. `size=full` is 5,000 images, AutoAttack as
+PGD-20 some 94 % at radius 0.025, 46 % at 0.1 and none at 0.2 for the smaller VMamba; nobody published what should follow. Cost: some 20 minutes
+of a CPU core's time, of which most is compiling. `size=full` is 5,000 images, AutoAttack as
 published, all corruptions and every grid: for a model of 30 million parameters a matter of an accelerator; not measured.
 """
 import ml_collections
