@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -36,6 +36,7 @@ def test_l1_projection(delta, eps):
 
 @settings(max_examples=60, deadline=None)
 @given(deltas, st.sampled_from([0.0, 0.01, 0.5, 2.0, 30.0]), st.sampled_from(NORMS), st.sampled_from(["nearest", "radial"]))
+@example(np.full((2, 2, 3, 1), 3, np.float32) * (np.arange(12) > 9).reshape(2, 2, 3, 1), 0.01, "l1", "nearest")  # 3 - theta is rounded
 def test_projection_properties(delta, eps, norm, projection):
     threat = attacks.ThreatModel(norm, eps, lower=-10, upper=10, projection=projection)
     zero = jnp.zeros_like(delta)

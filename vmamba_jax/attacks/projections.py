@@ -29,11 +29,14 @@ def l2(delta, eps):
 
 
 def l1(delta, eps):
-    """Soft thresholding at theta = max_k (a_1 + ... + a_k - eps) / k over the sorted magnitudes a (Duchi et al. 2008, figure 1)."""
+    """Soft thresholding at theta = max_k (a_1 + ... + a_k - eps) / k over the sorted magnitudes a (Duchi et al. 2008, figure 1).
+
+    Of values far above eps the difference from theta is rounded at their own size: what is then too long is shrunk into the ball.
+    """
     a = jnp.abs(delta.reshape(len(delta), -1))
     total = jnp.cumsum(jnp.flip(jnp.sort(a, 1), 1), 1)
     theta = ((total - eps) / jnp.arange(1, a.shape[1] + 1, dtype=a.dtype)).max(1)
-    return jnp.sign(delta) * jnp.maximum(jnp.abs(delta) - per_image(jnp.maximum(theta, 0), delta), 0)
+    return radial(jnp.sign(delta) * jnp.maximum(jnp.abs(delta) - per_image(jnp.maximum(theta, 0), delta), 0), eps, "l1")
 
 
 def radial(delta, eps, norm):
