@@ -10,13 +10,14 @@ protocol of Malik et al. (arXiv 2406.09407) where theirs is unpublished; docs/st
 A model is the folder of a trained run, a folder that `checkpoints convert` wrote, or name@file with a released file; + stands between them.
 Without models the study of digits trains four small ones, VMambas of two sizes, a Swin and a ResNet, and probes them. Expected: 97 % clean; under
 PGD-20 some 94 % at radius 0.025, 46 % at 0.1 and none at 0.2 for the smaller VMamba; nobody published what should follow. Cost: some 20 minutes
-of a CPU core's time, of which most is compiling. `size=full` is 5,000 images, AutoAttack as
-published, all corruptions and every grid: for a model of 30 million parameters a matter of an accelerator; not measured.
+of a CPU core's time, of which most is compiling. `size=full` is 5,000 images, AutoAttack as published, all corruptions and every grid: for a model
+of 30 million parameters a matter of an accelerator; not measured.
 """
 import ml_collections
 
 from configs import common
 from vmamba_jax.data import imagenet
+from vmamba_jax.evaluation import corruptions
 
 # Of each set: the unit in which radii are counted (the paper's is 1/255), the side of a patch that Patch-Fool replaces, the finest grid that the
 # images are cut into, the window of the centre map and its stride, how images are read, the unit of Patch-Fool's steps where not ImageNet's,
@@ -31,8 +32,7 @@ SETS = {
 }
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 CORRUPTIONS = {"few": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
-               "all": ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
-                        "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")}
+               "all": corruptions.CORRUPTIONS}
 ORDERS = ("reversed", "columns", "snake", "blocks", "random")
 DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 
@@ -68,7 +68,7 @@ def _small_models():
         "resnet": {"name": "resnet18", "overrides": {"layers": (1, 1), "channels": (24, 48), "stem": "cifar", "stem_width": 24}}}
 
 
-def _probes(about, full, corruptions):
+def _probes(about, full, names):
     """Every probe by name: its kind, which `experiments.study` runs, its settings, and its heading on the page."""
     unit, grid = about["unit"], about["grid"]
     pgd = lambda steps, units, step: {"name": "pgd", "eps": units * unit, "steps": steps, "step_size": step * unit}
@@ -81,7 +81,7 @@ def _probes(about, full, corruptions):
         "autoattack": {"kind": "attack", "attack": {"name": "autoattack", "eps": 4 * unit} | ({} if full else {"steps": 20, "queries": 200})},
         "budget": {"kind": "curve", "attack": pgd(20, 8, 2), "radii": tuple(units * unit for units in (0.5, 1, 2, 3, 4, 6, 8))}}
     patches = {f"patch_fool_{n}": {"kind": "attack", "attack": {**patch_fool, "patches": n}} for n in (1, 2, 4)}
-    corruptions = {f"corruption_{name}": {"kind": "corruption", "corruption": name, "severities": (1, 2, 3, 4, 5)} for name in corruptions}
+    corrupted = {f"corruption_{name}": {"kind": "corruption", "corruption": name, "severities": (1, 2, 3, 4, 5)} for name in names}
     shifts = {name: {"kind": "shift", "shift": name, "root": ""} for name in SHIFTS} if about["classes"] else {}
     through = pgd(5, about["through"], about["through"] / 2)
     components = {
@@ -89,7 +89,7 @@ def _probes(about, full, corruptions):
         "components_by_stage": {"kind": "components", "attack": through, "components": ("B", "C", "delta"), "blocks": "stages"}}
     window, stride = about["window"]
     space = {"trajectory": {"kind": "trajectory", "grid": grid, "orders": ORDERS}, "centre": {"kind": "centre", "window": window, "stride": stride}}
-    return whole | patches | corruptions | shifts | components | _disturbances(grid, full) | space
+    return whole | patches | corrupted | shifts | components | _disturbances(grid, full) | space
 
 
 def _disturbances(grid, full):

@@ -9,8 +9,9 @@ import numpy as np
 from experiments._cli import ConfigError
 from experiments._compiled import batch_case, mesh_for
 from experiments._timing import Case, Skip, rounded
-from vmamba_jax.attacks import per_image_keys
 from vmamba_jax.evaluation import corruptions
+from vmamba_jax.evaluation.batches import unit_interval
+from vmamba_jax.keys import per_image_keys
 
 OURS, PACKAGE = "ours", "imagecorruptions"
 
@@ -47,7 +48,7 @@ def _images(section, count, seed):
 
 def _ours(name, section, seed, devices):
     """The batch over as many of the devices as divide it, as `evaluation.corruption_accuracy` corrupts one."""
-    batch = {"image": _images(section, section.batch, seed).astype(np.float32) / 255,
+    batch = {"image": unit_interval(_images(section, section.batch, seed)),
              "key": np.asarray(jax.random.key_data(per_image_keys(jax.random.key(seed), section.batch)))}
     try:
         return batch_case(lambda tree, batch, key: corruptions.corrupt(name, section.severity, batch["image"], batch["key"]), {}, batch,

@@ -87,6 +87,12 @@ def test_an_attack_that_breaks_little_tells_nothing_of_gradients(tmp_path):
     assert [claim.verdict for claim in through] == ["too little to say"] * 2 and not any(claim.comparisons for claim in through)
 
 
+def test_losses_need_the_clean_images(tmp_path):
+    folder = fake_study.write(tmp_path / "s", {name: probe for name, probe in fake_study.PROBES.items() if name != "clean"})
+    continuity = reports.read_study(folder).claims[2][1][0]
+    assert continuity.verdict == "too little to say" and not continuity.comparisons
+
+
 def of(*intervals):
     return [Comparison("", (low + high) / 2, low, high) for low, high in intervals]
 

@@ -121,14 +121,11 @@ def _paired(row, n, comparisons):
 
 def _continuity(study):
     """What shuffling costs a state space model, less what it costs a transformer, image by image."""
-    found = [(f"{study.title(name)}, {x['x']}: {a} less {b}", _loss(study, a, x) - _loss(study, b, y)) for a, b in pairs(study)
+    found = [(f"{study.title(name)}, {x['x']}: {a} less {b}", (right(before_a) - right(x)) - (right(before_b) - right(y))) for a, b in pairs(study)
+             if (before_a := _row(study, a, "clean")) and (before_b := _row(study, b, "clean"))
              for name in study.in_group("shuffle") for x, y in zip(study.rows(a, name), study.rows(b, name), strict=False)]
     sentence = "Breaking the continuity of the image costs a VMamba more images than a transformer of its size."
     return _claim(sentence, "above", _compared(found), study)
-
-
-def _loss(study, model, row):
-    return right(_row(study, model, "clean")) - right(row)
 
 
 def _centre(study):

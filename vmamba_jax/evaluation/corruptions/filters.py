@@ -58,8 +58,7 @@ def fold(index, n, mode):
         return index.clip(0, n - 1)
     period = 2 * n if mode == "reflect" else max(2 * n - 2, 1)
     index = index % period
-    xp = jnp if isinstance(index, jnp.ndarray) else np
-    return xp.minimum(index, period - (mode == "reflect") - index)
+    return np.minimum(index, period - (mode == "reflect") - index)
 
 
 @functools.lru_cache(maxsize=64)
