@@ -9,9 +9,9 @@ import numpy as np
 from experiments._cli import ConfigError
 from experiments._compiled import batch_case, mesh_for
 from experiments._timing import Case, Skip, rounded
+from vmamba_jax.core.keys import per_image_keys
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.batches import unit_interval
-from vmamba_jax.keys import per_image_keys
 
 OURS, PACKAGE = "ours", "imagecorruptions"
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments import _machine
-from vmamba_jax import files
+from vmamba_jax.core import files
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

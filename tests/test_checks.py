@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 
 
 @pytest.mark.parametrize("value, bounds", [(0, {"low": 0}), (np.float32(0.5), {"above": 0, "below": 1}), (1, {"high": 1}), (-3.5, {}), (None, {"optional": True})])

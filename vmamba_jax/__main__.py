@@ -17,8 +17,9 @@ import rich.console
 import rich.table
 
 import vmamba_jax
-from vmamba_jax import checkpoints, command_line, models
+from vmamba_jax import checkpoints, models
 from vmamba_jax.checkpoints.export import PLATFORMS
+from vmamba_jax.core import command_line
 from vmamba_jax.data import imagenet
 from vmamba_jax.data.images import Decoder
 

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
 from vmamba_jax.attacks.restarts import worst_of
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
 
 EPS = {"linf": 0.1, "l2": 0.5, "l1": 2.0}
 ATTACKS = {

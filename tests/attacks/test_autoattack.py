@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
 
 SMALL = {"n_targets": 2, "steps": 5, "queries": 8}
 

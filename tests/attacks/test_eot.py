@@ -8,7 +8,7 @@ import pytest
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
 
 KEY = jax.random.key(6)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import data
-from vmamba_jax.data.array_pickle import read_pickle
+from vmamba_jax.core.array_pickle import read_pickle
 
 
 def idx(array):

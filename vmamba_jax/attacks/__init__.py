@@ -14,7 +14,6 @@ clean image where there is none; `apgd_run`, `apgd_pace`, `hyperplane`, `square_
 `patch_ascent` and `patch_objective` are Patch-Fool's, `transfer_gradients` what makes a gradient transfer, `masks` which pixels may change.
 Models that draw random numbers take keys, `logits_fn(images, keys)`: see `eot` and `randomized`.
 """
-from vmamba_jax import checks
 from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.apgd import APGD, apgd
 from vmamba_jax.attacks.autoattack import AutoAttack, autoattack
@@ -31,7 +30,8 @@ from vmamba_jax.attacks.randomized import Randomized
 from vmamba_jax.attacks.square import Square, square
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
 from vmamba_jax.attacks.transfer import TRANSFER, TransferPGD, transfer_pgd
-from vmamba_jax.keys import per_image_keys
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import per_image_keys
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
            "transfer_pgd": transfer_pgd, "eot_pgd": eot_pgd, "apgd": apgd, "fab": fab, "square": square, "autoattack": autoattack,

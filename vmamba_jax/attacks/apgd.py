@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import losses, projections
 from vmamba_jax.attacks.apgd_pace import rise_limits, sparsity_checks
 from vmamba_jax.attacks.apgd_run import begin, climb
 from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.randomized import value_and_gradient
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_targets
 from vmamba_jax.attacks.threat_model import ThreatModel
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.records import record
 
 
 @record("eps")

@@ -7,7 +7,7 @@ from jax import lax
 
 from vmamba_jax.attacks.apgd_pace import Dense, Sparse
 from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
 
 
 class Run(NamedTuple):

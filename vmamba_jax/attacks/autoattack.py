@@ -3,15 +3,15 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import randomized
 from vmamba_jax.attacks.apgd import APGD
 from vmamba_jax.attacks.fab import FAB
 from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.search import Search
 from vmamba_jax.attacks.square import Square
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.records import record
 
 VERSIONS = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),

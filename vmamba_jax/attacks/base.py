@@ -1,11 +1,11 @@
 """What all attacks share: the call, the checks, the settings on record."""
 import dataclasses
 
-from vmamba_jax import checks
-from vmamba_jax.attacks import losses, records
+from vmamba_jax.attacks import losses
 from vmamba_jax.attacks.directions import ascent
 from vmamba_jax.attacks.threat_model import ThreatModel
-from vmamba_jax.keys import image_keys
+from vmamba_jax.core import checks, records
+from vmamba_jax.core.keys import image_keys
 
 
 class Attack(records.Described):

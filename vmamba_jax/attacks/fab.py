@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import hyperplane, losses, projections
 from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_targets
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.records import record
 
 
 @record("eps", "alpha_max", "eta", "beta")

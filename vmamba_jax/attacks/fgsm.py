@@ -4,7 +4,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.records import record
+from vmamba_jax.core.records import record
 
 
 @record("eps")

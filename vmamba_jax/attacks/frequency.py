@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import projections
 from vmamba_jax.attacks.pgd import PGD
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of
+from vmamba_jax.core import checks
+from vmamba_jax.core.records import record
 
 
 def dct_matrix(n):

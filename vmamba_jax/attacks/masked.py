@@ -7,8 +7,8 @@ from jax import lax
 
 from vmamba_jax.attacks import masks
 from vmamba_jax.attacks.pgd import PGD
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of
+from vmamba_jax.core.records import record
 
 
 @record("eps", "step_size", "mask")

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import checks
-from vmamba_jax.attacks import records
+from vmamba_jax.core import checks, records
 
 DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 

@@ -4,11 +4,11 @@ import dataclasses
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax import checks
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.directions import unit
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of
+from vmamba_jax.core import checks
+from vmamba_jax.core.records import record
 
 
 @record("eps", "step_size", "decay")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import patch_ascent, patch_objective, patches
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.records import record
-from vmamba_jax.keys import image_keys
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import image_keys
+from vmamba_jax.core.records import record
 
 MODES = ("cross_entropy", "attention")
 SELECTIONS = ("saliency", "attention", "random", "given")

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax import checks
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of
+from vmamba_jax.core import checks
+from vmamba_jax.core.records import record
 
 
 @record("eps", "step_size")

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.attacks import losses
-from vmamba_jax.attacks.records import record
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.records import record
 
 
 @record("logits_fn")

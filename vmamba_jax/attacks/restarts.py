@@ -3,7 +3,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
 
 
 def worst_of(search, evaluate, images, keys, restarts):

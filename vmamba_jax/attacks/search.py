@@ -5,7 +5,7 @@ from jax import lax
 from vmamba_jax.attacks import randomized
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
 
 
 class Search(Attack):

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import losses, square_moves
 from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.search import Search, first_hits, keys_of
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.records import record
 
 
 class Draws(NamedTuple):

@@ -5,9 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
-from vmamba_jax.attacks import projections, records
-from vmamba_jax.keys import image_keys
+from vmamba_jax.attacks import projections
+from vmamba_jax.core import checks, records
+from vmamba_jax.core.keys import image_keys
 
 NORMS = ("linf", "l2", "l1")
 

@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import losses
 from vmamba_jax.attacks import transfer_gradients as gradients
 from vmamba_jax.attacks.pgd import PGD
-from vmamba_jax.attacks.records import record
 from vmamba_jax.attacks.restarts import worst_of
-from vmamba_jax.keys import fold_in, per_image_keys
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import fold_in, per_image_keys
+from vmamba_jax.core.records import record
 
 TRANSFER = {
     "mi_fgsm": dict(decay=1.0),

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from vmamba_jax.attacks import projections
-from vmamba_jax.keys import fold_in
+from vmamba_jax.core.keys import fold_in
 
 KERNELS = ("gaussian", "linear", "uniform")
 BOX = 1e9  # no box: neighbours may leave it

@@ -19,9 +19,10 @@ import rich.table
 import rich.text
 
 import vmamba_jax
-from vmamba_jax import checkpoints, command_line, models
+from vmamba_jax import checkpoints, models
 from vmamba_jax.checkpoints.store import save_variables
 from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.core import command_line
 from vmamba_jax.version import __version__
 
 PACKAGES = ("jax", "flax", "orbax-checkpoint", "numpy")  # whose versions the result records

@@ -3,8 +3,9 @@ import struct
 
 import numpy as np
 
-from vmamba_jax.checkpoints import pickle_data, torch_tensors
-from vmamba_jax.checkpoints.pickle_data import describe
+from vmamba_jax.checkpoints import torch_tensors
+from vmamba_jax.core import restricted_pickle
+from vmamba_jax.core.restricted_pickle import describe
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -13,17 +14,17 @@ PROTOCOL = 1001
 def read(file, size):
     """The object tree in `file` (binary, seekable, `size` bytes long, positioned at its start). Raises ValueError."""
     stream = Stream(file, size)
-    magic = pickle_data.load(stream, torch_tensors.allowed(size), size=size)
+    magic = restricted_pickle.load(stream, torch_tensors.allowed(size), size=size)
     if type(magic) is not int or magic != MAGIC:
         raise ValueError("a plain pickle, not a file of torch.save")
-    protocol, system = pickle_data.load(stream, {}), pickle_data.load(stream, {})
+    protocol, system = restricted_pickle.load(stream, {}), restricted_pickle.load(stream, {})
     if protocol != PROTOCOL or type(system) is not dict:
         raise ValueError(f"torch.save's protocol is {describe(protocol)}; expected {PROTOCOL:#x}")
     if not system.get("little_endian", True):
         raise ValueError("refused: a legacy file of a big-endian machine; save it again with a newer torch")
     storages = torch_tensors.Storages(size)
     tree = torch_tensors.load(stream, storages)
-    keys = pickle_data.load(stream, {}, size=size)
+    keys = restricted_pickle.load(stream, {}, size=size)
     if type(keys) is not list or len(set(map(str, keys))) != len(keys) or set(keys) != set(storages.made):
         raise ValueError("the storages in the file are not the ones its tensors use")
 

@@ -12,8 +12,8 @@ import sys
 import ml_dtypes
 import numpy as np
 
-from vmamba_jax.checkpoints import pickle_data
-from vmamba_jax.checkpoints.pickle_data import Known, describe, ignore, unique
+from vmamba_jax.core import restricted_pickle
+from vmamba_jax.core.restricted_pickle import Known, describe, ignore, unique
 
 DIMENSIONS = 64  # numpy's limit
 DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in (
@@ -93,7 +93,7 @@ def load(stream, storages):
             storage = Storage(storage.dtype, storage.data[first:first + n])
         return storage
 
-    return pickle_data.load(stream, allowed(storages.size), persistent, storages.size)
+    return restricted_pickle.load(stream, allowed(storages.size), persistent, storages.size)
 
 
 def natural(value, what):
@@ -199,7 +199,7 @@ def plain_dict(items=()):
         return dict(items)
     if type(items) not in (list, tuple) or not all(type(item) in (list, tuple) and len(item) == 2 for item in items):
         raise ValueError(f"a dict is made from {describe(items)}; expected pairs")
-    return {pickle_data.key(name): value for name, value in items}
+    return {restricted_pickle.key(name): value for name, value in items}
 
 
 def set_attributes(made, state):

@@ -18,7 +18,7 @@ ValueError naming the file; images that do not decode `data.BadImageError`, of w
 """
 import inspect
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data import (
     augment,
     cifar10,

@@ -8,9 +8,9 @@ import inspect
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import image_keys
 from vmamba_jax.data.erase import erase
-from vmamba_jax.keys import image_keys
 
 _FILLS = {"zeros": "constant", "reflect": "reflect", "edge": "edge"}
 

@@ -4,7 +4,7 @@ import concurrent.futures
 
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data.source import Source
 
 _END = object()

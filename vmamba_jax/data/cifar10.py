@@ -1,9 +1,9 @@
 """CIFAR-10 from its binary version or its python version (Krizhevsky 2009; www.cs.toronto.edu/~kriz/cifar.html)."""
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
+from vmamba_jax.core.array_pickle import read_pickle
 from vmamba_jax.data import order
-from vmamba_jax.data.array_pickle import read_pickle
 from vmamba_jax.data.locate import check_split, find_files
 from vmamba_jax.data.source import Arrays
 

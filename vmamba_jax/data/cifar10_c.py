@@ -1,7 +1,7 @@
 """CIFAR-10-C as released: one .npy file a corruption, 10,000 images for each severity in turn (Hendrycks & Dietterich 2019)."""
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data.cifar10 import CLASSES
 from vmamba_jax.data.locate import find_files
 from vmamba_jax.data.source import Arrays

@@ -4,8 +4,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
-from vmamba_jax.keys import image_keys
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import image_keys
 
 MODES = ("pixel", "color", "constant")
 ATTEMPTS = 10

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import pathlib
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data import order
 from vmamba_jax.data.archives import Packed, Tar
 from vmamba_jax.data.images import Decoder

@@ -2,7 +2,7 @@
 import os
 import pathlib
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 
 ROOT_VARIABLE = "VMAMBA_JAX_DATA"
 SPLITS = ("train", "validation", "test")

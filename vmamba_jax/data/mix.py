@@ -9,8 +9,8 @@ An image's partner is its mirror in the batch: the first is mixed with the last.
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
-from vmamba_jax.keys import image_keys
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import image_keys
 
 MODES = ("batch", "pair", "elem")
 _STREAM = 0x6D6978  # folded into the images' keys, which augmentation uses too

@@ -4,7 +4,7 @@ Both sort raw Philox words, whose stream NumPy guarantees; `Generator.permutatio
 """
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 
 
 def permutation(n, seed, *path):

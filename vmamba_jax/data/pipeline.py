@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data.batches import Batches
 from vmamba_jax.data.images import BadImageError
 

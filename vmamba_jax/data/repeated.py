@@ -1,7 +1,7 @@
 """Repeated augmentation: several differently transformed copies of an image in one batch."""
 import functools
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data.epochs import RepeatedEpochs
 from vmamba_jax.data.source import Source, digest
 

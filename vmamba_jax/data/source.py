@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data import order
 from vmamba_jax.data.epochs import Epochs
 

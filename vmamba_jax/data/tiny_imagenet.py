@@ -1,7 +1,7 @@
 """Tiny-ImageNet (Stanford CS231n, 2015): 200 classes of 500 training and 50 validation images, 64 x 64, as its zip file or unpacked."""
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data import order
 from vmamba_jax.data.archives import Folder, Packed, Zip
 from vmamba_jax.data.images import Decoder

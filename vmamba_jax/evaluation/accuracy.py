@@ -3,11 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vmamba_jax import attacks, checks, parallel
+from vmamba_jax import attacks, parallel
+from vmamba_jax.core import checks
+from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import staged
 from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
-from vmamba_jax.evaluation.summary import summary
 
 SHOWN = "adversarial"  # the images that an evaluation may give back
 

@@ -3,10 +3,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
+from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation.accuracy import over_set
 from vmamba_jax.evaluation.common import argument, right
-from vmamba_jax.evaluation.summary import summary
 
 
 def calibration_error(logits_fn, source, *, bins=15, batch_size=256, mesh=None, progress=None):

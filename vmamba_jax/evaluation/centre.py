@@ -6,14 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax import checks, parallel
-from vmamba_jax.attacks.records import record
+from vmamba_jax import parallel
+from vmamba_jax.core import checks
+from vmamba_jax.core.records import record
+from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation.accuracy import over_set
 from vmamba_jax.evaluation.batches import reader, unit_interval
 from vmamba_jax.evaluation.common import argument, keys_of, right
 from vmamba_jax.evaluation.disturbances import contents
 from vmamba_jax.evaluation.disturbances.layouts import window as window_mask
-from vmamba_jax.evaluation.summary import summary
 
 
 def centre_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, batch_size=256, mesh=None, progress=None):

@@ -1,7 +1,8 @@
 """Accuracy of every model on every model's adversarial images."""
 import numpy as np
 
-from vmamba_jax import checks, parallel
+from vmamba_jax import parallel
+from vmamba_jax.core import checks
 from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
 

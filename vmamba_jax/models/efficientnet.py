@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.convolution import LAYOUT, Conv, depthwise_conv

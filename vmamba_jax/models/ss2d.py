@@ -9,7 +9,7 @@ import numpy as np
 
 import pallas_kernels
 from pallas_kernels.common import step_size
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.models import scan_patterns, states
 from vmamba_jax.models.layers import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
 from vmamba_jax.models.scan_patterns import DIRECTIONS

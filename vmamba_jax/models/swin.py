@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, conv, dense, dense_init

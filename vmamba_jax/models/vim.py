@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.models import scan_patterns, states
 from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.convolution import Conv

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, conv, dense

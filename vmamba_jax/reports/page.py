@@ -5,7 +5,7 @@ import pathlib
 import jinja2
 import numpy as np
 
-from vmamba_jax import files
+from vmamba_jax.core import files
 from vmamba_jax.reports import figures, tables
 
 

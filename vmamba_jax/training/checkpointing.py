@@ -14,9 +14,9 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
-from .. import files
-from . import checksums
-from .checks import choice, count, require
+from vmamba_jax.core import files
+from vmamba_jax.training import checksums
+from vmamba_jax.training.checks import choice, count, require
 
 ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
 ABOUT = "about.json"  # which metric ranks the steps, and the run's config

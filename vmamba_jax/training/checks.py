@@ -1,7 +1,7 @@
 """The checks of `vmamba_jax.checks` as pairs (holds, message): `require` reports every problem of a call at once."""
 import functools
 
-from .. import checks
+from vmamba_jax.core import checks
 
 
 def require(*pairs):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .. import data
+from vmamba_jax import data
 
 
 class Fed(NamedTuple):

@@ -3,7 +3,7 @@ import re
 
 import jax
 
-from .checks import number, require
+from vmamba_jax.training.checks import number, require
 
 STEM = ("patch_embed", "pos_embed", "absolute_pos_embed", "cls_token", "cls_token_head", "cls_token_tail", "stem_0", "stem_1", "conv1", "bn1")
 HEAD = ("norm", "norm_f", "head", "fc")

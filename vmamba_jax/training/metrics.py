@@ -5,7 +5,7 @@ import pathlib
 import jax
 from tensorboardX import SummaryWriter
 
-from .. import files
+from vmamba_jax.core import files
 
 FILE = "metrics.jsonl"
 TIMING = "timing.jsonl"

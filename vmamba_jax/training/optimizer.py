@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from . import layer_decay as layers
-from . import weight_decay as rules
-from .checks import choice, number, require
+from vmamba_jax.training import layer_decay as layers
+from vmamba_jax.training import weight_decay as rules
+from vmamba_jax.training.checks import choice, number, require
 
 
 class LearningRateState(NamedTuple):

@@ -4,7 +4,7 @@ import math
 import jax.numpy as jnp
 import optax
 
-from .checks import choice, count, number, require
+from vmamba_jax.training.checks import choice, count, number, require
 
 
 def constant(value, *, warmup_steps=0, warmup_start=0.0):

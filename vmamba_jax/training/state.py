@@ -5,7 +5,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from .checks import number, require
+from vmamba_jax.training.checks import number, require
 
 PER_CALL = ("intermediates", "perturbations")  # collections that belong to one call of the model, not to its state
 

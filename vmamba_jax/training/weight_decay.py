@@ -2,7 +2,7 @@
 import jax
 import numpy as np
 
-from .checks import choice, require
+from vmamba_jax.training.checks import choice, require
 
 POSITIONS = ("pos_embed", "cls_token", "cls_token_head", "cls_token_tail", "relative_position_bias_table")
 SSM = ("A_logs", "Ds", "dt_projs_bias", "A_log", "A_b_log", "D", "D_b")

@@ -3,8 +3,8 @@ import math
 
 import numpy as np
 
-from vmamba_jax import checks
 from vmamba_jax.checkpoints.families.common import dotted, single
+from vmamba_jax.core import checks
 from vmamba_jax.models.vim import CLASS_TOKENS, Vim, resize_positions
 
 MODEL = Vim

@@ -3,8 +3,8 @@ import re
 
 import numpy as np
 
-from vmamba_jax import checks
 from vmamba_jax.checkpoints.families.common import LEAVES, rename
+from vmamba_jax.core import checks
 from vmamba_jax.models.layers import ACTIVATIONS
 from vmamba_jax.models.resize import resize_grid
 from vmamba_jax.models.vmamba import VMamba

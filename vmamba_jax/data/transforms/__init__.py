@@ -8,7 +8,7 @@ pickle, so worker processes can have them. Sizes are in pixels; what is drawn on
 """
 import dataclasses
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
 from vmamba_jax.data.transforms.crops import Evaluation, SimpleCrop, Train
 from vmamba_jax.data.transforms.rand_augment import RandAugment, parse

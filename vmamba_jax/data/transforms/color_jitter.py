@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 
 
 @dataclasses.dataclass(frozen=True)

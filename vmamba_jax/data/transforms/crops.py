@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data.images import Decoder
 from vmamba_jax.data.photo import FILTERS, as_array, as_photo, resize_short
 from vmamba_jax.data.transforms.color_jitter import ColorJitter

@@ -2,7 +2,7 @@
 import dataclasses
 import re
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.data.photo import FILTERS
 from vmamba_jax.data.transforms import operations
 

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
+from vmamba_jax.core.keys import image_keys
 from vmamba_jax.evaluation.corruptions import frost
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
 from vmamba_jax.evaluation.corruptions.levels import rounded, truncated
 from vmamba_jax.evaluation.corruptions.parameters import SEVERITIES, TABLES, parameters, table_for
-from vmamba_jax.keys import image_keys
 
 
 def corrupt(name, severity, images, keys, *, table=None):

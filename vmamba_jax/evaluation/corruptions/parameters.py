@@ -4,7 +4,7 @@ Sources, by Hendrycks & Dietterich (arXiv 1903.12261): make_imagenet_c.py (224),
 """
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 
 TABLES = (224, 64, 32)
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -1,7 +1,7 @@
 """Mean corruption error, and the plain mean."""
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 from vmamba_jax.evaluation.corruptions.catalog import CORRUPTIONS, EXTRA
 
 # AlexNet's error on each corruption of ImageNet-C, mean over the severities: Hendrycks & Dietterich 2019, digits as in AugMix's released program.

@@ -8,7 +8,8 @@ One idea a file: `base` (what all share), `contents` (what stands where somethin
 """
 import dataclasses
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
+from vmamba_jax.core.orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.base import Disturbance
 from vmamba_jax.evaluation.disturbances.contents import CONTENTS
 from vmamba_jax.evaluation.disturbances.information import PROFILES, InformationDrop
@@ -22,7 +23,6 @@ from vmamba_jax.evaluation.disturbances.layouts import (
     RingDrop,
     WindowDrop,
 )
-from vmamba_jax.evaluation.disturbances.orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.salient import NonSalientDrop, SalientDrop
 from vmamba_jax.evaluation.disturbances.shuffle import GRIDS, PatchReorder, PatchShuffle
 

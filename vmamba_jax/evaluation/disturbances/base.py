@@ -4,10 +4,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
-from vmamba_jax.attacks import records
+from vmamba_jax.core import checks, records
+from vmamba_jax.core.keys import fold_in, image_keys
 from vmamba_jax.evaluation.disturbances import contents
-from vmamba_jax.keys import fold_in, image_keys
 
 
 @records.record()

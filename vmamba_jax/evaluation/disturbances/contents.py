@@ -6,10 +6,9 @@ A content is called as `content(images, mask, cell, keys, logits_fn, labels)` an
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax import checks
 from vmamba_jax.attacks.masked import MaskedPGD
-from vmamba_jax.attacks.records import record
-from vmamba_jax.evaluation.disturbances import cells
+from vmamba_jax.core import cells, checks
+from vmamba_jax.core.records import record
 from vmamba_jax.models.releases import IMAGENET_MEAN
 
 

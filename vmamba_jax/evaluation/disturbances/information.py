@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import checks
 from vmamba_jax.attacks import masks
-from vmamba_jax.attacks.records import record
-from vmamba_jax.evaluation.disturbances import cells
+from vmamba_jax.core import cells, checks
+from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Occlusion
 
 PROFILES = ("linear", "falling", "peak", "trough", "uniform", "sequential")

@@ -4,8 +4,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks.records import record
-from vmamba_jax.evaluation.disturbances import orders
+from vmamba_jax.core import orders
+from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Disturbance
 from vmamba_jax.evaluation.disturbances.information import sides
 

@@ -8,20 +8,20 @@ Some objectives keep something in `state.carry` between steps (free: the perturb
 `state = step.begin(state, image_shape, batch_size)` puts it there and leaves other states as they are. `cost(name, **options)` tells what a
 step costs. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; one file holds one idea.
 """
-from ..checks import choice, require
-from .awp import awp, perturb_weights
-from .cost import Cost
-from .fast import fast
-from .free import free
-from .mart import mart
-from .pgd_at import pgd_at
-from .recipes import ares, light, singh
-from .released_pgd import ReleasedPGD
-from .standard import standard
-from .step import Step
-from .trades import trades
-from .two_passes import clean_variables
-from .yopo import in_turn, yopo
+from vmamba_jax.training.checks import choice, require
+from vmamba_jax.training.objectives.awp import awp, perturb_weights
+from vmamba_jax.training.objectives.cost import Cost
+from vmamba_jax.training.objectives.fast import fast
+from vmamba_jax.training.objectives.free import free
+from vmamba_jax.training.objectives.mart import mart
+from vmamba_jax.training.objectives.pgd_at import pgd_at
+from vmamba_jax.training.objectives.recipes import ares, light, singh
+from vmamba_jax.training.objectives.released_pgd import ReleasedPGD
+from vmamba_jax.training.objectives.standard import standard
+from vmamba_jax.training.objectives.step import Step
+from vmamba_jax.training.objectives.trades import trades
+from vmamba_jax.training.objectives.two_passes import clean_variables
+from vmamba_jax.training.objectives.yopo import in_turn, yopo
 
 OBJECTIVES = {"standard": standard, "pgd_at": pgd_at, "trades": trades, "mart": mart, "free": free, "fast": fast, "yopo": yopo, "awp": awp,
               "light": light, "singh": singh, "ares": ares}

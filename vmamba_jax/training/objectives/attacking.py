@@ -3,8 +3,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ..checks import choice
-from . import common
+from vmamba_jax.training.checks import choice
+from vmamba_jax.training.objectives import common
 
 RADII = ("eps", "step_size")  # the fields of an attack that have the radius' unit
 

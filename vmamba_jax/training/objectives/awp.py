@@ -4,13 +4,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ..checks import count, number, require
-from .step import Step
+from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.training.objectives.step import Step
 
 
 def awp(classifier, optimizer, *, objective="pgd_at", gamma=0.01, after=0, **options):
     """The step of another objective, by name and with its own `options`, under `perturb_weights`."""
-    from . import create
+    from vmamba_jax.training.objectives import create
     require((objective != "awp", "objective must be another than awp"))
     return perturb_weights(create(objective, classifier, optimizer, **options), gamma, after)
 

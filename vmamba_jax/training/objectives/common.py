@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ... import attacks
-from ..whole_batch import mean
+from vmamba_jax import attacks
+from vmamba_jax.training.whole_batch import mean
 
 
 class Keys(NamedTuple):

@@ -1,8 +1,8 @@
 """What an objective costs: passes through the model for every training image of one step."""
 from typing import NamedTuple
 
-from ... import attacks
-from .released_pgd import ReleasedPGD
+from vmamba_jax import attacks
+from vmamba_jax.training.objectives.released_pgd import ReleasedPGD
 
 
 class Cost(NamedTuple):

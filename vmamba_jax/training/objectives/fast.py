@@ -2,13 +2,13 @@
 import jax
 import jax.numpy as jnp
 
-from ... import attacks
-from ..checks import count, number, require
-from . import common
-from .attacking import RADII, checks, make_attack, scale_radius
-from .cost import Cost, attack_cost
-from .standard import classification_loss
-from .step import Rule, descend, make_step
+from vmamba_jax import attacks
+from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives.attacking import RADII, checks, make_attack, scale_radius
+from vmamba_jax.training.objectives.cost import Cost, attack_cost
+from vmamba_jax.training.objectives.standard import classification_loss
+from vmamba_jax.training.objectives.step import Rule, descend, make_step
 
 WATCHED = ("fgsm_accuracy", "pgd_accuracy", "overfitting")
 

@@ -5,10 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ..checks import count, number, require
-from . import common
-from .cost import Cost
-from .step import Outcome, Rule, Step, make_step
+from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives.cost import Cost
+from vmamba_jax.training.objectives.step import Outcome, Rule, Step, make_step
 
 RELEASED = 4 / 255  # radius and step of the released programs of arXiv 2406.05532, whatever the data set
 

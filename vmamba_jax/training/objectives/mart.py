@@ -2,11 +2,11 @@
 import jax
 import jax.numpy as jnp
 
-from ..checks import choice, number, require
-from ..whole_batch import mean
-from . import common, two_passes
-from .attacking import RADII, checks
-from .step import make_step
+from vmamba_jax.training.checks import choice, number, require
+from vmamba_jax.training.objectives import common, two_passes
+from vmamba_jax.training.objectives.attacking import RADII, checks
+from vmamba_jax.training.objectives.step import make_step
+from vmamba_jax.training.whole_batch import mean
 
 
 def mart(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mode="eval", statistics="shared", label_smoothing=0.0,

@@ -1,14 +1,14 @@
 """Adversarial training: descend the loss at the images an attack makes of the batch."""
 import dataclasses
 
-from ... import attacks
-from ..checks import number, require
-from . import common
-from .attacking import RADII, checks, make_attack
-from .cost import Cost, attack_cost
-from .released_pgd import ReleasedPGD
-from .standard import classification_loss
-from .step import Rule, descend, make_step
+from vmamba_jax import attacks
+from vmamba_jax.training.checks import number, require
+from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives.attacking import RADII, checks, make_attack
+from vmamba_jax.training.objectives.cost import Cost, attack_cost
+from vmamba_jax.training.objectives.released_pgd import ReleasedPGD
+from vmamba_jax.training.objectives.standard import classification_loss
+from vmamba_jax.training.objectives.step import Rule, descend, make_step
 
 
 def pgd_at(classifier, optimizer, *, attack, attack_mode="eval", eps_schedule=None, scheduled=RADII, label_smoothing=0.0,

@@ -1,7 +1,7 @@
 """Published recipes of one to three attack steps, for ImageNet at linf 4/255: PGD training with the attack their programs use."""
-from ... import attacks
-from ..checks import require
-from .pgd_at import pgd_at
+from vmamba_jax import attacks
+from vmamba_jax.training.checks import require
+from vmamba_jax.training.objectives.pgd_at import pgd_at
 
 EPS = 4 / 255
 

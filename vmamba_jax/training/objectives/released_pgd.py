@@ -3,9 +3,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ... import attacks
-from ...attacks.losses import ascent_gradient, objective
-from ...attacks.records import record
+from vmamba_jax import attacks
+from vmamba_jax.attacks.losses import ascent_gradient, objective
+from vmamba_jax.core.records import record
 
 
 @record("eps", "step_size")

@@ -1,7 +1,7 @@
 """Standard training: cross-entropy on the images as they are."""
-from ..checks import number, require
-from . import common
-from .step import Outcome, Rule, descend, make_step
+from vmamba_jax.training.checks import number, require
+from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives.step import Outcome, Rule, descend, make_step
 
 
 def standard(classifier, optimizer, *, label_smoothing=0.0, **options):

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .. import whole_batch
-from ..checks import count, number, require
-from ..optimizer import learning_rate
-from .common import step_keys
-from .cost import Cost
+from vmamba_jax.training import whole_batch
+from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.training.objectives.common import step_keys
+from vmamba_jax.training.objectives.cost import Cost
+from vmamba_jax.training.optimizer import learning_rate
 
 
 class Outcome(NamedTuple):

@@ -3,12 +3,12 @@ import dataclasses
 
 from jax import lax
 
-from ..checks import choice, number, require
-from ..whole_batch import mean
-from . import common, two_passes
-from .attacking import RADII, checks
-from .cost import Cost
-from .step import make_step
+from vmamba_jax.training.checks import choice, number, require
+from vmamba_jax.training.objectives import common, two_passes
+from vmamba_jax.training.objectives.attacking import RADII, checks
+from vmamba_jax.training.objectives.cost import Cost
+from vmamba_jax.training.objectives.step import make_step
+from vmamba_jax.training.whole_batch import mean
 
 
 def trades(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mode="eval", recompute_targets=True, detach_targets=False,

@@ -2,11 +2,11 @@
 import jax
 import jax.numpy as jnp
 
-from ... import attacks
-from . import common
-from .attacking import make_attack
-from .cost import Cost, attack_cost
-from .step import Outcome, Rule, descend
+from vmamba_jax import attacks
+from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives.attacking import make_attack
+from vmamba_jax.training.objectives.cost import Cost, attack_cost
+from vmamba_jax.training.objectives.step import Outcome, Rule, descend
 
 ATTACK = attacks.pgd(0.031, steps=10, step_size=0.007, start="gaussian")  # as released with both papers
 STATISTICS = ("shared", "separate")

@@ -3,10 +3,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..checks import count, number, require
-from . import common, first_layer
-from .cost import Cost
-from .step import Outcome, Rule, make_step
+from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.training.objectives import common, first_layer
+from vmamba_jax.training.objectives.cost import Cost
+from vmamba_jax.training.objectives.step import Outcome, Rule, make_step
 
 DECAY = 5e-4  # of the first layer's weights, in the released programs of arXiv 2406.05532
 

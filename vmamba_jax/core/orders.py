@@ -3,7 +3,7 @@ import dataclasses
 
 import numpy as np
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 
 KINDS = ("rows", "reversed", "columns", "snake", "blocks", "random")
 
