@@ -8,8 +8,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks import order, projections
-from vmamba_jax.attacks.apgd_pace import rise_limits
+from vmamba_jax.attacks import norms, order
+from vmamba_jax.attacks.autoattack.apgd_schedule import rise_limits
 
 EPS = {"linf": 0.06, "l2": 0.3, "l1": 0.7}
 CASES = {
@@ -106,7 +106,7 @@ def test_l1_projection_is_nearest(eps):
     """The variational inequality that marks the projection on a convex set."""
     rng = np.random.default_rng(1)
     images, delta = rng.uniform(size=(6, 3, 4, 1)).astype(np.float32), 2 * rng.normal(size=(6, 3, 4, 1)).astype(np.float32)
-    nearest = np.asarray(projections.l1_in_box(jnp.asarray(images), jnp.asarray(delta), eps, 0.0, 1.0))
+    nearest = np.asarray(norms.l1_in_box(jnp.asarray(images), jnp.asarray(delta), eps, 0.0, 1.0))
     assert (np.abs(nearest).sum((1, 2, 3)) <= eps + 1e-5).all() and ((images + nearest >= -1e-6) & (images + nearest <= 1 + 1e-6)).all()
     for _ in range(50):
         other = np.clip(images + rng.normal(size=images.shape), 0, 1) - images

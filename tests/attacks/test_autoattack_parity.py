@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks
-from vmamba_jax.attacks import apgd_pace, apgd_run, hyperplane, losses, projections, randomized, square_moves
-from vmamba_jax.attacks.apgd import towards
-from vmamba_jax.attacks.fab import nearest_plane, plane
-from vmamba_jax.attacks.search import ranked_targets
-from vmamba_jax.attacks.square import Draws
-from vmamba_jax.attacks.square import climb as square_climb
+from vmamba_jax.attacks import losses, norms, randomized
+from vmamba_jax.attacks.autoattack import apgd_run, apgd_schedule, hyperplane, square_proposals
+from vmamba_jax.attacks.autoattack.apgd import towards
+from vmamba_jax.attacks.autoattack.fab import nearest_plane, plane
+from vmamba_jax.attacks.autoattack.search import ranked_targets
+from vmamba_jax.attacks.autoattack.square import Draws
+from vmamba_jax.attacks.autoattack.square import climb as square_climb
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 LOSSES = {"ce": "cross_entropy", "dlr": "dlr"}
@@ -42,7 +43,7 @@ def climb(net, images, judge, norm, eps, limits, steps):
 
 def limits(norm, steps):
     table = np.full(101, -1, np.int32)  # one length, so one program, for all numbers of steps
-    table[:steps + 1] = apgd_pace.sparsity_checks(steps) if norm == "l1" else apgd_pace.rise_limits(steps, 0.75)
+    table[:steps + 1] = apgd_schedule.sparsity_checks(steps) if norm == "l1" else apgd_schedule.rise_limits(steps, 0.75)
     return table
 
 
@@ -78,7 +79,7 @@ def test_public_apgd_breaks_the_same_images(oracle, x64, norm):
 def test_l1_projection(golden, x64):
     arrays = golden("attacks_autoattack_f64")
     images, delta = nhwc(arrays["l1p_x"]), nhwc(arrays["l1p_y"])
-    inside = projections.l1_in_box(images, delta, float(arrays["l1p_eps"]), 0.0, 1.0)
+    inside = norms.l1_in_box(images, delta, float(arrays["l1p_eps"]), 0.0, 1.0)
     check(inside - delta, arrays["l1p_delta"])
 
 
@@ -115,7 +116,7 @@ def recorded_draws(arrays, norm, queries, shape):
         signs[:] = np.stack(pieces[1:])[:, None]
         corner = np.broadcast_to(ints.reshape(queries, 1, 2), (queries, n, 2))
         return first, Draws(corner, corner, signs, np.zeros((queries, n), bool))
-    rows, columns = square_moves.tiling((h, w))[2]
+    rows, columns = square_proposals.tiling((h, w))[2]
     tiles = rows * columns
     first = (np.stack(pieces[:tiles]).reshape(rows, columns, n, c).transpose(2, 0, 1, 3),
              np.broadcast_to(coins[:tiles].reshape(1, rows, columns), (n, rows, columns)))
@@ -139,9 +140,9 @@ def test_square(oracle, x64, norm):
     @jax.jit
     def run(first, draws):
         if norm == "linf":
-            start = jnp.clip(square_moves.stripes(images, threat.eps, *first), 0, 1)
+            start = jnp.clip(square_proposals.stripes(images, threat.eps, *first), 0, 1)
         else:
-            start = square_moves.tiles(threat, images, *first)
+            start = square_proposals.tiles(threat, images, *first)
         return square_climb(evaluate, threat, images, start, sides, lambda i, side: jax.tree.map(lambda x: x[i], draws))
     made, found, value, hit = run(first, draws)
     np.testing.assert_array_equal(made, arrays[f"square_{NORMS[norm]}_queries"])

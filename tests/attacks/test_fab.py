@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks
-from vmamba_jax.attacks import hyperplane
+from vmamba_jax.attacks.autoattack import hyperplane
 
 CASES = {
     "linf": attacks.fab(0.06, 8),

@@ -8,7 +8,8 @@ import pytest
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, evaluation
-from vmamba_jax.attacks import masked, masks
+from vmamba_jax.attacks import masks
+from vmamba_jax.attacks.gradient import masked
 
 EPS = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
 KEY = jax.random.key(3)

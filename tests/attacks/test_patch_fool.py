@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks import patch_ascent, patches
+from vmamba_jax.attacks.patch_fool import optimization
+from vmamba_jax.attacks.patch_fool import selection as patches
 
 ATTENTION = {"mode": "attention", "selection": "attention"}
 VARIANTS = {
@@ -228,11 +229,11 @@ def test_surgery():
     rows = jnp.array([[3, 0], [1, 1], [-1, 1], [0.5, -1]], jnp.float32)[:, None]
     attack = attacks.patch_fool(surgery="exact", attention_weight=1)
     close = functools.partial(np.testing.assert_allclose, atol=1e-6)
-    close(patch_ascent.combined(rows, attack)[0], [3 + 1 + 0 + 0.5, 0 + 1 + 1 - 1])
+    close(optimization.combined(rows, attack)[0], [3 + 1 + 0 + 0.5, 0 + 1 + 1 - 1])
     released = dataclasses.replace(attack, surgery="released")
-    close(patch_ascent.combined(rows[:3], released)[0], [3 + 1 + (-1 + 3), 2])   # -1 has (-1 * 3 / 3) * 3 taken away
+    close(optimization.combined(rows[:3], released)[0], [3 + 1 + (-1 + 3), 2])   # -1 has (-1 * 3 / 3) * 3 taken away
     total = np.array([4.0, 1.0])
-    close(patch_ascent.combined(rows[:3], attack, against_sum=True)[0], total + [-1, 1] + 3 / 17 * total)
+    close(optimization.combined(rows[:3], attack, against_sum=True)[0], total + [-1, 1] + 3 / 17 * total)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])

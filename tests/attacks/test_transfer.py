@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks import transfer, transfer_gradients
+from vmamba_jax.attacks.gradient import input_diversity, transfer
 
 PIXEL = 1 / 255
 KEY = jax.random.key(4)
@@ -34,7 +34,7 @@ def test_oracle(oracle, x64, name):
 def torchattacks(golden, oracle, x64, monkeypatch):
     """(arrays, run): an attack on four images whose keys are numbers, 8 * key + data under fold_in, so that a key tells when it is used."""
     arrays, (_, net, images, labels) = golden("attacks_transfer_f64"), oracle("attacks_whitebox_f64")
-    for module in (transfer, transfer_gradients):
+    for module in (transfer, input_diversity):
         monkeypatch.setattr(module, "fold_in", lambda keys, data: 8 * keys + data)
 
     def run(**options):
@@ -52,11 +52,11 @@ def test_variance_tuning(torchattacks, monkeypatch, name):
         assert (threat.norm, share) == ("linf", 1.5)
         step, neighbour = (keys[0] - 8) // 64, (keys[0] - 8) % 64
         return noise[step, neighbour]
-    monkeypatch.setattr(transfer_gradients, "noise", recorded)
+    monkeypatch.setattr(input_diversity, "noise", recorded)
     compare(run(**attacks.TRANSFER[f"{name}_fgsm"] | {"neighbours": 2}), arrays[name])
 
 
-@pytest.mark.parametrize("kernel", transfer_gradients.KERNELS)
+@pytest.mark.parametrize("kernel", input_diversity.KERNELS)
 def test_translations(torchattacks, kernel):
     arrays, run = torchattacks
     compare(run(decay=1.0, kernel=kernel, kernel_size=7), arrays[f"ti_{kernel}"])
@@ -72,7 +72,7 @@ def test_input_diversity(torchattacks, monkeypatch, name):
     def recorded(key, height, width, rate, probability):
         rows, top, left, coin = draws[key // 8]
         return coin < probability, rows.astype(int), top.astype(int), left.astype(int)
-    monkeypatch.setattr(transfer_gradients, "placement", recorded)
+    monkeypatch.setattr(input_diversity, "placement", recorded)
     options = {"di": {}, "di_ti": dict(kernel="gaussian", kernel_size=5)}[name]
     compare(run(decay=1.0, diversity=0.7, resize_rate=0.6, **options), arrays[name])
 
@@ -83,7 +83,7 @@ def test_resizing_pads_what_jax_resizes():
     @jax.jit
     def both():
         def apply(whether, rate):
-            rows, columns = transfer_gradients.resize_matrices(whether, 6, 3, 2, 10, 15, rate)
+            rows, columns = input_diversity.resize_matrices(whether, 6, 3, 2, 10, 15, rate)
             return jnp.einsum("ij,kl,bjlc->bikc", rows, columns, x)
         found = apply(True, 0.5), apply(False, 0.5), apply(False, 1.4)
         shrunk = jax.image.resize(x, (1, 6, 9, 2), "linear", antialias=False)
@@ -93,7 +93,7 @@ def test_resizing_pads_what_jax_resizes():
 
 
 def test_placement():
-    place = transfer_gradients.placement
+    place = input_diversity.placement
     draw = jax.jit(jax.vmap(lambda key: (place(key, 10, 20, 0.6, 0.25), place(key, 10, 10, 1.5, 1.0))))
     (whether, rows, top, left), (_, large, above, _) = jax.tree.map(np.asarray, draw(jax.random.split(KEY, 2000)))
     assert abs(whether.mean() - 0.25) < 0.04 and set(rows) == {6, 7, 8, 9}
@@ -136,7 +136,7 @@ def test_neighbours_fill_the_ball():
     x = jnp.zeros((300, 2, 2, 1))
     for norm, order in (("linf", np.inf), ("l2", 2), ("l1", 1)):
         threat = attacks.ThreatModel(norm, 2.0)
-        drawn = jax.jit(lambda keys, threat=threat: transfer_gradients.noise(threat, 1.5, x, keys))(jax.random.split(KEY, 300))
+        drawn = jax.jit(lambda keys, threat=threat: input_diversity.noise(threat, 1.5, x, keys))(jax.random.split(KEY, 300))
         size = np.linalg.norm(np.asarray(drawn).reshape(300, -1), order, axis=1)
         assert 2.8 < size.max() <= 3 + 1e-5
 

@@ -15,21 +15,21 @@ clean image where there is none; `apgd_run`, `apgd_pace`, `hyperplane`, `square_
 Models that draw random numbers take keys, `logits_fn(images, keys)`: see `eot` and `randomized`.
 """
 from vmamba_jax.attacks import losses, masks
-from vmamba_jax.attacks.apgd import APGD, apgd
-from vmamba_jax.attacks.autoattack import AutoAttack, autoattack
+from vmamba_jax.attacks.autoattack.apgd import APGD, apgd
+from vmamba_jax.attacks.autoattack.autoattack import AutoAttack, autoattack
+from vmamba_jax.attacks.autoattack.fab import FAB, fab
+from vmamba_jax.attacks.autoattack.square import Square, square
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.eot import EOTPGD, eot_pgd, expected_logits
-from vmamba_jax.attacks.fab import FAB, fab
-from vmamba_jax.attacks.fgsm import FGSM, fgsm
-from vmamba_jax.attacks.frequency import FrequencyPGD, frequency_pgd
-from vmamba_jax.attacks.masked import MaskedPGD, masked_pgd
-from vmamba_jax.attacks.momentum import MomentumPGD, momentum_pgd
-from vmamba_jax.attacks.patch_fool import PatchFool, patch_fool
-from vmamba_jax.attacks.pgd import PGD, pgd
+from vmamba_jax.attacks.gradient.eot import EOTPGD, eot_pgd, expected_logits
+from vmamba_jax.attacks.gradient.fgsm import FGSM, fgsm
+from vmamba_jax.attacks.gradient.frequency import FrequencyPGD, frequency_pgd
+from vmamba_jax.attacks.gradient.masked import MaskedPGD, masked_pgd
+from vmamba_jax.attacks.gradient.momentum import MomentumPGD, momentum_pgd
+from vmamba_jax.attacks.gradient.pgd import PGD, pgd
+from vmamba_jax.attacks.gradient.transfer import TRANSFER, TransferPGD, transfer_pgd
+from vmamba_jax.attacks.patch_fool.patch_fool import PatchFool, patch_fool
 from vmamba_jax.attacks.randomized import Randomized
-from vmamba_jax.attacks.square import Square, square
 from vmamba_jax.attacks.threat_model import NORMS, ThreatModel
-from vmamba_jax.attacks.transfer import TRANSFER, TransferPGD, transfer_pgd
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import per_image_keys
 

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import projections
+from vmamba_jax.attacks import norms
 
 
 def unit(gradient, norm):
@@ -11,9 +11,9 @@ def unit(gradient, norm):
 
     The largest magnitude is divided out first: the squares of a confident model's gradients would underflow in float32.
     """
-    largest = projections.per_image(projections.length(gradient, "linf"), gradient)
+    largest = norms.per_image(norms.length(gradient, "linf"), gradient)
     x = gradient / jnp.where(largest > 0, largest, 1)
-    size = projections.per_image(projections.length(x, norm), x)
+    size = norms.per_image(norms.length(x, norm), x)
     return x / jnp.where(size > 0, size, 1)
 
 
@@ -34,7 +34,7 @@ def ascent(threat, l1_fraction=None):
         gradient = jnp.where(stuck, 0, gradient)
         a = jnp.abs(gradient.reshape(len(gradient), -1))
         k = max(1, round(l1_fraction * a.shape[1]))
-        threshold = projections.per_image(lax.top_k(a, k)[0][:, -1], gradient)
+        threshold = norms.per_image(lax.top_k(a, k)[0][:, -1], gradient)
         return unit(jnp.where(jnp.abs(gradient) >= threshold, jnp.sign(gradient), 0), "l1")
     return sparse
 

@@ -2,7 +2,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core.keys import fold_in
 
 

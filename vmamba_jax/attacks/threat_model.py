@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import projections
+from vmamba_jax.attacks import norms
 from vmamba_jax.core import checks, records
 from vmamba_jax.core.keys import image_keys
 
@@ -50,9 +50,9 @@ class ThreatModel:
         if self.norm == "linf" and self.projection == "nearest":  # no subtraction: the bound then holds to the last bit
             inside = jnp.clip(adversarial, images - eps, images + eps)
         elif self.projection == "radial":
-            inside = images + projections.radial(adversarial - images, eps, self.norm)
+            inside = images + norms.radial(adversarial - images, eps, self.norm)
         else:
-            ball = {"l2": projections.l2, "l1": projections.l1}[self.norm]
+            ball = {"l2": norms.l2, "l1": norms.l1}[self.norm]
             inside = images + ball(adversarial - images, eps)
         return jnp.clip(inside, self.lower, self.upper)
 
@@ -82,7 +82,7 @@ class ThreatModel:
 
     def distance(self, images, adversarial):
         """How far each image was moved, in this norm: (batch,)."""
-        return projections.length(adversarial - images, self.norm)
+        return norms.length(adversarial - images, self.norm)
 
     def __repr__(self):
         return records.show("ThreatModel", {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})

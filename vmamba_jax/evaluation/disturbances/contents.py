@@ -6,7 +6,7 @@ A content is called as `content(images, mask, cell, keys, logits_fn, labels)` an
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks.masked import MaskedPGD
+from vmamba_jax.attacks.gradient.masked import MaskedPGD
 from vmamba_jax.core import cells, checks
 from vmamba_jax.core.records import record
 from vmamba_jax.models.releases import IMAGENET_MEAN

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks import patch_objective
+from vmamba_jax.attacks.patch_fool import patch_objective
 from vmamba_jax.core import cells, checks
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.layouts import GridDrop

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import hyperplane, losses, projections
+from vmamba_jax.attacks import losses, norms
+from vmamba_jax.attacks.autoattack import hyperplane
+from vmamba_jax.attacks.autoattack.search import Search, first_hits, keys_of, ranked_targets
 from vmamba_jax.attacks.directions import noise
-from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_targets
+from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import fold_in
 from vmamba_jax.core.records import record
@@ -93,12 +94,12 @@ class FAB(Search):
             w = w.reshape(n, -1)
             both, w2, b2 = (jnp.concatenate(pair) for pair in ((x.reshape(n, -1), base), (w, w), (b, b)))
             ways = hyperplane.shortest(self.norm, both, w2, b2, lower, upper)
-            sizes = jnp.maximum(projections.length(ways, self.norm), 1e-8)
+            sizes = jnp.maximum(norms.length(ways, self.norm), 1e-8)
             alpha = per_image(jnp.minimum(sizes[:n] / (sizes[:n] + sizes[n:]), self.alpha_max), images)
             here, there = (way.reshape(images.shape) for way in (ways[:n], ways[n:]))
             x = jnp.clip((x + self.eta * here) * (1 - alpha) + (images + self.eta * there) * alpha, lower, upper).astype(images.dtype)
             hit = losses.checked(logits_fn(x), x).argmax(1) != labels
-            size = projections.length(x - images, self.norm)
+            size = norms.length(x - images, self.norm)
             better = hit & (size < smallest)
             if stop:
                 better &= smallest > eps
@@ -112,7 +113,7 @@ class FAB(Search):
         """A random point half the radius away, clipped to the box."""
         drawn = noise(images, fold_in(keys, 0), self.norm)
         half = jnp.asarray(self.eps, images.dtype) / 2
-        return jnp.clip(images + half * drawn / per_image(projections.length(drawn, self.norm), images), *self.bounds)
+        return jnp.clip(images + half * drawn / per_image(norms.length(drawn, self.norm), images), *self.bounds)
 
 
 def plane(logits_fn, labels, targets):
@@ -139,7 +140,7 @@ def nearest_plane(logits_fn, labels, norm):
             difference = logits[:, c] - losses.at(logits, labels)
             own = jax.nn.one_hot(c, logits.shape[1], dtype=logits.dtype) - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
             w = jnp.nan_to_num(pull(own)[0])
-            distance = jnp.where(labels == c, jnp.inf, jnp.abs(difference) / (projections.length(w, dual) + 1e-12))
+            distance = jnp.where(labels == c, jnp.inf, jnp.abs(difference) / (norms.length(w, dual) + 1e-12))
             nearer = distance < nearest
             return (jnp.where(nearer, distance, nearest), jnp.where(nearer, difference, f), jnp.where(per_image(nearer, x), w, gradient))
         zero = 0 * logits[:, 0]

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks import order, projections
+from vmamba_jax.attacks import norms, order
 from vmamba_jax.attacks.directions import unit
 
 
@@ -54,12 +54,12 @@ class Dense(NamedTuple):
                      jnp.where(check, best_value, checked), jnp.where(check, slow, self.halved)), back
 
     def move(self, j, threat, images, x, before, gradient):
-        size = projections.per_image(self.size, images)
+        size = norms.per_image(self.size, images)
         if threat.norm == "linf":
             direction = jnp.sign(gradient)
         else:  # damped as in the reference: where DLR is flat the gradient is rounding noise, which must not become a step
-            length = projections.length(gradient, "l2")
-            direction = unit(gradient, "l2") * projections.per_image(length / (length + 1e-12), images)
+            length = norms.length(gradient, "l2")
+            direction = unit(gradient, "l2") * norms.per_image(length / (length + 1e-12), images)
         target = threat.project(images, x + size * direction)
         a = jnp.where(j == 0, 1, 0.75).astype(images.dtype)
         return threat.project(images, x + a * (target - x) + (1 - a) * (x - before))
@@ -97,7 +97,7 @@ class Sparse(NamedTuple):
         sign = jnp.where(a >= order.kth_smallest(a, rank), jnp.sign(gradient).reshape(a.shape), 0)
         step = self.size[:, None] * sign / (jnp.abs(sign).sum(1, keepdims=True) + 1e-10)
         delta = x + step.reshape(x.shape) - images
-        return images + projections.l1_in_box(images, delta, jnp.asarray(threat.eps, x.dtype), threat.lower, threat.upper)
+        return images + norms.l1_in_box(images, delta, jnp.asarray(threat.eps, x.dtype), threat.lower, threat.upper)
 
 
 def changed(images, x):

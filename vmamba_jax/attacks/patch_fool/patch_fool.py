@@ -5,8 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import patch_ascent, patch_objective, patches
 from vmamba_jax.attacks.base import Attack
+from vmamba_jax.attacks.patch_fool import optimization, patch_objective
+from vmamba_jax.attacks.patch_fool import selection as patches
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import image_keys
 from vmamba_jax.core.records import record
@@ -161,7 +162,7 @@ class PatchFool(Attack):
 
         def gradients(x):
             return patch_objective.gradients(lambda x: evaluate(x.astype(dtype)), x)
-        found, mask, trace = patch_ascent.ascend(self, gradients, x, inside, jnp.clip(start, lower, upper), scores * inside if self.sparse else None)
+        found, mask, trace = optimization.ascend(self, gradients, x, inside, jnp.clip(start, lower, upper), scores * inside if self.sparse else None)
         return found.astype(dtype), mask, trace
 
     def _check_images(self, images):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks import projections
-from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.attacks import norms
+from vmamba_jax.attacks.norms import per_image
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
 
@@ -94,8 +94,8 @@ def into_ball(threat, images, delta):
     """images + delta of length eps, clipped, in l2; the nearest such point of ball and box in l1."""
     eps = jnp.asarray(threat.eps, images.dtype)
     if threat.norm == "l1":
-        return images + projections.l1_in_box(images, delta, eps * (1 - 1e-6), threat.lower, threat.upper)
-    return jnp.clip(images + delta / (per_image(projections.length(delta, "l2"), delta) + 1e-12) * eps, threat.lower, threat.upper)
+        return images + norms.l1_in_box(images, delta, eps * (1 - 1e-6), threat.lower, threat.upper)
+    return jnp.clip(images + delta / (per_image(norms.length(delta, "l2"), delta) + 1e-12) * eps, threat.lower, threat.upper)
 
 
 def shift(threat, images, best, side, pattern, corner, other, signs, flip):
@@ -117,7 +117,7 @@ def shift(threat, images, best, side, pattern, corner, other, signs, flip):
     content = jnp.where(here, delta, 0)
     mass = size(jnp.where(here | there, delta, 0))
     bent = placed * signs[:, None, None] + content / (1e-12 + size(content))
-    total = per_image(projections.length(delta, threat.norm), delta)
+    total = per_image(norms.length(delta, threat.norm), delta)
     if threat.norm == "l2":
         scale = jnp.sqrt(jnp.maximum(eps ** 2 - total ** 2, 0) / c + mass ** 2)
     else:

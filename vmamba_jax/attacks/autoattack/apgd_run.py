@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks.apgd_pace import Dense, Sparse
-from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.attacks.autoattack.apgd_schedule import Dense, Sparse
+from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core.keys import fold_in
 
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.attacks import losses, projections
-from vmamba_jax.attacks.apgd_pace import rise_limits, sparsity_checks
-from vmamba_jax.attacks.apgd_run import begin, climb
+from vmamba_jax.attacks import losses, norms
+from vmamba_jax.attacks.autoattack.apgd_run import begin, climb
+from vmamba_jax.attacks.autoattack.apgd_schedule import rise_limits, sparsity_checks
+from vmamba_jax.attacks.autoattack.search import Search, first_hits, keys_of, ranked_targets
 from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.randomized import value_and_gradient
-from vmamba_jax.attacks.search import Search, first_hits, keys_of, ranked_targets
 from vmamba_jax.attacks.threat_model import ThreatModel
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import fold_in
@@ -99,7 +99,7 @@ class APGD(Search):
         def attempt(r, best):
             run = climb(keys_of(keys, r, self.restarts), None)
             better = run.best_value > best[1]
-            return jnp.where(projections.per_image(better, images), run.best, best[0]), jnp.where(better, run.best_value, best[1])
+            return jnp.where(norms.per_image(better, images), run.best, best[0]), jnp.where(better, run.best_value, best[1])
         value = jax.eval_shape(lambda: climb(keys_of(keys, 0, self.restarts), None).best_value)
         lowest = (0 * images.reshape(len(images), -1)[:, 0]).astype(value.dtype) - jnp.inf
         return lax.fori_loop(0, self.restarts, attempt, (images, lowest))[0]
@@ -128,7 +128,7 @@ class APGD(Search):
 
             def shrink(p, state):
                 ball = threat(p)
-                inside = images + projections.l1_in_box(images, state.best - images, ball.eps, ball.lower, ball.upper)
+                inside = images + norms.l1_in_box(images, state.best - images, ball.eps, ball.lower, ball.upper)
                 return phase(p, inside, keys, standing, final=p == len(steps) - 1, phase=True)
             return lax.fori_loop(0, len(steps), shrink, begin(evaluate, threat(0), images, first, keys, phase=True))
         return one
@@ -155,8 +155,8 @@ def start(threat, images, keys):
     drawn = noise(images, fold_in(keys, 2**31 - 1), threat.norm)
     eps = jnp.asarray(threat.eps, images.dtype)
     if threat.norm == "l1":
-        return images + projections.l1_in_box(images, drawn, eps, threat.lower, threat.upper)
-    size = projections.per_image(projections.length(drawn, threat.norm), images)
+        return images + norms.l1_in_box(images, drawn, eps, threat.lower, threat.upper)
+    size = norms.per_image(norms.length(drawn, threat.norm), images)
     return threat.project(images, images + eps * drawn / size)
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.attacks import projections
-from vmamba_jax.attacks.pgd import PGD
+from vmamba_jax.attacks import norms
+from vmamba_jax.attacks.gradient.pgd import PGD
 from vmamba_jax.attacks.restarts import worst_of
 from vmamba_jax.core import checks
 from vmamba_jax.core.records import record
@@ -84,15 +84,15 @@ class FrequencyPGD(PGD):
         size, eps = jnp.asarray(self.step_size, images.dtype), jnp.asarray(self.eps, images.dtype)
         shown = lambda delta: jnp.clip(images + band(delta, self.keep, self.size), threat.lower, threat.upper)
         _, _, gradient, direction = self._tools(lambda delta: logits_fn(shown(delta)), labels)
-        limit = lambda delta: projections.radial(band(delta, self.keep, self.size), eps, threat.norm)
+        limit = lambda delta: norms.radial(band(delta, self.keep, self.size), eps, threat.norm)
         move = lambda _, delta: limit(delta + size * direction(gradient(delta), images + delta))
         return shown(lax.fori_loop(0, self.steps, move, limit(start - images)))
 
 
 def _nearest(threat, delta, eps):
     if threat.projection == "radial":
-        return projections.radial(delta, eps, threat.norm)
-    return {"linf": projections.linf, "l2": projections.l2, "l1": projections.l1}[threat.norm](delta, eps)
+        return norms.radial(delta, eps, threat.norm)
+    return {"linf": norms.linf, "l2": norms.l2, "l1": norms.l1}[threat.norm](delta, eps)
 
 
 frequency_pgd = FrequencyPGD

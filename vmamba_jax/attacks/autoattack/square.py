@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import losses, square_moves
-from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.attacks.search import Search, first_hits, keys_of
+from vmamba_jax.attacks import losses
+from vmamba_jax.attacks.autoattack import square_proposals
+from vmamba_jax.attacks.autoattack.search import Search, first_hits, keys_of
+from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import fold_in
 from vmamba_jax.core.records import record
@@ -75,7 +76,7 @@ class Square(Search):
 
     def sides(self, shape):
         """The window's side at each query."""
-        return square_moves.sides(self.queries, shape, self.norm, self.p_init, self.rescale)
+        return square_proposals.sides(self.queries, shape, self.norm, self.p_init, self.rescale)
 
 
 def climb(evaluate, threat, images, start, sides, draw, *, standing=None):
@@ -86,7 +87,7 @@ def climb(evaluate, threat, images, start, sides, draw, *, standing=None):
         draw: (query i, side) -> `Draws` for all images.
         standing: (batch,) bool, the images worth a search; None: all.
     """
-    index, patterns = (None, None) if threat.norm == "linf" else square_moves.bumps(sides, images.shape[1:3], threat.norm)
+    index, patterns = (None, None) if threat.norm == "linf" else square_proposals.bumps(sides, images.shape[1:3], threat.norm)
     sides = jnp.asarray(sides)
     everyone = images.reshape(len(images), -1)[:, 0] * 0 == 0
     standing = everyone if standing is None else standing & everyone
@@ -94,9 +95,9 @@ def climb(evaluate, threat, images, start, sides, draw, *, standing=None):
     def move(i, best):
         draws = draw(i, sides[i])
         if threat.norm == "linf":
-            return square_moves.square(threat, images, best, sides[i], draws.corner, draws.signs)
+            return square_proposals.square(threat, images, best, sides[i], draws.corner, draws.signs)
         pattern = jnp.asarray(patterns, images.dtype)[jnp.asarray(index)[i]]
-        return square_moves.shift(threat, images, best, sides[i], pattern, *draws)
+        return square_proposals.shift(threat, images, best, sides[i], pattern, *draws)
 
     def query(state):
         i, made, best, best_value, best_hit = state
@@ -119,11 +120,11 @@ def start(threat, images, keys):
     h, w, c = images.shape[1:]
     if threat.norm == "linf":
         signs = jax.vmap(lambda key: jax.random.rademacher(key, (w, c), images.dtype))(keys)
-        return jnp.clip(square_moves.stripes(images, jnp.asarray(threat.eps, images.dtype), signs), threat.lower, threat.upper)
-    tiles = square_moves.tiling((h, w))[2]
+        return jnp.clip(square_proposals.stripes(images, jnp.asarray(threat.eps, images.dtype), signs), threat.lower, threat.upper)
+    tiles = square_proposals.tiling((h, w))[2]
     signs = jax.vmap(lambda key: jax.random.rademacher(key, (*tiles, c), images.dtype))(fold_in(keys, 0))
     flips = jax.vmap(lambda key: jax.random.bernoulli(key, shape=tuple(tiles)))(fold_in(keys, 1))
-    return square_moves.tiles(threat, images, signs, flips)
+    return square_proposals.tiles(threat, images, signs, flips)
 
 
 def draw(keys, side, shape):

@@ -3,7 +3,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import losses, patches
+from vmamba_jax.attacks import losses
+from vmamba_jax.attacks.patch_fool import selection
 
 
 def look(with_attention, images):
@@ -30,7 +31,7 @@ def with_paid_attention(with_attention, labels, token):
         if len(attention) < 4 or any(layer.ndim != 4 for layer in attention):
             raise ValueError(f"with_attention gives layers of shapes {[layer.shape for layer in attention]}: expected at least 4 layers of "
                              "(batch, heads, queries, keys) for mode='attention'")
-        rows = [patches.paid(attention[layer], token) for layer in range(1, len(attention) // 2)]
+        rows = [selection.paid(attention[layer], token) for layer in range(1, len(attention) // 2)]
         return jnp.concatenate([cross_entropy(lambda x: logits, labels)(x), jnp.stack(rows)])
     return evaluate
 

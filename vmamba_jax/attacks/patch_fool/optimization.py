@@ -2,7 +2,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.attacks.norms import per_image
 
 FLOOR = 1e-6  # the lowest score that a pixel inside the patches falls to
 

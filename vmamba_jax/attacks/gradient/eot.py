@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.attacks import losses
-from vmamba_jax.attacks.pgd import PGD
+from vmamba_jax.attacks.gradient.pgd import PGD
 from vmamba_jax.attacks.restarts import worst_of
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import fold_in, image_keys

@@ -4,11 +4,11 @@ import dataclasses
 import jax.numpy as jnp
 
 from vmamba_jax.attacks import randomized
-from vmamba_jax.attacks.apgd import APGD
-from vmamba_jax.attacks.fab import FAB
-from vmamba_jax.attacks.projections import per_image
-from vmamba_jax.attacks.search import Search
-from vmamba_jax.attacks.square import Square
+from vmamba_jax.attacks.autoattack.apgd import APGD
+from vmamba_jax.attacks.autoattack.fab import FAB
+from vmamba_jax.attacks.autoattack.search import Search
+from vmamba_jax.attacks.autoattack.square import Square
+from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import fold_in
 from vmamba_jax.core.records import record

@@ -4,7 +4,7 @@ from jax import lax
 
 from vmamba_jax.attacks import randomized
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.projections import per_image
+from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core.keys import fold_in
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.attacks import projections
+from vmamba_jax.attacks import norms
 from vmamba_jax.core.keys import fold_in
 
 KERNELS = ("gaussian", "linear", "uniform")
@@ -86,9 +86,9 @@ def kernel_taps(kernel, size, sigma):
 
 def mean_one(g):
     """g / mean|g|, per image; zero where g is zero."""
-    largest = projections.per_image(projections.length(g, "linf"), g)
+    largest = norms.per_image(norms.length(g, "linf"), g)
     x = g / jnp.where(largest > 0, largest, 1)
-    mean = projections.per_image(jnp.abs(x).mean((1, 2, 3)), x)
+    mean = norms.per_image(jnp.abs(x).mean((1, 2, 3)), x)
     return x / jnp.where(mean > 0, mean, 1)
 
 

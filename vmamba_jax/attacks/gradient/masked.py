@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.attacks import masks
-from vmamba_jax.attacks.pgd import PGD
+from vmamba_jax.attacks.gradient.pgd import PGD
 from vmamba_jax.attacks.restarts import worst_of
 from vmamba_jax.core.records import record
 
