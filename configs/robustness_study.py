@@ -16,7 +16,7 @@ of 30 million parameters a matter of an accelerator; not measured.
 import ml_collections
 
 from configs import common
-from vmamba_jax.data import imagenet
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import corruptions
 
 # Of each set: the unit in which radii are counted (the paper's is 1/255), the side of a patch that Patch-Fool replaces, the finest grid that the

@@ -14,7 +14,7 @@ from experiments import _build, _cli
 from experiments._study_cells import picture, row
 from experiments._study_models import Subject
 from vmamba_jax import data, evaluation
-from vmamba_jax.data import imagenet
+from vmamba_jax.data.datasets import imagenet
 
 
 class NotApplicable(Exception):

@@ -20,8 +20,8 @@ import vmamba_jax
 from vmamba_jax import checkpoints, models
 from vmamba_jax.checkpoints.export import PLATFORMS
 from vmamba_jax.core import command_line
-from vmamba_jax.data import imagenet
-from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.data.decoding.images import Decoder
 
 COLUMNS = ("name", "parameters", "multiply-adds", "top-1", "measured by", "weights' tag", "preprocessing", "file", "published at")
 NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255"}  # mean -> mean and std in words

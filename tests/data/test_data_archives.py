@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from vmamba_jax import data
-from vmamba_jax.data import archives, imagenet
-from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.data.decoding import archives
+from vmamba_jax.data.decoding.images import Decoder
 
 TENCH, GOLDFISH = "n01440764", "n01443537"
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from vmamba_jax import data
-from vmamba_jax.data import imagenet
+from vmamba_jax.data.datasets import imagenet
 
 
 @pytest.mark.parametrize("above", ["", "weather", "ImageNet-C"])

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from vmamba_jax import data
-from vmamba_jax.data.erase import box
+from vmamba_jax.data.augment.erase import box
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

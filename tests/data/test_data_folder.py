@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from vmamba_jax import data
-from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.decoding.images import Decoder
 
 
 def picture(h=6, w=9, seed=0, mode="RGB"):

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from vmamba_jax.data import imagenet
-from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.data.decoding.images import Decoder
 
 
 def test_classes():

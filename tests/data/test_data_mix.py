@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from vmamba_jax import data
-from vmamba_jax.data.mix import blend, boxes
+from vmamba_jax.data.augment.mix import blend, boxes
 
 N, H, W, CLASSES = 6, 8, 10, 4
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmamba_jax import data
-from vmamba_jax.data import order
+from vmamba_jax.data import splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -115,7 +115,7 @@ def test_bad_subset(which, options, error, message):
 def test_stratified_parts_are_disjoint_exact_and_proportional(labels, share, seed):
     labels = np.array(labels)
     first = round(share * len(labels))
-    parts = order.stratified(labels, (first, len(labels) - first), seed)
+    parts = splits.stratified(labels, (first, len(labels) - first), seed)
     assert [len(p) for p in parts] == [first, len(labels) - first]
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
     for c in np.unique(labels):
@@ -123,8 +123,8 @@ def test_stratified_parts_are_disjoint_exact_and_proportional(labels, share, see
 
 
 def test_permutation_is_fixed_for_good():
-    assert order.permutation(8, 0, 1).tolist() == [7, 6, 2, 3, 1, 0, 4, 5]
-    assert len({tuple(order.permutation(8, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    assert splits.permutation(8, 0, 1).tolist() == [7, 6, 2, 3, 1, 0, 4, 5]
+    assert len({tuple(splits.permutation(8, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
 @pytest.mark.parametrize("call, error, message", [

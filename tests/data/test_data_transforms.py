@@ -9,8 +9,8 @@ from scipy import stats
 
 from vmamba_jax import data
 from vmamba_jax.data import transforms
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.photo import FILTERS
+from vmamba_jax.data.decoding.images import Decoder
+from vmamba_jax.data.decoding.photo import FILTERS
 from vmamba_jax.data.transforms import color_jitter, operations
 from vmamba_jax.data.transforms.crops import resized_crop_box
 

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from PIL import Image
 
 from vmamba_jax import data, evaluation
-from vmamba_jax.data import imagenet
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import shifts
 from vmamba_jax.evaluation.shifts import gap_interval
 

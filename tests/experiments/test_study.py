@@ -14,7 +14,7 @@ import vmamba_jax
 from configs import robustness_study
 from experiments import _cli, _study_cells, _study_models, _study_probes, study
 from vmamba_jax import attacks, checkpoints, data, evaluation, models, parallel, reports
-from vmamba_jax.data import imagenet
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.reports import study_claims
 
 MODELS = {"vmamba": ("vmamba_tiny", {"dims": (8,), "depths": (1,), "patch_size": 4, "patch_embed": "v1"}),

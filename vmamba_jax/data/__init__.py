@@ -19,32 +19,19 @@ ValueError naming the file; images that do not decode `data.BadImageError`, of w
 import inspect
 
 from vmamba_jax.core import checks
-from vmamba_jax.data import (
-    augment,
-    cifar10,
-    cifar10_c,
-    digits,
-    folder,
-    imagenet,
-    imagenet_c,
-    mix,
-    mnist,
-    npz,
-    prepared,
-    tar,
-    tiny_imagenet,
-    transforms,
-)
-from vmamba_jax.data.batches import Batches, epoch, prefetch
-from vmamba_jax.data.device import on_device
-from vmamba_jax.data.images import BadImageError
-from vmamba_jax.data.locate import DataNotFoundError
-from vmamba_jax.data.meter import Meter, input_rate
-from vmamba_jax.data.mixed import Mixed
-from vmamba_jax.data.pipeline import BadImagesError, Pipeline, Stream
+from vmamba_jax.data import transforms
+from vmamba_jax.data.augment import crop_flip, mix
+from vmamba_jax.data.batching.batches import Batches, epoch, prefetch
+from vmamba_jax.data.batching.device import on_device
+from vmamba_jax.data.batching.meter import Meter, input_rate
+from vmamba_jax.data.batching.pipeline import BadImagesError, Pipeline, Stream
+from vmamba_jax.data.combined import Mixed
+from vmamba_jax.data.datasets import cifar10, cifar10_c, digits, folder, imagenet, imagenet_c, mnist, npz, tar, tfds, tiny_imagenet
+from vmamba_jax.data.datasets.locate import DataNotFoundError
+from vmamba_jax.data.decoding.images import BadImageError
 from vmamba_jax.data.repeated import Repeated
-from vmamba_jax.data.select import select_classes, subset_from_list
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
+from vmamba_jax.data.subsets import select_classes, subset_from_list
 
 __all__ = [
     "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
@@ -81,7 +68,7 @@ def load(name, split, root=None, **options):
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, one of {names()}, got {name!r}")
     if name.startswith(_TFDS):
-        loader, args = prepared.load, (name.removeprefix(_TFDS), split, root)
+        loader, args = tfds.load, (name.removeprefix(_TFDS), split, root)
     elif name in _LOADERS:
         loader, args = _LOADERS[name], (split, root)
     else:

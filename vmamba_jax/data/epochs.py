@@ -1,7 +1,7 @@
 """Which examples the batch of each step holds: pure functions of the step, epoch after epoch."""
 import numpy as np
 
-from vmamba_jax.data import order
+from vmamba_jax.data import splits
 
 
 class Orders:
@@ -15,7 +15,7 @@ class Orders:
         last = self._last
         if epoch not in last:  # at most this epoch's and the one's before it are kept
             last = {k: v for k, v in last.items() if k == epoch - 1}
-            last[epoch] = order.permutation(self.n, self.seed, epoch, *self.path) if self.shuffle else np.arange(self.n)
+            last[epoch] = splits.permutation(self.n, self.seed, epoch, *self.path) if self.shuffle else np.arange(self.n)
             self._last = last
         return last[epoch]
 

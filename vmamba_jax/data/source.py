@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.data import order
+from vmamba_jax.data import splits
 from vmamba_jax.data.epochs import Epochs
 
 
@@ -185,9 +185,9 @@ def subset(source, which, seed=0, *, stratified=False):
         if seed is None:
             indices = np.arange(n)
         elif stratified:
-            indices, _ = order.stratified(source.labels, (n, len(source) - n), checks.count("seed", seed, 0))
+            indices, _ = splits.stratified(source.labels, (n, len(source) - n), checks.count("seed", seed, 0))
         else:
-            indices = np.sort(order.permutation(len(source), checks.count("seed", seed, 0))[:n])
+            indices = np.sort(splits.permutation(len(source), checks.count("seed", seed, 0))[:n])
     if isinstance(source, Arrays):
         return Arrays(*source.gather(indices), source.classes, name=source.name, split=_part(source, indices))
     return Subset(source, indices)

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from vmamba_jax import data
 from vmamba_jax.core.statistics import summary, wilson_interval
-from vmamba_jax.data import imagenet
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation.accuracy import accuracy
 from vmamba_jax.evaluation.common import argument
 

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from vmamba_jax.core import checks
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.photo import FILTERS, as_array, as_photo, resize_short
+from vmamba_jax.data.decoding.images import Decoder
+from vmamba_jax.data.decoding.photo import FILTERS, as_array, as_photo, resize_short
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
 from vmamba_jax.data.transforms.rand_augment import INTERPOLATIONS, draw_interpolation, parse
 

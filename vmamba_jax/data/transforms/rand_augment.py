@@ -3,7 +3,7 @@ import dataclasses
 import re
 
 from vmamba_jax.core import checks
-from vmamba_jax.data.photo import FILTERS
+from vmamba_jax.data.decoding.photo import FILTERS
 from vmamba_jax.data.transforms import operations
 
 INTERPOLATIONS = (*FILTERS, "random")

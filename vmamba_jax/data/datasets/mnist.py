@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 
-from vmamba_jax.data import order
-from vmamba_jax.data.locate import check_split, find_files
+from vmamba_jax.data import splits
+from vmamba_jax.data.datasets.locate import check_split, find_files
 from vmamba_jax.data.source import Arrays
 
 FOLDERS = ("", "mnist", "MNIST", "MNIST/raw", "mnist/raw", "raw")
@@ -32,7 +32,7 @@ def load(split, root=None, *, validation=0):
         raise ValueError(f"{images_file} holds {len(images)} images but {labels_file} {len(labels)} labels; expected as many")
     if labels.max(initial=0) > 9:
         raise ValueError(f"{labels_file}: labels must be 0 to 9, got {labels.max()}")
-    part = slice(None) if split == "test" else order.hold_out(labels, validation, split)
+    part = slice(None) if split == "test" else splits.hold_out(labels, validation, split)
     return Arrays(images[part, ..., None], labels[part], range(10), name="mnist", split=split)
 
 

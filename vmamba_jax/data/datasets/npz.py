@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from vmamba_jax.data.locate import DataNotFoundError, check_split, root_folder
+from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
 from vmamba_jax.data.source import Arrays, digest
 
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name and extra field

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vmamba_jax.core import checks
-from vmamba_jax.data.photo import FILTERS, as_array, as_photo, centre_crop, resize_short
+from vmamba_jax.data.decoding.photo import FILTERS, as_array, as_photo, centre_crop, resize_short
 
 _MODES = {1: "L", 3: "RGB"}
 

@@ -1,7 +1,7 @@
 """ImageNet-C as released: JPEG files of 224 pixels, ROOT/<corruption>/<severity>/<WordNet identifier>/<image> (Hendrycks & Dietterich 2019)."""
 from vmamba_jax.core import checks
-from vmamba_jax.data import folder, imagenet
-from vmamba_jax.data.locate import DataNotFoundError, root_folder
+from vmamba_jax.data.datasets import folder, imagenet
+from vmamba_jax.data.datasets.locate import DataNotFoundError, root_folder
 
 FOLDERS = ("", "ImageNet-C", "imagenet-c", "noise", "blur", "weather", "digital", "extra")
 ADVICE = (

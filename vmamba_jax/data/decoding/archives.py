@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from vmamba_jax.data.images import BadImageError
+from vmamba_jax.data.decoding.images import BadImageError
 from vmamba_jax.data.source import Decoded, digest
 
 INDEX_VERSION = 1

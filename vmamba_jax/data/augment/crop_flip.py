@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import image_keys
-from vmamba_jax.data.erase import erase
+from vmamba_jax.data.augment.erase import erase
 
 _FILLS = {"zeros": "constant", "reflect": "reflect", "edge": "edge"}
 

@@ -6,11 +6,11 @@ import json
 import pathlib
 
 from vmamba_jax.core import checks
-from vmamba_jax.data import order
-from vmamba_jax.data.archives import Packed, Tar
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.locate import check_split, find_files
-from vmamba_jax.data.tar import is_image, number
+from vmamba_jax.data import splits
+from vmamba_jax.data.datasets.locate import check_split, find_files
+from vmamba_jax.data.datasets.tar import is_image, number
+from vmamba_jax.data.decoding.archives import Packed, Tar
+from vmamba_jax.data.decoding.images import Decoder
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 FOLDERS = ("", "imagenet", "imagenet2012", "ILSVRC2012")
@@ -58,7 +58,7 @@ def load(split, root=None, *, validation=0, labels=None, size=None, resize=None,
     identifiers = [identifier for identifier, _ in classes()]
     if training:
         found, _ = number([archive.names[i].split("/")[0] for i in members], identifiers, path)
-        part = order.hold_out(found, validation, split)
+        part = splits.hold_out(found, validation, split)
         members, found = [members[i] for i in part], [found[i] for i in part]
     else:
         known = _validation_labels(labels)

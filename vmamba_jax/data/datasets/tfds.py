@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.locate import DataNotFoundError
+from vmamba_jax.data.datasets.locate import DataNotFoundError
+from vmamba_jax.data.decoding.images import Decoder
 from vmamba_jax.data.source import Decoded, digest
 
 

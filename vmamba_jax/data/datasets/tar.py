@@ -1,8 +1,8 @@
 """Images in one tar file per split, a folder for each class, read where they lie: <split>.tar with members <class>/**/<image>."""
-from vmamba_jax.data.archives import Packed, Tar
-from vmamba_jax.data.folder import EXTENSIONS, SPLIT_FOLDERS
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.locate import DataNotFoundError, check_split, root_folder
+from vmamba_jax.data.datasets.folder import EXTENSIONS, SPLIT_FOLDERS
+from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
+from vmamba_jax.data.decoding.archives import Packed, Tar
+from vmamba_jax.data.decoding.images import Decoder
 
 ADVICE = (
     "A set in tar files is ROOT/train.tar, validation.tar (or val, valid) and test.tar, uncompressed, with members <class>/<image>, image "

@@ -8,8 +8,8 @@ import weakref
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.data.batches import Batches
-from vmamba_jax.data.images import BadImageError
+from vmamba_jax.data.batching.batches import Batches
+from vmamba_jax.data.decoding.images import BadImageError
 
 MOST_STEPS = 2**62
 LISTED = 20  # bad images that an error names

@@ -3,8 +3,8 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.core.array_pickle import read_pickle
-from vmamba_jax.data import order
-from vmamba_jax.data.locate import check_split, find_files
+from vmamba_jax.data import splits
+from vmamba_jax.data.datasets.locate import check_split, find_files
 from vmamba_jax.data.source import Arrays
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,7 +34,7 @@ def load(split, root=None, *, validation=0, records=None):
         records = len(parts[0][1])  # a file cut short between two records is noticed by the others
     pixels, labels = zip(*parts, strict=True)
     labels = np.concatenate(labels).astype(np.int32)
-    part = slice(None) if split == "test" else order.hold_out(labels, validation, split)
+    part = slice(None) if split == "test" else splits.hold_out(labels, validation, split)
     planes = np.concatenate(pixels)[part].reshape(-1, 3, 32, 32)  # all red, then all green, then all blue
     return Arrays(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels[part], CLASSES, name="cifar10", split=split)
 

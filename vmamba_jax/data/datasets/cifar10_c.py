@@ -2,8 +2,8 @@
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.data.cifar10 import CLASSES
-from vmamba_jax.data.locate import find_files
+from vmamba_jax.data.datasets.cifar10 import CLASSES
+from vmamba_jax.data.datasets.locate import find_files
 from vmamba_jax.data.source import Arrays
 
 SEVERITIES = 5

@@ -3,8 +3,8 @@ import functools
 
 import numpy as np
 
-from vmamba_jax.data import order
-from vmamba_jax.data.locate import SPLITS, check_split
+from vmamba_jax.data import splits
+from vmamba_jax.data.datasets.locate import SPLITS, check_split
 from vmamba_jax.data.source import Arrays
 
 SIZES = (1257, 180, 360)  # train, validation, test: 70 / 10 / 20 %
@@ -17,7 +17,7 @@ def load(split, root=None):
     """
     check_split(split)
     images, labels = _digits()
-    part = order.stratified(labels, SIZES, seed=0)[SPLITS.index(split)]
+    part = splits.stratified(labels, SIZES, seed=0)[SPLITS.index(split)]
     return Arrays(images[part], labels[part], range(10), name="digits", split=split)
 
 

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.locate import DataNotFoundError, check_split, root_folder
+from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
+from vmamba_jax.data.decoding.images import Decoder
 from vmamba_jax.data.source import Decoded, digest
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")

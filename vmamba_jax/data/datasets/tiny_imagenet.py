@@ -2,11 +2,11 @@
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.data import order
-from vmamba_jax.data.archives import Folder, Packed, Zip
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.locate import DataNotFoundError, check_split, root_folder
-from vmamba_jax.data.tar import is_image
+from vmamba_jax.data import splits
+from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
+from vmamba_jax.data.datasets.tar import is_image
+from vmamba_jax.data.decoding.archives import Folder, Packed, Zip
+from vmamba_jax.data.decoding.images import Decoder
 
 NAME = "tiny-imagenet-200"
 ADVICE = (
@@ -42,7 +42,7 @@ def load(split, root=None, *, validation=0, classes=None, size=None, resize=None
         raise DataNotFoundError(f"{archive.path} holds no images of split {split!r}. {ADVICE}")
     members, labels = np.array(entries).T
     if training:
-        part = order.hold_out(labels, validation, split)
+        part = splits.hold_out(labels, validation, split)
         members, labels = members[part], labels[part]
     return Packed(archive, members, labels, kept, decoder, name="tiny_imagenet", split=split, workers=workers)
 

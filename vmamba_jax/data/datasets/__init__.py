@@ -1,0 +1,1 @@
+"""One file per dataset: load(split, root, **options) -> Source."""
