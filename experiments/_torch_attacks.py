@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments._timing import Skip, rounded
 from vmamba_jax import checkpoints
-from vmamba_jax.models.resnet import ResNet
+from vmamba_jax.models.baselines.resnet import ResNet
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 

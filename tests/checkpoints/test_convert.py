@@ -5,7 +5,7 @@ from flax.traverse_util import flatten_dict
 
 from vmamba_jax import checkpoints
 from vmamba_jax.models import Classifier
-from vmamba_jax.models.resize import bicubic_matrix
+from vmamba_jax.models.layers.patches import bicubic_matrix
 
 SMALL = dict(depths=[1, 1], dims=[8, 16], num_classes=3, forward_type="v05_noz", ssm_d_state=1, ssm_ratio=1.0, ssm_conv_bias=False,
              downsample_version="v3")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vmamba_jax import create_model
-from vmamba_jax.models import SS2D, states
-from vmamba_jax.models.vim_mixer import VimMixer
+from vmamba_jax.models import SS2D
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.vim.mixer import VimMixer
 
 MODEL = create_model("vmamba_tiny", num_classes=3, dims=(4, 8), depths=(1, 1), mlp_ratio=0.0, conv_size=0, patch_embed="v1", downsample="v1")
 EVERYTHING = ("x", "B", "C", "delta")  # cuts the mixer off
@@ -95,7 +96,7 @@ def test_vim_cuts_blocks_by_number(blocks, cut):
 def test_refusals(blocks):
     model = MODEL.clone(stop_blocks=blocks)
     with pytest.raises(ValueError, match=r"stop_blocks=.*expected .*depths=\(1, 1\)"):
-        states.chosen_blocks("stop_blocks", blocks, model.depths)
+        probes.chosen_blocks("stop_blocks", blocks, model.depths)
 
 
 def test_names_are_checked_even_where_nothing_is_cut():

@@ -9,8 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from vmamba_jax import checkpoints
-from vmamba_jax.models import convnext
-from vmamba_jax.models.convnext import ConvNeXt
+from vmamba_jax.models.baselines import convnext
+from vmamba_jax.models.baselines.convnext import ConvNeXt
 
 GOLDEN = "timm_convnext_small"
 TINY = ConvNeXt(num_classes=5, depths=(1, 1), dims=(8, 16), patch_size=2)

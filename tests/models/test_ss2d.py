@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax.models import SS2D, scan_patterns, states
+from vmamba_jax.models import SS2D
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.vmamba import scan_layouts
 
 SHAPE = (2, 3, 5, 8)
 
@@ -48,7 +50,7 @@ def test_original_internals(golden):
     np.testing.assert_allclose(y, transposed(arrays["output"]), atol=1e-5)
     np.testing.assert_allclose(found["x"], transposed(arrays["tap/in_proj"]), atol=1e-5)
 
-    routes = scan_patterns.routes("cross", 5, 7)
+    routes = scan_layouts.routes("cross", 5, 7)
     flat = lambda x: x.reshape(*x.shape[:2], 35, *x.shape[4:])
     for k, route in enumerate(routes):
         in_order = lambda name, k=k, route=route: flat(found[name])[:, k, route]
@@ -79,7 +81,7 @@ def test_nothing_recorded_unless_asked():
     assert set(variables) == {"params"}
     plain = jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
     y, recorded = apply(module, variables, x, mutable=["intermediates"])
-    assert set(recorded["intermediates"]) == set(states.SS2D_STATES)
+    assert set(recorded["intermediates"]) == set(probes.SS2D_STATES)
     np.testing.assert_allclose(y, apply(module, variables, x), atol=1e-6)
     probed = jax.jit(lambda v, x: module.apply(v, x, mutable=["intermediates"])).lower(variables, x).as_text()
     assert plain.count("stablehlo.") < probed.count("stablehlo.")
@@ -92,7 +94,7 @@ def test_perturbations_give_the_states_gradients(x64, fields):
     """Adding to a state through its perturbation is adding to it, and the opened paths compute the same function."""
     module, x = SS2D(**fields), images().astype(jnp.float64)
     variables = jax.tree.map(lambda v: v.astype(jnp.float64), random_variables(module))
-    names = tuple(name for name in states.SS2D_STATES if name != "z" or module.gate)
+    names = tuple(name for name in probes.SS2D_STATES if name != "z" or module.gate)
     wanted = apply(module, variables, x)
     recorded = apply(module, variables, x, mutable=["intermediates"])[1]["intermediates"]
     weights = jnp.cos(jnp.arange(wanted.size)).reshape(wanted.shape)
@@ -118,7 +120,7 @@ def explicit(params, x, stop, d_state):
     u = sum(padded[:, i:i + height, j:j + width] * params["conv2d"]["kernel"][i, j, 0] for i in range(3) for j in range(3))
     u = cut("c", jax.nn.silu(u)).reshape(b, height * width, -1)
     inner, y = u.shape[-1], 0
-    for k, route in enumerate(scan_patterns.routes("cross", height, width)):
+    for k, route in enumerate(scan_layouts.routes("cross", height, width)):
         v = u[:, route]
         p = v @ params["x_proj_weight"][k].T
         rank = p.shape[-1] - 2 * d_state

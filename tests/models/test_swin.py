@@ -15,8 +15,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from vmamba_jax import checkpoints
-from vmamba_jax.models import layers, swin, swin_windows
-from vmamba_jax.models.swin import Swin, WindowAttention
+from vmamba_jax.models.baselines import swin
+from vmamba_jax.models.baselines.swin import Swin, WindowAttention
+from vmamba_jax.models.layers import common
+from vmamba_jax.models.layers import windows as swin_windows
 
 GOLDEN = "timm_swin_small"
 PADDED = "timm_swinpad_small"
@@ -72,7 +74,7 @@ def test_traps_show(x64):
     error = lambda *args, **fields: np.abs(logits64(*args, **fields) - arrays["logits64"]).max()
     assert error(padding="before_roll") > 1e-3
     for wrong in (mock.patch.object(swin_windows, "MASKED", 0.0),
-                  mock.patch.object(swin, "LayerNorm", functools.partial(layers.LayerNorm, 1e-6))):
+                  mock.patch.object(swin, "LayerNorm", functools.partial(common.LayerNorm, 1e-6))):
         with wrong:
             assert error() > 1e-6
     weights = golden_models.weights(PADDED, np.float64)

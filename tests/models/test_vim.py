@@ -12,8 +12,9 @@ from vim_equations import apply, drawn, explicit_vim, normal, random_variables
 
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.families import vim as family
-from vmamba_jax.models import layers, vim
-from vmamba_jax.models.vim import Vim
+from vmamba_jax.models.layers import common
+from vmamba_jax.models.vim import vim
+from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.training import weight_decay
 
 GOLDEN = "vim_small"
@@ -108,7 +109,7 @@ def test_more_traps_show(x64, released, trap, monkeypatch):
 class Centred(vim.RMSNorm):
     @nn.compact
     def __call__(self, x):
-        return layers.standardize(x) * self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        return common.standardize(x) * self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
 
 
 @pytest.mark.parametrize("fields,parameters", [

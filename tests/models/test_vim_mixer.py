@@ -5,8 +5,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 from vim_equations import apply, drawn, explicit_mixer, normal, random_variables
 
-from vmamba_jax.models import states
-from vmamba_jax.models.vim_mixer import VimMixer, causal_conv
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.vim.mixer import VimMixer, causal_conv
 
 MIXER = VimMixer(d_state=2)
 TOKENS = (2, 5, 20)
@@ -33,7 +33,7 @@ def test_states_are_recorded():
     sequence, maps = (2, 2, 5, 40), (2, 2, 5, 2)
     assert {name: value.shape for name, value in found.items()} == {
         **dict.fromkeys(("x", "z", "c", "delta", "s"), sequence), "B": maps, "C": maps, "A_bar": (*sequence, 2), "y": TOKENS}
-    assert set(found) == set(states.VIM_STATES)
+    assert set(found) == set(probes.VIM_STATES)
     np.testing.assert_array_equal(y, found["y"])
     np.testing.assert_allclose(apply(MIXER, variables, x), y, atol=1e-6)
     assert set(jax.eval_shape(lambda: MIXER.init(jax.random.key(0), x))) == {"params"}
@@ -55,7 +55,7 @@ def test_states_are_recorded():
     np.testing.assert_allclose(y, gated @ params["out_proj"]["kernel"], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", states.VIM_STATES)
+@pytest.mark.parametrize("name", probes.VIM_STATES)
 def test_perturbations_give_the_states_gradients(x64, name):
     """Adding to a state through its perturbation is adding to it, and the opened paths compute the same function."""
     x, variables = normal(TOKENS, dtype=np.float64), random_variables(MIXER, TOKENS, np.float64)
@@ -109,7 +109,7 @@ def test_stop_gradients(plain_mixer, stop, perturbed):
     else:
         np.testing.assert_array_equal(apply(stopped, variables, x), wanted)
     params, dx = slope(lambda params, x: stopped.apply({**variables, "params": params}, x))(variables["params"], x)
-    wanted_params, wanted_dx = EXPLICIT_SLOPE(variables["params"], x, {name: name in stop for name in states.STOPPABLE})
+    wanted_params, wanted_dx = EXPLICIT_SLOPE(variables["params"], x, {name: name in stop for name in probes.STOPPABLE})
     for path, g in flatten_dict(wanted_params).items():
         np.testing.assert_allclose(flatten_dict(params)[path], g, atol=2e-5 * max(1, np.abs(g).max()), err_msg="/".join(path))
     np.testing.assert_allclose(dx, wanted_dx, atol=2e-5)

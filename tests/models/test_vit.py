@@ -9,8 +9,8 @@ import pytest
 
 import vmamba_jax
 from vmamba_jax import checkpoints, models
-from vmamba_jax.models import layers
-from vmamba_jax.models.vit import ViT, resize_positions
+from vmamba_jax.models.baselines.vit import ViT, resize_positions
+from vmamba_jax.models.layers import common
 
 GOLDEN = "timm_deit_small"
 TINY = ViT(num_classes=5, patch_size=4, embed_dim=16, depth=2, num_heads=2, image_size=16)
@@ -44,7 +44,7 @@ def test_traps_show(x64, model):
     images = golden_models.nhwc(arrays["input"]).astype(np.float64)
     error = lambda: np.abs(model.apply(variables, images) - arrays["logits64"]).max()
     assert error() < 1e-9
-    with mock.patch.dict(layers.ACTIVATIONS, gelu=jax.nn.gelu):
+    with mock.patch.dict(common.ACTIVATIONS, gelu=jax.nn.gelu):
         assert error() > 1e-5
     with mock.patch("vmamba_jax.models.vit.EPS", 1e-5):
         assert error() > 1e-7

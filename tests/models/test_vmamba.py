@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vmamba_jax import checkpoints, create_model
-from vmamba_jax.models import SS2D, layers
+from vmamba_jax.models import SS2D
+from vmamba_jax.models.layers import common
 
 TINY = dict(num_classes=5, dims=(8, 16), depths=(1, 1))
 
@@ -78,7 +79,7 @@ def test_remat_changes_no_number():
 def test_drop_path():
     """Rate 0 at the first block; a dropped branch is dropped for a whole sample, a kept one scaled by 1 / keep."""
     x = jnp.ones((4000, 2, 2, 1))
-    drop = layers.DropPath(0.25)
+    drop = common.DropPath(0.25)
     y = np.asarray(drop.apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
     assert set(np.unique(y.reshape(4000, -1).std(1))) == {0.0}
     values = y[:, 0, 0, 0]
@@ -153,7 +154,7 @@ def test_whole_model_double_backward_and_forward_mode():
 @pytest.mark.parametrize("name,exact", [("gelu", lambda x: jax.nn.gelu(x, approximate=False)), ("silu", jax.nn.silu)])
 def test_activations_are_exact_and_differentiable_both_ways(x64, name, exact):
     x = jnp.linspace(-6, 6, 101, dtype=jnp.float64)
-    f = layers.activation(name)
+    f = common.activation(name)
     np.testing.assert_allclose(f(x), exact(x), atol=1e-12)
     for order in (jax.grad, lambda f: jax.grad(jax.grad(f)), lambda f: jax.jacfwd(jax.grad(f))):
         np.testing.assert_allclose(jax.vmap(order(f))(x), jax.vmap(order(exact))(x), atol=1e-10)
@@ -163,13 +164,13 @@ def test_activations_are_exact_and_differentiable_both_ways(x64, name, exact):
 def test_layer_norm_is_the_textbook_one(x64):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 7)))
     plain = lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    np.testing.assert_allclose(layers.standardize(x), plain(x), atol=1e-12)
+    np.testing.assert_allclose(common.standardize(x), plain(x), atol=1e-12)
     g = lambda f: jax.grad(lambda x: (jnp.sin(f(x)) * jnp.arange(7.0)).sum())
-    np.testing.assert_allclose(g(layers.standardize)(x), g(plain)(x), atol=1e-10)
+    np.testing.assert_allclose(g(common.standardize)(x), g(plain)(x), atol=1e-10)
     hessian = lambda f: jax.hessian(lambda x: (jnp.sin(f(x)) * jnp.arange(7.0)).sum())(x[0])
-    np.testing.assert_allclose(hessian(layers.standardize), hessian(plain), atol=1e-9)
+    np.testing.assert_allclose(hessian(common.standardize), hessian(plain), atol=1e-9)
     tiny = 1e-3 * x   # where eps matters: 1e-6 would give another answer
-    assert np.abs(layers.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
+    assert np.abs(common.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
 
 
 def test_position_embedding_follows_the_image():

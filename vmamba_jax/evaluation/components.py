@@ -9,8 +9,8 @@ from vmamba_jax.core.statistics import Z95, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
 from vmamba_jax.evaluation.batches import reader
 from vmamba_jax.evaluation.common import argument
-from vmamba_jax.models import states
 from vmamba_jax.models.classifier import Classifier
+from vmamba_jax.models.layers import probes
 from vmamba_jax.models.logits import as_classifier, logits_fn
 
 COMPONENTS = ("B", "C", "delta", "A_bar", "B_bar_delta")
@@ -39,7 +39,7 @@ def component_gradients(classifier, variables, source, attack, *, key, component
     robust only with the part blocked, lost those robust only without.
     """
     classifier = as_classifier(classifier)
-    states.check_names("components", components, states.STOPPABLE)
+    probes.check_names("components", components, probes.STOPPABLE)
     places = _places(classifier.model, blocks)
     cuts = [(name, place, _blocked(classifier, name, place)) for name in components for place in places]
     fn, n = logits_fn(classifier, variables), reader(source)[1]
@@ -86,7 +86,7 @@ def _places(model, blocks):
             raise ValueError(f"blocks={blocks!r}: expected None, 'stages', 'blocks' or a sequence of values of stop_blocks")
     places = [None if place is None else tuple(place) for place in blocks]
     for place in places:
-        states.chosen_blocks("blocks", place, model.depths)
+        probes.chosen_blocks("blocks", place, model.depths)
     return places
 
 

@@ -5,14 +5,14 @@ import fnmatch
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.models.convnext import ConvNeXt
-from vmamba_jax.models.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.convnext import ConvNeXt
+from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.resnet import ResNet
+from vmamba_jax.models.baselines.swin import Swin
+from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.releases import RELEASES, Preprocessing
-from vmamba_jax.models.resnet import ResNet
-from vmamba_jax.models.swin import Swin
-from vmamba_jax.models.vim import Vim
-from vmamba_jax.models.vit import ViT
-from vmamba_jax.models.vmamba import VMamba
+from vmamba_jax.models.vim.vim import Vim
+from vmamba_jax.models.vmamba.vmamba import VMamba
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """ConvNeXt: timm's constructor, and the names of timm and of the original repository (facebookresearch/ConvNeXt) with its downstream norms."""
 from vmamba_jax.checkpoints.families.common import dotted, rename
 from vmamba_jax.core import checks
-from vmamba_jax.models.convnext import ConvNeXt
+from vmamba_jax.models.baselines.convnext import ConvNeXt
 
 MODEL = ConvNeXt
 CLASSIFIER = ("head.",)

@@ -1,6 +1,6 @@
 """EfficientNet-Lite: the options and names of the PyTorch program `efficientnet_lite_pytorch`."""
 from vmamba_jax.checkpoints.families.common import dotted
-from vmamba_jax.models.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 
 MODEL = EfficientNetLite
 CLASSIFIER = ("_fc.",)

@@ -1,7 +1,7 @@
 """ResNet: timm's constructor; names of timm and torchvision, which agree."""
 from vmamba_jax.checkpoints.families.common import dotted
 from vmamba_jax.core import checks
-from vmamba_jax.models.resnet import BLOCKS, ResNet
+from vmamba_jax.models.baselines.resnet import BLOCKS, ResNet
 
 MODEL = ResNet
 CLASSIFIER = ("fc.",)

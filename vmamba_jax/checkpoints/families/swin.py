@@ -9,8 +9,8 @@ import math
 import numpy as np
 
 from vmamba_jax.checkpoints.families.common import dotted, rename, single
-from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.swin import Swin
+from vmamba_jax.models.baselines.swin import Swin
+from vmamba_jax.models.layers.patches import resize_grid
 
 MODEL = Swin
 CLASSIFIER = ("norm.", "head.")

@@ -5,7 +5,7 @@ import numpy as np
 
 from vmamba_jax.checkpoints.families.common import dotted, single
 from vmamba_jax.core import checks
-from vmamba_jax.models.vim import CLASS_TOKENS, Vim, resize_positions
+from vmamba_jax.models.vim.vim import CLASS_TOKENS, Vim, resize_positions
 
 MODEL = Vim
 CLASSIFIER = ("head.", "norm_f.")

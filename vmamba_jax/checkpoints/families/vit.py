@@ -2,7 +2,7 @@
 import numpy as np
 
 from vmamba_jax.checkpoints.families.common import dotted
-from vmamba_jax.models.vit import ViT, resize_positions
+from vmamba_jax.models.baselines.vit import ViT, resize_positions
 
 MODEL = ViT
 CLASSIFIER = ("head.",)

@@ -5,9 +5,9 @@ import numpy as np
 
 from vmamba_jax.checkpoints.families.common import LEAVES, rename
 from vmamba_jax.core import checks
-from vmamba_jax.models.layers import ACTIVATIONS
-from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.vmamba import VMamba
+from vmamba_jax.models.layers.common import ACTIVATIONS
+from vmamba_jax.models.layers.patches import resize_grid
+from vmamba_jax.models.vmamba.vmamba import VMamba
 
 MODEL = VMamba
 CLASSIFIER = ("classifier.",)  # names that a backbone has no place for

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 import pallas_kernels
 from pallas_kernels.common import step_size
-from vmamba_jax.models import states
-from vmamba_jax.models.layers import silu, uniform
-from vmamba_jax.models.selective import open_scan, scan, step_bias
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import silu, uniform
+from vmamba_jax.models.layers.selective_ssm import open_scan, scan, step_bias
 
 EXPAND = 2  # inner width over the block's
 TAPS = 4    # of the causal convolution
@@ -45,8 +45,8 @@ class VimMixer(nn.Module):
 
     @nn.compact
     def __call__(self, u):
-        states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
-        states.check_names("perturbed", self.perturbed, states.VIM_STATES)
+        probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
+        probes.check_names("perturbed", self.perturbed, probes.VIM_STATES)
         channels, N = u.shape[-1], self.d_state
         inner, rank = EXPAND * channels, math.ceil(channels / 16)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
@@ -54,32 +54,32 @@ class VimMixer(nn.Module):
         both = lambda f, *pairs: [f(SUFFIXES[k], *(pair[k] for pair in pairs)) for k in range(2)]
 
         x, z = jnp.split(linear(2 * inner, kernel_init=uniform(channels**-0.5), name="in_proj")(u), 2, axis=-1)    # (b, L, E)
-        x, z = states.probe_all(self, "x", [x, x]), states.probe_all(self, "z", [z, z])
+        x, z = probes.probe_all(self, "x", [x, x]), probes.probe_all(self, "z", [z, z])
         conv = lambda suffix, x: silu(CausalConv(reverse=bool(suffix), name=f"conv1d{suffix}", **options)(x))
-        c = states.probe_all(self, "c", both(conv, x))
+        c = probes.probe_all(self, "c", both(conv, x))
         project = lambda suffix, c: linear(rank + 2 * N, kernel_init=uniform(inner**-0.5), name=f"x_proj{suffix}")(c)
         steps, B, C = zip(*(jnp.split(p, [rank, rank + N], axis=-1) for p in both(project, c)), strict=True)
-        B, C = states.probe_all(self, "B", B), states.probe_all(self, "C", C)
+        B, C = probes.probe_all(self, "B", B), probes.probe_all(self, "C", C)
         widen = lambda suffix, step: StepProjection(inner, random_bias=not suffix, name=f"dt_proj{suffix}", **options)(step)
         raw, bias = zip(*both(widen, steps), strict=True)
 
-        s = states.probe_all(self, "s", self._scans(c, raw, bias, B, C))
+        s = probes.probe_all(self, "s", self._scans(c, raw, bias, B, C))
         y = sum(s * silu(z) for s, z in zip(s, z, strict=True))
         y = (y / 2 if self.divide_out else y).astype(c[0].dtype)
         y = linear(channels, kernel_init=uniform(inner**-0.5 * self.out_scale), name="out_proj")(y)
         if self.layer_scale is not None:
             gamma = self.param("gamma", nn.initializers.constant(self.layer_scale), (channels,), self.param_dtype)
             y = y * gamma.astype(y.dtype)
-        return states.probe(self, "y", y)
+        return probes.probe(self, "y", y)
 
     def _scans(self, u, raw, bias, B, C):
         """Both directions' scans of u, their D skips included: a pair of (b, L, E), of step sizes `raw` before bias and softplus."""
         A, D = zip(*(self._decay(suffix, u[0].shape[-1]) for suffix in SUFFIXES), strict=True)
         delta = A_bar = (None, None)
-        if states.watched(self, "delta") or states.watched(self, "A_bar"):
+        if probes.watched(self, "delta") or probes.watched(self, "A_bar"):
             wide = jnp.promote_types(raw[0].dtype, jnp.float32)
-            delta = states.probe_all(self, "delta", [step_size(raw[k].astype(wide), bias[k], True) for k in range(2)])
-            A_bar = states.probe_all(self, "A_bar", [jnp.exp(delta[k][..., None] * A[k]) for k in range(2)])
+            delta = probes.probe_all(self, "delta", [step_size(raw[k].astype(wide), bias[k], True) for k in range(2)])
+            A_bar = probes.probe_all(self, "A_bar", [jnp.exp(delta[k][..., None] * A[k]) for k in range(2)])
         return [self._scan(u[k], raw[k], bias[k], delta[k], A_bar[k], A[k], B[k], C[k], D[k], reverse=k == 1) for k in range(2)]
 
     def _decay(self, suffix, inner):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_images
-from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, conv, dense
-from vmamba_jax.models.resize import resize_grid
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense
+from vmamba_jax.models.layers.patches import resize_grid
 
 EPS = 1e-6
 
@@ -52,16 +52,16 @@ class ViT(nn.Module):
         x = conv(width, patch, patch, 0, patch**2 * self.in_channels, name="patch_embed", **options)(images)
         rows, columns = x.shape[1:3]
         x = x.reshape(len(x), -1, width)
-        states.record(self, "patch_embed_out", x)
+        probes.record(self, "patch_embed_out", x)
         cls = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, width), self.param_dtype).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, width)), x], axis=1) + self._positions(rows, columns).astype(x.dtype)
 
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i, rate in enumerate(np.linspace(0, self.drop_path_rate, self.depth).tolist()):
             x = block(self.num_heads, self.mlp_ratio, self.qkv_bias, rate, name=f"blocks_{i}", **options)(x, train)
-            states.record(self, f"block{i}_out", x)
+            probes.record(self, f"block{i}_out", x)
         x = LayerNorm(EPS, name="norm", **options)(x)
-        states.record(self, "final_norm", x)
+        probes.record(self, "final_norm", x)
         return dense(self.num_classes, name="head", **options)(x[:, 0]) if self.num_classes else x[:, 0]
 
     def _positions(self, rows, columns):
@@ -126,6 +126,6 @@ class Attention(nn.Module):
         scores = jnp.einsum("bqhd,bkhd->bhqk", q * np.array(q.shape[-1]**-0.5, q.dtype), k)
         scores = scores if bias is None else scores + bias.astype(scores.dtype)
         attention = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)))
-        states.record(self, "attention", attention)
+        probes.record(self, "attention", attention)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", attention.astype(v.dtype), v)
         return dense(channels, name="proj", **options)(mixed.reshape(b, n, channels))

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_alike, check_images, check_stages
-from vmamba_jax.models.convolution import Conv
-from vmamba_jax.models.layers import MLP, DepthwiseConv, DropPath, LayerNorm, dense, dense_init
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, dense, dense_init
+from vmamba_jax.models.layers.convolution import Conv
 
 EPS = 1e-6
 
@@ -48,19 +48,19 @@ class ConvNeXt(nn.Module):
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = patches(self.dims[0], self.patch_size, name="stem_0", **options)(images)
         x = LayerNorm(EPS, name="stem_1", **options)(x)
-        states.record(self, "stem_out", x)
+        probes.record(self, "stem_out", x)
         rates, maps = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist()), []
         for i, depth in enumerate(self.depths):
             drop_paths = tuple(next(rates) for _ in range(depth))
             stage = Stage(drop_paths, self.dims[i] if i else 0, self.layer_scale_init, self.remat, name=f"stages_{i}", **options)
             x = stage(x, train)
-            states.record(self, f"stage{i}_blocks", x)
+            probes.record(self, f"stage{i}_blocks", x)
             if i in self.out_indices:
                 maps.append(LayerNorm(EPS, name=f"outnorm{i}", **options)(x))
         if self.out_indices:
             return maps
         x = LayerNorm(EPS, name="norm", **options)(x.mean((1, 2)))
-        states.record(self, "final_norm", x)
+        probes.record(self, "final_norm", x)
         return dense(self.num_classes, name="head", **options)(x) if self.num_classes else x
 
     def _check(self, images):

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models import states
+from vmamba_jax.models.baselines.vit import Attention
 from vmamba_jax.models.checks import check_alike, check_images, check_stages
-from vmamba_jax.models.layers import MLP, DropPath, LayerNorm, conv, dense, dense_init
-from vmamba_jax.models.swin_windows import PADDINGS, enter, leave, merge, partition, relative_position_index, shift_mask, stage_windows
-from vmamba_jax.models.vit import Attention
-from vmamba_jax.models.vmamba import Downsample
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense, dense_init
+from vmamba_jax.models.layers.windows import PADDINGS, enter, leave, merge, partition, relative_position_index, shift_mask, stage_windows
+from vmamba_jax.models.vmamba.vmamba import Downsample
 
 
 class Swin(nn.Module):
@@ -64,7 +64,7 @@ class Swin(nn.Module):
         self._check(images)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = PatchEmbed(self.embed_dim, self.patch_size, name="patch_embed", **options)(images)
-        states.record(self, "patch_embed_out", x)
+        probes.record(self, "patch_embed_out", x)
         windows = stage_windows(self.image_size // self.patch_size, self.window_size, len(self.depths), self.always_partition)
         rates, maps = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist()), []
         for i, (depth, (window, shift)) in enumerate(zip(self.depths, windows, strict=True)):
@@ -72,13 +72,13 @@ class Swin(nn.Module):
                          **options)
             width = self.embed_dim * 2**i if i else 0
             x = Stage(tuple(next(rates) for _ in range(depth)), shift, block, width, self.remat, name=f"layers_{i}")(x, train)
-            states.record(self, f"stage{i}_blocks", x)
+            probes.record(self, f"stage{i}_blocks", x)
             if i in self.out_indices:
                 maps.append(LayerNorm(name=f"outnorm{i}", **options)(x))
         if self.out_indices:
             return maps
         x = LayerNorm(name="norm", **options)(x)
-        states.record(self, "final_norm", x)
+        probes.record(self, "final_norm", x)
         x = x.mean((1, 2))
         return dense(self.num_classes, name="head", **options)(x) if self.num_classes else x
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.models.convolution import Conv, depthwise_conv
+from vmamba_jax.models.layers.convolution import Conv, depthwise_conv
 
 LAYER_NORM_EPS = 1e-5
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.core import checks
-from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_images
-from vmamba_jax.models.convolution import LAYOUT, Conv, depthwise_conv
-from vmamba_jax.models.layers import DropPath
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import DropPath
+from vmamba_jax.models.layers.convolution import LAYOUT, Conv, depthwise_conv
 
 STEM, HEAD = 32, 1280  # fixed in every Lite model
 GROUPS = (  # blocks, kernel, stride, expansion, output channels of each group, before scaling
@@ -45,12 +45,12 @@ class EfficientNetLite(nn.Module):
         checks.number("dropout_rate", self.dropout_rate, low=0, below=1)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = nn.relu6(norm(train, name="bn0", **options)(conv(STEM, 3, 2, name="conv_stem", **options)(images)))
-        states.record(self, "stem_out", x)
+        probes.record(self, "stem_out", x)
         block, shapes = nn.remat(Block, static_argnums=(2,)) if self.remat else Block, self._blocks()
         for i, shape in enumerate(shapes):
             x = block(*shape, self.drop_path_rate * i / len(shapes), name=f"blocks_{i}", **options)(x, train)
         x = nn.relu6(norm(train, name="bn1", **options)(conv(HEAD, 1, 1, name="conv_head", **options)(x)))
-        states.record(self, "head_out", x)
+        probes.record(self, "head_out", x)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x.mean((1, 2)))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"), name="fc", **options)(x) \
             if self.num_classes else x

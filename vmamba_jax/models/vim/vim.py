@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models import scan_patterns, states
 from vmamba_jax.models.checks import check_images
-from vmamba_jax.models.convolution import Conv
-from vmamba_jax.models.layers import DropPath, dense, dense_init
-from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.vim_mixer import VimMixer
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import DropPath, dense, dense_init
+from vmamba_jax.models.layers.convolution import Conv
+from vmamba_jax.models.layers.patches import resize_grid
+from vmamba_jax.models.vim.mixer import VimMixer
+from vmamba_jax.models.vmamba import scan_layouts
 
 EPS = 1e-5
 CLASS_TOKENS = {"middle": ("cls_token",), "head": ("cls_token",), "double": ("cls_token_head", "cls_token_tail"), "none": ()}
@@ -77,7 +78,7 @@ class Vim(nn.Module):
                  kernel_init=nn.initializers.lecun_normal(), name="patch_embed")(images)
         rows, columns = x.shape[1:3]
         x = x.reshape(len(x), rows * columns, width)
-        states.record(self, "patch_embed_out", x)
+        probes.record(self, "patch_embed_out", x)
         tokens = [self.param(name, dense_init, (1, 1, width), self.param_dtype) for name in CLASS_TOKENS[self.class_token]]
         positions = class_positions(self.class_token, rows * columns)
         x = insert(x, [jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, width)) for token in tokens], positions)
@@ -85,19 +86,19 @@ class Vim(nn.Module):
             x = x + self._positions(rows, columns).astype(x.dtype)
         if self.scan_pattern != "rows":
             patches = np.delete(np.arange(x.shape[1]), positions)
-            x = x.at[:, patches].set(x[:, patches[scan_patterns.order(self.scan_pattern, rows, columns)]])
+            x = x.at[:, patches].set(x[:, patches[scan_layouts.order(self.scan_pattern, rows, columns)]])
 
         options = dict(dtype=x.dtype, param_dtype=self.param_dtype)
         mixer = dict(d_state=self.d_state, divide_out=self.divide_out, out_scale=self.depth**-0.5, layer_scale=self.layer_scale,
                      perturbed=self.perturbed, scan_implementation=self.scan_implementation, **options)
-        stopped = [self.stop_gradients if chosen else () for chosen in states.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)]
+        stopped = [self.stop_gradients if chosen else () for chosen in probes.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)]
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         r = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if self.residual_in_fp32 else x
         for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
             r = block({**mixer, "stop_gradients": stopped[i]}, rate, name=f"layers_{i}")(r, train)
-            states.record(self, f"block{i}_out", r)
+            probes.record(self, f"block{i}_out", r)
         x = RMSNorm(name="norm_f", **options)(r)
-        states.record(self, "final_norm", x)
+        probes.record(self, "final_norm", x)
 
         x = self._pooled(x, positions)
         x = dense(self.num_classes, name="head", **options)(x) if self.num_classes else x
@@ -133,7 +134,7 @@ class Vim(nn.Module):
         checks.choice("class_token", self.class_token, CLASS_TOKENS)
         checks.choice("pool", self.pool, POOLS)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
-        states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
+        probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
         for field in ("embed_dim", "depth", "patch_size", "stride", "d_state"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)}; expected at least 1")

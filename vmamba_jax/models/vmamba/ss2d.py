@@ -10,10 +10,11 @@ import numpy as np
 import pallas_kernels
 from pallas_kernels.common import step_size
 from vmamba_jax.core import checks
-from vmamba_jax.models import scan_patterns, states
-from vmamba_jax.models.layers import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
-from vmamba_jax.models.scan_patterns import DIRECTIONS
-from vmamba_jax.models.selective import open_scan, scan, step_bias
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
+from vmamba_jax.models.layers.selective_ssm import open_scan, scan, step_bias
+from vmamba_jax.models.vmamba import scan_layouts
+from vmamba_jax.models.vmamba.scan_layouts import DIRECTIONS
 
 OUT_NORMS = ("layer_norm", "none", "sigmoid", "softmax", "dwconv3", "layer_norm_dwconv3")
 SSM_INITS = ("v0", "v1", "v2")
@@ -72,11 +73,11 @@ class SS2D(nn.Module):
         x = dense(inner * (1 + self.gate), use_bias=False, name="in_proj", **options)(x)
         if self.gate:
             x, z = jnp.split(x, 2, axis=-1)
-            z = states.probe(self, "z", z)
-        x = states.probe(self, "x", x)
+            z = probes.probe(self, "z", z)
+        x = probes.probe(self, "x", x)
         if self.conv_size > 1:
             x = DepthwiseConv(self.conv_size, self.conv_bias, name="conv2d", **options)(x)
-        u = states.probe(self, "c", act(x))
+        u = probes.probe(self, "c", act(x))
 
         y = self._scan(u, self._parameters(inner, rank))
         y = self._normalise(y).astype(u.dtype)
@@ -84,11 +85,11 @@ class SS2D(nn.Module):
             y = activation("gelu")(y)
         if self.gate:
             y = y * (act(z) if self.gate_act else z)
-        return states.probe(self, "y", dense(channels, use_bias=False, name="out_proj", **options)(y))
+        return probes.probe(self, "y", dense(channels, use_bias=False, name="out_proj", **options)(y))
 
     def _check(self, channels, inner, rank):
-        states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
-        states.check_names("perturbed", self.perturbed, states.SS2D_STATES)
+        probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
+        probes.check_names("perturbed", self.perturbed, probes.SS2D_STATES)
         for field, value, known in (("ssm", self.ssm, SSMS), ("out_norm", self.out_norm, OUT_NORMS), ("ssm_init", self.ssm_init, SSM_INITS)):
             checks.choice(field, value, known)
         if self.conv_size > 1 and self.conv_size % 2 == 0:
@@ -140,8 +141,8 @@ class SS2D(nn.Module):
         if self._untouched():
             return self._cross_scan(u, parameters)
         if self.scan_pattern != "cascade":
-            return self._merge(u, scan_patterns.layouts(self.scan_pattern, height, width), parameters)
-        for lines in scan_patterns.cascade(height, width):
+            return self._merge(u, scan_layouts.layouts(self.scan_pattern, height, width), parameters)
+        for lines in scan_layouts.cascade(height, width):
             u = self._merge(standardize(u), (lines,), parameters)
         return u
 
@@ -149,7 +150,7 @@ class SS2D(nn.Module):
         """Whether this is the plain cross scan: nobody looks into a direction or cuts its gradients."""
         inside = ("B", "C", "delta", "A_bar", "s")
         return (isinstance(self.scan_pattern, str) and self.scan_pattern == "cross" and self.ssm == "mamba1"
-                and not any(states.watched(self, name) for name in inside) and not {*inside, "B_bar_delta"} & set(self.stop_gradients))
+                and not any(probes.watched(self, name) for name in inside) and not {*inside, "B_bar_delta"} & set(self.stop_gradients))
 
     def _cross_scan(self, u, parameters):
         """All four directions by the kernels' own cross scan."""
@@ -169,9 +170,9 @@ class SS2D(nn.Module):
                 y = self._direction(sequence, layout.sequence(steps[k]), decays and layout.sequence(decays[k]), layout.sequence(B[k]),
                                     layout.sequence(C[k]), k, reverse, parameters)
                 outputs[reverse] = outputs[reverse] + y if reverse in outputs else y
-                if states.watched(self, "s"):
+                if probes.watched(self, "s"):
                     by_direction[k] = layout.map(y, reverse)
-            if isinstance(layout, scan_patterns.Layout):
+            if isinstance(layout, scan_layouts.Layout):
                 outputs = {False: sum(outputs.values())}    # both ways lie alike: one map() for the two
             merged = merged + sum(layout.map(y, reverse) for reverse, y in outputs.items())
         if by_direction:
@@ -194,7 +195,7 @@ class SS2D(nn.Module):
         B = self._probe_all("B", cut(rank, rank + self.d_state))
         C = self._probe_all("C", cut(rank + self.d_state, width))
         decays = None
-        if states.watched(self, "delta") or states.watched(self, "A_bar"):
+        if probes.watched(self, "delta") or probes.watched(self, "A_bar"):
             delta = self._probe_all("delta", {k: self._step_size(steps[k], k, parameters) for k in ks})
             decay = lambda k: jnp.exp(delta[k][..., None] * A[k].astype(delta[k].dtype))
             A_bar = self._probe_all("A_bar", {k: decay(k) for k in ks})
@@ -206,7 +207,7 @@ class SS2D(nn.Module):
 
     def _probe_all(self, name, maps):
         """`states.probe_all` of a dict by direction."""
-        return dict(zip(maps, states.probe_all(self, name, list(maps.values())), strict=True))
+        return dict(zip(maps, probes.probe_all(self, name, list(maps.values())), strict=True))
 
     def _opened(self):
         return "delta" in self.perturbed or "A_bar" in self.perturbed

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_alike, check_images, check_stages
-from vmamba_jax.models.convolution import Conv
-from vmamba_jax.models.layers import DropPath, conv_kernel_init, uniform
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import DropPath, conv_kernel_init, uniform
+from vmamba_jax.models.layers.convolution import Conv
 
 BLOCKS = {"basic": 1, "bottleneck": 4}  # name -> width of a block's output over its inner width
 STEMS = ("imagenet", "cifar")
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
         x = jax.nn.relu(norm(train, name="bn1", **options)(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        states.record(self, "stem_out", x)
+        probes.record(self, "stem_out", x)
 
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.layers)).tolist())
         block, maps = nn.remat(Block, static_argnums=(2,)) if self.remat else Block, []
@@ -63,7 +63,7 @@ class ResNet(nn.Module):
             for j in range(depth):
                 stride = 2 if i and j == 0 else 1
                 x = block(self.block, width, stride, self.zero_init_last, next(rates), name=f"layer{i + 1}_{j}", **options)(x, train)
-            states.record(self, f"stage{i}_blocks", x)
+            probes.record(self, f"stage{i}_blocks", x)
             if i in self.out_indices:
                 maps.append(x)
         if self.out_indices:

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models import states
 from vmamba_jax.models.checks import check_alike, check_images, check_stages
-from vmamba_jax.models.layers import MLP, DropPath, activation, conv, dense, norm
-from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.ss2d import SS2D
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import MLP, DropPath, activation, conv, dense, norm
+from vmamba_jax.models.layers.patches import resize_grid
+from vmamba_jax.models.vmamba.ss2d import SS2D
 
 PATCH_EMBEDS = ("v1", "v2")
 DOWNSAMPLES = ("v1", "v2", "v3")
@@ -83,27 +83,27 @@ class VMamba(nn.Module):
         self._check(images)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = PatchEmbed(self.dims[0], self.patch_size, self.patch_embed, self.patch_norm, self.norm, name="patch_embed", **options)(images, train)
-        states.record(self, "patch_embed_out", x)
+        probes.record(self, "patch_embed_out", x)
         if self.pos_embed:
             grid = self.image_size // self.patch_size
             embedding = self.param("pos_embed", nn.initializers.normal(0.02), (1, grid, grid, self.dims[0]), self.param_dtype)
             x = x + resize_grid(embedding, *x.shape[1:3]).astype(x.dtype)
 
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
-        maps, stopped = [], states.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)
+        maps, stopped = [], probes.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)
         for i, depth in enumerate(self.depths):
             stage = Stage(tuple(next(rates) for _ in range(depth)), self._block_options(), self.remat, tuple(sorted(stopped[i])), name=f"layers_{i}")
             x = stage(x, train)
-            states.record(self, f"stage{i}_blocks", x)
+            probes.record(self, f"stage{i}_blocks", x)
             if i in self.out_indices:
                 maps.append(norm("layer_norm", train=train, name=f"outnorm{i}", **options)(x))
             if i < len(self.depths) - 1:
                 x = Downsample(self.dims[i + 1], self.downsample, self.norm, name=f"downsample_{i}", **options)(x, train)
-            states.record(self, f"stage{i}_out", x)
+            probes.record(self, f"stage{i}_out", x)
         if self.out_indices:
             return maps
         x = norm(self.norm, train=train, name="norm", **options)(x)
-        states.record(self, "final_norm", x)
+        probes.record(self, "final_norm", x)
         x = x.mean((1, 2))
         return dense(self.num_classes, name="head", **options)(x) if self.num_classes else x
 
@@ -122,7 +122,7 @@ class VMamba(nn.Module):
             checks.choice(field, value, known)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         check_stages(self.out_indices, len(self.depths))
-        states.check_names("stop_gradients", self.stop_gradients, states.STOPPABLE)
+        probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
         activation(self.ssm_act), activation(self.mlp_act)
         smallest = self.patch_size * (2**(len(self.depths) - 1) if self.downsample == "v2" else 1) if self.patch_embed == "v1" else 1
         if min(images.shape[1:3]) < smallest:
