@@ -11,7 +11,7 @@ from experiments._compiled import batch_case, mesh_for
 from experiments._timing import Case, Skip, rounded
 from vmamba_jax.core.keys import per_image_keys
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.batches import unit_interval
+from vmamba_jax.evaluation.loop import unit_interval
 
 OURS, PACKAGE = "ours", "imagecorruptions"
 

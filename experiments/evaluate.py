@@ -20,8 +20,8 @@ from absl import flags
 import vmamba_jax
 from experiments import _build, _cli, _results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, reports, training
-from vmamba_jax.evaluation.batches import unit_interval
 from vmamba_jax.evaluation.common import keys_of
+from vmamba_jax.evaluation.loop import unit_interval
 
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
 

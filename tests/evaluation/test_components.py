@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks, create_model, evaluation
-from vmamba_jax.evaluation.components import _places, paired_interval
+from vmamba_jax.analysis.component_gradients import _places, paired_interval
 from vmamba_jax.models import Classifier
 
 KEY = jax.random.key(2)

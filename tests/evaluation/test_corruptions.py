@@ -46,7 +46,7 @@ def test_levels_and_independence_of_the_batch(name):
 
 
 def test_tables_by_size():
-    from vmamba_jax.evaluation.corruptions.parameters import table_for
+    from vmamba_jax.evaluation.corruptions.severities import table_for
     assert [table_for(side) for side in (8, 32, 45, 46, 64, 119, 120, 224, 512)] == [32, 32, 32, 64, 64, 64, 224, 224, 224]
     images = photos()
     small, large = (corruptions.corrupt("contrast", 1, images, KEY, table=table) for table in (32, 224))

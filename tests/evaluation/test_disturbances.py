@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from vmamba_jax.attacks import masks
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.disturbances import DISTURBANCES, GRIDS, PROFILES, create
-from vmamba_jax.evaluation.disturbances.layouts import outwards
+from vmamba_jax.evaluation.disturbances.patch_drops import outwards
 
 KEY = jax.random.key(3)
 IMAGES = 0.2 + 0.6 * jax.random.uniform(jax.random.key(0), (4, 12, 12, 3))   # nothing is 0

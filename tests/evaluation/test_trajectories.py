@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from vmamba_jax import create_model, evaluation
+from vmamba_jax.analysis import attention_maps
 from vmamba_jax.evaluation.disturbances import Order, create
-from vmamba_jax.models import Classifier, attention_maps
+from vmamba_jax.models import Classifier
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba import scan_layouts

@@ -7,7 +7,8 @@ from jax.tree_util import Partial
 
 import vmamba_jax
 from vmamba_jax import attacks, models
-from vmamba_jax.models import VMamba, attention_maps
+from vmamba_jax.analysis import attention_maps
+from vmamba_jax.models import VMamba
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba import scan_layouts

@@ -7,7 +7,7 @@ import pytest
 from test_reports import Page
 
 from vmamba_jax import reports
-from vmamba_jax.evaluation.components import paired_interval
+from vmamba_jax.analysis.component_gradients import paired_interval
 from vmamba_jax.reports import study_claims
 from vmamba_jax.reports.study_claims import Comparison, judge
 

@@ -1,15 +1,15 @@
 """Accuracy of a classifier over a set: clean, under attack, corrupted, disturbed, and against the size of the perturbation; on all devices."""
+from vmamba_jax.analysis.center_sensitivity import centre_sensitivity
+from vmamba_jax.analysis.component_gradients import component_gradients
+from vmamba_jax.analysis.scan_trajectories import trajectory_accuracy
 from vmamba_jax.core.statistics import summary, wilson_interval
 from vmamba_jax.evaluation import corruptions, disturbances, shifts
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
 from vmamba_jax.evaluation.calibration import calibration_error
-from vmamba_jax.evaluation.centre import centre_sensitivity
-from vmamba_jax.evaluation.components import component_gradients
-from vmamba_jax.evaluation.corruption_accuracy import corruption_accuracy, corruption_errors
-from vmamba_jax.evaluation.disturbed import disturbed_accuracy
+from vmamba_jax.evaluation.corruptions.accuracy import corruption_accuracy, corruption_errors
+from vmamba_jax.evaluation.disturbances.accuracy import disturbed_accuracy
+from vmamba_jax.evaluation.gradient_masking import suspicions
 from vmamba_jax.evaluation.staged import per_image
-from vmamba_jax.evaluation.suspicion import suspicions
-from vmamba_jax.evaluation.trajectories import trajectory_accuracy
 from vmamba_jax.evaluation.transfer_matrix import transfer_matrix
 
 __all__ = ["accuracy", "accuracy_curve", "calibration_error", "centre_sensitivity", "component_gradients", "corruption_accuracy",

@@ -7,8 +7,8 @@ from vmamba_jax import attacks, parallel
 from vmamba_jax.core import checks
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import staged
-from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
+from vmamba_jax.evaluation.loop import batches, reader
 
 SHOWN = "adversarial"  # the images that an evaluation may give back
 

@@ -15,8 +15,8 @@ from vmamba_jax.attacks import losses
 from vmamba_jax.core import files
 from vmamba_jax.core.keys import fold_in
 from vmamba_jax.data.source import digest
-from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import keys_of, mapped, right
+from vmamba_jax.evaluation.loop import batches, reader
 
 STANDING, WRONG = -1, -2  # in `broken_by`: nothing broke it; it was wrong before any attack
 

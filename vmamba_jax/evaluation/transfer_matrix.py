@@ -3,8 +3,8 @@ import numpy as np
 
 from vmamba_jax import parallel
 from vmamba_jax.core import checks
-from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
+from vmamba_jax.evaluation.loop import batches, reader
 
 
 def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256, mesh=None, progress=None):

@@ -1,5 +1,5 @@
 """Models: Linen modules, one file per family, named by `catalog.py`. They know nothing of attacks, data or training."""
-from vmamba_jax.models.attention_maps import attention_fn, scan_attention
+from vmamba_jax.analysis.attention_maps import attention_fn, scan_attention
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 from vmamba_jax.models.baselines.resnet import ResNet

@@ -1,7 +1,7 @@
 """The nineteen corruptions by name: what draws their random numbers, what applies them."""
 from typing import NamedTuple
 
-from vmamba_jax.evaluation.corruptions import blur, colour, elastic, fog, frost, glass, jpeg, motion, noise, pixelate, snow, spatter
+from vmamba_jax.evaluation.corruptions import blur, colour, digital, fog, frost, glass, jpeg, motion, noise, pixelate, spatter, weather
 
 GROUPS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -30,12 +30,12 @@ FUNCTIONS = {
     "glass_blur": Corruption(glass.glass_blur, glass.draw_offsets),
     "motion_blur": Corruption(motion.motion_blur, motion.draw_angle),
     "zoom_blur": Corruption(blur.zoom_blur),
-    "snow": Corruption(snow.snow, snow.draw_snow),
+    "snow": Corruption(weather.snow, weather.draw_snow),
     "frost": Corruption(frost.frost, frost.draw_patch, pointwise=True),
     "fog": Corruption(fog.fog, fog.draw_uniforms),
     "brightness": Corruption(colour.brightness, pointwise=True),
     "contrast": Corruption(colour.contrast),
-    "elastic_transform": Corruption(elastic.elastic_transform, elastic.draw_elastic),
+    "elastic_transform": Corruption(digital.elastic_transform, digital.draw_elastic),
     "pixelate": Corruption(pixelate.pixelate),
     "jpeg_compression": Corruption(jpeg.jpeg_compression),
     "speckle_noise": Corruption(noise.speckle_noise, noise.draw_normals, pointwise=True),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 CHAMFER = {(0, 1): 1.0, (1, 1): 1.4, (1, 2): 2.1969}  # lengths of a 5 x 5 mask's steps, OpenCV's DIST_L2
 _FLAT, _STEEP = (1.0, CHAMFER[1, 2] - 2), (CHAMFER[1, 2] - CHAMFER[1, 1], 2 * CHAMFER[1, 1] - CHAMFER[1, 2])

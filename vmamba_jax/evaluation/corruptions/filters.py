@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 PADDING = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect"}  # the names of `fold` in `jnp.pad`
 TOGETHER = 9  # arrays added up in one pass: with more a CPU's registers and first cache overflow

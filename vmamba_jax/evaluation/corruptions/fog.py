@@ -1,8 +1,8 @@
 """Fog: a plasma fractal laid over the image."""
 import jax.numpy as jnp
 
-from vmamba_jax.evaluation.corruptions import dice
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions import threefry
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 
 def fog(image, uniforms, strength, decay):
@@ -16,7 +16,7 @@ def draw_uniforms(key, image, strength, decay):
     """(m * m - 1,) in [-1, 1), m the least power of two that is not below the image's sides."""
     del strength, decay
     side = 1 << (max(image.shape[:2]) - 1).bit_length()
-    return dice.uniforms(key, (side * side - 1,))
+    return threefry.uniforms(key, (side * side - 1,))
 
 
 def plasma_fractal(uniforms, decay, wibble=100.0):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions import dice
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions import threefry
 from vmamba_jax.evaluation.corruptions.filters import gaussian
 from vmamba_jax.evaluation.corruptions.levels import truncated
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 
 def glass_blur(image, offsets, sigma, reach, passes):
@@ -21,7 +21,7 @@ def draw_offsets(key, image, sigma, reach, passes):
     """Integers "dx" and "dy" (passes, H - 2 reach, W - 2 reach) in [-reach, reach), in the order of the released loops."""
     del sigma
     height, width = image.shape[:2]
-    return dict(zip(("dx", "dy"), dice.offsets(key, (passes, height - 2 * reach, width - 2 * reach), reach), strict=True))
+    return dict(zip(("dx", "dy"), threefry.offsets(key, (passes, height - 2 * reach, width - 2 * reach), reach), strict=True))
 
 
 def shuffle(image, dx, dy):

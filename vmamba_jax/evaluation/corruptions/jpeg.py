@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 # Quantisation at quality 50, Annex K of ITU-T T.81
 LUMA = np.array([

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions.fence import fence
 from vmamba_jax.evaluation.corruptions.filters import weighted
 from vmamba_jax.evaluation.corruptions.levels import truncated
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 
 def motion_blur(image, angle, radius, sigma):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions import dice
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions import threefry
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 
 def gaussian_noise(image, normals, sigma):
@@ -22,7 +22,7 @@ def speckle_noise(image, normals, sigma):
 def draw_normals(key, image, sigma):
     """Standard normals of the image's shape."""
     del sigma
-    return dice.normals(key, image.shape)
+    return threefry.normals(key, image.shape)
 
 
 def shot_noise(image, photons, rate):
@@ -35,7 +35,7 @@ def draw_photons(key, image, rate):
     """Poisson numbers with mean image * rate; an image on the uint8 grid has 256 means, whose distributions are tables of constants."""
     cells, width = _alias_table(rate)
     bits = width.bit_length() - 1
-    cell, coin = dice.words(key, image.shape)
+    cell, coin = threefry.words(key, image.shape)
     level = jnp.round(image * 255).astype(jnp.int32)
     place, coin = fence(level << bits | (cell >> (32 - bits)).astype(jnp.int32), coin)
     found = jnp.asarray(cells).at[place].get(mode="promise_in_bounds")
@@ -79,5 +79,5 @@ def impulse_noise(image, draws, amount):
 
 def draw_impulses(key, image, amount):
     """A share `amount` of the values flips, half of them to white."""
-    flip, salt = dice.words(key, image.shape)
+    flip, salt = threefry.words(key, image.shape)
     return {"flip": flip < np.uint32(amount * 2**32), "salt": salt >> 31 > 0}

@@ -1,9 +1,9 @@
 """Pixelation: reduced and enlarged again by Pillow's BOX filter."""
 import jax.numpy as jnp
 
-from vmamba_jax.evaluation.corruptions.fence import fence
 from vmamba_jax.evaluation.corruptions.filters import box_taps
 from vmamba_jax.evaluation.corruptions.levels import rounded
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 
 def pixelate(image, draws, share):

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions import dice, edges
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions import edges, threefry
 from vmamba_jax.evaluation.corruptions.filters import gaussian
 from vmamba_jax.evaluation.corruptions.levels import SLACK
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 WATER, MUD = np.array([175, 238, 238], np.float32) / 255, np.array([63, 42, 20], np.float32) / 255
 FAR, EMBOSS = 20, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], np.float32)
@@ -29,7 +29,7 @@ def spatter(image, normals, mean, deviation, sigma, threshold, intensity, mud):
 def draw_layer(key, image, *parameters):
     """Standard normals (H, W)."""
     del parameters
-    return dice.normals(key, image.shape[:2])
+    return threefry.normals(key, image.shape[:2])
 
 
 def _rims(liquid):

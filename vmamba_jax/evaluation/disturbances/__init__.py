@@ -11,9 +11,8 @@ import dataclasses
 from vmamba_jax.core import checks
 from vmamba_jax.core.orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.base import Disturbance
-from vmamba_jax.evaluation.disturbances.contents import CONTENTS
-from vmamba_jax.evaluation.disturbances.information import PROFILES, InformationDrop
-from vmamba_jax.evaluation.disturbances.layouts import (
+from vmamba_jax.evaluation.disturbances.fills import CONTENTS
+from vmamba_jax.evaluation.disturbances.patch_drops import (
     BorderDrop,
     CentreDrop,
     ContiguousDrop,
@@ -24,6 +23,7 @@ from vmamba_jax.evaluation.disturbances.layouts import (
     WindowDrop,
 )
 from vmamba_jax.evaluation.disturbances.salient import NonSalientDrop, SalientDrop
+from vmamba_jax.evaluation.disturbances.scan_drops import PROFILES, InformationDrop
 from vmamba_jax.evaluation.disturbances.shuffle import GRIDS, PatchReorder, PatchShuffle
 
 DISTURBANCES = {each.name: each for each in (

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from vmamba_jax.core import checks, records
 from vmamba_jax.core.keys import fold_in, image_keys
-from vmamba_jax.evaluation.disturbances import contents
+from vmamba_jax.evaluation.disturbances import fills
 
 
 @records.record()
@@ -78,7 +78,7 @@ class Occlusion(Disturbance):
 
     def __post_init__(self):
         super().__post_init__()
-        self._set(content=contents.get(self.content))
+        self._set(content=fills.get(self.content))
 
     draws = property(lambda self: self.places_draw or self.content.draws)
     needs_model = property(lambda self: self.places_need_model or self.content.needs_model)

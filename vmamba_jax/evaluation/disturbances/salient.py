@@ -8,7 +8,7 @@ import numpy as np
 from vmamba_jax.attacks.patch_fool import patch_objective
 from vmamba_jax.core import cells, checks
 from vmamba_jax.core.records import record
-from vmamba_jax.evaluation.disturbances.layouts import GridDrop
+from vmamba_jax.evaluation.disturbances.patch_drops import GridDrop
 
 
 @record("saliency")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from vmamba_jax.core import orders
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Disturbance
-from vmamba_jax.evaluation.disturbances.information import sides
+from vmamba_jax.evaluation.disturbances.scan_drops import sides
 
 GRIDS = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))
 

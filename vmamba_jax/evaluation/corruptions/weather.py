@@ -3,11 +3,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.evaluation.corruptions import dice
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions import threefry
 from vmamba_jax.evaluation.corruptions.filters import zoomed
 from vmamba_jax.evaluation.corruptions.levels import truncated
 from vmamba_jax.evaluation.corruptions.motion import motion_filter
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -27,4 +27,4 @@ def draw_snow(key, image, *parameters):
     """Normals for the flakes and an angle in [-135, -45) degrees."""
     del parameters
     a, b = jax.random.split(key)
-    return {"normals": dice.normals(a, image.shape[:2]), "angle": jax.random.uniform(b, (), minval=-135.0, maxval=-45.0)}
+    return {"normals": threefry.normals(a, image.shape[:2]), "angle": jax.random.uniform(b, (), minval=-135.0, maxval=-45.0)}

@@ -10,7 +10,7 @@ from vmamba_jax.core.keys import image_keys
 from vmamba_jax.evaluation.corruptions import frost
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
 from vmamba_jax.evaluation.corruptions.levels import rounded, truncated
-from vmamba_jax.evaluation.corruptions.parameters import SEVERITIES, TABLES, parameters, table_for
+from vmamba_jax.evaluation.corruptions.severities import SEVERITIES, TABLES, parameters, table_for
 
 
 def corrupt(name, severity, images, keys, *, table=None):

@@ -7,8 +7,8 @@ from jax.tree_util import Partial
 
 from vmamba_jax.core.statistics import Z95, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
-from vmamba_jax.evaluation.batches import reader
 from vmamba_jax.evaluation.common import argument
+from vmamba_jax.evaluation.loop import reader
 from vmamba_jax.models.classifier import Classifier
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.logits import as_classifier, logits_fn

@@ -3,9 +3,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.evaluation.corruptions import dice
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions import threefry
 from vmamba_jax.evaluation.corruptions.filters import gaussian
+from vmamba_jax.evaluation.corruptions.reproducible import fence
 
 
 def elastic_transform(image, draws, strength, sigma, move):
@@ -21,8 +21,8 @@ def draw_elastic(key, image, *parameters):
     """Uniform numbers for three corners and both displacements."""
     del parameters
     places, corners = jax.random.split(key)
-    dx, dy = dice.uniforms(places, (2, *image.shape[:2]))
-    return {"corners": dice.uniforms(corners, (3, 2)), "dx": dx, "dy": dy}
+    dx, dy = threefry.uniforms(places, (2, *image.shape[:2]))
+    return {"corners": threefry.uniforms(corners, (3, 2)), "dx": dx, "dy": dy}
 
 
 def _affine(y, x, moves):

@@ -11,10 +11,10 @@ from vmamba_jax.core import checks
 from vmamba_jax.core.records import record
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation.accuracy import over_set
-from vmamba_jax.evaluation.batches import reader, unit_interval
 from vmamba_jax.evaluation.common import argument, keys_of, right
-from vmamba_jax.evaluation.disturbances import contents
-from vmamba_jax.evaluation.disturbances.layouts import window as window_mask
+from vmamba_jax.evaluation.disturbances import fills
+from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
+from vmamba_jax.evaluation.loop import reader, unit_interval
 
 
 def centre_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, batch_size=256, mesh=None, progress=None):
@@ -36,7 +36,7 @@ def centre_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
         "slope_error": standard error of the slope from the residuals; None with two positions or fewer.
         "slope_error_images": that from the images, whose own slopes it is the mean of; None with one image.
     """
-    content = contents.get(content)
+    content = fills.get(content)
     size, step = checks.count("window", window), checks.count("stride", stride)
     if content.draws and key is None:
         raise ValueError(f"content={content!r} with key=None: expected a random key")
@@ -76,7 +76,7 @@ def slope(radius, lost):
 
 @record("corners")
 class _Windows:
-    content: contents.Content
+    content: fills.Content
     size: int
     corners: jax.Array
 

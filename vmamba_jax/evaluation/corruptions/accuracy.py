@@ -8,10 +8,10 @@ from vmamba_jax.core import checks
 from vmamba_jax.core.keys import fold_in
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.batches import batches, reader
 from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
+from vmamba_jax.evaluation.corruptions.apply import check
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
-from vmamba_jax.evaluation.corruptions.corrupt import check
+from vmamba_jax.evaluation.loop import batches, reader
 
 
 def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRUPTIONS, severities=corruptions.SEVERITIES, table=None,

@@ -4,9 +4,9 @@ import jax
 from vmamba_jax import parallel
 from vmamba_jax.core import orders as orders_
 from vmamba_jax.evaluation.accuracy import accuracy
-from vmamba_jax.evaluation.batches import reader
 from vmamba_jax.evaluation.disturbances import PatchReorder
-from vmamba_jax.evaluation.disturbed import compared, disturbed_accuracy
+from vmamba_jax.evaluation.disturbances.accuracy import compared, disturbed_accuracy
+from vmamba_jax.evaluation.loop import reader
 from vmamba_jax.models.logits import as_classifier, logits_fn
 
 CHANGES = ("scan", "image")

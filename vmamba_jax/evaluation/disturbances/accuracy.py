@@ -2,13 +2,13 @@
 import numpy as np
 
 from vmamba_jax import parallel
+from vmamba_jax.analysis.component_gradients import paired_interval
 from vmamba_jax.core import checks
 from vmamba_jax.core.statistics import wilson_interval
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.accuracy import accuracy, judge, over_set
-from vmamba_jax.evaluation.batches import reader
 from vmamba_jax.evaluation.common import argument, keys_of, mapped
-from vmamba_jax.evaluation.components import paired_interval
+from vmamba_jax.evaluation.loop import reader
 
 
 def disturbed_accuracy(logits_fn, source, disturbance, *, key, batch_size=256, mesh=None, progress=None, clean=None, **options):
