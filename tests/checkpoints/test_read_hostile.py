@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch_files import FORMATS, Call, Name, Raw, Tensor, legacy_file, name, text, write, zip_file
 
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 X = np.arange(6, dtype=np.float32)
 

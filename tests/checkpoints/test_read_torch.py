@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from torch_files import FORMATS, TYPES, Call, Name, Tensor, numpy_scalar, write, zip_file
 
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in TYPES}

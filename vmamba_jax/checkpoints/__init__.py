@@ -3,7 +3,7 @@ from vmamba_jax.checkpoints.convert import convert, original_shapes, to_state_di
 from vmamba_jax.checkpoints.export import export_model, load_exported
 from vmamba_jax.checkpoints.options import model_from_options
 from vmamba_jax.checkpoints.store import load_variables, read_variables, save_variables
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 __all__ = ["convert", "export_model", "load_exported", "load_variables", "model_from_options", "original_shapes", "read_torch",
            "read_variables", "save_variables", "to_state_dict"]

@@ -21,7 +21,7 @@ import rich.text
 import vmamba_jax
 from vmamba_jax import checkpoints, models
 from vmamba_jax.checkpoints.store import save_variables
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import command_line
 from vmamba_jax.version import __version__
 

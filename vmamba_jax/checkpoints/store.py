@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vmamba_jax.checkpoints.convert import convert
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 METADATA = "metadata.json"
 VARIABLES = "variables"

@@ -3,7 +3,7 @@ import struct
 
 import numpy as np
 
-from vmamba_jax.checkpoints import torch_tensors
+from vmamba_jax.checkpoints.torch_files import tensors
 from vmamba_jax.core import restricted_pickle
 from vmamba_jax.core.restricted_pickle import describe
 
@@ -14,7 +14,7 @@ PROTOCOL = 1001
 def read(file, size):
     """The object tree in `file` (binary, seekable, `size` bytes long, positioned at its start). Raises ValueError."""
     stream = Stream(file, size)
-    magic = restricted_pickle.load(stream, torch_tensors.allowed(size), size=size)
+    magic = restricted_pickle.load(stream, tensors.allowed(size), size=size)
     if type(magic) is not int or magic != MAGIC:
         raise ValueError("a plain pickle, not a file of torch.save")
     protocol, system = restricted_pickle.load(stream, {}), restricted_pickle.load(stream, {})
@@ -22,8 +22,8 @@ def read(file, size):
         raise ValueError(f"torch.save's protocol is {describe(protocol)}; expected {PROTOCOL:#x}")
     if not system.get("little_endian", True):
         raise ValueError("refused: a legacy file of a big-endian machine; save it again with a newer torch")
-    storages = torch_tensors.Storages(size)
-    tree = torch_tensors.load(stream, storages)
+    storages = tensors.Storages(size)
+    tree = tensors.load(stream, storages)
     keys = restricted_pickle.load(stream, {}, size=size)
     if type(keys) is not list or len(set(map(str, keys))) != len(keys) or set(keys) != set(storages.made):
         raise ValueError("the storages in the file are not the ones its tensors use")

@@ -4,7 +4,7 @@ import os
 import numpy as np
 import safetensors
 
-from vmamba_jax.checkpoints import torch_legacy, torch_zip
+from vmamba_jax.checkpoints.torch_files import legacy, zip_archive
 
 NOT_WEIGHTS = {  # what weights files on the web turn into, by their first bytes
     b"version https://git-lfs": "a Git LFS pointer, not the weights it stands for (run `git lfs pull`)",
@@ -41,9 +41,9 @@ def reader(head):
     if head[4:9] == b"\0\0\0\0{":  # a length below 2**32, then the header's JSON
         return read_safetensors
     if head.startswith(b"PK\3\4"):
-        return torch_zip.read
+        return zip_archive.read
     if head.startswith(b"\x80"):
-        return torch_legacy.read
+        return legacy.read
     if head[257:262] == b"ustar":
         raise ValueError("the tar format of PyTorch before 0.2, which is not supported; load and save it again with a newer torch")
     for start, what in NOT_WEIGHTS.items():

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from vmamba_jax.checkpoints import torch_tensors
+from vmamba_jax.checkpoints.torch_files import tensors
 
 LOCAL = struct.Struct("<4s22xHH")  # a member's own header: signature, ..., lengths of its name and its extra field
 
@@ -23,8 +23,8 @@ def read(file, size):
     order = archive.bytes(f"{folder}byteorder", 16) if f"{folder}byteorder" in archive.members else b"little"
     if order not in (b"little", b"big"):
         raise ValueError(f"the byte order is {ascii(order)}; expected little or big")
-    storages = torch_tensors.Storages(size, order.decode(), lambda key, into: archive.read(f"{folder}data/{key}", into))
-    return torch_tensors.load(io.BytesIO(archive.bytes(pickles[0], size)), storages)
+    storages = tensors.Storages(size, order.decode(), lambda key, into: archive.read(f"{folder}data/{key}", into))
+    return tensors.load(io.BytesIO(archive.bytes(pickles[0], size)), storages)
 
 
 class Archive:
