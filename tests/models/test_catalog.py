@@ -11,7 +11,7 @@ from golden_models import abstract
 
 import vmamba_jax
 from vmamba_jax import checkpoints, models
-from vmamba_jax.training import weight_decay
+from vmamba_jax.training.optimization import weight_decay
 
 RELEASED = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "released_vmamba.json").read_text())
 

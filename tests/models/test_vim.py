@@ -15,7 +15,7 @@ from vmamba_jax.checkpoints.families import vim as family
 from vmamba_jax.models.layers import common
 from vmamba_jax.models.vim import vim
 from vmamba_jax.models.vim.vim import Vim
-from vmamba_jax.training import weight_decay
+from vmamba_jax.training.optimization import weight_decay
 
 GOLDEN = "vim_small"
 TINY = Vim(num_classes=3, embed_dim=20, depth=1, patch_size=4, stride=2, d_state=2, image_size=8, drop_path_rate=0.0)   # 3 x 3 patches

@@ -11,7 +11,8 @@ import pytest
 from tiny import SHAPE, Classifier, Net, batch
 
 from vmamba_jax import parallel, training
-from vmamba_jax.training import Checkpoints, DamagedCheckpoint, SaveError, checksums, restore_variables
+from vmamba_jax.training import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
+from vmamba_jax.training.run import checksums
 
 ADAMW = training.optimizer.create("adamw", learning_rate=0.1, clip_norm=1.0)
 CLASSIFIER = Classifier(Net("batch"))

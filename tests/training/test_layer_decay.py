@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vmamba_jax
-from vmamba_jax.training import layer_decay, optimizer
+from vmamba_jax.training.optimization import layer_decay, optimizer
 
 TABLES = {  # beginning of the path -> depth
     ("vmamba_tiny", (("dims", (4, 8)), ("depths", (1, 2)), ("patch_size", 2))): {

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from vmamba_jax.training import Locked, lock, one_run
+from vmamba_jax.training import Locked, one_run
+from vmamba_jax.training.run import lock
 
 HOLDER = """
 import importlib.util, os, sys, time

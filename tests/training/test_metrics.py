@@ -8,7 +8,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vmamba_jax.training import Writer, read_metrics
-from vmamba_jax.training.window import Window
+from vmamba_jax.training.run.window import Window
 
 
 def test_lines_are_on_disk_at_once(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from tiny import CLASSES, SHAPE, Classifier, Net, batch
 
 from vmamba_jax import attacks, parallel, training
-from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives import losses as common
 
 KEY = jax.random.key(3)
 PGD = attacks.pgd(0.1, steps=3, step_size=0.05)
@@ -187,7 +187,7 @@ def test_radius_ramps_with_the_updates_done():
 
 
 def test_radius_schedule_moves_the_step_size_too():
-    from vmamba_jax.training.objectives.attacking import scale_radius
+    from vmamba_jax.training.objectives.inner_attack import scale_radius
     half = scale_radius(PGD, 0.5)
     assert (half.eps, half.step_size, half.steps, half.norm) == (0.05, 0.025, 3, "linf")
     assert scale_radius(attacks.fgsm(0.2), 0.25).eps == pytest.approx(0.05)

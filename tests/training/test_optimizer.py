@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from vmamba_jax.training import optimizer, schedules, weight_decay
+from vmamba_jax.training.optimization import optimizer, schedules, weight_decay
 
 BLOCK = {  # one SS2D block's names and ranks, each with (released, documented)
     "A_logs": ((8, 1), True, False), "Ds": ((8,), False, False), "dt_projs_weight": ((4, 2, 1), True, True),

@@ -12,7 +12,7 @@ import pytest
 from tiny import SHAPE, Classifier, Net, Toy
 
 from vmamba_jax import training
-from vmamba_jax.training.signals import stop_requests
+from vmamba_jax.training.run.signals import stop_requests
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 OPTIMIZER = training.optimizer.create("adamw", learning_rate=0.01)

@@ -9,7 +9,7 @@ import pytest
 from tiny import SHAPE, Classifier, Net, Toy, batch
 
 from vmamba_jax import attacks, models, parallel, training
-from vmamba_jax.training.whole_batch import batch_norm
+from vmamba_jax.training.objectives.whole_batch import batch_norm
 
 KEY = jax.random.key(3)
 ROWS = 11  # on eight devices: two rows each, the last two and half of the third last without a real one

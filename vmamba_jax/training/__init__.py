@@ -4,12 +4,13 @@
     step = training.objectives.pgd_at(classifier, optimizer, attack=attacks.pgd(8 / 255, steps=10, step_size=2 / 255))
     state = training.train(step, state, batches, steps=10_000, key=key, workdir="runs/at")
 """
-from vmamba_jax.training import objectives, optimizer, schedules, weight_decay
-from vmamba_jax.training.checkpointing import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
-from vmamba_jax.training.lock import Locked, one_run
-from vmamba_jax.training.metrics import Writer, read_metrics
-from vmamba_jax.training.signals import Stopped
-from vmamba_jax.training.skipping import skip_nonfinite
+from vmamba_jax.training import objectives
+from vmamba_jax.training.optimization import optimizer, schedules, weight_decay
+from vmamba_jax.training.optimization.skipping import skip_nonfinite
+from vmamba_jax.training.run.checkpointing import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
+from vmamba_jax.training.run.lock import Locked, one_run
+from vmamba_jax.training.run.metrics import Writer, read_metrics
+from vmamba_jax.training.run.signals import Stopped
 from vmamba_jax.training.state import TrainState, create_state
 from vmamba_jax.training.trainer import train
 

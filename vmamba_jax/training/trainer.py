@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax import data, parallel
-from vmamba_jax.training import feed as loading
-from vmamba_jax.training.checkpointing import Checkpoints
 from vmamba_jax.training.checks import count, require
-from vmamba_jax.training.lock import one_run
-from vmamba_jax.training.metrics import Writer
-from vmamba_jax.training.progress import Bar
-from vmamba_jax.training.signals import Stopped, stop_requests
-from vmamba_jax.training.skipping import skip_nonfinite
-from vmamba_jax.training.window import Window
+from vmamba_jax.training.optimization.skipping import skip_nonfinite
+from vmamba_jax.training.run import feed as loading
+from vmamba_jax.training.run.checkpointing import Checkpoints
+from vmamba_jax.training.run.lock import one_run
+from vmamba_jax.training.run.metrics import Writer
+from vmamba_jax.training.run.progress import Bar
+from vmamba_jax.training.run.signals import Stopped, stop_requests
+from vmamba_jax.training.run.window import Window
 
 AHEAD = 2  # batches made ready on the device while it works
 IN_FLIGHT = 2  # steps dispatched ahead of the device: enough to hide the host, few enough not to pile up batches

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 
 from vmamba_jax import attacks
 from vmamba_jax.training.checks import count, number, require
-from vmamba_jax.training.objectives import common
-from vmamba_jax.training.objectives.attacking import RADII, checks, make_attack, scale_radius
+from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.cost import Cost, attack_cost
+from vmamba_jax.training.objectives.inner_attack import RADII, checks, make_attack, scale_radius
 from vmamba_jax.training.objectives.standard import classification_loss
 from vmamba_jax.training.objectives.step import Rule, descend, make_step
 
@@ -41,12 +41,12 @@ def fast(classifier, optimizer, *, eps, step_size=None, attack_mode="train", eps
 
     def watch(state, batch, adversarial, keys, scale):
         def measure():
-            logits_fn = common.frozen_logits(classifier, state.params, state.model_state, "eval", None)
-            labels = common.classes(batch["label"])[::watch_stride]
+            logits_fn = losses.frozen_logits(classifier, state.params, state.model_state, "eval", None)
+            labels = losses.classes(batch["label"])[::watch_stride]
             weight = batch["weight"][::watch_stride] if "weight" in batch else None
             now = strong if scale is None else scale_radius(strong, scale)
             attacked = now(logits_fn, batch["image"][::watch_stride], labels, keys.attack[::watch_stride])
-            weak, robust = (common.accuracy(logits_fn(x), labels, weight) for x in (adversarial[::watch_stride], attacked))
+            weak, robust = (losses.accuracy(logits_fn(x), labels, weight) for x in (adversarial[::watch_stride], attacked))
             return dict(zip(WATCHED, (weak, robust, weak - robust), strict=True))
 
         return jax.lax.cond(state.step % watch_every == 0, measure, lambda: state.carry)

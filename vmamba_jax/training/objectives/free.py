@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.training.checks import count, number, require
-from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.cost import Cost
 from vmamba_jax.training.objectives.step import Outcome, Rule, Step, make_step
 
@@ -34,9 +34,9 @@ def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_sm
 
     def loss(params, noise, state, batch, keys):
         images = jnp.clip(batch["image"] + noise, 0, 1)
-        logits, model_state = common.train_logits(classifier, params, state.model_state, images, keys.dropout)
+        logits, model_state = losses.train_logits(classifier, params, state.model_state, images, keys.dropout)
         labels, weight = batch["label"], batch.get("weight")
-        return common.cross_entropy(logits, labels, label_smoothing, weight), (model_state, common.accuracy(logits, labels, weight))
+        return losses.cross_entropy(logits, labels, label_smoothing, weight), (model_state, losses.accuracy(logits, labels, weight))
 
     def gradient(params, state, batch, keys):
         noise = batch["noise"]

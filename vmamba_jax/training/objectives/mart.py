@@ -3,10 +3,10 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.training.checks import choice, number, require
-from vmamba_jax.training.objectives import common, two_passes
-from vmamba_jax.training.objectives.attacking import RADII, checks
+from vmamba_jax.training.objectives import losses, two_passes
+from vmamba_jax.training.objectives.inner_attack import RADII, checks
 from vmamba_jax.training.objectives.step import make_step
-from vmamba_jax.training.whole_batch import mean
+from vmamba_jax.training.objectives.whole_batch import mean
 
 
 def mart(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mode="eval", statistics="shared", label_smoothing=0.0,
@@ -25,11 +25,11 @@ def mart(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mo
 
     def loss(clean, adversarial, labels, weight):
         natural, attacked = jax.nn.softmax(clean), jax.nn.softmax(adversarial)
-        own = jnp.arange(clean.shape[-1]) == common.classes(labels)[:, None]
+        own = jnp.arange(clean.shape[-1]) == losses.classes(labels)[:, None]
         wrong = jnp.where(own, -jnp.inf, attacked).max(-1)
-        bce = common.cross_entropy(adversarial, labels, label_smoothing, weight) - mean(jnp.log(1.0001 - wrong + 1e-12), weight)
+        bce = losses.cross_entropy(adversarial, labels, label_smoothing, weight) - mean(jnp.log(1.0001 - wrong + 1e-12), weight)
         kl = (natural * (jax.nn.log_softmax(clean) - jnp.log(attacked + 1e-12))).sum(-1)
-        certain = (natural * common.distributions(labels, natural)).sum(-1)
+        certain = (natural * losses.distributions(labels, natural)).sum(-1)
         robust = mean(kl * (1.0000001 - certain), weight)
         return bce + beta * robust, {"bce": bce, "kl": robust}
 

@@ -3,9 +3,9 @@ import dataclasses
 
 from vmamba_jax import attacks
 from vmamba_jax.training.checks import number, require
-from vmamba_jax.training.objectives import common
-from vmamba_jax.training.objectives.attacking import RADII, checks, make_attack
+from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.cost import Cost, attack_cost
+from vmamba_jax.training.objectives.inner_attack import RADII, checks, make_attack
 from vmamba_jax.training.objectives.released_pgd import ReleasedPGD
 from vmamba_jax.training.objectives.standard import classification_loss
 from vmamba_jax.training.objectives.step import Rule, descend, make_step
@@ -35,7 +35,7 @@ def pgd_at(classifier, optimizer, *, attack, attack_mode="eval", eps_schedule=No
     def prepare(state, batch, keys):
         adversarial, metrics, logits_fn = run(state, batch, keys)
         if clean_accuracy:
-            metrics["clean_accuracy"] = common.accuracy(logits_fn(batch["image"]), batch["label"], batch.get("weight"))
+            metrics["clean_accuracy"] = losses.accuracy(logits_fn(batch["image"]), batch["label"], batch.get("weight"))
         return {**batch, "image": adversarial}, metrics
 
     rule = Rule(prepare=prepare, gradient=descend(classification_loss(classifier, label_smoothing)),

@@ -1,6 +1,6 @@
 """Standard training: cross-entropy on the images as they are."""
 from vmamba_jax.training.checks import number, require
-from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.step import Outcome, Rule, descend, make_step
 
 
@@ -18,8 +18,8 @@ def standard(classifier, optimizer, *, label_smoothing=0.0, **options):
 def classification_loss(classifier, label_smoothing):
     """A loss for `step.descend`: cross-entropy and accuracy on the batch as it is."""
     def loss(params, state, batch, keys):
-        logits, model_state = common.train_logits(classifier, params, state.model_state, batch["image"], keys.dropout)
-        outcome = Outcome(model_state, {"accuracy": common.accuracy(logits, batch["label"], batch.get("weight"))}, state.carry)
-        return common.cross_entropy(logits, batch["label"], label_smoothing, batch.get("weight")), outcome
+        logits, model_state = losses.train_logits(classifier, params, state.model_state, batch["image"], keys.dropout)
+        outcome = Outcome(model_state, {"accuracy": losses.accuracy(logits, batch["label"], batch.get("weight"))}, state.carry)
+        return losses.cross_entropy(logits, batch["label"], label_smoothing, batch.get("weight")), outcome
 
     return loss

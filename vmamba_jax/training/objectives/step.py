@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmamba_jax.training import whole_batch
 from vmamba_jax.training.checks import count, number, require
-from vmamba_jax.training.objectives.common import step_keys
+from vmamba_jax.training.objectives import whole_batch
 from vmamba_jax.training.objectives.cost import Cost
-from vmamba_jax.training.optimizer import learning_rate
+from vmamba_jax.training.objectives.losses import step_keys
+from vmamba_jax.training.optimization.optimizer import learning_rate
 
 
 class Outcome(NamedTuple):

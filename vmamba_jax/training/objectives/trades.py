@@ -4,11 +4,11 @@ import dataclasses
 from jax import lax
 
 from vmamba_jax.training.checks import choice, number, require
-from vmamba_jax.training.objectives import common, two_passes
-from vmamba_jax.training.objectives.attacking import RADII, checks
+from vmamba_jax.training.objectives import losses, two_passes
 from vmamba_jax.training.objectives.cost import Cost
+from vmamba_jax.training.objectives.inner_attack import RADII, checks
 from vmamba_jax.training.objectives.step import make_step
-from vmamba_jax.training.whole_batch import mean
+from vmamba_jax.training.objectives.whole_batch import mean
 
 
 def trades(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mode="eval", recompute_targets=True, detach_targets=False,
@@ -28,11 +28,11 @@ def trades(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_
 
     def aim(attack, logits_fn, images):
         target = None if recompute_targets else logits_fn(images)
-        return dataclasses.replace(attack, loss=lambda logits, labels: common.kl(logits, logits_fn(images) if target is None else target))
+        return dataclasses.replace(attack, loss=lambda logits, labels: losses.kl(logits, logits_fn(images) if target is None else target))
 
     def loss(clean, adversarial, labels, weight):
-        natural = common.cross_entropy(clean, labels, label_smoothing, weight)
-        robust = mean(common.kl(adversarial, lax.stop_gradient(clean) if detach_targets else clean), weight)
+        natural = losses.cross_entropy(clean, labels, label_smoothing, weight)
+        robust = mean(losses.kl(adversarial, lax.stop_gradient(clean) if detach_targets else clean), weight)
         return natural + beta * robust, {"clean_loss": natural, "kl": robust}
 
     evaluations = getattr(attack, "steps", 1) * getattr(attack, "restarts", 1)

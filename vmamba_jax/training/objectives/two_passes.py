@@ -3,9 +3,9 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax import attacks
-from vmamba_jax.training.objectives import common
-from vmamba_jax.training.objectives.attacking import make_attack
+from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.cost import Cost, attack_cost
+from vmamba_jax.training.objectives.inner_attack import make_attack
 from vmamba_jax.training.objectives.step import Outcome, Rule, descend
 
 ATTACK = attacks.pgd(0.031, steps=10, step_size=0.007, start="gaussian")  # as released with both papers
@@ -29,13 +29,13 @@ def make_rule(classifier, loss, attack, attack_mode, eps_schedule, scheduled, st
         return {**batch, "adversarial": adversarial}, metrics
 
     def both(params, state, batch, keys):
-        clean, after_clean = common.train_logits(classifier, params, state.carry if separate else state.model_state, batch["image"], keys.dropout)
-        adversarial, model_state = common.train_logits(classifier, params, state.model_state if separate else after_clean, batch["adversarial"],
+        clean, after_clean = losses.train_logits(classifier, params, state.carry if separate else state.model_state, batch["image"], keys.dropout)
+        adversarial, model_state = losses.train_logits(classifier, params, state.model_state if separate else after_clean, batch["adversarial"],
                                                        keys.fold_in(1).dropout)
         labels, weight = batch["label"], batch.get("weight")
-        value, metrics = loss(common.wide(clean), common.wide(adversarial), labels, weight)
-        metrics["accuracy"] = common.accuracy(adversarial, labels, weight)
-        metrics["clean_accuracy"] = common.accuracy(clean, labels, weight)
+        value, metrics = loss(losses.wide(clean), losses.wide(adversarial), labels, weight)
+        metrics["accuracy"] = losses.accuracy(adversarial, labels, weight)
+        metrics["clean_accuracy"] = losses.accuracy(clean, labels, weight)
         return value, Outcome(model_state, metrics, after_clean if separate else None)
 
     def begin(state, image_shape, batch_size):

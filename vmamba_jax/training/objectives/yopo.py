@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from vmamba_jax.training.checks import count, number, require
-from vmamba_jax.training.objectives import common, first_layer
+from vmamba_jax.training.objectives import first_layer, losses
 from vmamba_jax.training.objectives.cost import Cost
 from vmamba_jax.training.objectives.step import Outcome, Rule, make_step
 
@@ -32,7 +32,7 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
         images, labels, weight = batch["image"], batch["label"], batch.get("weight")
 
         def logits(params, images, model_state, key):
-            return common.train_logits(classifier, params, model_state, images, key)
+            return losses.train_logits(classifier, params, model_state, images, key)
 
         def front(params, images, model_state, key):
             return first_layer.output(path, logits, params, images, model_state, key)
@@ -43,7 +43,7 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
         def loss(params, shift, eta, model_state, key):
             x = images + eta
             found, model_state = first_layer.shifted(path, lambda: logits(params, x, model_state, key), shift)
-            return common.cross_entropy(found, labels, label_smoothing, weight), (model_state, common.accuracy(found, labels, weight))
+            return losses.cross_entropy(found, labels, label_smoothing, weight), (model_state, losses.accuracy(found, labels, weight))
 
         def hamiltonian(params, eta, p, model_state, key):
             return (p * front(params, jnp.clip(images + eta, 0, 1), model_state, key)).sum()

@@ -4,7 +4,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from vmamba_jax.training.checks import choice
-from vmamba_jax.training.objectives import common
+from vmamba_jax.training.objectives import losses
 
 RADII = ("eps", "step_size")  # the fields of an attack that have the radius' unit
 
@@ -18,14 +18,14 @@ def make_attack(classifier, attack, attack_mode, eps_schedule=None, scheduled=RA
     The attack gets each label's class, the likeliest where labels are distributions.
     """
     def run(state, batch, keys):
-        logits_fn = common.frozen_logits(classifier, state.params, state.model_state, attack_mode, keys.attack_dropout)
+        logits_fn = losses.frozen_logits(classifier, state.params, state.model_state, attack_mode, keys.attack_dropout)
         images, metrics, now = batch["image"], {}, attack
         if eps_schedule is not None:
             metrics["eps_scale"] = jnp.asarray(eps_schedule(state.step), jnp.float32)
             now = scale_radius(attack, metrics["eps_scale"], scheduled)
         if aim is not None:
             now = aim(now, logits_fn, images)
-        return now(logits_fn, images, common.classes(batch["label"]), keys.attack), metrics, logits_fn
+        return now(logits_fn, images, losses.classes(batch["label"]), keys.attack), metrics, logits_fn
 
     return run
 

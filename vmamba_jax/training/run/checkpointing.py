@@ -15,8 +15,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vmamba_jax.core import files
-from vmamba_jax.training import checksums
 from vmamba_jax.training.checks import choice, count, require
+from vmamba_jax.training.run import checksums
 
 ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
 ABOUT = "about.json"  # which metric ranks the steps, and the run's config

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmamba_jax.training import layer_decay as layers
-from vmamba_jax.training import weight_decay as rules
 from vmamba_jax.training.checks import choice, number, require
+from vmamba_jax.training.optimization import layer_decay as layers
+from vmamba_jax.training.optimization import weight_decay as rules
 
 
 class LearningRateState(NamedTuple):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from vmamba_jax import attacks
-from vmamba_jax.training.whole_batch import mean
+from vmamba_jax.training.objectives.whole_batch import mean
 
 
 class Keys(NamedTuple):

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.training.skipping import SKIPPED, finite
+from vmamba_jax.training.optimization.skipping import SKIPPED, finite
 
 NONE = np.int32(-1)
 

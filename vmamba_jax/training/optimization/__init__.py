@@ -1,0 +1,1 @@
+"""Optimizer, learning-rate schedules, layer-wise rates, weight decay masks, skipped updates."""
