@@ -15,7 +15,7 @@ from configs import robustness_study
 from experiments import _cli, _study_cells, _study_models, _study_probes, study
 from vmamba_jax import attacks, checkpoints, data, evaluation, models, parallel, reports
 from vmamba_jax.data.datasets import imagenet
-from vmamba_jax.reports import study_claims
+from vmamba_jax.reports.study import claims
 
 MODELS = {"vmamba": ("vmamba_tiny", {"dims": (8,), "depths": (1,), "patch_size": 4, "patch_embed": "v1"}),
           "resnet": ("resnet18", {"layers": (1,), "channels": (8,), "stem": "cifar", "stem_width": 8})}
@@ -89,7 +89,7 @@ def test_a_cell_tells_what_its_figures_depend_on(finished, config):
     assert cell["inputs"]["numerics"]["jax"] == jax.__version__
     assert cell["file"] == f"cells/pgd-{_study_cells.digest(cell['inputs'])}.json" and cell["inputs"]["weights"] == index["models"][0]["weights"]
     row, = cell["rows"]
-    assert study_claims.right(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
+    assert claims.right(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
     assert cell["attack"]["steps"] == 2 and cell["label"] == "PGD-2" and cell["pictures"][0]["uri"].startswith("data:image/png;")
     assert [each["x"] for each in read.rows("vmamba", "budget")] == [0.05, 0.1] and read.rows("vmamba", "budget")[1]["accuracy"] == row["accuracy"]
 
@@ -101,7 +101,7 @@ def test_figures_are_the_packages_own(finished, config):
     result = evaluation.robust_accuracy(vmamba_jax.logits_fn(subject.classifier, subject.variables), subject.source, attacks.create(**PGD),
                                         key=jax.random.key(config.seed), batch_size=8)
     row, = reports.read_study(workdir).rows("vmamba", "pgd")
-    assert study_claims.right(row).tolist() == result["robust"].astype(int).tolist()
+    assert claims.right(row).tolist() == result["robust"].astype(int).tolist()
 
 
 def test_what_does_not_run_says_why(finished):

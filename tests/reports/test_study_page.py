@@ -8,8 +8,8 @@ from test_reports import Page
 
 from vmamba_jax import reports
 from vmamba_jax.analysis.component_gradients import paired_interval
-from vmamba_jax.reports import study_claims
-from vmamba_jax.reports.study_claims import Comparison, judge
+from vmamba_jax.reports.study import claims as study_claims
+from vmamba_jax.reports.study.claims import Comparison, judge
 
 SECTIONS = ("What was claimed of VMamba", "Models", "Whole-image and patch attacks", "Corruptions", "Through which part of the scan",
             "Information lost", "The scan's order", "Where a disturbance hurts", "One image through every probe",

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from vmamba_jax.reports import figures, study_tables
+from vmamba_jax.reports import figures
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
+from vmamba_jax.reports.study import tables
 
 COMPONENTS = {"B": "B", "C": "C", "delta": "delta", "A_bar": "A", "B_bar_delta": "delta in delta B"}
 COLUMNS = 4
@@ -30,20 +31,20 @@ def _attacks(study):
     names = [*study.of_kind("clean"), *study.of_kind("attack")]
     curves = study.of_kind("curve")
     return _section("Whole-image and patch attacks", "Share of the images read rightly before and after each attack, with half of Wilson's 95 % "
-                    "interval; the highest of a column is bold.", study_tables.accuracies(study, names),
+                    "interval; the highest of a column is bold.", tables.accuracies(study, names),
                     [_panels(study, curves, "perturbation size, pixels in 0..1", "Accuracy against the size of the perturbation: the same attack at "
                              "every radius, its steps in proportion.", wide=True, clean=True)])
 
 
 def _corruptions(study):
     names = study.of_kind("corruption")
-    return _section("Corruptions", "Mean accuracy over the severities of each corruption.", study_tables.accuracies(study, names),
+    return _section("Corruptions", "Mean accuracy over the severities of each corruption.", tables.accuracies(study, names),
                     [_panels(study, names, "severity", "Accuracy against severity; at 0 the images as they are.", clean=True)])
 
 
 def _shifts(study):
     return _section("Other images of the same classes", "Accuracy over the classes that each set has.",
-                    study_tables.accuracies(study, study.of_kind("shift")))
+                    tables.accuracies(study, study.of_kind("shift")))
 
 
 def _components(study):
@@ -59,7 +60,7 @@ def _lost(study):
               ("patch_drop", "share of the area", "Patches lost, in layouts of equal area; at 0 the images as they are."),
               ("shuffle", "patches a side", "Patches shuffled, the finer the grid the more of the image is out of place."))
     names = [name for group, _, _ in groups for name in study.in_group(group)]
-    return _section("Information lost", "Mean accuracy over the steps of each disturbance.", study_tables.accuracies(study, names),
+    return _section("Information lost", "Mean accuracy over the steps of each disturbance.", tables.accuracies(study, names),
                     [_panels(study, study.in_group(group), label, caption, clean=group != "shuffle")
                      for group, label, caption in groups])
 
@@ -67,7 +68,7 @@ def _lost(study):
 def _order(study):
     rows = {label: {row["x"]: row for probe in study.of_kind("trajectory") for row in study.rows(label, probe)} for label in study.labels()}
     columns = list(dict.fromkeys(x for found in rows.values() for x in found))
-    table = columns, [(label, [study_tables.mean([found[x]] if x in found else []) for x in columns]) for label, found in rows.items() if found]
+    table = columns, [(label, [tables.mean([found[x]] if x in found else []) for x in columns]) for label, found in rows.items() if found]
     return _section("The scan's order", "The image untouched and the order of visit another than in training (\u201cscan\u201d), or the order "
                     "untouched and the image's patches permuted (\u201cimage\u201d).", table)
 
@@ -201,6 +202,6 @@ def _rings(study, cells):
         axes.set(xlabel="distance of the window from the centre, pixels (Chebyshev)", ylabel="points lost", ylim=(min(0, axes.get_ylim()[0]), None))
         _legend(figure, study)
         caption = "Accuracy lost against the window's distance from the centre: " + "; ".join(
-            f"{label} {study_tables.points(cell['slope'])} points a step (standard error {100 * cell['slope_error']:.1f})"
+            f"{label} {tables.points(cell['slope'])} points a step (standard error {100 * cell['slope_error']:.1f})"
             for label, cell in cells if cell["slope_error"] is not None) + f". A step is {_pixels(cells[0][1]['stride'])}."
         return figures.svg(figure, caption), caption

@@ -5,7 +5,10 @@ import json
 import pathlib
 from collections.abc import Mapping
 
-from vmamba_jax.reports import figures, page, study_claims, study_figures, study_tables
+from vmamba_jax.reports import figures, page
+from vmamba_jax.reports.study import claims as study_claims
+from vmamba_jax.reports.study import figures as study_figures
+from vmamba_jax.reports.study import tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Study:
         return [name for name, probe in self.probes.items() if probe.get("group") == group]
 
     def title(self, probe):
-        return study_tables.title(self, probe)
+        return tables.title(self, probe)
 
     @functools.cached_property
     def claims(self):
@@ -61,10 +64,10 @@ def render_study(study, *, title=None, commands=()):
     """The page as text. commands: shell lines that make it again. Links are relative to the study's folder."""
     return page.template("study.html").render(
         title=title or _title(study), about=_about(study),
-        colors=figures.SERIES, examples=[], percent=study_tables.percent, points=study_tables.points, study=study, models=study_tables.models(study),
+        colors=figures.SERIES, examples=[], percent=tables.percent, points=tables.points, study=study, models=tables.models(study),
         claims=study.claims, rule=study_claims.RULE.format(margin=100 * study.margin), floor=100 * study_claims.FLOOR,
-        sections=study_figures.sections(study), pictures=study_tables.pictures(study), absent=study_tables.absent(study),
-        environment=study_tables.environment(study), commands=commands, links=study_tables.links(study))
+        sections=study_figures.sections(study), pictures=tables.pictures(study), absent=tables.absent(study),
+        environment=tables.environment(study), commands=commands, links=tables.links(study))
 
 
 def write_study(path, study, **options):
@@ -77,7 +80,7 @@ def study_text(study):
     verdicts = [f"{claim.verdict:>18}: {claim.sentence}" for _, claims in study.claims for claim in claims]
     count = {status: sum(line["status"] == status for line in study.index["cells"]) for status in ("done", "not applicable", "failed")}
     told = ", ".join(f"{n} {status}" for status, n in count.items() if n)
-    return "\n".join([*study_tables.text(study), "", *verdicts, "", f"cells: {told}"])
+    return "\n".join([*tables.text(study), "", *verdicts, "", f"cells: {told}"])
 
 
 def _title(study):
