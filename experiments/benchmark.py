@@ -20,20 +20,9 @@ import sys
 import jax
 from absl import flags
 
-from experiments import (
-    _attack_cases,
-    _build,
-    _cli,
-    _corruption_cases,
-    _environment,
-    _machine,
-    _model_cases,
-    _results,
-    _scaling,
-    _scan_cases,
-    _torch_cases,
-)
-from experiments._timing import Skip, measure
+from experiments.benchmarks import attacks, corruptions, models, scaling, scans, torch_models
+from experiments.benchmarks.timing import Skip, measure
+from experiments.common import build, cli, environment, machine, results
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -49,37 +38,37 @@ def run(config, out, against="", *, command="", progress=True):
     """
     out = pathlib.Path(out)
     _check(config, against)
-    _cli.folder(out.parent)
+    cli.folder(out.parent)
     devices = jax.devices()[:config.devices or None]
-    versions = _machine.versions() | (_torch_cases.require(config.against) if against else {})
-    versions |= _machine.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
+    versions = machine.versions() | (torch_models.require(config.against) if against else {})
+    versions |= machine.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
     groups = [group for part in config.parts for group in _groups(part, config, devices, against)]
     content = {
-        "kind": "benchmark", "device": _machine.device(devices), "versions": versions, "commit": _results.commit(), "command": command,
-        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": _machine.now(),
-        "load": {"before": _machine.load()}, "notes": [], "records": [],
+        "kind": "benchmark", "device": machine.device(devices), "versions": versions, "commit": results.commit(), "command": command,
+        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": machine.now(),
+        "load": {"before": machine.load()}, "notes": [], "records": [],
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
 
-    attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + len(_attack_cases.SUBJECTS) * bool(against)) if "attacks" in config.parts else 0
+    attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + len(attacks.SUBJECTS) * bool(against)) if "attacks" in config.parts else 0
 
     def save():
-        content.update(finished=_machine.now(), load=content["load"] | {"after": _machine.load()})
-        _results.save_json(out, content)
+        content.update(finished=machine.now(), load=content["load"] | {"after": machine.load()})
+        results.save_json(out, content)
 
-    with _cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
+    with cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
         for group in groups:
             cases = _cases(group, content["notes"], bar)
-            content["records"] += _corruption_cases.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
+            content["records"] += corruptions.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
             save()
         if memory:
-            records, notes = _model_cases.memory(config, devices, lambda: bar.advance(0))
+            records, notes = models.memory(config, devices, lambda: bar.advance(0))
             content["records"] += records
             content["notes"] += notes
             save()
         if "attacks" in config.parts:
             bar.update(0, description="attacks")
-            records, notes = _attack_cases.records(config, devices, bool(against), lambda: bar.advance(0))
+            records, notes = attacks.records(config, devices, bool(against), lambda: bar.advance(0))
             content["records"] += records
             content["notes"] += notes
             save()
@@ -89,27 +78,27 @@ def run(config, out, against="", *, command="", progress=True):
 
 
 def _check(config, against):
-    _build.positive(config, "repeats")
+    build.positive(config, "repeats")
     if against not in ("", "torch"):
-        raise _cli.ConfigError(f"--against={against}: expected torch")
+        raise cli.ConfigError(f"--against={against}: expected torch")
     if not config.parts or any(part not in PARTS for part in config.parts):
-        raise _cli.ConfigError(f"config.parts={config.parts!r}: expected some of {', '.join(PARTS)}")
+        raise cli.ConfigError(f"config.parts={config.parts!r}: expected some of {', '.join(PARTS)}")
     if not 0 <= config.devices <= jax.device_count():
-        raise _cli.ConfigError(f"config.devices={config.devices}: expected 0 for all, or at most the {jax.device_count()} there are")
+        raise cli.ConfigError(f"config.devices={config.devices}: expected 0 for all, or at most the {jax.device_count()} there are")
     if jax.process_count() > 1:
-        raise _cli.ConfigError("several hosts: this program measures one; start it on one")
+        raise cli.ConfigError("several hosts: this program measures one; start it on one")
 
 
 def _groups(part, config, devices, against):
     if part == "scan":
-        return _scan_cases.groups(config, devices)
+        return scans.groups(config, devices)
     if part == "models":
-        return _model_cases.groups(config, devices, bool(against))
+        return models.groups(config, devices, bool(against))
     if part == "corruptions":
-        return _corruption_cases.groups(config, devices)
+        return corruptions.groups(config, devices)
     if part == "scaling":
-        return _scaling.groups(config, devices)
-    return _model_cases.growth_groups(config, devices) if part == "growth" else []
+        return scaling.groups(config, devices)
+    return models.growth_groups(config, devices) if part == "growth" else []
 
 
 def _cases(group, notes, bar):
@@ -140,7 +129,7 @@ def _flags():
 def _defaults(argv):
     """Without --config and --workdir, this program's own."""
     given = {"config": CONFIG, "workdir": WORKDIR}
-    return [f"--{name}={value}" for name, value in given.items() if _cli.argument(argv, name) is None] + argv
+    return [f"--{name}={value}" for name, value in given.items() if cli.argument(argv, name) is None] + argv
 
 
 def _command(argv):
@@ -157,10 +146,10 @@ def _command(argv):
 
 def main(config, workdir, out, against, docs):
     if docs:
-        with _cli.checking("--docs"):
+        with cli.checking("--docs"):
             print(f"wrote {benchmarks.write_docs(ROOT / 'docs' / 'benchmarks', ROOT / 'docs' / 'benchmarks.md')}")
         return
-    _environment.prepare(large=True)
+    environment.prepare(large=True)
     out = pathlib.Path(out or pathlib.Path(workdir) / "benchmark.json")
     content = run(config, out, against, command=COMMAND)
     print(f"{benchmarks.markdown([benchmarks.named(out.stem, content)])}\n{out}\n{out.with_suffix('.svg')}")
@@ -168,4 +157,4 @@ def main(config, workdir, out, against, docs):
 
 if __name__ == "__main__":
     COMMAND = _command(sys.argv[1:])
-    _cli.main(main, doc=__doc__, define=_flags, complete=_defaults)
+    cli.main(main, doc=__doc__, define=_flags, complete=_defaults)

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 import vmamba_jax
-from experiments import _build, _cli, _results
+from experiments.common import build, cli, results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, reports, training
 from vmamba_jax.evaluation.common import keys_of
 from vmamba_jax.evaluation.loop import unit_interval
@@ -31,29 +31,29 @@ def run(config, workdir, checkpoint="best", *, progress=True):
 
     workdir: a trained run's folder, or where the results of config.weights go. checkpoint: "best", "latest" or a step.
     """
-    workdir, section = _cli.folder(workdir), config.evaluation
-    named = {name: _build.attack(options, f"config.evaluation.attacks.{name}") for name, options in section.attacks.items()}
+    workdir, section = cli.folder(workdir), config.evaluation
+    named = {name: build.attack(options, f"config.evaluation.attacks.{name}") for name, options in section.attacks.items()}
     if section.curve.attack not in named:
-        raise _cli.ConfigError(f"config.evaluation.curve.attack={section.curve.attack!r}: expected one of {', '.join(named)}")
+        raise cli.ConfigError(f"config.evaluation.curve.attack={section.curve.attack!r}: expected one of {', '.join(named)}")
     attack, radii = named[section.curve.attack], sorted({float(radius) for radius in section.curve.radii})
     if version := section.get("autoattack"):
-        with _cli.checking("config.evaluation.autoattack"):
+        with cli.checking("config.evaluation.autoattack"):
             named["autoattack"] = attacks.create("autoattack", eps=attack.eps, norm=attack.norm, version=version)
     if not attack.eps or not radii or radii[0] < 0:
-        raise _cli.ConfigError(f"config.evaluation.curve: expected radii >= 0 and an attack of eps > 0, got {radii} and eps={attack.eps}")
+        raise cli.ConfigError(f"config.evaluation.curve: expected radii >= 0 and an attack of eps > 0, got {radii} and eps={attack.eps}")
     variables, origin = _variables(config, workdir, checkpoint)
-    source = _build.source(config, section.split, section.limit)
-    classifier = _build.classifier(config, source)
+    source = build.source(config, section.split, section.limit)
+    classifier = build.classifier(config, source)
 
     inputs = {"evaluation": json.loads(section.to_json()), "checkpoint": origin, "fingerprint": source.fingerprint}
-    done = _results.load_json(workdir / "evaluation.json")
+    done = results.load_json(workdir / "evaluation.json")
     if done is not None and done.get("inputs") == inputs:
         return done
 
     since, key, mesh = time.perf_counter(), jax.random.key(section.seed), parallel.data_mesh()
     logits_fn = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh))
     measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)])
-    with _cli.bar("evaluation", measured * len(source), progress) as bar:
+    with cli.bar("evaluation", measured * len(source), progress) as bar:
         def measure(attack, label, **options):
             before = bar.tasks[0].completed
 
@@ -61,24 +61,24 @@ def run(config, workdir, checkpoint="best", *, progress=True):
                 stage = f", {figures['stage']}: {figures['standing']} standing" if "stage" in figures else ""
                 bar.update(0, completed=before + done, description=label + stage)
             result = evaluation.robust_accuracy(logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh, progress=advance, **options)
-            row = evaluation.summary(result) | {"label": _build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
+            row = evaluation.summary(result) | {"label": build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
             return row | _details(result, attack, logits_fn, source, key, section.batch_size) if "stages" in result else row
 
         states = {name: workdir / "state" / f"{name}-{_digest(inputs)}.npz" for name, each in named.items() if hasattr(each, "stages")}
-        table = {name: measure(each, _build.attack_label(each), **({"state": states[name]} if name in states else {})) for name, each in named.items()}
+        table = {name: measure(each, build.attack_label(each), **({"state": states[name]} if name in states else {})) for name, each in named.items()}
         clean = next(iter(table.values()))
         known = {0.0: clean["accuracy"], attack.eps: table[section.curve.attack]["robust_accuracy"]}
-        curve = {radius: known[radius] if radius in known else measure(_build.resized(attack, radius), f"radius {radius:.3g}")["robust_accuracy"]
+        curve = {radius: known[radius] if radius in known else measure(build.resized(attack, radius), f"radius {radius:.3g}")["robust_accuracy"]
                  for radius in radii}
 
     content = {
         "split": source.split, "examples": len(source), "accuracy": clean["accuracy"], "accuracy_interval": clean["accuracy_interval"],
-        "attacks": table, "seed": section.seed, "checkpoint": origin, "inputs": inputs, **_results.environment(source),
-        "curve": {"attack": section.curve.attack, "label": _build.attack_label(attack), "norm": attack.norm, "radii": list(curve), "robust_accuracy": list(curve.values())},
+        "attacks": table, "seed": section.seed, "checkpoint": origin, "inputs": inputs, **results.environment(source),
+        "curve": {"attack": section.curve.attack, "label": build.attack_label(attack), "norm": attack.norm, "radii": list(curve), "robust_accuracy": list(curve.values())},
         "seconds": round(time.perf_counter() - since, 1),
     }
-    _results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, key, section.examples))
-    _results.save_json(workdir / "evaluation.json", content)
+    results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, key, section.examples))
+    results.save_json(workdir / "evaluation.json", content)
     for state in states.values() if jax.process_index() == 0 else ():
         state.unlink(missing_ok=True)
     return content
@@ -100,10 +100,10 @@ def _details(result, attack, logits_fn, source, key, batch_size):
 def _variables(config, workdir, checkpoint):
     """The weights to evaluate, and where they are from."""
     if config.get("weights"):
-        with _cli.checking("config.weights"):
+        with cli.checking("config.weights"):
             variables, metadata = checkpoints.load_variables(config.weights)
         return variables, {"weights": str(config.weights), "metadata": metadata}
-    with _cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+    with cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         step = saved.find(checkpoint)
         return saved.restore_variables(step, ema=bool(config.get("ema_decay"))), {"which": str(checkpoint), "step": step}
 
@@ -116,7 +116,7 @@ def _examples(logits_fn, source, attack, key, count):
     images = unit_interval(images)
     adversarial, clean_predictions, adversarial_predictions = jax.device_get(_look(logits_fn, attack, images, labels, key, index))
     return {"index": index, "clean": images, "adversarial": adversarial, "labels": labels, "clean_predictions": clean_predictions,
-            "adversarial_predictions": adversarial_predictions, "classes": np.asarray(source.classes), "attack": _build.attack_label(attack)}
+            "adversarial_predictions": adversarial_predictions, "classes": np.asarray(source.classes), "attack": build.attack_label(attack)}
 
 
 @jax.jit
@@ -127,12 +127,12 @@ def _look(logits_fn, attack, images, labels, key, index):
 
 def _own_config(argv):
     """Without --config, the one saved in the workdir."""
-    workdir = _cli.argument(argv, "workdir")
-    if _cli.argument(argv, "config") is not None or workdir is None:
+    workdir = cli.argument(argv, "workdir")
+    if cli.argument(argv, "config") is not None or workdir is None:
         return argv
     saved = pathlib.Path(workdir) / "config.json"
     if not saved.is_file():
-        raise _cli.ConfigError(f"{workdir} holds no config.json: train there first, or give --config")
+        raise cli.ConfigError(f"{workdir} holds no config.json: train there first, or give --config")
     return [f"--config={SAVED}:{saved}", *argv]
 
 
@@ -154,4 +154,4 @@ def main(config, workdir, checkpoint):
 
 
 if __name__ == "__main__":
-    _cli.main(main, doc=__doc__, define=_flags, complete=_own_config)
+    cli.main(main, doc=__doc__, define=_flags, complete=_own_config)

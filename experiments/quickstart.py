@@ -13,7 +13,8 @@ from absl import flags
 from rich.console import Console
 
 from configs import digits
-from experiments import _cli, _environment, evaluate, train
+from experiments import evaluate, train
+from experiments.common import cli, environment
 from vmamba_jax import reports
 
 LABELS = {"standard": "standard training", "pgd_at": "adversarial training"}
@@ -57,8 +58,8 @@ def shortfalls(evaluations):
 
 
 def main(_):
-    _environment.prepare()
-    with _cli.endings():
+    environment.prepare()
+    with cli.endings():
         page, evaluations = run(flags.FLAGS.workdir)
     for sentence in (short := shortfalls(evaluations)):
         print(f"error: {sentence}", file=sys.stderr)
@@ -68,4 +69,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", "runs/quickstart", "folder of the runs and of report.html")
-    _cli.start(main)
+    cli.start(main)

@@ -17,7 +17,9 @@ from absl import flags
 from rich import progress as rich_progress
 
 import vmamba_jax
-from experiments import _cli, _machine, _results, _study_cells, _study_models, _study_probes
+from experiments.common import cli, machine, results
+from experiments.robustness_study import cells, models
+from experiments.robustness_study import probes as _study_probes
 from vmamba_jax import parallel, reports
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "robustness_study.py"
@@ -28,19 +30,19 @@ def run(config, workdir, *, progress=True):
 
     Returns the content of study.json.
     """
-    workdir, since, mesh = _cli.folder(workdir), time.perf_counter(), parallel.data_mesh()
-    entries = [*_study_models.trained(config, workdir, progress), *config.models]
+    workdir, since, mesh = cli.folder(workdir), time.perf_counter(), parallel.data_mesh()
+    entries = [*models.trained(config, workdir, progress), *config.models]
     if not entries:
-        raise _cli.ConfigError("config.models is empty: expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
+        raise cli.ConfigError("config.models is empty: expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
     plain = json.loads(config.to_json_best_effort())
     probes = {name: config.probes[name] for name in plain["probes"]}  # a ConfigDict itself gives its names sorted
-    study = {"config": plain, "versions": _machine.versions(_results.PACKAGES), "commit": _results.commit(),
+    study = {"config": plain, "versions": machine.versions(results.PACKAGES), "commit": results.commit(),
              "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}", "models": [], "cells": []}
-    with _cli.bar("study", len(entries) * len(probes), progress, rich_progress.MofNCompleteColumn()) as bar:
+    with cli.bar("study", len(entries) * len(probes), progress, rich_progress.MofNCompleteColumn()) as bar:
         for entry in entries:
             try:
-                subject = _study_models.read(entry, config)
-            except _cli.ConfigError as error:
+                subject = models.read(entry, config)
+            except cli.ConfigError as error:
                 study["models"].append({"label": entry, "error": str(error)})
                 study["cells"] += [_absent(workdir, name, entry, str(error)) for name in probes]
                 bar.advance(0, len(probes))
@@ -52,18 +54,18 @@ def run(config, workdir, *, progress=True):
             logits_fn = vmamba_jax.logits_fn(subject.classifier, parallel.replicate(subject.variables, mesh))
             for name, probe in probes.items():
                 study["cells"].append(_cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar))
-            _results.save_json(workdir / "study.json", study)
+            results.save_json(workdir / "study.json", study)
     study["seconds"] = round(time.perf_counter() - since, 1)
-    _results.save_json(workdir / "study.json", study)
+    results.save_json(workdir / "study.json", study)
     return study
 
 
 def _cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar):
     """Make one cell unless it is done; returns its line of study.json."""
-    inputs = {"weights": subject.facts["weights"], "model": _study_models.description(subject.classifier), "data": subject.source.fingerprint,
-              "probe": json.loads(probe.to_json_best_effort()), "seed": config.seed, "example": config.example, "numerics": _study_cells.numerics()}
-    file, before = _study_cells.path(workdir, name, inputs), bar.tasks[0].completed
-    content = _study_cells.finished(file)
+    inputs = {"weights": subject.facts["weights"], "model": models.description(subject.classifier), "data": subject.source.fingerprint,
+              "probe": json.loads(probe.to_json_best_effort()), "seed": config.seed, "example": config.example, "numerics": cells.numerics()}
+    file, before = cells.path(workdir, name, inputs), bar.tasks[0].completed
+    content = cells.finished(file)
     if content is None:
         def tell(share, word=""):
             bar.update(0, completed=before + share, description=" ".join(filter(None, (label, name, word))))
@@ -77,7 +79,7 @@ def _cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar):
         except Exception as error:  # one cell's failure is a finding, and not the end of the grid
             content = {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
         content |= {"probe": name, "model": label, "inputs": inputs, "seconds": round(time.perf_counter() - since, 2)}
-        _results.save_json(file, content)
+        results.save_json(file, content)
         if content["status"] == "done" and jax.process_index() == 0:
             state.unlink(missing_ok=True)
     bar.update(0, completed=before + 1)
@@ -86,8 +88,8 @@ def _cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar):
 
 def _absent(workdir, name, entry, reason):
     inputs = {"model": entry, "probe": name}
-    file = _study_cells.path(workdir, name, inputs)
-    _results.save_json(file, {"status": "not applicable", "reason": reason, "probe": name, "model": entry, "inputs": inputs})
+    file = cells.path(workdir, name, inputs)
+    results.save_json(file, {"status": "not applicable", "reason": reason, "probe": name, "model": entry, "inputs": inputs})
     return {"model": entry, "probe": name, "status": "not applicable", "file": f"cells/{file.name}"}
 
 
@@ -98,7 +100,7 @@ def _data(source):
 
 def _own_config(argv):
     """Without --config, that of the small study."""
-    return argv if _cli.argument(argv, "config") is not None else [f"--config={CONFIG}", *argv]
+    return argv if cli.argument(argv, "config") is not None else [f"--config={CONFIG}", *argv]
 
 
 def _flags():
@@ -111,11 +113,11 @@ def main(config, workdir, page):
         run(config, workdir)
     if jax.process_index() != 0:
         return
-    with _cli.checking("--page"):
+    with cli.checking("--page"):
         study = reports.read_study(workdir)
     path = reports.write_study(pathlib.Path(workdir) / "study.html", study, commands=[f"python -m experiments.study --workdir {workdir}"])
     print(f"{reports.study_text(study)}\n\nreport: {path}")
 
 
 if __name__ == "__main__":
-    _cli.main(main, doc=__doc__, define=_flags, complete=_own_config)
+    cli.main(main, doc=__doc__, define=_flags, complete=_own_config)

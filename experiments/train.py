@@ -17,7 +17,8 @@ import jax
 
 import vmamba_jax
 from configs import common
-from experiments import _build, _cli, _results, _wandb
+from experiments.common import build, cli, wandb
+from experiments.common import results as _results
 from vmamba_jax import data, evaluation, parallel, reports, training
 
 VALIDATION = ("accuracy", "robust_accuracy")
@@ -29,7 +30,7 @@ def run(config, workdir, *, progress=True):
     config: a ConfigDict such as configs/digits.py gives. workdir: the run's folder. Raises ConfigError for what cannot be run, RunError for what
     ended a run (a full disk, weights that diverged), Stopped where it was asked to stop.
     """
-    workdir = _cli.folder(workdir)
+    workdir = cli.folder(workdir)
     with _failures(workdir), contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(training.one_run(workdir))
@@ -43,26 +44,26 @@ def run(config, workdir, *, progress=True):
 
 
 def _train(config, workdir, progress):
-    _build.positive(config, "epochs", "batch_size")
-    train, validation = _build.source(config, "train"), _build.source(config, "validation", config.validation.limit)
+    build.positive(config, "epochs", "batch_size")
+    train, validation = build.source(config, "train"), build.source(config, "validation", config.validation.limit)
     mesh = parallel.data_mesh()
     if config.batch_size % mesh.size or config.batch_size > len(train):
-        raise _cli.ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
+        raise cli.ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
                                f"at most the {len(train)} training images")
     if "mix" in config and config.batch_size // mesh.size % 2:
-        raise _cli.ConfigError(f"config.batch_size={config.batch_size}: expected an even number of images on each of the {mesh.size} devices, which are "
+        raise cli.ConfigError(f"config.batch_size={config.batch_size}: expected an even number of images on each of the {mesh.size} devices, which are "
                                "mixed in pairs")
-    batches = _build.batches(config, train)
+    batches = build.batches(config, train)
     steps = config.epochs * batches.steps_per_epoch
-    optimizer = _build.optimizer(config, steps)
-    classifier = _build.classifier(config, train)
-    step = _build.objective(config, classifier, optimizer, steps)
+    optimizer = build.optimizer(config, steps)
+    classifier = build.classifier(config, train)
+    step = build.objective(config, classifier, optimizer, steps)
     validate = _validation(config, classifier, validation, mesh)
     skips = config.get("skips", common.SKIPS)
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    with _cli.checking("config.init.checkpoint"):
-        state = training.create_state(classifier, optimizer, init_key, train.image_shape, ema_decay=_build.ema_decay(config),
-                                      variables=_build.variables(config, classifier))
+    with cli.checking("config.init.checkpoint"):
+        state = training.create_state(classifier, optimizer, init_key, train.image_shape, ema_decay=build.ema_decay(config),
+                                      variables=build.variables(config, classifier))
     state = step.begin(state, train.image_shape, config.batch_size)
 
     since = time.perf_counter()
@@ -71,7 +72,7 @@ def _train(config, workdir, progress):
         eval_every=config.validation.every_epochs * batches.steps_per_epoch, evaluate=validate, progress=progress,
         keep_latest=config.checkpoints.keep, best_metric=f"validation/{config.validation.select}", config=_plain(config),
         skips_in_a_row=skips["in_a_row"], skips_in_all=skips["in_all"], stop_on_signals=True,
-        on_log=_wandb.logger(config.get("wandb"), workdir, _plain(config)))
+        on_log=wandb.logger(config.get("wandb"), workdir, _plain(config)))
 
     with training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         best = {"step": saved.best_step, **saved.metrics("best")}
@@ -79,7 +80,7 @@ def _train(config, workdir, progress):
         "config": _plain(config), "seed": config.seed, "steps": steps, "steps_per_epoch": batches.steps_per_epoch, "best": best,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "sha256": parallel.fingerprint(state.variables()),
         "seconds": round(time.perf_counter() - since, 1),
-        "validation_attack": _build.attack_label(_build.attack(config.validation.attack, "config.validation.attack")),
+        "validation_attack": build.attack_label(build.attack(config.validation.attack, "config.validation.attack")),
         **_results.environment(train),
     }
 
@@ -90,21 +91,21 @@ def _failures(workdir):
     try:
         yield
     except training.Stopped as stop:
-        raise _cli.Stopped(f"{stop}; the same command goes on from there") from stop
-    except (_cli.ConfigError, _cli.RunError):
+        raise cli.Stopped(f"{stop}; the same command goes on from there") from stop
+    except (cli.ConfigError, cli.RunError):
         raise
     except (data.BadImagesError, training.SaveError, training.Locked, training.DamagedCheckpoint, FloatingPointError) as error:
-        raise _cli.RunError(str(error)) from error
+        raise cli.RunError(str(error)) from error
     except OSError as error:
-        raise _cli.RunError(f"{workdir}: {error}") from error
+        raise cli.RunError(f"{workdir}: {error}") from error
 
 
 def _validation(config, classifier, source, mesh):
     """`(state, step) -> {"validation/accuracy": ..., "validation/robust_accuracy": ...}`."""
-    attack = _build.attack(config.validation.attack, "config.validation.attack")
-    _build.positive(config.validation, "every_epochs")
+    attack = build.attack(config.validation.attack, "config.validation.attack")
+    build.positive(config.validation, "every_epochs")
     if config.validation.select not in VALIDATION:
-        raise _cli.ConfigError(f"config.validation.select={config.validation.select!r}: expected one of {', '.join(VALIDATION)}")
+        raise cli.ConfigError(f"config.validation.select={config.validation.select!r}: expected one of {', '.join(VALIDATION)}")
 
     def validate(state, step):
         logits_fn = vmamba_jax.logits_fn(classifier, state.variables(ema=state.ema is not None))
@@ -123,7 +124,7 @@ def _begin(config, workdir):
         if differing:
             rows = [("field", "was", "is now"), *((name, json.dumps(old), json.dumps(new)) for name, old, new in differing)]
             widths = [max(len(row[i]) for row in rows) for i in range(2)]
-            raise _cli.ConfigError(f"{workdir} was begun with another config: choose another --workdir, or give these fields as they were",
+            raise cli.ConfigError(f"{workdir} was begun with another config: choose another --workdir, or give these fields as they were",
                                    [f"{name:{widths[0]}}  {old:{widths[1]}}  {new}" for name, old, new in rows])
     _results.save_json(workdir / "config.json", given)
 
@@ -146,11 +147,11 @@ def _plain(config):
 def main(config, workdir):
     results = run(config, workdir)
     best = results["best"]
-    _cli.tell(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
+    cli.tell(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
               f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
               f"report: {pathlib.Path(workdir) / 'training.html'}\n"
               f"next: python -m experiments.evaluate --workdir {workdir}")
 
 
 if __name__ == "__main__":
-    _cli.main(main, doc=__doc__)
+    cli.main(main, doc=__doc__)

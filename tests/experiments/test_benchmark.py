@@ -11,7 +11,10 @@ import pytest
 
 import pallas_kernels
 from configs import benchmark as benchmark_config
-from experiments import _baseline_scans, _cli, _model_cases, _scan_cases, _timing, benchmark
+from experiments import benchmark
+from experiments.benchmarks import baseline_scans, scans, timing
+from experiments.benchmarks import models as _model_cases
+from experiments.common import cli
 from vmamba_jax import models
 from vmamba_jax.reports import benchmarks
 
@@ -41,7 +44,7 @@ def test_everything_asked_for_is_measured(measured):
     rows = content["records"]
     of = lambda what, *fields: [tuple(row[field] for field in fields) for row in rows if row["what"] == what]
     assert content["notes"] == []
-    assert of("scan", "name", "pass", "backend") == list(itertools.product(_scan_cases.OPERATIONS, ("forward", "gradient"), ("xla", "associative_scan")))
+    assert of("scan", "name", "pass", "backend") == list(itertools.product(scans.OPERATIONS, ("forward", "gradient"), ("xla", "associative_scan")))
     assert len(of("call", "seconds")) == 1 and of("copy", "share_of_copy") == [(1,)] * 4
     assert of("model", "name", "backend", "pass") == [("vmamba_tiny", "ours", which) for which in ("forward", "gradient", "training", "pgd")]
     assert of("memory", "backend") == [("ours",), ("remat",)] and all(temp > 0 for temp, in of("memory", "temp_mib"))
@@ -83,17 +86,17 @@ def test_the_page_of_it(measured, tmp_path):
     (dict(models=dict(passes=("backward",))), "config.models.passes: 'backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
 ])
 def test_what_is_wrong_is_named(tmp_path, change, message):
-    with pytest.raises(_cli.ConfigError, match=message.replace("[", r"\[")):
+    with pytest.raises(cli.ConfigError, match=message.replace("[", r"\[")):
         benchmark.run(tiny(**change), tmp_path / "out.json", progress=False)
     assert not (tmp_path / "out.json").exists()
 
 
 def test_torch_must_be_there(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(_cli.ConfigError, match="^--against torch: torch and timm do not import here") as error:
+    with pytest.raises(cli.ConfigError, match="^--against torch: torch and timm do not import here") as error:
         benchmark.run(tiny(), tmp_path / "out.json", "torch", progress=False)
     assert "\n" not in str(error.value)
-    with pytest.raises(_cli.ConfigError, match="--against=flax: expected torch"):
+    with pytest.raises(cli.ConfigError, match="--against=flax: expected torch"):
         benchmark.run(tiny(), tmp_path / "out.json", "flax", progress=False)
 
 
@@ -101,7 +104,7 @@ def test_what_cannot_run_is_noted(tmp_path, monkeypatch):
     def refuses(*args, **options):
         raise ValueError("too wide\nfor this kernel")
 
-    monkeypatch.setattr(_scan_cases, "associative_scan", refuses)
+    monkeypatch.setattr(scans, "associative_scan", refuses)
     content = benchmark.run(tiny(parts=("scan",), scan=dict(passes=("forward",), operations=("selective_scan",))), tmp_path / "out.json", progress=False)
     assert [row["backend"] for row in content["records"] if row["what"] == "scan"] == ["xla"]
     assert content["notes"] == ["selective_scan associative_scan forward 49 8 float32: too wide"]
@@ -121,7 +124,7 @@ def test_associative_scan_is_the_selective_scan(reverse, groups, state):
     normal = lambda *shape: rng.standard_normal(shape, np.float32)
     args = (normal(2, 7, 4), normal(2, 7, 4), -np.exp(normal(4, state)), normal(2, 7, groups, state), normal(2, 7, groups, state), normal(4), normal(4))
     expected = pallas_kernels.selective_scan(*args, reverse=reverse, implementation="reference")
-    np.testing.assert_allclose(_baseline_scans.associative_scan(*args, reverse=reverse), expected, atol=1e-5)
+    np.testing.assert_allclose(baseline_scans.associative_scan(*args, reverse=reverse), expected, atol=1e-5)
 
 
 def test_cross_associative_scan_is_the_cross_selective_scan():
@@ -130,7 +133,7 @@ def test_cross_associative_scan_is_the_cross_selective_scan():
     args = (normal(2, 3, 5, 6), normal(2, 3, 5, 4, 2), normal(4, 6, 2), -np.exp(normal(4, 6, 2)), normal(2, 3, 5, 4, 2), normal(2, 3, 5, 4, 2),
             normal(4, 6), normal(4, 6))
     expected = pallas_kernels.cross_selective_scan(*args, implementation="reference")
-    np.testing.assert_allclose(_baseline_scans.cross_associative_scan(*args), expected, atol=1e-4)
+    np.testing.assert_allclose(baseline_scans.cross_associative_scan(*args), expected, atol=1e-4)
 
 
 def test_another_scan_inside_the_model_changes_no_logits():
@@ -146,18 +149,18 @@ def test_candidates_take_turns():
     order = []
 
     def case(name, **options):
-        return _timing.Case({"what": name}, lambda: order.append(name), wait=lambda out: None, **options)
+        return timing.Case({"what": name}, lambda: order.append(name), wait=lambda out: None, **options)
 
     cases = [case("copy", bytes=100), case("scan", bytes=50, images=3), case("other")]
     calls = iter([1.0] * 100)
     for each in cases:
         each.seconds = lambda n, run=each.run: (run(), next(calls))[1]
     ticks = []
-    records = _timing.measure(cases, 3, 1e9, lambda: ticks.append(1))
+    records = timing.measure(cases, 3, 1e9, lambda: ticks.append(1))
     assert order[6:] == ["copy", "scan", "other", "other", "scan", "copy", "copy", "scan", "other"] and len(ticks) == 9
     assert [row.get("share_of_copy") for row in records] == [1.0, 0.5, None] and records[1]["images_per_s"] == 3.0
     order.clear()
-    assert _timing.measure(cases, 50, 0.0)[0]["seconds"]["repeats"] == _timing.LEAST
+    assert timing.measure(cases, 50, 0.0)[0]["seconds"]["repeats"] == timing.LEAST
 
 
 def test_the_command_on_record_names_no_place():
@@ -176,7 +179,7 @@ def test_attacks(tmp_path):
     assert row["accuracy"] == 1 >= row["robust_accuracy"] and row["compile_s"] > 0
     assert row["images_per_s"] == pytest.approx(4 / row["seconds"], rel=1e-2) and "#### Attacks" in benchmarks.markdown([benchmarks.named("attacks", content)])
     config.attacks.attacks = ("deepfool",)
-    with pytest.raises(_cli.ConfigError, match="'deepfool' is not known"):
+    with pytest.raises(cli.ConfigError, match="'deepfool' is not known"):
         benchmark.run(config, tmp_path / "attacks.json", progress=False)
 
 
@@ -198,7 +201,7 @@ def test_corruptions(tmp_path):
         assert content["notes"] == [f"{name}: imagecorruptions is not installed (extra [corruptions])" for name in ours]
     for change in ({"names": ("mist",)}, {"severity": 6}):
         config.corruptions.update(change)
-        with pytest.raises(_cli.ConfigError, match="config.corruptions"):
+        with pytest.raises(cli.ConfigError, match="config.corruptions"):
             benchmark.run(config, tmp_path / "corruptions.json", progress=False)
 
 
@@ -216,5 +219,5 @@ def test_scaling(tmp_path):
     for change in ({"devices": (2, 4)}, {"batch": 9}, {"models": {"nosuch": {}}}):
         wrong = tiny(parts=("scaling",), devices=8)
         wrong.scaling.update(change)
-        with pytest.raises(_cli.ConfigError, match="config.scaling"):
+        with pytest.raises(cli.ConfigError, match="config.scaling"):
             benchmark.run(wrong, tmp_path / "wrong.json", progress=False)

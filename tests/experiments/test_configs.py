@@ -8,7 +8,7 @@ import pytest
 
 import vmamba_jax
 from configs import common, saved
-from experiments import _build
+from experiments.common import build
 from vmamba_jax import attacks, data
 
 FILES = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py") if path.stem not in ("__init__", "common", "saved"))
@@ -44,10 +44,10 @@ def test_every_training_config_builds(name, objective):
     config = config_of(name, f"objective={objective}")
     shape, classes = {"digits": ((8, 8, 1), 10), "mnist": ((28, 28, 1), 10), "cifar10": ((32, 32, 3), 10)}[config.data.name]
     source = data.Arrays(np.zeros((2, *shape), np.uint8), [0, 1], range(classes))
-    classifier = _build.classifier(config, source)
+    classifier = build.classifier(config, source)
     assert classifier.model.num_classes == 10 and classifier.model.in_channels == shape[-1]
     assert len(classifier.mean) == len(classifier.std) == shape[-1]
-    step = _build.objective(config, classifier, _build.optimizer(config, 100), 100)
+    step = build.objective(config, classifier, build.optimizer(config, 100), 100)
     assert callable(step)
     assert config.validation.select == {"standard": "accuracy", "pgd_at": "robust_accuracy"}[objective]
 

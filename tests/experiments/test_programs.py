@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import digits, evaluate_weights
-from experiments import _cli, _wandb, evaluate, quickstart, train
+from experiments import evaluate, quickstart, train
+from experiments.common import cli, wandb
 from vmamba_jax import checkpoints, data, evaluation, training
 
 FILES = {"config.json", "metrics.jsonl", "timing.jsonl", "results.json", "training.html", "evaluation.json", "examples.npz"}
@@ -44,7 +45,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data.Batches, "__getitem__", signalling)
-        with pytest.raises(_cli.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command goes on from there"):
+        with pytest.raises(cli.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command goes on from there"):
             train.run(tiny("pgd_at"), workdir / "pgd_at", progress=False)
         assert sent and not (workdir / "pgd_at" / "results.json").exists()
     page, evaluations = quickstart.run(workdir, {name: tiny(name) for name in ("standard", "pgd_at")}, progress=False)
@@ -106,7 +107,7 @@ def test_another_config_is_refused_with_the_difference(finished):
     workdir, _, _ = finished
     config = tiny("standard")
     config.epochs, config.model.overrides.dims = 3, (16,)
-    with pytest.raises(_cli.ConfigError, match="was begun with another config: choose another --workdir") as error:
+    with pytest.raises(cli.ConfigError, match="was begun with another config: choose another --workdir") as error:
         train.run(config, workdir / "standard", progress=False)
     assert error.value.details == ("field                 was  is now", "epochs                2    3", "model.overrides.dims  [8]  [16]")
     assert json.loads((workdir / "standard" / "config.json").read_text())["epochs"] == 2
@@ -115,7 +116,7 @@ def test_another_config_is_refused_with_the_difference(finished):
 def test_a_config_that_could_not_begin_may_be_mended(tmp_path, monkeypatch):
     config = tiny("standard")
     config.batch_size = 10_000
-    with pytest.raises(_cli.ConfigError, match="config.batch_size=10000"):
+    with pytest.raises(cli.ConfigError, match="config.batch_size=10000"):
         train.run(config, tmp_path, progress=False)
     config.batch_size = 256
     monkeypatch.setattr(training, "train", forbidden)
@@ -130,7 +131,7 @@ def test_what_ends_a_run_is_one_error(tmp_path, monkeypatch, error):
     def fails(*args, **options):
         raise error
     monkeypatch.setattr(training, "train", fails)
-    with pytest.raises(_cli.RunError, match=str(error.args[-1])):
+    with pytest.raises(cli.RunError, match=str(error.args[-1])):
         train.run(tiny("standard"), tmp_path, progress=False)
     assert not list(tmp_path.glob("*.part")) and not (tmp_path / "results.json").exists()
 
@@ -138,9 +139,9 @@ def test_what_ends_a_run_is_one_error(tmp_path, monkeypatch, error):
 def test_weights_and_biases(monkeypatch, tmp_path):
     """A stand-in for the package, which is imported only where a project is named."""
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert _wandb.logger("", tmp_path, {}) is None
-    with pytest.raises(_cli.ConfigError, match="config.wandb='mine' needs the package wandb: pip install wandb"):
-        _wandb.logger("mine", tmp_path, {})
+    assert wandb.logger("", tmp_path, {}) is None
+    with pytest.raises(cli.ConfigError, match="config.wandb='mine' needs the package wandb: pip install wandb"):
+        wandb.logger("mine", tmp_path, {})
     begun, logged = [], []
 
     def init(**options):
@@ -149,7 +150,7 @@ def test_weights_and_biases(monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     for _ in range(2):
-        _wandb.logger("mine", tmp_path, {"seed": 0})(3, {"loss": 0.5})
+        wandb.logger("mine", tmp_path, {"seed": 0})(3, {"loss": 0.5})
     assert logged == [(3, {"loss": 0.5})] * 2 and begun[0] == begun[1]
     assert begun[0]["project"] == "mine" and begun[0]["config"] == {"seed": 0} and begun[0]["resume"] == "allow"
 

@@ -12,7 +12,11 @@ from sklearn.datasets import load_sample_image
 
 import vmamba_jax
 from configs import robustness_study
-from experiments import _cli, _study_cells, _study_models, _study_probes, study
+from experiments import study
+from experiments.common import cli
+from experiments.robustness_study import cells as _study_cells
+from experiments.robustness_study import models as _study_models
+from experiments.robustness_study import probes
 from vmamba_jax import attacks, checkpoints, data, evaluation, models, parallel, reports
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.reports.study import claims
@@ -59,7 +63,7 @@ def finished(config, tmp_path_factory):
     """A study that was killed in its fourth cell, and begun again."""
     workdir = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_study_probes.KINDS, "curve", interrupting)
+        patch.setitem(probes.KINDS, "curve", interrupting)
         with pytest.raises(KeyboardInterrupt):
             study.run(config, workdir, progress=False)
     done = {path.name: path.stat().st_mtime_ns for path in (workdir / "cells").iterdir()}
@@ -135,10 +139,10 @@ def test_a_shift_is_judged_over_its_own_classes(tmp_path, config):
     classifier = models.Classifier(vmamba_jax.create_model("resnet18", layers=(1,), channels=(8,), stem="cifar", stem_width=8))
     variables = classifier.init(jax.random.key(1), (8, 8, 3))
     source = data.load("folder", "validation", str(tmp_path), **other.data.options.to_dict())
-    bench = _study_probes.Bench(_study_models.Subject("tiny", classifier, variables, source, {}), vmamba_jax.logits_fn(classifier, variables),
+    bench = probes.Bench(_study_models.Subject("tiny", classifier, variables, source, {}), vmamba_jax.logits_fn(classifier, variables),
                                 {"key": jax.random.key(0), "batch_size": 8, "mesh": parallel.data_mesh()}, other, None, lambda share, word: None)
     probe = ml_collections.ConfigDict({"kind": "shift", "shift": "imagenet_a", "root": str(tmp_path)})
-    cell = _study_probes.run(bench, probe)
+    cell = probes.run(bench, probe)
     assert cell["classes"] == 200 and cell["rows"][0]["examples"] == cell["validation_examples"] == 2 and "gap" in cell
     known = {name.split(",")[0] for identifier, name in imagenet.classes() if identifier in evaluation.shifts.identifiers("imagenet_a")}
     assert cell["pictures"][0]["read"] in known
@@ -147,7 +151,7 @@ def test_a_shift_is_judged_over_its_own_classes(tmp_path, config):
 def test_nothing_is_done_twice(finished, config, monkeypatch):
     workdir, index = finished
     for kind in ("clean", "curve", "disturbance"):
-        monkeypatch.setitem(_study_probes.KINDS, kind, forbidden)
+        monkeypatch.setitem(probes.KINDS, kind, forbidden)
     again = study.run(config, workdir, progress=False)
     assert again["cells"] == index["cells"]
 
@@ -156,7 +160,7 @@ def test_another_setting_is_another_cell(finished, config, monkeypatch):
     workdir, index = finished
     other = ml_collections.ConfigDict(config.to_dict())
     other.seed, other.probes = 1, {"clean": PROBES["clean"]}
-    monkeypatch.setitem(_study_probes.KINDS, "clean", lambda bench, probe: {"rows": [_study_cells.row(np.ones(8, bool))]})
+    monkeypatch.setitem(probes.KINDS, "clean", lambda bench, probe: {"rows": [_study_cells.row(np.ones(8, bool))]})
     lines = study.run(other, workdir, progress=False)["cells"]
     assert {line["status"] for line in lines} == {"done"} and not {line["file"] for line in lines} & {line["file"] for line in index["cells"]}
     study.run(config, workdir, progress=False)
@@ -191,7 +195,7 @@ def test_autoattack_keeps_its_state_until_the_cell_is_done(config, tmp_path, mon
 
 
 def test_a_model_that_is_not_there_is_told_and_the_others_go_on(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(_study_probes.KINDS, "clean", lambda bench, probe: {"rows": [_study_cells.row(np.ones(8, bool))]})
+    monkeypatch.setitem(probes.KINDS, "clean", lambda bench, probe: {"rows": [_study_cells.row(np.ones(8, bool))]})
     other = ml_collections.ConfigDict(config.to_dict())
     other.models, other.probes = ("nowhere", config.models[1]), {"clean": PROBES["clean"]}
     index = study.run(other, tmp_path, progress=False)
@@ -202,7 +206,7 @@ def test_a_model_that_is_not_there_is_told_and_the_others_go_on(config, tmp_path
 def test_a_study_without_models_is_refused(config, tmp_path):
     other = ml_collections.ConfigDict(config.to_dict())
     other.models = ()
-    with pytest.raises(_cli.ConfigError, match="config.models is empty"):
+    with pytest.raises(cli.ConfigError, match="config.models is empty"):
         study.run(other, tmp_path, progress=False)
 
 
@@ -214,7 +218,7 @@ def test_every_probe_of_the_config_can_be_made(name, size):
     side = {"digits": 8, "cifar10": 32, "imagenet": 224}[name]
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     for label, probe in made.probes.items():
-        assert probe.kind in _study_probes.KINDS, label
+        assert probe.kind in probes.KINDS, label
         if "attack" in probe:
             attacks.create(**probe.attack.to_dict())
         for value in probe.get("steps", ()):

@@ -7,8 +7,9 @@ from PIL import Image
 
 import vmamba_jax
 from configs import cifar10_at, common, digits, imagenet
-from experiments import _build, train
-from experiments._cli import ConfigError
+from experiments import train
+from experiments.common import build
+from experiments.common.cli import ConfigError
 from vmamba_jax import checkpoints, data, training
 
 SMALL = {"depth": 1, "embed_dim": 16, "num_heads": 2, "patch_size": 8, "image_size": 32, "num_classes": 2}
@@ -68,8 +69,8 @@ def test_weights_that_do_not_fit_are_named(folder, tmp_path):
 
 def test_batches_hold_what_the_config_asks(folder, tmp_path):
     config = recipe(folder)
-    source = _build.source(config, "train")
-    batches = _build.batches(config, source)
+    source = build.source(config, "train")
+    batches = build.batches(config, source)
     assert isinstance(batches, data.Pipeline) and isinstance(batches.source, data.Repeated) and batches.source.times == 3
     indices = batches.indices(0)
     assert indices[0] == indices[1] == indices[2] and batches[0]["image"].shape == (16, 32, 32, 3)
@@ -78,12 +79,12 @@ def test_batches_hold_what_the_config_asks(folder, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "extra.npz", image=rng.integers(0, 255, (40, 8, 8, 1), np.uint8), label=rng.integers(0, 10, 40))
     config.extra = {"name": "npz", "root": str(tmp_path), "fraction": 0.25, "options": {"file": "extra.npz"}}
-    source = _build.source(config, "train")
-    batches = _build.batches(config, source)
+    source = build.source(config, "train")
+    batches = build.batches(config, source)
     assert ((batches.indices(0) >= len(source)).sum(), len(batches.source)) == (round(0.25 * config.batch_size), len(source) + 40)
     config.extra.options.file = "absent.npz"
     with pytest.raises(ConfigError, match="config.extra: .*absent.npz"):
-        _build.batches(config, source)
+        build.batches(config, source)
 
 
 COST = {  # forward-backwards, extra forward passes, first-layer passes per image and step; ten attack steps
@@ -94,7 +95,7 @@ COST = {  # forward-backwards, extra forward passes, first-layer passes per imag
 @pytest.mark.parametrize("name", COST)
 def test_every_objective_of_the_configs_costs_what_it_should(name):
     config = cifar10_at.get_config(f"objective={name},model=resnet_small")
-    step = _build.objective(config, None, _build.optimizer(config, 100), 100)
+    step = build.objective(config, None, build.optimizer(config, 100), 100)
     cost = step.cost
     assert (cost.forward_backward, cost.forward, cost.first_layer) == COST[name]
     assert config.validation.select == ("accuracy" if name == "standard" else "robust_accuracy")
@@ -105,7 +106,7 @@ def test_free_counts_its_schedule_in_updates(replays, left):
     """After as many updates as there are steps a run of one replay is through; one of four has gone a quarter of the way."""
     config = cifar10_at.get_config("objective=free,model=resnet_small")
     config.objective.replays = replays
-    optimizer, params = _build.optimizer(config, 100), {"w": np.ones(2, np.float32)}
+    optimizer, params = build.optimizer(config, 100), {"w": np.ones(2, np.float32)}
     update = lambda _, state: optimizer.update(params, state, params)[1]
     state = jax.jit(lambda: jax.lax.fori_loop(0, 101, update, optimizer.init(params)))()
     rate = training.optimizer.learning_rate(state) / config.schedule.learning_rate

@@ -6,7 +6,7 @@ import subprocess
 import jax
 import numpy as np
 
-from experiments import _machine
+from experiments.common import machine
 from vmamba_jax.core import files
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -16,11 +16,11 @@ def environment(source):
     """What a result depends on besides its config: versions, device, commit, and the data's fingerprint."""
     devices = jax.devices()
     return {
-        "versions": _machine.versions(PACKAGES),
+        "versions": machine.versions(PACKAGES),
         "device": f"{devices[0].device_kind} x {len(devices)}",
         "commit": commit(),
         "data": {"name": source.name, "split": source.split, "examples": len(source), "fingerprint": source.fingerprint[:16]},
-        "finished": _machine.now(),
+        "finished": machine.now(),
     }
 
 

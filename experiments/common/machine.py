@@ -5,7 +5,7 @@ import os
 import pathlib
 import platform
 
-from experiments import _environment
+from experiments.common import environment
 from vmamba_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "libtpu", "jax-cuda13-plugin", "jax-cuda12-plugin")
@@ -15,7 +15,7 @@ def device(devices):
     """{"platform", "kind", "count", "cores"} of the devices measured: kind is the processor's name where JAX says only "cpu"."""
     first = devices[0]
     kind = processor() if first.platform == "cpu" else first.device_kind
-    return {"platform": first.platform, "kind": kind, "count": len(devices), "cores": _environment.cores()}
+    return {"platform": first.platform, "kind": kind, "count": len(devices), "cores": environment.cores()}
 
 
 def processor():

@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 import pallas_kernels
-from experiments._baseline_scans import associative_scan, cross_associative_scan
-from experiments._cli import ConfigError
-from experiments._compiled import batch_case, build, mesh_for, queued
-from experiments._timing import Case
+from experiments.benchmarks.baseline_scans import associative_scan, cross_associative_scan
+from experiments.benchmarks.compiled import batch_case, build, mesh_for, queued
+from experiments.benchmarks.timing import Case
+from experiments.common.cli import ConfigError
 from vmamba_jax import parallel
 
 PALLAS = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}

@@ -6,9 +6,9 @@ import warnings
 import jax
 import numpy as np
 
-from experiments._cli import ConfigError
-from experiments._compiled import batch_case, mesh_for
-from experiments._timing import Case, Skip, rounded
+from experiments.benchmarks.compiled import batch_case, mesh_for
+from experiments.benchmarks.timing import Case, Skip, rounded
+from experiments.common.cli import ConfigError
 from vmamba_jax.core.keys import per_image_keys
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.loop import unit_interval

@@ -8,7 +8,8 @@ import numpy as np
 
 import vmamba_jax
 from configs import digits, saved
-from experiments import _build, _cli, train
+from experiments import train
+from experiments.common import build, cli
 from vmamba_jax import checkpoints, data, models, parallel, training
 from vmamba_jax.models import Classifier
 
@@ -47,11 +48,11 @@ def read(entry, config):
     """The `Subject` of one entry of config.models: RUN, FOLDER, NAME@FOLDER or NAME@FILE. Raises ConfigError for what does not read."""
     name, _, path = entry.rpartition("@")
     folder = pathlib.Path(path)
-    with _cli.checking(f"model {entry!r}"):
+    with cli.checking(f"model {entry!r}"):
         if (folder / "checkpoints").is_dir():
             run = saved.get_config(str(folder / "config.json"))
             source, label, released = view(config), folder.name, None
-            classifier = _build.classifier(run, source)
+            classifier = build.classifier(run, source)
             variables = training.restore_variables(folder / "checkpoints", "best", ema=bool(run.get("ema_decay")))
         else:
             metadata = {}
@@ -79,7 +80,7 @@ def view(config, released=None, section=None):
     options = section.options.to_dict()
     if released is not None and section.name in ("folder", "imagenet", "tar"):
         options = {"size": released.size, "resize": released.resize, "interpolation": released.interpolation} | options
-    with _cli.checking("config.data"):
+    with cli.checking("config.data"):
         found = data.load(section.name, section.split, root=section.root or None, **options)
         return data.subset(found, min(section.limit, len(found)), seed=0) if section.limit else found
 

@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich import progress as rich_progress
 
-from experiments import _environment
+from experiments.common import environment
 from vmamba_jax import parallel
 
 OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
@@ -95,7 +95,7 @@ def main(run, *, doc, define=None, complete=None):
             fail(error)
 
     def program(_):
-        _environment.prepare()
+        environment.prepare()
         with endings():
             with checking("several hosts"):
                 parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,

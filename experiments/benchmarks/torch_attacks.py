@@ -4,7 +4,7 @@ import time
 import jax
 import numpy as np
 
-from experiments._timing import Skip, rounded
+from experiments.benchmarks.timing import Skip, rounded
 from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines.resnet import ResNet
 

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments import _build, _cli
-from experiments._study_cells import picture, row
-from experiments._study_models import Subject
+from experiments.common import build, cli
+from experiments.robustness_study.cells import picture, row
+from experiments.robustness_study.models import Subject
 from vmamba_jax import data, evaluation
 from vmamba_jax.data.datasets import imagenet
 
@@ -63,12 +63,12 @@ def clean(bench, probe):
 
 def attack(bench, probe):
     """Accuracy under one attack. AutoAttack keeps its state beside the cells and shows no picture: it changes only what still stands."""
-    made = _build.attack(probe.attack, "attack")
+    made = build.attack(probe.attack, "attack")
     staged = hasattr(made, "stages")
     _, labels, index = bench.example()
     result = evaluation.robust_accuracy(bench.logits_fn, bench.source, made, progress=bench.report, **bench.options,
                                         **({"state": bench.state} if staged else {"show": index}))
-    cell = {"rows": [row(result["robust"], eps=made.eps, norm=made.norm)], "attack": result["attack"], "label": _build.attack_label(made)}
+    cell = {"rows": [row(result["robust"], eps=made.eps, norm=made.norm)], "attack": result["attack"], "label": build.attack_label(made)}
     if staged:
         return cell | {"stages": result["stages"]}
     return cell | {"pictures": [bench.pictured(result["adversarial"], labels)]}
@@ -76,10 +76,10 @@ def attack(bench, probe):
 
 def curve(bench, probe):
     """Accuracy at every radius of one attack, its steps in proportion."""
-    made = _build.attack(probe.attack, "attack")
-    rows = evaluation.accuracy_curve(bench.logits_fn, bench.source, functools.partial(_build.resized, made), probe.radii, progress=bench.report,
+    made = build.attack(probe.attack, "attack")
+    rows = evaluation.accuracy_curve(bench.logits_fn, bench.source, functools.partial(build.resized, made), probe.radii, progress=bench.report,
                                      **bench.options)
-    return {"label": _build.attack_label(made), "norm": made.norm,
+    return {"label": build.attack_label(made), "norm": made.norm,
             "rows": [{"x": each["eps"], "accuracy": each["robust_accuracy"], "interval": each["robust_accuracy_interval"]} for each in rows]}
 
 
@@ -90,7 +90,7 @@ def components(bench, probe):
         raise NotApplicable(f"{type(model).__name__} has no selective scan whose gradients could be taken apart")
     if probe.blocks and not hasattr(model, "stop_blocks"):
         raise NotApplicable(f"{type(model).__name__} has no stages")
-    result = evaluation.component_gradients(bench.subject.classifier, bench.subject.variables, bench.source, _build.attack(probe.attack, "attack"),
+    result = evaluation.component_gradients(bench.subject.classifier, bench.subject.variables, bench.source, build.attack(probe.attack, "attack"),
                                             components=probe.components, blocks=probe.blocks or None, progress=bench.report, **bench.options)
     facts = ("component", "blocks", "difference", "gained", "lost")
     return {"accuracy": result["robust_accuracy"], "attack": result["attack"], "examples": result["examples"],
@@ -185,7 +185,7 @@ KINDS = {"clean": clean, "attack": attack, "curve": curve, "components": compone
 
 def run(bench, probe):
     """The content of one cell. Raises NotApplicable, or whatever fails."""
-    with _cli.checking("kind"):
+    with cli.checking("kind"):
         if probe.kind not in KINDS:
             raise ValueError(f"{probe.kind!r}: expected one of {', '.join(KINDS)}")
     return KINDS[probe.kind](bench, probe)

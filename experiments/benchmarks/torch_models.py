@@ -3,10 +3,10 @@ import importlib.metadata
 
 import jax
 
-from experiments import _environment
-from experiments._cli import ConfigError
-from experiments._compiled import first_line
-from experiments._timing import Case, Skip
+from experiments.benchmarks.compiled import first_line
+from experiments.benchmarks.timing import Case, Skip
+from experiments.common import environment
+from experiments.common.cli import ConfigError
 
 PASSES = ("forward", "gradient")
 PACKAGES = ("torch", "timm")
@@ -22,7 +22,7 @@ def require(section):
         import torch
     except (ImportError, RuntimeError, OSError) as error:
         raise ConfigError(f"--against torch: torch and timm do not import here ({first_line(error)}); pip install torch timm") from error
-    torch.set_num_threads(_environment.cores())
+    torch.set_num_threads(environment.cores())
     backend, cuda = jax.default_backend(), torch.cuda.is_available()
     if backend != "cpu" and not (backend == "gpu" and cuda):
         raise ConfigError(f"--against torch: JAX uses a {backend} that this torch cannot use; expected JAX on the CPU, or a CUDA build of torch")

@@ -5,10 +5,10 @@ import jax
 import numpy as np
 
 import vmamba_jax
-from experiments import _model_cases
-from experiments._build import attack, attack_label
-from experiments._cli import ConfigError, checking
-from experiments._timing import Skip
+from experiments.benchmarks import models as _model_cases
+from experiments.benchmarks.timing import Skip
+from experiments.common.build import attack, attack_label
+from experiments.common.cli import ConfigError, checking
 from vmamba_jax import models, parallel, training
 
 MODES = ("global", "per_device")

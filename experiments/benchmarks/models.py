@@ -9,11 +9,12 @@ import numpy as np
 
 import pallas_kernels
 import vmamba_jax
-from experiments import _compiled, _torch_cases
-from experiments._baseline_scans import associative_scan, cross_associative_scan
-from experiments._build import attack, attack_label
-from experiments._cli import ConfigError, checking
-from experiments._timing import Case, Skip
+from experiments.benchmarks import compiled as _compiled
+from experiments.benchmarks import torch_models
+from experiments.benchmarks.baseline_scans import associative_scan, cross_associative_scan
+from experiments.benchmarks.timing import Case, Skip
+from experiments.common.build import attack, attack_label
+from experiments.common.cli import ConfigError, checking
 from vmamba_jax import models, parallel, training
 
 PASSES = ("forward", "gradient", "training", "pgd")
@@ -32,7 +33,7 @@ def groups(config, devices, against=False):
                 theirs = config.against.models if against and which in config.against.passes else ()
                 yield [functools.partial(_model, config, "model", name, variant, which, batch, section.size, dtype, devices)
                        for name in section.names for variant in section.variants] + \
-                      [functools.partial(_torch_cases.case, name, which, batch, section.size, dtype, config.seed) for name in theirs]
+                      [functools.partial(torch_models.case, name, which, batch, section.size, dtype, config.seed) for name in theirs]
 
 
 def growth_groups(config, devices):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from experiments import _results
+from experiments.common import results
 from vmamba_jax.evaluation import wilson_interval
 from vmamba_jax.version import __version__
 
@@ -32,7 +32,7 @@ def path(workdir, probe, inputs):
 def finished(file):
     """The cell in `file`, or None: cells that failed or could not run are tried again."""
     try:
-        cell = _results.load_json(file)
+        cell = results.load_json(file)
     except ValueError:
         return None
     return cell if cell and cell["status"] == "done" else None

@@ -7,10 +7,10 @@ import ml_collections
 import numpy as np
 
 import vmamba_jax
-from experiments import _build, _results
-from experiments._cli import ConfigError, checking
-from experiments._timing import Skip, rounded
-from experiments._torch_attacks import attacked, bridge, twin
+from experiments.benchmarks.timing import Skip, rounded
+from experiments.benchmarks.torch_attacks import attacked, bridge, twin
+from experiments.common import build, results
+from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, evaluation, models, parallel, training
 from vmamba_jax.evaluation.loop import unit_interval
 
@@ -32,7 +32,7 @@ def records(config, devices, against=False, tick=lambda: None):
         for which in section.attacks:
             options = SIGNATURES[which] | ({"step_size": section.eps / 4} if which == "pgd" else {})
             attack = attacks.create(which, eps=section.eps, **options)
-            record = size | {"attack": _build.attack_label(attack)}
+            record = size | {"attack": build.attack_label(attack)}
             record_ours, robust = _ours(record, attack, classifier, variables, images, labels, section.batch, devices)
             found.append(record_ours)
             tick()
@@ -65,9 +65,9 @@ def _subject(section, name, overrides, seed):
     """(classifier, variables, images in [0, 1], labels) of a trained run's folder, or of a catalog name with random weights and images,
     whose own predictions are the labels."""
     if (pathlib.Path(name) / "config.json").is_file():
-        config = ml_collections.ConfigDict(_results.load_json(pathlib.Path(name) / "config.json"))
-        source = _build.source(config, "test", section.images)
-        classifier = _build.classifier(config, source)
+        config = ml_collections.ConfigDict(results.load_json(pathlib.Path(name) / "config.json"))
+        source = build.source(config, "test", section.images)
+        classifier = build.classifier(config, source)
         with checking(f"config.attacks.models: {name}"):
             variables = training.restore_variables(pathlib.Path(name) / "checkpoints", "best")
         images, labels = source.gather(np.arange(len(source)))

@@ -4,7 +4,7 @@ import pathlib
 
 import jax
 
-from experiments._cli import ConfigError
+from experiments.common.cli import ConfigError
 
 
 def logger(project, workdir, config):

@@ -3,7 +3,7 @@ import math
 
 import jax
 
-from experiments._timing import Case, Skip, rounded
+from experiments.benchmarks.timing import Case, Skip, rounded
 from vmamba_jax import parallel
 
 

@@ -5,7 +5,7 @@ import functools
 import jax
 
 import vmamba_jax
-from experiments._cli import ConfigError, checking
+from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, checkpoints, data, training
 from vmamba_jax.models import Classifier
 

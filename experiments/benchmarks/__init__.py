@@ -1,0 +1,1 @@
+"""Cases that experiments.benchmark times."""
