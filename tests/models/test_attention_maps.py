@@ -101,7 +101,7 @@ def test_patch_fool_of_models(vmamba):
     changed = np.asarray(jax.jit(lambda attack, *args: attack(*args))(attack, logits_fn, IMAGES, labels, key) != IMAGES).any(3)
     paid = np.asarray(models.scan_attention(VMAMBA, vmamba[0], IMAGES, 0, mean=MEAN, std=STD))
     most = paid.reshape(2, 2, 2, 3, 2).sum((2, 4)).reshape(2, -1).argmax(1)
-    np.testing.assert_array_equal(changed, np.asarray(attacks.patches.mask(most[:, None], IMAGES.shape, 4))[..., 0])
+    np.testing.assert_array_equal(changed, np.asarray(selection.mask(most[:, None], IMAGES.shape, 4))[..., 0])
 
 
 def test_bad_arguments(vmamba):

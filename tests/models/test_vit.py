@@ -46,7 +46,7 @@ def test_traps_show(x64, model):
     assert error() < 1e-9
     with mock.patch.dict(common.ACTIVATIONS, gelu=jax.nn.gelu):
         assert error() > 1e-5
-    with mock.patch("vmamba_jax.models.vit.EPS", 1e-5):
+    with mock.patch("vmamba_jax.models.baselines.vit.EPS", 1e-5):
         assert error() > 1e-7
 
 

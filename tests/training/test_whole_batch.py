@@ -14,7 +14,7 @@ from vmamba_jax.training.objectives.whole_batch import batch_norm
 KEY = jax.random.key(3)
 ROWS = 11  # on eight devices: two rows each, the last two and half of the third last without a real one
 OPTIMIZER = training.optimizer.create("sgd", learning_rate=0.1)
-RESNET = models.Classifier(models.resnet.ResNet(num_classes=3, layers=(1,), channels=(8,), stem="cifar", stem_width=4, in_channels=1, remat=True),
+RESNET = models.Classifier(models.ResNet(num_classes=3, layers=(1,), channels=(8,), stem="cifar", stem_width=4, in_channels=1, remat=True),
                            0.5, 0.5)
 CASES = {"layer norm": Classifier(Net("layer")), "batch norm": Classifier(Net("batch")), "resnet": RESNET}
 

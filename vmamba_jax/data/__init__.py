@@ -19,8 +19,8 @@ ValueError naming the file; images that do not decode `data.BadImageError`, of w
 import inspect
 
 from vmamba_jax.core import checks
-from vmamba_jax.data import transforms
-from vmamba_jax.data.augment import crop_flip, mix
+from vmamba_jax.data import augment, transforms
+from vmamba_jax.data.augment import mix
 from vmamba_jax.data.batching.batches import Batches, epoch, prefetch
 from vmamba_jax.data.batching.device import on_device
 from vmamba_jax.data.batching.meter import Meter, input_rate
