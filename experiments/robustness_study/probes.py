@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from experiments.common import build, cli
 from experiments.robustness_study.cells import picture, row
 from experiments.robustness_study.models import Subject
-from vmamba_jax import data, evaluation
+from vmamba_jax import analysis, data, evaluation
 from vmamba_jax.data.datasets import imagenet
 
 
@@ -90,7 +90,7 @@ def components(bench, probe):
         raise NotApplicable(f"{type(model).__name__} has no selective scan whose gradients could be taken apart")
     if probe.blocks and not hasattr(model, "stop_blocks"):
         raise NotApplicable(f"{type(model).__name__} has no stages")
-    result = evaluation.component_gradients(bench.subject.classifier, bench.subject.variables, bench.source, build.attack(probe.attack, "attack"),
+    result = analysis.component_gradients(bench.subject.classifier, bench.subject.variables, bench.source, build.attack(probe.attack, "attack"),
                                             components=probe.components, blocks=probe.blocks or None, progress=bench.report, **bench.options)
     facts = ("component", "blocks", "difference", "gained", "lost")
     return {"accuracy": result["robust_accuracy"], "attack": result["attack"], "examples": result["examples"],
@@ -160,7 +160,7 @@ def shift(bench, probe):
 def trajectory(bench, probe):
     """Accuracy with the order of visit replaced in the model, where it has one, and in the image."""
     changes = ("scan", "image") if getattr(bench.subject.classifier.model, "scan_pattern", None) is not None else ("image",)
-    found = evaluation.trajectory_accuracy(bench.subject.classifier, bench.subject.variables, bench.source, orders=probe.orders, changes=changes,
+    found = analysis.trajectory_accuracy(bench.subject.classifier, bench.subject.variables, bench.source, orders=probe.orders, changes=changes,
                                            grid=probe.grid, progress=bench.report, **_without_key(bench))
     rows = [_disturbed(f"{each['change']}: {each['order']['kind']}", each) for each in found]
     images, labels, _ = bench.example()
@@ -171,7 +171,7 @@ def trajectory(bench, probe):
 
 def centre(bench, probe):
     """The accuracy that a black window costs at every place, and its slope from the centre outwards, for each step of the window."""
-    result = evaluation.centre_sensitivity(bench.logits_fn, bench.source, probe.window, probe.stride, progress=bench.report, **bench.options)
+    result = analysis.center_sensitivity(bench.logits_fn, bench.source, probe.window, probe.stride, progress=bench.report, **bench.options)
     images, labels, _ = bench.example()
     step = lambda slope: None if slope is None else slope * probe.stride
     return {"rows": [], "map": result["drop"], "rings": result["rings"], "shape": bench.source.image_shape, "examples": result["examples"],

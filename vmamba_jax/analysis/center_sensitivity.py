@@ -17,7 +17,7 @@ from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
 from vmamba_jax.evaluation.loop import reader, unit_interval
 
 
-def centre_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, batch_size=256, mesh=None, progress=None):
+def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, batch_size=256, mesh=None, progress=None):
     """Drop in accuracy with a square window replaced, for every position of the window; and its slope from the centre outwards.
 
     After Du, Li, Xu (arXiv 2403.10935): VMamba is said to suffer more the nearer a disturbance is to the centre, which is a slope below 0.

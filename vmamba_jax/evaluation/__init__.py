@@ -1,7 +1,5 @@
 """Accuracy of a classifier over a set: clean, under attack, corrupted, disturbed, and against the size of the perturbation; on all devices."""
-from vmamba_jax.analysis.center_sensitivity import centre_sensitivity
-from vmamba_jax.analysis.component_gradients import component_gradients
-from vmamba_jax.analysis.scan_trajectories import trajectory_accuracy
+from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.core.statistics import summary, wilson_interval
 from vmamba_jax.evaluation import corruptions, disturbances, shifts
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
@@ -12,6 +10,12 @@ from vmamba_jax.evaluation.gradient_masking import suspicions
 from vmamba_jax.evaluation.staged import per_image
 from vmamba_jax.evaluation.transfer_matrix import transfer_matrix
 
-__all__ = ["accuracy", "accuracy_curve", "calibration_error", "centre_sensitivity", "component_gradients", "corruption_accuracy",
+__all__ = ["accuracy", "accuracy_curve", "calibration_error", "corruption_accuracy",
            "corruption_errors", "corruptions", "disturbances", "disturbed_accuracy", "per_image", "robust_accuracy", "shifts", "summary",
-           "suspicions", "trajectory_accuracy", "transfer_matrix", "wilson_interval"]
+           "suspicions", "transfer_matrix", "wilson_interval"]
+
+__getattr__ = renamed(__name__, {
+    "centre_sensitivity": "vmamba_jax.analysis:center_sensitivity",
+    "component_gradients": "vmamba_jax.analysis:component_gradients",
+    "trajectory_accuracy": "vmamba_jax.analysis:trajectory_accuracy",
+})

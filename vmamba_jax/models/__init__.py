@@ -1,5 +1,5 @@
 """Models: Linen modules, one file per family, named by `catalog.py`. They know nothing of attacks, data or training."""
-from vmamba_jax.analysis.attention_maps import attention_fn, scan_attention
+from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 from vmamba_jax.models.baselines.resnet import ResNet
@@ -13,4 +13,9 @@ from vmamba_jax.models.vmamba.ss2d import SS2D
 from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "Classifier", "ConvNeXt", "EfficientNetLite", "ResNet", "Swin", "VMamba", "VSSBlock", "ViT",
-           "Vim", "as_classifier", "attention_fn", "create_model", "entry", "list_models", "logits_fn", "scan_attention"]
+           "Vim", "as_classifier", "create_model", "entry", "list_models", "logits_fn"]
+
+__getattr__ = renamed(__name__, {
+    "attention_fn": "vmamba_jax.analysis:attention_fn",
+    "scan_attention": "vmamba_jax.analysis:scan_attention",
+})

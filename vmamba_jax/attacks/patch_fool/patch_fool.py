@@ -24,7 +24,7 @@ class PatchFool(Attack):
     """Adam ascends the loss in the pixel values of chosen patches, from random ones (Fu et al., ICLR 2022, sections 3 and 4; their program).
 
     The defaults serve any model: cross-entropy, which is the released program's default too, on patches of largest input gradient. The
-    paper's attack on transformers is mode="attention", selection="attention" with `with_attention`, usually `models.attention_fn(model,
+    paper's attack on transformers is mode="attention", selection="attention" with `with_attention`, usually `analysis.attention_fn(model,
     variables)`; of a state space model that function gives what the hidden attention of its scans pays to each position, which serves the
     selection. The last iterate counts.
 

@@ -11,7 +11,7 @@ def look(with_attention, images):
     """(logits, attention) of the images; ValueError if with_attention is None, TypeError unless it gives such a pair."""
     if with_attention is None:
         raise ValueError("with_attention=None: expected for mode or selection 'attention' a function images -> (logits, attention), such as "
-                         "models.attention_fn(model, variables) gives")
+                         "analysis.attention_fn(model, variables) gives")
     found = with_attention(images)
     if not isinstance(found, tuple) or len(found) != 2 or not hasattr(found[1], "__len__"):
         raise TypeError(f"with_attention returned {type(found).__name__}: expected (logits, attention), attention[l] being layer l's")

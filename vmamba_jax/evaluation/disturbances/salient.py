@@ -19,7 +19,7 @@ class SalientDrop(GridDrop):
         by: "area": exactly `area` patches. "mass": from the highest on, until they hold a share `area` (a float) of the saliency, as the
             published program of Malik et al. (arXiv 2406.09407) cuts out the foreground.
         saliency: a map of what matters, (b, h, w) >= 0, summed over each patch; or a function of the images to such maps, a
-            `jax.tree_util.Partial` where it has weights (attention received: see `models.attention_fn`); None or "gradient": the magnitude
+            `jax.tree_util.Partial` where it has weights (attention received: see `analysis.attention_fn`); None or "gradient": the magnitude
             of the model's input gradient of the cross-entropy, summed over channels. Of `settings` only that makes the disturbance again.
     """
     _: dataclasses.KW_ONLY

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from vmamba_jax import evaluation, parallel
+from vmamba_jax import analysis, evaluation, parallel
 
 N = 60
 
@@ -31,7 +31,7 @@ def setting(height=8, width=8):
 def test_as_a_loop(shape, stride, tops, lefts):
     logits_fn, images, labels = setting(*shape)
     mesh = parallel.data_mesh(jax.devices()[:3])
-    result = evaluation.centre_sensitivity(logits_fn, (images, labels), 2, stride, batch_size=25, mesh=mesh)
+    result = analysis.center_sensitivity(logits_fn, (images, labels), 2, stride, batch_size=25, mesh=mesh)
     assert (result["tops"], result["lefts"]) == (tops, lefts) and result["accuracy"] == 55 / N and json.loads(json.dumps(result)) == result
     rings, radii, drops, marks = {}, [], [], []
     for i, top in enumerate(tops):
@@ -58,11 +58,11 @@ def test_as_a_loop(shape, stride, tops, lefts):
 
 def test_contents_and_one_position():
     logits_fn, images, labels = setting()
-    result = evaluation.centre_sensitivity(logits_fn, (images, labels), 8, 1, content=("mean", 0.5))
+    result = analysis.center_sensitivity(logits_fn, (images, labels), 8, 1, content=("mean", 0.5))
     grey = evaluation.accuracy(logits_fn, (np.full_like(images, 0.5), labels))
     assert result["slope"] is None and result["slope_error_images"] is None
     np.testing.assert_allclose(result["drop"], [[55 / N - grey["accuracy"]]], atol=1e-9)
-    noisy = [evaluation.centre_sensitivity(logits_fn, (images, labels), 4, 4, content=("noise", 0.5), key=jax.random.key(0), batch_size=size)
+    noisy = [analysis.center_sensitivity(logits_fn, (images, labels), 4, 4, content=("noise", 0.5), key=jax.random.key(0), batch_size=size)
              for size in (60, 24)]
     assert noisy[0] == noisy[1]
 
@@ -72,5 +72,5 @@ def test_contents_and_one_position():
 def test_errors(options, text):
     logits_fn, images, labels = setting()
     with pytest.raises(ValueError, match="expected") as raised:
-        evaluation.centre_sensitivity(logits_fn, (images, labels), **{"window": 2, "stride": 2} | options)
+        analysis.center_sensitivity(logits_fn, (images, labels), **{"window": 2, "stride": 2} | options)
     assert text in str(raised.value)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax import create_model, evaluation
+from vmamba_jax import analysis, create_model
 from vmamba_jax.analysis import attention_maps
 from vmamba_jax.evaluation.disturbances import Order, create
 from vmamba_jax.models import Classifier
@@ -35,7 +35,7 @@ def setting(model, side=12):
 def test_vim_reads_what_a_reordered_image_shows_it():
     """Without position embeddings another scan of the image and the scan of another image are the same to rounding."""
     classifier, variables, images, labels = setting(VIM)
-    rows = evaluation.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake", Order("random", seed=2)), grid=3)
+    rows = analysis.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake", Order("random", seed=2)), grid=3)
     assert [(row["change"], row["order"]["kind"]) for row in rows] == [(c, o) for o in ("snake", "random") for c in ("scan", "image")]
     for scan, image in zip(rows[::2], rows[1::2], strict=True):
         assert image.pop("grid") == [3, 3] and (scan.pop("correct") == image.pop("correct")).all()
@@ -73,7 +73,7 @@ def test_scan_attention_of_vim_lies_as_the_image_does():
 def test_vmamba():
     classifier, variables, images, labels = setting(VMAMBA, 8)
     reports = []
-    other, = evaluation.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake",), changes="scan", batch_size=16,
+    other, = analysis.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake",), changes="scan", batch_size=16,
                                             progress=lambda *report: reports.append(report[:2]))
     assert other["accuracy"] == 1 and other["lost"] > 0 and "grid" not in other
     assert reports == [(16, 2 * N), (N, 2 * N), (N + 16, 2 * N), (2 * N, 2 * N)]
@@ -96,5 +96,5 @@ def test_order():
 ], ids=["change", "none", "bidi", "order", "vit"])
 def test_errors(model, options, text):
     with pytest.raises(ValueError, match="expected") as raised:
-        evaluation.trajectory_accuracy(Classifier(model, 0.5, 0.3), {}, (np.zeros((2, 12, 12, 3)), np.zeros(2, int)), **options)
+        analysis.trajectory_accuracy(Classifier(model, 0.5, 0.3), {}, (np.zeros((2, 12, 12, 3)), np.zeros(2, int)), **options)
     assert text in str(raised.value)

@@ -6,8 +6,9 @@ import pytest
 from jax.tree_util import Partial
 
 import vmamba_jax
-from vmamba_jax import attacks, models
+from vmamba_jax import analysis, attacks
 from vmamba_jax.analysis import attention_maps
+from vmamba_jax.attacks.patch_fool import selection
 from vmamba_jax.models import VMamba
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
@@ -53,7 +54,7 @@ def vmamba():
 def test_scan_attention(vmamba, signed):
     variables, _, recorded = vmamba
     for block in range(2):
-        found = models.scan_attention(VMAMBA, variables, IMAGES, block, signed, MEAN, STD)
+        found = analysis.scan_attention(VMAMBA, variables, IMAGES, block, signed, MEAN, STD)
         states = recorded["layers_0"][f"blocks_{block}"]["op"]
         expected = dense(states, scan_layouts.routes("cross", 4, 6), signed).reshape(2, 4, 6)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
@@ -65,22 +66,22 @@ def test_scan_attention_of_vim():
     recorded = jax.jit(lambda x: VIM.apply(variables, x, mutable=["intermediates"])[1]["intermediates"])(IMAGES)
     steps = np.arange(3 * 5 + 2)
     expected = dense(recorded["layers_0"]["mixer"], [steps, steps[::-1]], False)[:, 1:-1].reshape(2, 3, 5)
-    found = models.scan_attention(VIM, variables, IMAGES, 0, mean=0, std=1)
+    found = analysis.scan_attention(VIM, variables, IMAGES, 0, mean=0, std=1)
     np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max())
 
 
 def test_attention_fn(vmamba):
     """The logits of `logits_fn`, each block's map or probabilities; weights are an argument."""
     variables, logits, _ = vmamba
-    fn = models.attention_fn(VMAMBA, variables, MEAN, STD)
-    assert isinstance(fn, Partial) and jax.tree.structure(fn) == jax.tree.structure(models.attention_fn(VMAMBA, variables, MEAN, STD))
+    fn = analysis.attention_fn(VMAMBA, variables, MEAN, STD)
+    assert isinstance(fn, Partial) and jax.tree.structure(fn) == jax.tree.structure(analysis.attention_fn(VMAMBA, variables, MEAN, STD))
     found, maps = fn(IMAGES)
     np.testing.assert_allclose(found, logits, atol=1e-4)
     assert [x.shape for x in maps] == [(2, 4, 6)] * 2
-    np.testing.assert_allclose(maps[1], models.scan_attention(VMAMBA, variables, IMAGES, 1, mean=MEAN, std=STD), rtol=1e-4)
+    np.testing.assert_allclose(maps[1], analysis.scan_attention(VMAMBA, variables, IMAGES, 1, mean=MEAN, std=STD), rtol=1e-4)
 
     variables = random_variables(VIT)
-    logits, attention = models.attention_fn(VIT, variables)(IMAGES)
+    logits, attention = analysis.attention_fn(VIT, variables)(IMAGES)
     np.testing.assert_allclose(logits, vmamba_jax.logits_fn(VIT, variables)(IMAGES), atol=1e-5)
     assert len(attention) == 4 and all(x.shape == (2, 2, 7, 7) for x in attention)
     np.testing.assert_allclose(np.sum(attention, -1), 1, rtol=1e-5)
@@ -91,29 +92,29 @@ def test_patch_fool_of_models(vmamba):
     """Of a transformer it takes the patches attended to most, of VMamba those that its scans attend to most, and attacks these."""
     labels, key = jnp.array([0, 1]), jax.random.key(0)
     options = {"patch_size": 4, "steps": 2, "attention_layer": 0, "selection": "attention"}
-    look = models.attention_fn(VIT, random_variables(VIT))
+    look = analysis.attention_fn(VIT, random_variables(VIT))
     chosen = attacks.patch_fool(with_attention=look, **options).choose(None, IMAGES, labels, key)
     np.testing.assert_array_equal(chosen[:, 0], np.asarray(look(IMAGES)[1][0]).mean((1, 2))[:, 1:].argmax(1))
 
     small = VMAMBA.clone(depths=(1,))
-    look, logits_fn = models.attention_fn(small, vmamba[0], MEAN, STD), vmamba_jax.logits_fn(small, vmamba[0], MEAN, STD)
+    look, logits_fn = analysis.attention_fn(small, vmamba[0], MEAN, STD), vmamba_jax.logits_fn(small, vmamba[0], MEAN, STD)
     attack = attacks.patch_fool(with_attention=look, **options)
     changed = np.asarray(jax.jit(lambda attack, *args: attack(*args))(attack, logits_fn, IMAGES, labels, key) != IMAGES).any(3)
-    paid = np.asarray(models.scan_attention(VMAMBA, vmamba[0], IMAGES, 0, mean=MEAN, std=STD))
+    paid = np.asarray(analysis.scan_attention(VMAMBA, vmamba[0], IMAGES, 0, mean=MEAN, std=STD))
     most = paid.reshape(2, 2, 2, 3, 2).sum((2, 4)).reshape(2, -1).argmax(1)
     np.testing.assert_array_equal(changed, np.asarray(selection.mask(most[:, None], IMAGES.shape, 4))[..., 0])
 
 
 def test_bad_arguments(vmamba):
     with pytest.raises(ValueError, match="block=2; expected an index of one of 2 blocks"):
-        models.scan_attention(VMAMBA, vmamba[0], IMAGES, 2)
+        analysis.scan_attention(VMAMBA, vmamba[0], IMAGES, 2)
     with pytest.raises(TypeError, match="model is ViT; expected VMamba, Vim"):
-        models.scan_attention(VIT, {}, IMAGES, 0)
+        analysis.scan_attention(VIT, {}, IMAGES, 0)
     with pytest.raises(TypeError, match="model is ResNet; expected ViT, VMamba, Vim"):
-        models.attention_fn("resnet18", {})
+        analysis.attention_fn("resnet18", {})
     for changed in ({"scan_pattern": "cascade"}, {"ssm_ratio": 0.0}):
         with pytest.raises(ValueError, match=f"{next(iter(changed))}=.*expected scans over the whole map"):
-            models.attention_fn(VMAMBA.clone(**changed), {})
+            analysis.attention_fn(VMAMBA.clone(**changed), {})
 
 
 def test_length_is_not_squared():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax import attacks, create_model, evaluation
+from vmamba_jax import analysis, attacks, create_model
 from vmamba_jax.analysis.component_gradients import _places, paired_interval
 from vmamba_jax.models import Classifier
 
@@ -62,7 +62,7 @@ def by_hand(**fields):
 def test_as_by_hand(blocks, places):
     classifier, variables, images, labels = setting()
     reports = []
-    result = evaluation.component_gradients(classifier, variables, (images, labels), ATTACK, key=KEY, components=("B", "C"), blocks=blocks,
+    result = analysis.component_gradients(classifier, variables, (images, labels), ATTACK, key=KEY, components=("B", "C"), blocks=blocks,
                                             batch_size=16, progress=lambda *report: reports.append(report[:2]))
     full, rows = by_hand(), result["components"]
     assert result["accuracy"] == 35 / N and result["robust_accuracy"] == full.mean() and result["attack"] == ATTACK.settings
@@ -96,7 +96,7 @@ def test_vmamba():
     logits = jax.jit(classifier)(variables, images)
     variables["params"]["head"]["bias"] -= logits.mean(0)  # or all images would be of one class
     labels = np.asarray((logits - logits.mean(0)).argmax(1))
-    result = evaluation.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",), blocks="stages")
+    result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",), blocks="stages")
     row, = result["components"]
     assert result["accuracy"] == 1 and row["blocks"] == [0] and row["gained"] + row["lost"] > 0, result
 
@@ -117,5 +117,5 @@ def test_refusals(change, text):
     classifier, variables, images, labels = setting()
     options = {"attack": ATTACK, "model": classifier} | change
     with pytest.raises(ValueError, match="expected") as raised:
-        evaluation.component_gradients(options.pop("model"), variables, (images, labels), options.pop("attack"), key=KEY, **options)
+        analysis.component_gradients(options.pop("model"), variables, (images, labels), options.pop("attack"), key=KEY, **options)
     assert text in str(raised.value)
