@@ -8,10 +8,11 @@ from jax import lax
 
 from vmamba_jax import parallel
 from vmamba_jax.core import checks
+from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.records import record
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation.accuracy import over_set
-from vmamba_jax.evaluation.common import argument, keys_of, right
+from vmamba_jax.evaluation.common import argument, right
 from vmamba_jax.evaluation.disturbances import fills
 from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
 from vmamba_jax.evaluation.loop import reader, unit_interval
@@ -84,7 +85,7 @@ class _Windows:
 def _judge(tree, batch, key):
     logits_fn, windows = tree
     images, labels = batch["image"], batch["label"]
-    keys = keys_of(key, batch["index"]) if windows.content.draws else None
+    keys = keys_at(key, batch["index"]) if windows.content.draws else None
     cell = np.zeros(images.shape[1:3], int)
 
     def at(corner):

@@ -5,9 +5,10 @@ from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
 from vmamba_jax.core import checks
+from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import staged
-from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
+from vmamba_jax.evaluation.common import argument, mapped, right
 from vmamba_jax.evaluation.loop import batches, reader
 
 SHOWN = "adversarial"  # the images that an evaluation may give back
@@ -97,7 +98,7 @@ def judge(tree, batch, key):
 def _attack_and_judge(tree, batch, key):
     logits_fn, attack = tree
     images, labels, index = batch["image"], batch["label"], batch["index"]
-    keys = keys_of(key, index)
+    keys = keys_at(key, index)
     correct = right(logits_fn(images), labels)
     adversarial = attack(logits_fn, images, labels, keys)
     return {"index": index, "correct": correct, "robust": correct & right(logits_fn(adversarial), labels), SHOWN: adversarial}

@@ -16,11 +16,6 @@ def argument(fn):
     return fn if plain else Partial(fn)
 
 
-def keys_of(key, index):
-    """The keys of the set's images `index` (b,): `fold_in(key, i)`, whatever the batch they come in."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-
-
 def right(logits, labels):
     """Which images are classified rightly, (b,) bool: the highest logit is the label's, and all are finite."""
     return (logits.argmax(-1) == labels) & jnp.isfinite(logits).all(-1)

@@ -13,9 +13,9 @@ import numpy as np
 from vmamba_jax import parallel
 from vmamba_jax.attacks import losses
 from vmamba_jax.core import files
-from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.data.source import digest
-from vmamba_jax.evaluation.common import keys_of, mapped, right
+from vmamba_jax.evaluation.common import mapped, right
 from vmamba_jax.evaluation.loop import batches, reader
 
 STANDING, WRONG = -1, -2  # in `broken_by`: nothing broke it; it was wrong before any attack
@@ -139,6 +139,6 @@ def _attack_and_judge(tree, batch, key):
     logits_fn, stage, number = tree
     images, labels, index = batch["image"], batch["label"], batch["index"]
     if stage is not None:
-        images = stage(logits_fn, images, labels, fold_in(keys_of(key, index), number))
+        images = stage(logits_fn, images, labels, fold_in(keys_at(key, index), number))
     logits = logits_fn(images)
     return {"index": index, "wrong": ~right(logits, labels), "margin": losses.margin(logits, labels).astype(jnp.float32)}

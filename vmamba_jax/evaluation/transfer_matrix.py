@@ -3,7 +3,8 @@ import numpy as np
 
 from vmamba_jax import parallel
 from vmamba_jax.core import checks
-from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
+from vmamba_jax.core.keys import keys_at
+from vmamba_jax.evaluation.common import argument, mapped, right
 from vmamba_jax.evaluation.loop import batches, reader
 
 
@@ -67,7 +68,7 @@ def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256
 def _craft(tree, batch, key):
     logits_fn, attack, targets = tree
     labels = batch["label"] if targets is None else targets[batch["index"]]
-    return attack(logits_fn, batch["image"], labels, keys_of(key, batch["index"]))
+    return attack(logits_fn, batch["image"], labels, keys_at(key, batch["index"]))
 
 
 def _judge(tree, batch, key):

@@ -5,10 +5,10 @@ import numpy as np
 
 from vmamba_jax import parallel
 from vmamba_jax.core import checks
-from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
+from vmamba_jax.evaluation.common import argument, mapped, right
 from vmamba_jax.evaluation.corruptions.apply import check
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
 from vmamba_jax.evaluation.loop import batches, reader
@@ -67,7 +67,7 @@ def _corrupter(name, severity, table, mesh):
 
     def corrupted(tree, batch, key):
         del tree
-        return corruptions.corrupt(name, severity, batch["image"], fold_in(keys_of(key, batch["index"]), place), table=table)
+        return corruptions.corrupt(name, severity, batch["image"], fold_in(keys_at(key, batch["index"]), place), table=table)
     return parallel.map_batch(corrupted, mesh, mesh.axis_names[0])
 
 

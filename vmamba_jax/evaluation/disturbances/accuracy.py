@@ -4,10 +4,11 @@ import numpy as np
 from vmamba_jax import parallel
 from vmamba_jax.analysis.component_gradients import paired_interval
 from vmamba_jax.core import checks
+from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.statistics import wilson_interval
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.accuracy import accuracy, judge, over_set
-from vmamba_jax.evaluation.common import argument, keys_of, mapped
+from vmamba_jax.evaluation.common import argument, mapped
 from vmamba_jax.evaluation.loop import reader
 
 
@@ -62,4 +63,4 @@ def compared(clean, disturbed):
 def _disturb(tree, batch, key):
     disturbance, logits_fn = tree
     model = () if logits_fn is None else (logits_fn, batch["label"])
-    return disturbance(batch["image"], keys_of(key, batch["index"]), *model)
+    return disturbance(batch["image"], keys_at(key, batch["index"]), *model)
