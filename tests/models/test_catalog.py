@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden_models import abstract
 
 import vmamba_jax
+from tests.helpers.golden_models import abstract
 from vmamba_jax import checkpoints, models
 from vmamba_jax.training.optimization import weight_decay
 

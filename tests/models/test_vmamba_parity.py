@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden_models import GOLDEN, load, nhwc
 
+from tests.helpers.golden_models import GOLDEN, load, nhwc
 from vmamba_jax import checkpoints
 
 CLASSIFIERS = sorted(p.stem for p in GOLDEN.glob("vmamba_*.json") if not p.stem.startswith(("vmamba_bb", "vmamba_ss2d")))

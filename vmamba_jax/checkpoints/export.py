@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export as jax_export
 
 import pallas_kernels
-from vmamba_jax.models.logits import as_classifier
+from vmamba_jax.models.classifier import as_classifier
 from vmamba_jax.version import __version__
 
 PLATFORMS = ("cpu", "tpu", "cuda")
