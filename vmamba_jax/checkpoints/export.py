@@ -15,6 +15,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export as jax_export
 
+import pallas_kernels
 from vmamba_jax.models.logits import as_classifier
 from vmamba_jax.version import __version__
 
@@ -54,8 +55,9 @@ def export_model(path, model, variables, image_shape, *, batch_size=1, platforms
 
     files = {WEIGHTS: safetensors.numpy.save(weights)}
     for platform in platforms:
-        exported = jax_export.export(program, platforms=[platform])(jax.eval_shape(lambda: weights), images)
-        files[f"{platform}.jax_export"] = bytes(exported.serialize(vjp_order=int(gradients)))
+        with pallas_kernels.platforms(platform):
+            exported = jax_export.export(program, platforms=[platform])(jax.eval_shape(lambda: weights), images)
+            files[f"{platform}.jax_export"] = bytes(exported.serialize(vjp_order=int(gradients)))
     facts = {"batch_size": batch_size, "image_shape": list(image_shape), "platforms": list(platforms), "gradients": bool(gradients),
              "classes": exported.out_avals[0].shape[-1], "versions": {"vmamba_jax": __version__, "jax": jax.__version__},
              "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}}
