@@ -1,8 +1,7 @@
 """Released weights: address, preprocessing, reported accuracy and its source."""
 import dataclasses
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclasses.dataclass(frozen=True)
