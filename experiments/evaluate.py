@@ -20,8 +20,8 @@ from absl import flags
 import vmamba_jax
 from experiments.common import build, cli, results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, reports, training
+from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
-from vmamba_jax.evaluation.loop import unit_interval
 
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
 

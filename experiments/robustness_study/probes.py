@@ -14,6 +14,7 @@ from experiments.common import build, cli
 from experiments.robustness_study.cells import picture, row
 from experiments.robustness_study.models import Subject
 from vmamba_jax import analysis, data, evaluation
+from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.data.datasets import imagenet
 
@@ -47,7 +48,7 @@ class Bench:
         source = source or self.source
         index = np.array([self.config.example % len(source)])
         images, labels = source.gather(index)
-        return np.divide(images, np.float32(255), dtype=np.float32), labels, index
+        return unit_interval(images), labels, index
 
     def pictured(self, images, labels, label="", logits_fn=None, classes=None):
         """The first of the images as the page shows it, with what the model, or another function, reads in it."""
