@@ -16,6 +16,7 @@ of 30 million parameters a matter of an accelerator; not measured.
 import ml_collections
 
 from configs import common
+from vmamba_jax.core.scan_orders import DIRECTIONS
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import corruptions
 
@@ -34,7 +35,6 @@ SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2":
 CORRUPTIONS = {"few": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
                "all": corruptions.CORRUPTIONS}
 ORDERS = ("reversed", "columns", "snake", "blocks", "random")
-DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 
 
 def get_config(arg=None):
