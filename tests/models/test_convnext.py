@@ -162,7 +162,7 @@ def test_options():
     asked = dict(ls_init_value=None, patch_size=1, in_chans=1, drop_path_rate=0.5, **BASE)
     wanted = ConvNeXt(layer_scale_init=None, patch_size=1, in_channels=1, drop_path_rate=0.5, **BASE)
     assert checkpoints.model_from_options("convnext", asked) == wanted
-    for option, words in ((dict(patch_size=2), "patch_size=2: expected one of 4, 1"), (dict(use_grn=True), "use_grn=True; only False is supported"),
+    for option, words in ((dict(patch_size=2), "patch_size=2: expected one of 4, 1"), (dict(use_grn=True), "use_grn=True: expected False, the only supported value"),
                           (dict(kernel_sizes=5), "kernel_sizes=5"), (dict(head_norm_first=True), "head_norm_first=True")):
         with pytest.raises(ValueError, match=words):
             checkpoints.model_from_options("convnext", option)

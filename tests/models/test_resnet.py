@@ -43,7 +43,7 @@ def test_padding_at_stride_2(x64, model):
     assert error() < 1e-9
     same = lambda features, size, stride, *, name, **options: nn.Conv(
         features, (size, size), (stride, stride), "SAME", use_bias=False, name=name, **options)
-    with mock.patch.object(resnet, "conv", same):
+    with mock.patch.object(resnet, "_conv", same):
         assert error() > 1e-3
 
 

@@ -181,11 +181,11 @@ def test_initial_values():
 
 
 @pytest.mark.parametrize("fields,words", [
-    (dict(stop_gradients=("D",)), "stop_gradients names 'D'"), (dict(stop_gradients="B"), "stop_gradients='B'"),
-    (dict(perturbed=("h",)), "perturbed names 'h'"), (dict(perturbed=("s",), scan_pattern="cascade"), "perturbed names ['s']"),
+    (dict(stop_gradients=("D",)), "stop_gradients=('D',): expected names among"), (dict(stop_gradients="B"), "stop_gradients='B'"),
+    (dict(perturbed=("h",)), "perturbed=('h',): expected names among"), (dict(perturbed=("s",), scan_pattern="cascade"), "perturbed=('s',): expected only x, z, c, y"),
     (dict(out_norm="group"), "out_norm='group'"), (dict(ssm="mamba3"), "ssm='mamba3'"), (dict(ssm_init="v9"), "ssm_init='v9'"),
-    (dict(conv_size=4), "conv_size=4"), (dict(act="tanh"), "'tanh'"), (dict(d_state=0), "d_state=0"),
-    (dict(ssm="mamba2", dt_rank=3), "dt_rank=3 heads"), (dict(scan_pattern="spiral"), "'spiral'"),
+    (dict(conv_size=4), "conv_size=4"), (dict(ssm_act="tanh"), "'tanh'"), (dict(d_state=0), "d_state=0"),
+    (dict(ssm="mamba2", dt_rank=3), "dt_rank=3: expected a number of heads"), (dict(scan_pattern="spiral"), "'spiral'"),
 ])
 def test_refusals(fields, words):
     with pytest.raises(ValueError) as raised:

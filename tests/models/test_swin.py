@@ -17,8 +17,7 @@ from tests.helpers import golden_models
 from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines import swin
 from vmamba_jax.models.baselines.swin import Swin, WindowAttention
-from vmamba_jax.models.layers import common
-from vmamba_jax.models.layers import windows as swin_windows
+from vmamba_jax.models.layers import attention, common
 
 GOLDEN = "timm_swin_small"
 PADDED = "timm_swinpad_small"
@@ -73,7 +72,7 @@ def test_traps_show(x64):
     arrays, _ = golden_models.load(PADDED)
     error = lambda *args, **fields: np.abs(logits64(*args, **fields) - arrays["logits64"]).max()
     assert error(padding="before_roll") > 1e-3
-    for wrong in (mock.patch.object(swin_windows, "MASKED", 0.0),
+    for wrong in (mock.patch.object(attention, "MASKED", 0.0),
                   mock.patch.object(swin, "LayerNorm", functools.partial(common.LayerNorm, 1e-6))):
         with wrong:
             assert error() > 1e-6
@@ -118,31 +117,31 @@ def dense_attention(params, x, heads, window, shift, padding):
 @pytest.mark.parametrize("height,width,window,shift", [(5, 7, 3, 1), (6, 4, 4, 2), (2, 3, 4, 2), (6, 6, 3, 0)])
 def test_window_attention_by_its_definition(x64, padding, height, width, window, shift):
     rng = np.random.default_rng(0)
-    attention = WindowAttention(2, window=window, shift=shift, padding=padding, dtype=np.float64, param_dtype=np.float64)
+    module = WindowAttention(2, window=window, shift=shift, padding=padding, dtype=np.float64, param_dtype=np.float64)
     x = rng.standard_normal((2, height, width, 6))
-    shapes = jax.eval_shape(attention.init, jax.random.key(0), x)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), shapes)["params"]
-    found = jax.jit(attention.apply)({"params": params}, x)
+    found = jax.jit(module.apply)({"params": params}, x)
     for ours, image in zip(found, x, strict=True):
         np.testing.assert_allclose(ours, dense_attention(params, image, 2, window, shift, padding), atol=1e-9)
 
 
 def test_mask_and_index_of_a_known_window():
-    index = swin_windows.relative_position_index(2)
+    index = attention.relative_position_index(2)
     np.testing.assert_array_equal(index, [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]])
-    mask = swin_windows.shift_mask(4, 4, 2, 1)
+    mask = attention.shift_mask(4, 4, 2, 1)
     assert mask.shape == (4, 4, 4) and set(np.unique(mask)) == {-100.0, 0.0}
     np.testing.assert_array_equal((mask == 0).sum((1, 2)), [16, 8, 8, 4])
     x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    windows = swin_windows.partition(x, 2)
+    windows = attention.partition(x, 2)
     np.testing.assert_array_equal(windows[7], x[1, :2, 2:4].reshape(4, 3))
-    np.testing.assert_array_equal(swin_windows.merge(windows, 2, 4, 6), x)
+    np.testing.assert_array_equal(attention.merge(windows, 2, 4, 6), x)
 
 
 @pytest.mark.parametrize("side,always,wanted", [
     (56, False, [(7, 3), (7, 3), (7, 3), (7, 0)]), (56, True, [(7, 3)] * 4), (19, False, [(7, 3), (7, 3), (5, 0), (3, 0)])])
 def test_windows_of_the_stages(side, always, wanted):
-    assert swin_windows.stage_windows(side, 7, 4, always) == wanted
+    assert attention.stage_windows(side, 7, 4, always) == wanted
 
 
 @pytest.mark.parametrize("fields,parameters", [
@@ -220,16 +219,16 @@ def test_attention_is_recorded_and_differentiable(tiny):
     images = jax.random.uniform(jax.random.key(1), (2, 12, 12, 3))
 
     @jax.jit
-    def attention(images):
+    def maps_of(images):
         recorded = model.apply(variables, images, mutable=["intermediates"])[1]["intermediates"]
         return [recorded[f"layers_{s}"][f"blocks_{i}"]["attn"]["attention"][0] for s in range(2) for i in range(2)]
 
-    maps = attention(images)
+    maps = maps_of(images)
     assert [x.shape for x in maps] == [(8, 1, 9, 9), (8, 1, 9, 9), (2, 2, 9, 9), (2, 2, 9, 9)]  # 6 x 6 tokens, then 3 x 3
     for x in maps:
         np.testing.assert_allclose(x.sum(-1), 1, atol=1e-6)
     assert [float(x.min()) > 1e-20 for x in maps] == [True, False, True, True]
-    paid = jax.grad(lambda images: jnp.log(attention(images)[2][..., 3]).mean())(images)
+    paid = jax.grad(lambda images: jnp.log(maps_of(images)[2][..., 3]).mean())(images)
     assert paid.shape == images.shape and np.abs(paid).max() > 0 and np.isfinite(paid).all()
 
 
@@ -262,7 +261,7 @@ def test_fields(tiny):
     ({}, (1, 12, 12, 1), "expected (batch, height, width, 3)"), ({}, (12, 12, 3), "(12, 12, 3)"),
     (dict(num_heads=(1,)), (1, 12, 12, 3), "depths=(2, 2), num_heads=(1,)"), (dict(num_heads=(3, 2)), (1, 12, 12, 3), "num_heads=(3, 2)"),
     (dict(padding="both"), (1, 12, 12, 3), "padding='both': expected one of 'after_roll', 'before_roll'"),
-    (dict(image_size=13), (1, 12, 12, 3), "image_size=13; expected a multiple of patch_size=2"),
+    (dict(image_size=13), (1, 12, 12, 3), "image_size=13: expected a multiple of patch_size=2"),
     (dict(window_size=0), (1, 12, 12, 3), "window_size=0"), (dict(out_indices=(2,)), (1, 12, 12, 3), "out_indices=(2,)"),
     (dict(drop_path_rate=1.0), (1, 12, 12, 3), "drop_path_rate=1.0"),
 ])
@@ -278,6 +277,6 @@ def test_options():
     assert checkpoints.model_from_options("swin", asked) == Swin(image_size=384, window_size=12, always_partition=True, num_classes=7,
                                                                  drop_path_rate=0.1, **BASE)
     for option, words in ((dict(img_size=(224, 192)), r"img_size=\(224, 192\)"), (dict(window_size=(7, 7, 14, 7)), "one number"),
-                          (dict(head_dim=32), "head_dim=32; only None is supported"), (dict(norm_layer="rmsnorm"), "norm_layer='rmsnorm'")):
+                          (dict(head_dim=32), "head_dim=32: expected None, the only supported value"), (dict(norm_layer="rmsnorm"), "norm_layer='rmsnorm'")):
         with pytest.raises(ValueError, match=words):
             checkpoints.model_from_options("swin", option)

@@ -77,7 +77,7 @@ def test_updates_and_decay_scale_with_the_rate(name):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: layer_decay.depths({"conv_stem": {"kernel": 0}}), "the depth of parameter 'conv_stem/kernel' is not known; expected a VMamba"),
+    (lambda: layer_decay.depths({"head": {"kernel": 0}, "unknown": {"kernel": 0}}), "parameter 'unknown/kernel' has no known depth: expected the parameters of one of VMamba"),
     (lambda: layer_decay.scales({"head": 0}, 0.0), "layer_decay=0.0: expected a finite number > 0 and < 1"),
     (lambda: optimizer.create(learning_rate=0.1, layer_decay=1.5), "layer_decay=1.5: expected None or a finite number > 0 and < 1"),
     (lambda: optimizer.create(learning_rate=0.1, layer_decay="0.7"), "layer_decay='0.7': expected None or a finite number > 0 and < 1"),
