@@ -1,7 +1,7 @@
 """Swin: timm's numbers, names and traps, both orders of padding and rolling, other image sizes, the original repository's files.
 
-timm_swinpad_small was made with timm 1.0.31 for these tests: 48 px, so that maps of 12 and 6 tokens are padded to windows of 5, weights drawn
-anew from seed 20240318 (no gradient vanishes); and logits of the same weights for a 36 x 28 image (`strict_img_size=False`) and, by a model of
+timm_swinpad_small was made with timm 1.0.31 for these tests: 48 pixels, so that maps of 12 and 6 tokens are padded to windows of 5; random weights
+of seed 20240318, so that no gradient vanishes; and logits of the same weights for a 36 x 28 image (`strict_img_size=False`) and, from a model of
 image size 16 with `always_partition`, for a 16 x 16 image.
 """
 import functools
@@ -59,7 +59,7 @@ def logits64(state_dict=None, image="input", **fields):
 
 
 def test_other_image_sizes(x64):
-    """Windows and shifts stay those of image_size; odd and small maps are padded, in merging too."""
+    """Windows and shifts are those of image_size; odd and small maps are padded, also for merging."""
     arrays, _ = golden_models.load(PADDED)
     np.testing.assert_allclose(logits64(image="other.input"), arrays["other.logits64"], atol=1e-9)
     always = dict(image="always.input", image_size=16)
@@ -68,7 +68,7 @@ def test_other_image_sizes(x64):
 
 
 def test_traps_show(x64):
-    """The order of padding, the mask, the norms' eps and the order of merged neighbours move the logits by far more than the parity test allows."""
+    """Padding order, mask, eps of the norms and order of merged neighbors change the logits by far more than the parity tolerance."""
     arrays, _ = golden_models.load(PADDED)
     error = lambda *args, **fields: np.abs(logits64(*args, **fields) - arrays["logits64"]).max()
     assert error(padding="before_roll") > 1e-3
@@ -77,7 +77,7 @@ def test_traps_show(x64):
         with wrong:
             assert error() > 1e-6
     weights = golden_models.weights(PADDED, np.float64)
-    swap = np.arange(96).reshape(4, 24)[[0, 2, 1, 3]].ravel()  # neighbours in the order (0, 0), (0, 1), (1, 0), (1, 1)
+    swap = np.arange(96).reshape(4, 24)[[0, 2, 1, 3]].ravel()  # neighbors in the order (0, 0), (0, 1), (1, 0), (1, 1)
     for key in ("norm.weight", "norm.bias", "reduction.weight"):
         weights[f"layers.1.downsample.{key}"] = weights[f"layers.1.downsample.{key}"][..., swap]
     assert error(weights) > 1e-3
@@ -89,12 +89,12 @@ def softmax(x):
 
 
 def dense_attention(params, x, heads, window, shift, padding):
-    """One image's window attention by its definition: all tokens of the padded map, those outside a token's window and region forbidden."""
+    """Window attention of one image by its definition: attention over the padded map, masked outside each token's window and region."""
     height, width, channels = x.shape
     padded = [-(-n // window) * window for n in (height, width)]
     tokens = np.zeros((*padded, channels))
     tokens[:height, :width] = x
-    places = []  # along each axis: where a token comes to lie in the shifted map
+    places = []  # along each axis: a token's position in the shifted map
     for n, whole in zip((height, width), padded, strict=True):
         place = (np.arange(whole) - shift) % whole
         if padding == "after_roll":
@@ -162,7 +162,7 @@ def same(a, b):
 
 
 def official(state_dict):
-    """timm's names -> the original repository's, with its buffers."""
+    """The state dict under the original repository's names, from timm's, with its buffers."""
     renamed = {}
     for name, x in state_dict.items():
         parts = name.split(".")
@@ -173,8 +173,8 @@ def official(state_dict):
                       "layers.0.blocks.0.attn.relative_position_index": np.zeros((9, 9), np.int64)}}
 
 
-def test_the_original_repositorys_files():
-    for name in (GOLDEN, PADDED):  # several mergings, and one
+def test_original_repository_files():
+    for name in (GOLDEN, PADDED):  # two mergings, and one
         model, given = golden_model(name), golden_models.weights(name, np.float32)
         theirs = official(given)
         assert "head.weight" in theirs["model"] and "layers.0.downsample.reduction.weight" in theirs["model"]
@@ -187,7 +187,7 @@ def test_the_original_repositorys_files():
 
 
 def test_table_of_another_window(tiny):
-    """Bicubic over (rows, columns) of offsets, each head by itself: PyTorch's numbers for a 3 x 3 table resized to 5 x 5."""
+    """Bicubic over (rows, columns) of offsets, per head: PyTorch's numbers for a 3 x 3 table resized to 5 x 5."""
     model, _ = tiny
     given = {name: np.zeros(shape, np.float32) for name, shape in checkpoints.original_shapes(model.clone(window_size=2)).items()}
     table = "layers.1.blocks.0.attn.relative_position_bias_table"
@@ -201,7 +201,7 @@ def test_table_of_another_window(tiny):
 
 
 def test_feature_maps():
-    """The stages' own outputs behind fresh norms of eps 1e-5, without the head's parameters."""
+    """Outputs of the stages after new norms of eps 1e-5; no parameters of the head."""
     arrays, _ = golden_models.load(GOLDEN)
     backbone = golden_model(GOLDEN).clone(out_indices=(0, 2))
     variables = checkpoints.convert(backbone, golden_models.weights(GOLDEN, np.float32))
@@ -214,7 +214,7 @@ def test_feature_maps():
 
 
 def test_attention_is_recorded_and_differentiable(tiny):
-    """Rows of shifted and unshifted blocks sum to one; tokens of other regions get nothing."""
+    """Rows of shifted and unshifted blocks sum to one; tokens of other regions get probability 0."""
     model, variables = tiny
     images = jax.random.uniform(jax.random.key(1), (2, 12, 12, 3))
 
