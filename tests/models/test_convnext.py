@@ -1,13 +1,13 @@
 """ConvNeXt: timm's numbers, names and traps, the original repository's files, feature maps, initial distributions."""
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines import convnext
 from vmamba_jax.models.baselines.convnext import ConvNeXt

@@ -2,7 +2,6 @@
 from unittest import mock
 
 import flax.linen as nn
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import vmamba_jax
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints, models
 from vmamba_jax.models.baselines import resnet
 from vmamba_jax.models.baselines.resnet import ResNet

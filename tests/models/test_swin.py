@@ -7,13 +7,13 @@ image size 16 with `always_partition`, for a 16 x 16 image.
 import functools
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines import swin
 from vmamba_jax.models.baselines.swin import Swin, WindowAttention

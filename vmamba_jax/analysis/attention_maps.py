@@ -13,7 +13,7 @@ import numpy as np
 import pallas_kernels
 from vmamba_jax.core import scan_orders
 from vmamba_jax.models.baselines.vit import ViT
-from vmamba_jax.models.logits import as_classifier
+from vmamba_jax.models.classifier import as_classifier
 from vmamba_jax.models.vim.vim import Vim, class_positions
 from vmamba_jax.models.vmamba.vmamba import VMamba
 

@@ -8,9 +8,8 @@ from vmamba_jax.core.statistics import paired_interval, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
 from vmamba_jax.evaluation.common import argument
 from vmamba_jax.evaluation.loop import reader
-from vmamba_jax.models.classifier import Classifier
+from vmamba_jax.models.classifier import Classifier, as_classifier, logits_fn
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.logits import as_classifier, logits_fn
 
 COMPONENTS = ("B", "C", "delta", "A_bar", "B_bar_delta")
 

@@ -7,7 +7,7 @@ from vmamba_jax.evaluation.accuracy import accuracy
 from vmamba_jax.evaluation.disturbances import PatchReorder
 from vmamba_jax.evaluation.disturbances.accuracy import compared, disturbed_accuracy
 from vmamba_jax.evaluation.loop import reader
-from vmamba_jax.models.logits import as_classifier, logits_fn
+from vmamba_jax.models.classifier import as_classifier, logits_fn
 
 CHANGES = ("scan", "image")
 ORDERS = ("reversed", "columns", "snake", "blocks", "random")
