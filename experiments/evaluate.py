@@ -58,7 +58,7 @@ def run(config, workdir, checkpoint="best", *, progress=True):
             before = bar.tasks[0].completed
 
             def advance(done, n, figures):
-                stage = f", {figures['stage']}: {figures['standing']} standing" if "stage" in figures else ""
+                stage = f", {figures['stage']}: {figures['robust']} robust" if "stage" in figures else ""
                 bar.update(0, completed=before + done, description=label + stage)
             result = evaluation.robust_accuracy(logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh, progress=advance, **options)
             row = evaluation.summary(result) | {"label": build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}

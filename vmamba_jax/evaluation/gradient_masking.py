@@ -7,7 +7,7 @@ import numpy as np
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import losses
-from vmamba_jax.evaluation.common import argument
+from vmamba_jax.evaluation.loop import argument
 
 RANDOMISED = 1e-4      # difference between two passes over the same images
 SQUARE_GAIN = 0.002    # share of the set that a black-box attack may break after the white-box ones
