@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small_net
-from small_net import KEY, TRACES
 
+from tests.helpers import small_net
+from tests.helpers.small_net import KEY, TRACES
 from vmamba_jax import evaluation, parallel
 from vmamba_jax.evaluation import disturbances
 

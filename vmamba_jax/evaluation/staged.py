@@ -14,7 +14,7 @@ from vmamba_jax import parallel
 from vmamba_jax.core import files
 from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.data.source import digest
-from vmamba_jax.evaluation.loop import classify, examples, on_mesh, over_set
+from vmamba_jax.evaluation.loop import argument, classify, examples, on_mesh, over_set
 
 ROBUST, MISCLASSIFIED = -1, -2  # in `broken_by`: no stage broke the image; misclassified without any attack
 
@@ -98,7 +98,7 @@ def run(logits_fn, source, attack, key, loop, state=None):
         record, since = ledger.stages[number], time.perf_counter()
         rows = dataclasses.replace(loop, batch_size=_rows(loop.batch_size, record["attacked"], loop.mesh.size))
         code = MISCLASSIFIED if stage is None else number - 1
-        attack_batch = on_mesh(_attack_and_classify, (logits_fn, stage, np.int32(number - 1)), rows, key)
+        attack_batch = on_mesh(_attack_and_classify, (logits_fn, argument(stage), np.int32(number - 1)), rows, key)
         for index, outputs in over_set(attack_batch, source, rows, np.flatnonzero(ledger.robust & ~ledger.attempted)):
             ledger.update(index, outputs["margin"], outputs["correct"], code)
             record["seconds"], since = round(record["seconds"] + time.perf_counter() - since, 3), time.perf_counter()
