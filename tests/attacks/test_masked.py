@@ -109,8 +109,8 @@ def test_pictures_of_the_masks():
     assert scans["columns_back"] == np.transpose(scans["rows_back"]).tolist()
     uneven = np.asarray(masks.patches(3, (0,))(jnp.zeros((1, 7, 9, 1))))[0, :, :, 0]
     assert uneven.sum() == 9 and uneven[:3, :3].all()
-    from vmamba_jax.models.vmamba import scan_layouts  # the scans are the model's own routes
-    for name, route in zip(masks.DIRECTIONS, scan_layouts.routes("cross", 4, 4), strict=True):
+    from vmamba_jax.core import scan_orders  # the scans are the model's own routes
+    for name, route in zip(scan_orders.DIRECTIONS, scan_orders.routes("cross", 4, 4), strict=True):
         assert set(np.flatnonzero(scans[name])) == set(route[:5].tolist())
 
 

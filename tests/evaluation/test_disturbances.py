@@ -303,7 +303,7 @@ def test_batches_jit_and_settings(case):
 
 
 @pytest.mark.parametrize(("name", "options", "error", "text"), [
-    ("drop", {}, ValueError, "name='drop'"), ("random_drop", {"size": 3}, TypeError, "no option 'size'"),
+    ("drop", {}, ValueError, "disturbance='drop'"), ("random_drop", {"size": 3}, TypeError, "size=3: expected an option of disturbance"),
     ("random_drop", {"grid": 0}, ValueError, "grid=0"), ("random_drop", {"area": 197}, ValueError, "area=197"),
     ("random_drop", {"area": 1.5}, ValueError, "area=1.5"), ("random_drop", {"area": "all"}, TypeError, "area='all'"),
     ("random_drop", {"content": "grey"}, ValueError, "content='grey'"), ("random_drop", {"content": ("noise", -1)}, ValueError, "sigma=-1"),

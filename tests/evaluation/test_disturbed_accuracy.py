@@ -67,7 +67,7 @@ def test_any_function():
 
 
 @pytest.mark.parametrize(("change", "error", "text"), [
-    ({"disturbance": "blur"}, ValueError, "name='blur'"), ({"clean": np.ones(3)}, ValueError, "clean has shape (3,)"),
+    ({"disturbance": "blur"}, ValueError, "disturbance='blur'"), ({"clean": np.ones(3)}, ValueError, "clean has shape (3,)"),
     ({"disturbance": disturbances.create("patch_shuffle"), "grid": 2}, TypeError, "'grid'"), ({"batch_size": 0}, ValueError, "batch_size=0"),
 ], ids=str)
 def test_errors(change, error, text):

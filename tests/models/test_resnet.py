@@ -111,7 +111,7 @@ def test_fields():
 
 @pytest.mark.parametrize("fields,words", [
     (dict(block="wide"), "block='wide': expected one of 'basic', 'bottleneck'"), (dict(stem="tiny"), "stem='tiny'"),
-    (dict(layers=(1,)), "layers=(1,) and channels=(4, 8)"), (dict(out_indices=(2,)), "out_indices=(2,)"),
+    (dict(layers=(1,)), "layers=(1,), channels=(4, 8)"), (dict(out_indices=(2,)), "out_indices=(2,)"),
 ])
 def test_wrong_fields(fields, words):
     with pytest.raises(ValueError) as raised:

@@ -182,7 +182,7 @@ def test_position_embedding_follows_the_image():
 
 
 @pytest.mark.parametrize("fields,shape,words", [
-    (dict(), (1, 32, 32, 1), "images have shape (1, 32, 32, 1)"), (dict(), (32, 32, 3), "images have shape (32, 32, 3)"),
+    (dict(), (1, 32, 32, 1), "images.shape=(1, 32, 32, 1)"), (dict(), (32, 32, 3), "images.shape=(32, 32, 3)"),
     (dict(depths=(1,)), (1, 32, 32, 3), "depths=(1,)"), (dict(patch_embed="v3"), (1, 32, 32, 3), "patch_embed='v3'"),
     (dict(downsample="v4"), (1, 32, 32, 3), "downsample='v4'"), (dict(norm="gn"), (1, 32, 32, 3), "norm='gn'"),
     (dict(drop_path_rate=1.0), (1, 32, 32, 3), "drop_path_rate=1.0"), (dict(out_indices=(2,)), (1, 32, 32, 3), "out_indices=(2,)"),

@@ -1,7 +1,7 @@
 """Another trajectory: the model reads the image in an order it was not trained with, or the image lies in another order under the model's own."""
 import jax
 
-from vmamba_jax.core import orders as orders_
+from vmamba_jax.core import scan_orders
 from vmamba_jax.evaluation.accuracy import accuracy
 from vmamba_jax.evaluation.disturbances import PatchReorder
 from vmamba_jax.evaluation.disturbances.accuracy import compared, disturbed_accuracy
@@ -17,7 +17,7 @@ def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes
     """Accuracy with the order of visit replaced: in the model, with the image untouched, and in the image, with the model untouched.
 
     Where a model depended on nothing but the order in which it meets the patches, both would cost the same. VMamba visits crosswise the map
-    re-labelled by the order (see `models.scan_patterns.routes`), in every block; Vim reads its patches in that order, each with its own position
+    re-labelled by the order (see `core.scan_orders.routes`), in every block; Vim reads its patches in that order, each with its own position
     embedding. After Du, Li, Xu (arXiv 2403.10935), who interrupt the trajectory.
 
     Args:
@@ -32,7 +32,7 @@ def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes
     Returns rows: {"change", "order", "grid" (of "image")} and the figures of `disturbed_accuracy`.
     """
     loop, classifier = Loop(**loop), as_classifier(classifier)
-    orders, changes = [orders_.get(order) for order in orders], (changes,) if isinstance(changes, str) else tuple(changes)
+    orders, changes = [scan_orders.get(order) for order in orders], (changes,) if isinstance(changes, str) else tuple(changes)
     if not changes or set(changes) - set(CHANGES):
         raise ValueError(f"changes={changes!r}: expected some of {', '.join(map(repr, CHANGES))}")
     pattern = getattr(classifier.model, "scan_pattern", None)

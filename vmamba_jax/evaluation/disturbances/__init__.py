@@ -6,10 +6,8 @@
 One idea a file: `base` (what all share), `contents` (what stands where something was taken away), `cells` (a grid's arithmetic), `layouts`,
 `salient`, `information`, `shuffle`, `orders`. Those of which `needs_model` is true take the model too, `disturb(images, keys, logits_fn, labels)`.
 """
-import dataclasses
-
 from vmamba_jax.core import checks
-from vmamba_jax.core.orders import KINDS, Order
+from vmamba_jax.core.scan_orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.base import Disturbance
 from vmamba_jax.evaluation.disturbances.fills import CONTENTS
 from vmamba_jax.evaluation.disturbances.patch_drops import (
@@ -36,9 +34,7 @@ def create(name, **options):
 
     Raises ValueError for an unknown name (listing the known ones), TypeError for an option that the disturbance does not have.
     """
-    checks.choice("name", name, DISTURBANCES)
-    checks.options(name, options, [field.name for field in dataclasses.fields(DISTURBANCES[name])])
-    return DISTURBANCES[name](**options)
+    return checks.by_name("disturbance", name, DISTURBANCES, options)(**options)
 
 
 __all__ = ["BorderDrop", "CONTENTS", "CentreDrop", "ContiguousDrop", "DISTURBANCES", "DenseDrop", "DispersedDrop", "Disturbance", "GRIDS",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.attacks.gradient.masked import MaskedPGD
-from vmamba_jax.core import cells, checks
+from vmamba_jax.core import checks, grids
 from vmamba_jax.core.records import record
 from vmamba_jax.models.releases import IMAGENET_MEAN
 
@@ -75,7 +75,7 @@ class Shuffle(Content):
 
     def __call__(self, images, mask, cell, keys, logits_fn, labels):
         mask = jnp.broadcast_to(mask[..., 0], images.shape[:3])
-        return jax.vmap(cells.mixed, (0, 0, None, 0))(keys, images, cell, mask)
+        return jax.vmap(grids.shuffled_within, (0, 0, None, 0))(keys, images, cell, mask)
 
 
 @record()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.attacks import masks
-from vmamba_jax.core import cells, checks
+from vmamba_jax.core import checks, grids, scan_orders
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Occlusion
 
@@ -38,7 +38,7 @@ class GridDrop(Occlusion):
     def places(self, images, keys, logits_fn, labels):
         height, width = images.shape[1:3]
         chosen = jnp.asarray(self.chosen(images, keys, logits_fn, labels))
-        return cells.pixels(chosen, height, width), cells.numbers(height, width, self.grid, self.grid)
+        return grids.pixel_mask(chosen, height, width), grids.patch_of_pixels(height, width, self.grid, self.grid)
 
 
 @record()
@@ -53,14 +53,14 @@ class RandomDrop(GridDrop):
 
 @record()
 class ContiguousDrop(GridDrop):
-    """The first patches that a scan meets, from where `direction` (of `masks.DIRECTIONS`) begins."""
+    """The first patches that a scan meets, from where `direction` (of `scan_orders.DIRECTIONS`) begins."""
     direction: str = "rows"
 
     name = "contiguous_drop"
 
     def __post_init__(self):
         super().__post_init__()
-        checks.choice("direction", self.direction, masks.DIRECTIONS)
+        checks.choice("direction", self.direction, scan_orders.DIRECTIONS)
 
     def chosen(self, images, keys, logits_fn, labels):
         if not self.count:
@@ -129,7 +129,7 @@ class RingDrop(Occlusion):
         self._set(last=masks.rings(self.grid, self.first, self.last).last)
 
     def places(self, images, keys, logits_fn, labels):
-        return masks.rings(self.grid, self.first, self.last)(images), cells.numbers(*images.shape[1:3], self.grid, self.grid)
+        return masks.rings(self.grid, self.first, self.last)(images), grids.patch_of_pixels(*images.shape[1:3], self.grid, self.grid)
 
 
 @record()

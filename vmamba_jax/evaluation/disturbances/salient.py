@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.attacks.patch_fool import patch_objective
-from vmamba_jax.core import cells, checks
+from vmamba_jax.core import checks, grids
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.patch_drops import GridDrop
 
@@ -46,7 +46,7 @@ class SalientDrop(GridDrop):
         return super().settings | {"saliency": "gradient" if self.saliency is None else "given"}
 
     def chosen(self, images, keys, logits_fn, labels):
-        scores = cells.sums(self._map(images, logits_fn, labels), self.grid, self.grid).reshape(len(images), -1)
+        scores = grids.patch_sums(self._map(images, logits_fn, labels), self.grid, self.grid).reshape(len(images), -1)
         order = jnp.argsort(scores if self.least else -scores, axis=1, stable=True)      # those taken away first come first
         place = jnp.argsort(order, axis=1)
         if self.by == "area":

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks import masks
-from vmamba_jax.core import cells, checks
+from vmamba_jax.core import checks, grids, scan_orders
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Occlusion
 
@@ -31,7 +30,7 @@ class InformationDrop(Occlusion):
     Attributes:
         rate: r in [0, 1], the largest share of a patch's pixels that goes; of "sequential" the share of patches.
         profile: of `PROFILES`.
-        direction: of `masks.DIRECTIONS`; the program's 1 to 4 are "rows", "columns", "columns_back", "rows_back".
+        direction: of `scan_orders.DIRECTIONS`; the program's 1 to 4 are "rows", "columns", "columns_back", "rows_back".
         grid: patches a side, or (rows, columns).
     """
     rate: float = 0.5
@@ -47,15 +46,15 @@ class InformationDrop(Occlusion):
         if not 0 <= checks.number("rate", self.rate, low=0) <= 1:
             raise ValueError(f"rate={self.rate!r}: expected a share in [0, 1]")
         checks.choice("profile", self.profile, PROFILES)
-        checks.choice("direction", self.direction, masks.DIRECTIONS)
-        self._set(grid=sides("grid", self.grid))
+        checks.choice("direction", self.direction, scan_orders.DIRECTIONS)
+        self._set(grid=grids.sides("grid", self.grid))
 
     def places(self, images, keys, logits_fn, labels):
-        cell = cells.numbers(*images.shape[1:3], *self.grid)
+        cell = grids.patch_of_pixels(*images.shape[1:3], *self.grid)
         size = np.bincount(cell.ravel())
-        met = scan_places(*self.grid, self.direction)
+        met = scan_orders.ranks(self.direction, *self.grid)
         lost = np.array([dropped(self.profile, self.rate, i, len(met), n) for i, n in zip(met.tolist(), size.tolist(), strict=True)])
-        place = jax.vmap(cells.places, (0, None))(keys, cell)
+        place = jax.vmap(grids.random_ranks, (0, None))(keys, cell)
         return (place < jnp.asarray(lost[cell]))[..., None], cell
 
 
@@ -75,19 +74,3 @@ def dropped(profile, rate, i, patches, pixels):
         case "uniform":
             return int(pixels * rate)
     return pixels if i < int(patches * rate) else 0
-
-
-def scan_places(rows, columns, direction):
-    """When a scan meets each patch, counted row by row: (rows * columns,) int."""
-    place = np.arange(rows * columns).reshape(rows, columns)
-    if direction.startswith("columns"):
-        place = place.reshape(columns, rows).T
-    return (place.max() - place if direction.endswith("back") else place).ravel()
-
-
-def sides(name, value):
-    """A grid as (rows, columns), of one number or two, each an integer >= 1."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name}={value!r}: expected patches a side, or (rows, columns)")
-    return tuple(checks.count(name, side) for side in pair)

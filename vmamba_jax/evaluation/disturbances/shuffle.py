@@ -4,10 +4,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.core import orders
+from vmamba_jax.core import grids, scan_orders
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Disturbance
-from vmamba_jax.evaluation.disturbances.scan_drops import sides
 
 GRIDS = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))
 
@@ -21,7 +20,7 @@ class PatchShuffle(Disturbance):
 
     def __post_init__(self):
         super().__post_init__()
-        self._set(grid=sides("grid", self.grid))
+        self._set(grid=grids.sides("grid", self.grid))
 
     def run(self, images, keys, logits_fn, labels):
         order = jax.vmap(lambda key: jax.random.permutation(key, self.grid[0] * self.grid[1]))(keys)
@@ -30,7 +29,7 @@ class PatchShuffle(Disturbance):
 
 @record()
 class PatchReorder(Disturbance):
-    """Patches row by row in the order of visit `order` (see `orders.Order`): what a model reads now is what it read in that order."""
+    """Patches row by row in the order of visit `order` (see `scan_orders.Order`): what a model reads now is what it read in that order."""
     grid: int | tuple = 14
     _: dataclasses.KW_ONLY
     order: object = "reversed"
@@ -39,7 +38,7 @@ class PatchReorder(Disturbance):
 
     def __post_init__(self):
         super().__post_init__()
-        self._set(grid=sides("grid", self.grid), order=orders.get(self.order))
+        self._set(grid=grids.sides("grid", self.grid), order=scan_orders.get(self.order))
 
     def run(self, images, keys, logits_fn, labels):
         return rearranged(images, self.grid, jnp.asarray(self.order(*self.grid))[None])

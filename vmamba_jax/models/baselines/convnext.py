@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, dense, dense_init
 from vmamba_jax.models.layers.convolution import Conv
@@ -64,10 +63,10 @@ class ConvNeXt(nn.Module):
         return dense(self.num_classes, name="head", **options)(x) if self.num_classes else x
 
     def _check(self, images):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
-        check_alike(depths=self.depths, dims=self.dims)
-        check_stages(self.out_indices, len(self.depths))
+        checks.same_length(depths=self.depths, dims=self.dims)
+        checks.stages(self.out_indices, len(self.depths))
         smallest = self.patch_size * 2**(len(self.depths) - 1)
         if min(images.shape[1:3]) < smallest:
             raise ValueError(f"images have shape {images.shape}; expected sides of at least {smallest}, the network's stride")

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DropPath
 from vmamba_jax.models.layers.convolution import LAYOUT, Conv, depthwise_conv
@@ -40,7 +39,7 @@ class EfficientNetLite(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         checks.number("dropout_rate", self.dropout_rate, low=0, below=1)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)

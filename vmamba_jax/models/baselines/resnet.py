@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DropPath, conv_kernel_init, uniform
 from vmamba_jax.models.layers.convolution import Conv
@@ -74,12 +73,12 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=conv_kernel_init, bias_init=uniform(x.shape[-1]**-0.5), name="fc", **options)(x)
 
     def _check(self, images):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         checks.choice("block", self.block, BLOCKS)
         checks.choice("stem", self.stem, STEMS)
-        check_alike(layers=self.layers, channels=self.channels)
-        check_stages(self.out_indices, len(self.layers))
+        checks.same_length(layers=self.layers, channels=self.channels)
+        checks.stages(self.out_indices, len(self.layers))
 
 
 class Block(nn.Module):

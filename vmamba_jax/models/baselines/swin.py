@@ -7,7 +7,6 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.vit import Attention
-from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense, dense_init
 from vmamba_jax.models.layers.windows import PADDINGS, enter, leave, merge, partition, relative_position_index, shift_mask, stage_windows
@@ -83,11 +82,11 @@ class Swin(nn.Module):
         return dense(self.num_classes, name="head", **options)(x) if self.num_classes else x
 
     def _check(self, images):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         checks.choice("padding", self.padding, PADDINGS)
-        check_alike(depths=self.depths, num_heads=self.num_heads)
-        check_stages(self.out_indices, len(self.depths))
+        checks.same_length(depths=self.depths, num_heads=self.num_heads)
+        checks.stages(self.out_indices, len(self.depths))
         if any(self.embed_dim * 2**i % heads for i, heads in enumerate(self.num_heads)):
             raise ValueError(f"num_heads={tuple(self.num_heads)}; expected divisors of the widths {self.embed_dim} * 2^stage")
         if self.window_size < 1:

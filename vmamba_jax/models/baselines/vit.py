@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense
 from vmamba_jax.models.layers.patches import resize_grid
@@ -71,7 +70,7 @@ class ViT(nn.Module):
         return resize_positions(embedding, rows, columns, self.antialias)
 
     def _check(self, images):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         if any(side % self.patch_size or side < self.patch_size for side in images.shape[1:3]):
             raise ValueError(f"images have shape {images.shape}; expected sides that are multiples of patch_size={self.patch_size}")

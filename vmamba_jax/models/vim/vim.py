@@ -6,14 +6,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_images
+from vmamba_jax.core import checks, scan_orders
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DropPath, dense, dense_init
 from vmamba_jax.models.layers.convolution import Conv
 from vmamba_jax.models.layers.patches import resize_grid
 from vmamba_jax.models.vim.mixer import VimMixer
-from vmamba_jax.models.vmamba import scan_layouts
 
 EPS = 1e-5
 CLASS_TOKENS = {"middle": ("cls_token",), "head": ("cls_token",), "double": ("cls_token_head", "cls_token_tail"), "none": ()}
@@ -34,7 +32,7 @@ class Vim(nn.Module):
             "none".
         pool: without a class token, what is read: the "last" token, the "mean" of the tokens, the "max" over the tokens of their logits, or
             "all" tokens' logits, (b, M, num_classes).
-        scan_pattern: "rows"; or another order in which the patches, each with its own position embedding, are read (see `scan_patterns.order`).
+        scan_pattern: "rows"; or another order in which the patches, each with its own position embedding, are read (see `core.scan_orders.order`).
             Class tokens stay where they are in the sequence.
         pos_embed, image_size: add a learned embedding of the grid that image_size has; other sizes resize it bicubically, class rows excepted.
         divide_out, layer_scale: see `VimMixer`.
@@ -86,7 +84,7 @@ class Vim(nn.Module):
             x = x + self._positions(rows, columns).astype(x.dtype)
         if self.scan_pattern != "rows":
             patches = np.delete(np.arange(x.shape[1]), positions)
-            x = x.at[:, patches].set(x[:, patches[scan_layouts.order(self.scan_pattern, rows, columns)]])
+            x = x.at[:, patches].set(x[:, patches[scan_orders.order(self.scan_pattern, rows, columns)]])
 
         options = dict(dtype=x.dtype, param_dtype=self.param_dtype)
         mixer = dict(d_state=self.d_state, divide_out=self.divide_out, out_scale=self.depth**-0.5, layer_scale=self.layer_scale,
@@ -130,7 +128,7 @@ class Vim(nn.Module):
         return x
 
     def _check(self, images):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.choice("class_token", self.class_token, CLASS_TOKENS)
         checks.choice("pool", self.pool, POOLS)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)

@@ -10,57 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-DIRECTIONS = 4
-PATTERNS = ("cross", "unidi", "bidi", "cascade")  # cascade is no list of routes over the whole map: ss2d.py scans its rows, then its columns
-
-
-def routes(pattern, height, width):
-    """Routes of a pattern over a (height, width) map.
-
-    Args:
-        pattern: "cross" (row-major, column-major and their reverses), "unidi" (row-major four times), "bidi" (row-major twice, reversed
-            twice); one visiting order of all positions, (L,): the map is re-labelled by it and scanned crosswise; four orders, (4, L);
-            or a function (height, width) -> any of these.
-
-    Returns:
-        int array (4, L), L = height * width.
-
-    Raises:
-        ValueError: an unknown name, a wrong shape, or an order that is no permutation of the positions.
-    """
-    if callable(pattern):
-        pattern = pattern(height, width)
-    positions = np.arange(height * width)
-    if isinstance(pattern, str):
-        if pattern in ("unidi", "bidi"):
-            back = positions if pattern == "unidi" else positions[::-1]
-            return np.stack([positions, positions, back, back])
-        if pattern != "cross":
-            raise ValueError(f"scan_pattern={pattern!r}; expected one of {', '.join(PATTERNS)}, a permutation, or a function of (height, width)")
-        pattern = positions
-    orders = np.asarray(pattern)
-    if orders.shape not in ((len(positions),), (DIRECTIONS, len(positions))):
-        raise ValueError(f"scan_pattern has shape {orders.shape}; expected ({len(positions)},) or ({DIRECTIONS}, {len(positions)}) "
-                         f"for a map of {height} x {width}")
-    if orders.ndim == 1:
-        columns = orders.reshape(height, width).T.reshape(-1)
-        orders = np.stack([orders, columns, orders[::-1], columns[::-1]])
-    if not np.array_equal(np.sort(orders, axis=1), np.broadcast_to(positions, orders.shape)):
-        raise ValueError(f"scan_pattern is no permutation of the {len(positions)} positions of a {height} x {width} map")
-    return orders
-
-
-def order(pattern, height, width):
-    """One visiting order of a (height, width) map, int (L,): "rows", a permutation of its positions, or a function (height, width) -> one."""
-    if isinstance(pattern, str) and pattern != "rows":
-        raise ValueError(f"scan_pattern={pattern!r}; expected 'rows', a permutation, or a function of (height, width)")
-    positions = np.arange(height * width)
-    if isinstance(pattern, str):
-        return positions
-    found = np.asarray(pattern(height, width) if callable(pattern) else pattern)
-    if found.shape != positions.shape or not np.array_equal(np.sort(found), positions):
-        raise ValueError(f"scan_pattern of shape {found.shape} is no permutation of the {len(positions)} positions of a {height} x {width} map")
-    return found
+from vmamba_jax.core import scan_orders
 
 
 class Direction(NamedTuple):
@@ -106,7 +56,7 @@ class Layout:
 
 
 def layouts(pattern, height, width):
-    """The layouts of `routes(pattern, height, width)`, each direction in exactly one."""
+    """The layouts of `core.scan_orders.routes(pattern, height, width)`, each direction in exactly one."""
     if isinstance(pattern, (list, np.ndarray)):
         pattern = _hashable(pattern)
     return _layouts(pattern, height, width)
@@ -119,7 +69,7 @@ def _hashable(pattern):
 @functools.lru_cache(maxsize=64)
 def _layouts(pattern, height, width):
     found = []
-    for index, route in enumerate(routes(pattern, height, width)):
+    for index, route in enumerate(scan_orders.routes(pattern, height, width)):
         for order, directions in found:
             if np.array_equal(order, route) or np.array_equal(order, route[::-1]):
                 directions.append(Direction(index, reverse=not np.array_equal(order, route)))

@@ -9,12 +9,11 @@ import numpy as np
 
 import pallas_kernels
 from pallas_kernels.arguments import step_size
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, scan_orders
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
 from vmamba_jax.models.layers.selective_ssm import open_scan, scan, step_bias
 from vmamba_jax.models.vmamba import scan_layouts
-from vmamba_jax.models.vmamba.scan_layouts import DIRECTIONS
 
 OUT_NORMS = ("layer_norm", "none", "sigmoid", "softmax", "dwconv3", "layer_norm_dwconv3")
 SSM_INITS = ("v0", "v1", "v2")
@@ -35,7 +34,7 @@ class SS2D(nn.Module):
         gate: multiply the normalised scan by act(z), z being the second half of the input projection; `gate_act=False`: by z.
         out_act: exact GELU after the output norm, before the gate.
         out_norm: one of OUT_NORMS, over the inner channels; softmax runs over all positions per channel.
-        scan_pattern: "cross", "unidi", "bidi", "cascade", or any visiting order (see `scan_patterns.routes`).
+        scan_pattern: "cross", "unidi", "bidi", "cascade", or any visiting order (see `core.scan_orders.routes`).
         ssm_init: initial values of the scan's parameters, "v0" (Mamba's), "v1" or "v2".
         stop_gradients: names of `states.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.
         perturbed: names of `states.SS2D_STATES` to open as `perturbations`.
@@ -107,7 +106,7 @@ class SS2D(nn.Module):
 
     def _parameters(self, inner, rank):
         """Scan parameters by direction: X (K, R + 2N, E), W (K, E, R) or None, bias (K, E), A (K, E, N), D (K, E)."""
-        K, N = DIRECTIONS, self.d_state
+        K, N = len(scan_orders.DIRECTIONS), self.d_state
         param = lambda name, init, shape: self.param(name, init, shape, self.param_dtype)
         X = param("x_proj_weight", uniform(inner**-0.5), (K, rank + 2 * N, inner))
         if self.ssm == "mamba2":
@@ -156,7 +155,7 @@ class SS2D(nn.Module):
         """All four directions by the kernels' own cross scan."""
         X, W, bias, A, D = parameters
         v, X, W = nn.dtypes.promote_dtype(u, X, W, dtype=self.dtype)
-        p = (v @ X.reshape(-1, X.shape[-1]).T).reshape(*u.shape[:3], DIRECTIONS, -1)
+        p = (v @ X.reshape(-1, X.shape[-1]).T).reshape(*u.shape[:3], len(scan_orders.DIRECTIONS), -1)
         steps, B, C = jnp.split(p, [W.shape[-1], W.shape[-1] + self.d_state], axis=-1)
         return pallas_kernels.cross_selective_scan(u, steps, W, A, B, C, D, bias, implementation=self.scan_implementation)
 
@@ -187,7 +186,7 @@ class SS2D(nn.Module):
         """
         X, _, _, A, _ = parameters
         ks = sorted(ks)
-        u, X = nn.dtypes.promote_dtype(u, X if len(ks) == DIRECTIONS else X[jnp.array(ks)], dtype=self.dtype)
+        u, X = nn.dtypes.promote_dtype(u, X if len(ks) == len(scan_orders.DIRECTIONS) else X[jnp.array(ks)], dtype=self.dtype)
         width, rank = X.shape[1], X.shape[1] - 2 * self.d_state
         p = u @ X.reshape(-1, X.shape[-1]).T
         cut = lambda start, stop: {k: p[..., i * width + start:i * width + stop] for i, k in enumerate(ks)}

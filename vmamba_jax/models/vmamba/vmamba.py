@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_alike, check_images, check_stages
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DropPath, activation, conv, dense, norm
 from vmamba_jax.models.layers.patches import resize_grid
@@ -115,13 +114,13 @@ class VMamba(nn.Module):
         return dict(mixer=own, mlp_ratio=self.mlp_ratio, mlp_act=self.mlp_act, gated_mlp=self.gated_mlp, norm=self.norm)
 
     def _check(self, images):
-        check_images(images, self.in_channels)
-        check_alike(depths=self.depths, dims=self.dims)
+        checks.images(images, self.in_channels)
+        checks.same_length(depths=self.depths, dims=self.dims)
         for field, value, known in (("patch_embed", self.patch_embed, PATCH_EMBEDS), ("downsample", self.downsample, DOWNSAMPLES),
                                     ("norm", self.norm, NORMS)):
             checks.choice(field, value, known)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
-        check_stages(self.out_indices, len(self.depths))
+        checks.stages(self.out_indices, len(self.depths))
         probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
         activation(self.ssm_act), activation(self.mlp_act)
         smallest = self.patch_size * (2**(len(self.depths) - 1) if self.downsample == "v2" else 1) if self.patch_embed == "v1" else 1
