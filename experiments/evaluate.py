@@ -92,7 +92,7 @@ def _digest(inputs):
 def _details(result, attack, logits_fn, source, key, batch_size):
     """What an attack of several stages tells besides: what broke each image, and signs that the figure is not to be trusted."""
     images, labels = source.gather(np.arange(min(len(source), batch_size, 64)))
-    found = evaluation.suspicions(logits_fn, unit_interval(images), labels, eps=attack.eps, norm=attack.norm,
+    found = evaluation.gradient_masking_signs(logits_fn, unit_interval(images), labels, eps=attack.eps, norm=attack.norm,
                                   key=key, result=result)
     return {"warnings": found, "images": evaluation.per_image(result)}
 
