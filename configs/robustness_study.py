@@ -96,7 +96,7 @@ def _disturbances(grid, full):
     """Information lost, at several steps of each disturbance."""
     rates, areas = ((0.2, 0.4, 0.6, 0.8, 1.0), (0.1, 0.25, 0.5, 0.75, 0.9)) if full else ((0.25, 0.5, 0.75), (0.25, 0.5, 0.75))
     profiles = ("linear", "peak", "trough", "sequential") if full else ("sequential",)
-    layouts = ("random", "contiguous", "dispersed", "dense", "centre", "border", *(("salient", "non_salient") if full else ()))
+    layouts = ("random", "contiguous", "dispersed", "dense", "center", "border", *(("salient", "non_salient") if full else ()))
     probe = lambda group, title, over, steps, **disturbance: {
         "kind": "disturbance", "group": group, "title": title, "over": over, "steps": steps, "disturbance": disturbance}
     drops = {f"drop_{profile}_{direction}": probe("information_drop", f"{profile}, {direction.replace('_', ' ')}", "rate", rates,

@@ -58,7 +58,7 @@ def run(config, workdir, checkpoint="best", *, progress=True):
             before = bar.tasks[0].completed
 
             def advance(done, n, figures):
-                stage = f", {figures['stage']}: {figures['standing']} standing" if "stage" in figures else ""
+                stage = f", {figures['stage']}: {figures['robust']} robust" if "stage" in figures else ""
                 bar.update(0, completed=before + done, description=label + stage)
             result = evaluation.robust_accuracy(logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh, progress=advance, **options)
             row = evaluation.summary(result) | {"label": build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
@@ -92,7 +92,7 @@ def _digest(inputs):
 def _details(result, attack, logits_fn, source, key, batch_size):
     """What an attack of several stages tells besides: what broke each image, and signs that the figure is not to be trusted."""
     images, labels = source.gather(np.arange(min(len(source), batch_size, 64)))
-    found = evaluation.suspicions(logits_fn, unit_interval(images), labels, eps=attack.eps, norm=attack.norm,
+    found = evaluation.gradient_masking_signs(logits_fn, unit_interval(images), labels, eps=attack.eps, norm=attack.norm,
                                   key=key, result=result)
     return {"warnings": found, "images": evaluation.per_image(result)}
 
