@@ -22,7 +22,7 @@ from absl import flags
 
 from experiments.benchmarks import attacks, corruptions, models, scaling, scans, torch_models
 from experiments.benchmarks.timing import Skip, measure
-from experiments.common import build, cli, environment, machine, results
+from experiments.common import build, cli, environment, results
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,20 +40,20 @@ def run(config, out, against="", *, command="", progress=True):
     _check(config, against)
     cli.folder(out.parent)
     devices = jax.devices()[:config.devices or None]
-    versions = machine.versions() | (torch_models.require(config.against) if against else {})
-    versions |= machine.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
+    versions = environment.versions(environment.KERNEL_PACKAGES) | (torch_models.require(config.against) if against else {})
+    versions |= environment.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
     groups = [group for part in config.parts for group in _groups(part, config, devices, against)]
     content = {
-        "kind": "benchmark", "device": machine.device(devices), "versions": versions, "commit": results.commit(), "command": command,
-        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": machine.now(),
-        "load": {"before": machine.load()}, "notes": [], "records": [],
+        "kind": "benchmark", "device": environment.device(devices), "versions": versions, "commit": results.commit(), "command": command,
+        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": environment.now(),
+        "load": {"before": environment.load()}, "notes": [], "records": [],
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
 
     attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + len(attacks.SUBJECTS) * bool(against)) if "attacks" in config.parts else 0
 
     def save():
-        content.update(finished=machine.now(), load=content["load"] | {"after": machine.load()})
+        content.update(finished=environment.now(), load=content["load"] | {"after": environment.load()})
         results.save_json(out, content)
 
     with cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
