@@ -8,8 +8,8 @@ import vmamba_jax
 from configs import base
 from experiments.common import build, cli, results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, training
-from vmamba_jax.evaluation.common import keys_of
-from vmamba_jax.evaluation.loop import unit_interval
+from vmamba_jax.core.images import unit_interval
+from vmamba_jax.core.keys import keys_at
 
 SIGNS = 64  # images that the signs of gradient masking are measured on, at most
 
@@ -127,5 +127,5 @@ def _examples(logits_fn, source, attack, key, count):
 
 @jax.jit
 def _predictions(logits_fn, attack, images, labels, key, index):
-    adversarial = attack(logits_fn, images, labels, keys_of(key, index))  # the same images as in the evaluation
+    adversarial = attack(logits_fn, images, labels, keys_at(key, index))  # the same images as in the evaluation
     return adversarial, logits_fn(images).argmax(-1), logits_fn(adversarial).argmax(-1)

@@ -74,14 +74,14 @@ def plain(config):
 def save_json(path, content):
     """Write JSON atomically, on the first process."""
     if jax.process_index() == 0:
-        with files.whole(path) as part:
+        with files.atomic(path) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def save_arrays(path, **arrays):
     """Write an .npz file atomically, on the first process."""
     if jax.process_index() == 0:
-        with files.whole(path) as part, open(part, "wb") as file:
+        with files.atomic(path) as part, open(part, "wb") as file:
             np.savez_compressed(file, **arrays)
 
 

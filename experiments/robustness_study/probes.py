@@ -14,9 +14,9 @@ from experiments.common import build, cli
 from experiments.robustness_study import cells
 from experiments.robustness_study.models import StudyModel
 from vmamba_jax import analysis, data, evaluation
+from vmamba_jax.core.images import unit_interval
+from vmamba_jax.core.keys import keys_at
 from vmamba_jax.data.datasets import imagenet
-from vmamba_jax.evaluation.common import keys_of
-from vmamba_jax.evaluation.loop import unit_interval
 
 
 class NotApplicable(Exception):
@@ -116,7 +116,7 @@ def disturbance(context, probe):
         result = evaluation.disturbed_accuracy(context.logits_fn, context.source, disturb, clean=known, **context.options)
         x = "x".join(map(str, value)) if isinstance(value, tuple) else value
         rows.append(_disturbed(x, result))
-        changed = np.asarray(disturb(images, keys_of(context.options["key"], index), *(
+        changed = np.asarray(disturb(images, keys_at(context.options["key"], index), *(
             (context.logits_fn, labels) if disturb.needs_model else ())))
         pictures.append(context.picture(changed, labels, str(x)))
         context.progress((i + 1) / len(probe.steps), str(x))
@@ -137,7 +137,7 @@ def corruption(context, probe):
     found = evaluation.corruption_accuracy(logits_fn, source, corruptions=(probe.corruption,), severities=probe.severities, progress=context.report,
                                            **context.options)
     images, labels, index = context.example(source)
-    keys = keys_of(context.options["key"], index)
+    keys = keys_at(context.options["key"], index)
     pictures = []
     for severity in probe.severities:
         changed = np.asarray(evaluation.corruptions.corrupt(probe.corruption, severity, images, keys))
