@@ -97,6 +97,8 @@ def complete(config):
         ValueError: a key at the top level that `run()` does not have.
         TypeError: a value of another type than the neutral one.
     """
+    if not isinstance(config, (dict, ml_collections.ConfigDict)):
+        raise TypeError(f"config={config!r}: expected a ConfigDict or a dict")
     given, full = _tuples(ml_collections.ConfigDict(config).to_dict()), run()
     if unknown := sorted(set(given) - set(full)):
         raise ValueError(f"config.{unknown[0]}: unknown field; expected some of {', '.join(full)}")

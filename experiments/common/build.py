@@ -244,8 +244,8 @@ def _check_counts(config):
     for name, limit in config.skips.items():
         with checking():
             checks.count(f"config.skips.{name}", limit, 0, optional=True)
-    if not 0 <= config.seed < 2**63:
-        raise ConfigError(f"config.seed={config.seed}: expected an integer from 0 to 2**63 - 1")
+    if not 0 <= config.seed < 2**32:  # jax.random.key keeps 32 bits
+        raise ConfigError(f"config.seed={config.seed}: expected an integer from 0 to 2**32 - 1")
     if config.validation.select not in VALIDATION:
         raise ConfigError(f"config.validation.select={config.validation.select!r}: expected one of {', '.join(VALIDATION)}")
 
