@@ -93,7 +93,7 @@ def _cut(path, step):
     if not path.exists():
         return
     kept = "".join(line for line, row in _rows(path) if row["step"] <= step)
-    with files.whole(path) as part:
+    with files.atomic(path) as part:
         part.write_text(kept, encoding="utf-8")
 
 
