@@ -115,9 +115,9 @@ def _line(planned, record, workdir):
     """One line about a run that ended."""
     if record["status"] == "failed":
         return f"failed  {planned.name}: {record['reason']}"
-    found = reports.read_run(workdir / planned.name)
-    return (f"done    {planned.name}: clean {reports.tables.percent(found.evaluation['accuracy'])}, {reports.tables.attack_name(found.headline)} "
-            f"{reports.tables.percent(found.headline['robust_accuracy'])} ({display.clock(record['seconds'])})")
+    found = reports.read_run(workdir / planned.name, examples=False)
+    clean, robust = map(reports.tables.percent, (found.evaluation["accuracy"], found.headline["robust_accuracy"]))
+    return f"done    {planned.name}: {clean} clean, {robust} under {reports.tables.attack_name(found.headline)} ({display.clock(record['seconds'])})"
 
 
 def _index(config, planned):

@@ -1,6 +1,7 @@
 """The runs of a sweep: every group of changes to the base config, with every seed."""
 import dataclasses
 import itertools
+import json
 import re
 
 import ml_collections
@@ -34,7 +35,7 @@ def expand(config):
             raise ConfigError(f"config.{field} is missing: expected a sweep's config, see configs/sweeps.py")
     if bool(config.runs) == bool(config.axes):
         raise ConfigError("config.runs and config.axes: expected exactly one of them to name groups")
-    groups = _product(config) if config.axes else {name: ({}, [(f"config.runs.{name}", changes)]) for name, changes in config.runs.to_dict().items()}
+    groups = _product(config) if config.axes else {name: ({}, [(f"config.runs.{name}", changes)]) for name, changes in _ordered(config.runs).items()}
     seeds = tuple(config.seeds)
     if len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
         raise ConfigError(f"config.seeds={seeds}: expected different whole numbers")
@@ -47,7 +48,7 @@ def expand(config):
         for name, (axes, layers) in groups.items():
             if not NAME.fullmatch(name) or set(name) == {"."}:
                 raise ConfigError(f"config.runs: name {name!r}: expected letters, digits and any of _ . + = -")
-            changed = ml_collections.ConfigDict(config.base.to_dict())
+            changed = config.base.copy_and_resolve_references()
             for where, changes in layers:
                 apply(changed, changes, where)
             if seed is not None:
@@ -86,9 +87,14 @@ def apply(config, changes, where):
                 config[field] = value
 
 
+def _ordered(section):
+    """The fields of a ConfigDict in the order in which they were set, one level deep; `to_dict` and iteration sort them."""
+    return {name: section[name].to_dict() if isinstance(section[name], ml_collections.ConfigDict) else section[name] for name in json.loads(section.to_json())}
+
+
 def _product(config):
     """{group: (its value on each axis, [(place, changes), ...])} of every combination of the axes' values."""
-    axes = {axis: _values(f"config.axes.{axis}", section) for axis, section in config.axes.to_dict().items()}
+    axes = {axis: _values(f"config.axes.{axis}", config.axes[axis]) for axis in _ordered(config.axes)}
     groups = {}
     for chosen in itertools.product(*(values.items() for values in axes.values())):
         group = "-".join(name for name, _ in chosen)
@@ -101,10 +107,10 @@ def _product(config):
 
 def _values(where, section):
     """{name: changes} of one axis, for either form."""
-    if not section:
-        raise ConfigError(f"{where}: expected at least one value")
+    if not isinstance(section, ml_collections.ConfigDict) or not section:
+        raise ConfigError(f'{where}={section!r}: expected {{name: changes}}, or {{"field": name, "values": (...)}}')
     if set(section) != {"field", "values"} or not isinstance(section["field"], str):
-        return section
+        return _ordered(section)
     found = {}
     for value in section["values"]:
         changes = value
