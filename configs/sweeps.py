@@ -1,4 +1,6 @@
 """A sweep's config: one base config, named changes to it, and seeds; `experiments.sweep` trains and evaluates every combination."""
+import copy
+
 import ml_collections
 
 
@@ -17,5 +19,5 @@ def sweep(base, *, runs=None, axes=None, seeds=(), control="", margin=0.01, titl
         title, about: heading and first paragraph of the page; "": from the base's model and dataset.
     """
     return ml_collections.ConfigDict({
-        "base": ml_collections.ConfigDict(base.to_dict()), "runs": runs or {}, "axes": axes or {}, "seeds": tuple(seeds), "control": control, "margin": margin,
+        "base": copy.deepcopy(base), "runs": runs or {}, "axes": axes or {}, "seeds": tuple(seeds), "control": control, "margin": margin,
         "title": title, "about": about})

@@ -1,4 +1,5 @@
 """The runs of a sweep: every group of changes to the base config, with every seed."""
+import copy
 import dataclasses
 import itertools
 import json
@@ -48,7 +49,7 @@ def expand(config):
         for name, (axes, layers) in groups.items():
             if not NAME.fullmatch(name) or set(name) == {"."}:
                 raise ConfigError(f"config.runs: name {name!r}: expected letters, digits and any of _ . + = -")
-            changed = config.base.copy_and_resolve_references()
+            changed = copy.deepcopy(config.base)
             for where, changes in layers:
                 apply(changed, changes, where)
             if seed is not None:

@@ -1,6 +1,9 @@
 """Stand-ins for training and evaluating one run, which write a run's files in a moment; importable by other processes."""
 import json
+import os
 import pathlib
+import signal
+import time
 
 import numpy as np
 
@@ -17,7 +20,7 @@ def accuracies(group, seed):
     return round(clean + rng.uniform(-0.01, 0.01), 4), round(robust + rng.uniform(-0.02, 0.02), 4)
 
 
-def plan(groups=("standard", "pgd_at"), seeds=(0, 1, 2), **options):
+def plan(groups=("standard", "pgd_at"), seeds=(0, 1), **options):
     """A sweep over two objectives of the digits' config."""
     standard = digits.get_config("objective=standard")
     changes = {"standard": {"objective": standard.objective.to_dict(), "validation": standard.validation.to_dict()}}
@@ -53,3 +56,20 @@ def group(folder):
     """The group of a run's folder, which is WORKDIR/<group>/seed_<seed>."""
     folder = pathlib.Path(folder)
     return folder.parent.name if folder.name.startswith("seed_") else folder.name
+
+
+def main(workdir, behavior, value):
+    """For a process of its own: the sweep of `plan` with `train`, which "sleep"s value seconds, or "kill"s the process in its value-th run."""
+    from experiments import sweep
+    calls = []
+
+    def run(config, folder, *, progress=True):
+        calls.append(folder)
+        train(config, folder)
+        if behavior == "sleep":
+            time.sleep(value)
+        elif len(calls) == value:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sweep.run(plan(), workdir, train=run, evaluate=evaluate, progress=False)
+    print(len(calls))
