@@ -62,7 +62,7 @@ def shortfalls(evaluations):
 
 def main(_):
     environment.prepare()
-    with cli.endings():
+    with cli.exit_on_error():
         page, evaluations = run(flags.FLAGS.workdir)
     for sentence in (short := shortfalls(evaluations)):
         print(f"error: {sentence}", file=sys.stderr)
