@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+import pallas_kernels
 from experiments.common import machine, results
 from pallas_kernels import tpu, tpu_cross, tpu_linear
 from pallas_kernels.common import Arguments, CrossArguments, Options
@@ -99,7 +100,8 @@ def device(topology):
 def compile_case(case, target):
     """Compile one case for a device that is not there: an error of the compiler (too much vector memory, say) is raised."""
     sharding = jax.sharding.SingleDeviceSharding(target)
-    traced = jax.jit(case.run, in_shardings=sharding, out_shardings=sharding).trace(*case.args)
+    with pallas_kernels.platforms("tpu"):
+        traced = jax.jit(case.run, in_shardings=sharding, out_shardings=sharding).trace(*case.args)
     return traced.lower(lowering_platforms=("tpu",)).compile()
 
 

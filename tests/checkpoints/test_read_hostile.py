@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from torch_files import FORMATS, Call, Name, Raw, Tensor, legacy_file, name, text, write, zip_file
+from helpers.torch_files import FORMATS, Call, Name, Raw, Tensor, legacy_file, name, text, write, zip_file
 
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 

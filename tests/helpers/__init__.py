@@ -1,0 +1,1 @@
+"""What several test files share: writers of files, small models, comparisons."""
