@@ -22,8 +22,10 @@ from absl import app, flags
 
 import pallas_kernels
 from experiments.common import machine, results
-from pallas_kernels import tpu, tpu_cross, tpu_linear
-from pallas_kernels.common import Arguments, CrossArguments, Options
+from pallas_kernels.arguments import Arguments, CrossArguments, Options
+from pallas_kernels.tpu import cross as tpu_cross
+from pallas_kernels.tpu import linear as tpu_linear
+from pallas_kernels.tpu import selective as tpu
 
 BUNDLE = re.compile(r"\s*(0x[0-9a-f]+|0)\s+(LB|PF|PB|LH|LE)?:?\s*:?\s*([> ]*)\s*\{")
 

@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from helpers.torch_files import write
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import vmamba_jax
+from tests.helpers.torch_files import write
 from vmamba_jax import checkpoints, models
 from vmamba_jax.__main__ import main
 

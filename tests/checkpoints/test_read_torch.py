@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers.torch_files import FORMATS, TYPES, Call, Name, Tensor, numpy_scalar, write, zip_file
 
+from tests.helpers.torch_files import FORMATS, TYPES, Call, Name, Tensor, numpy_scalar, write, zip_file
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"

@@ -12,10 +12,15 @@ import sys
 import jax
 import numpy as np
 import pytest
+<<<<<<< HEAD
 from command_runs import run_command
-from helpers.torch_files import Raw, write
+from tests.helpers.torch_files import Raw, write
+=======
+from torch_files import Raw, write
+>>>>>>> main
 
 import vmamba_jax
+from tests.helpers.command_runs import run_command
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.__main__ import main
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 import pallas_kernels
-from pallas_kernels import gpu, gpu_linear, gpu_tiles, linear_scan, selective_scan
-from pallas_kernels.common import Options
+from pallas_kernels import linear_scan, selective_scan
+from pallas_kernels.arguments import Options
+from pallas_kernels.gpu import linear as gpu_linear
+from pallas_kernels.gpu import selective as gpu
+from pallas_kernels.gpu import tiles as gpu_tiles
 
 KERNEL = "mosaic_gpu"      # in the name of the custom call
 

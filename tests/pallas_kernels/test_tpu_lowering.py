@@ -5,7 +5,7 @@ import pytest
 
 import pallas_kernels
 from pallas_kernels import cross_selective_scan, linear_scan, selective_scan
-from pallas_kernels.tpu_tiles import tiles
+from pallas_kernels.tpu.tiles import tiles
 
 KERNEL = "tpu_custom_call"
 

@@ -3,8 +3,10 @@ import functools
 
 import jax
 
-from pallas_kernels import cross, gpu, reference, tpu, xla
+from pallas_kernels import reference, xla
+from pallas_kernels.gpu import selective as gpu
 from pallas_kernels.platform_guard import allowed, guard
+from pallas_kernels.tpu import selective as tpu
 
 BACKENDS = {"reference": reference, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
 IMPLEMENTATIONS = tuple(BACKENDS)
@@ -51,5 +53,4 @@ def _refusal(name, operation, args):
 @functools.cache
 def _function(name, operation, options):
     """Jitted so that all calls of one shape are traced once."""
-    run = cross.plain if (name, operation) == ("reference", "cross_selective_scan") else getattr(BACKENDS[name], operation)
-    return jax.jit(functools.partial(run, options=options))
+    return jax.jit(functools.partial(getattr(BACKENDS[name], operation), options=options))
