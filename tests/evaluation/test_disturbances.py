@@ -16,7 +16,7 @@ KEY = jax.random.key(3)
 IMAGES = 0.2 + 0.6 * jax.random.uniform(jax.random.key(0), (4, 12, 12, 3))   # nothing is 0
 LABELS = jnp.arange(4) % 3
 NEEDED = {"window_drop": {"size": 5}}
-LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "centre_drop", "border_drop", "contiguous_drop", "salient_drop", "non_salient_drop")
+LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "center_drop", "border_drop", "contiguous_drop", "salient_drop", "non_salient_drop")
 WEIGHTS = 0.1 * jax.random.normal(jax.random.key(5), (432, 3))
 
 
@@ -112,7 +112,7 @@ def pattern(disturbance):
 def test_layouts():
     assert pattern(made("dispersed_drop", area=4)) == [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
     assert pattern(made("dispersed_drop", area=8)) == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
-    assert pattern(made("centre_drop", area=5)) == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert pattern(made("center_drop", area=5)) == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert pattern(made("border_drop", area=12)) == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert pattern(made("ring_drop", first=1)) == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert pattern(made("contiguous_drop", area=6)) == [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
@@ -200,18 +200,18 @@ def test_saliency_function_with_weights():
 # ---- what stands there instead
 
 def test_mean():
-    images = np.asarray(made("centre_drop", area=4, content="mean")(IMAGES))
+    images = np.asarray(made("center_drop", area=4, content="mean")(IMAGES))
     np.testing.assert_allclose(images[:, 3:9, 3:9], np.broadcast_to([0.485, 0.456, 0.406], (4, 6, 6, 3)), rtol=1e-6)
-    images = np.asarray(made("centre_drop", area=4, content=("mean", 0.25))(IMAGES))
+    images = np.asarray(made("center_drop", area=4, content=("mean", 0.25))(IMAGES))
     assert (images[:, 3:9, 3:9] == 0.25).all() and (images[:, :3] == IMAGES[:, :3]).all()
 
 
 def test_noise():
     images = jnp.full((50, 12, 12, 3), 0.5)
-    change = np.asarray(made("centre_drop", area=4, content=("noise", 0.1))(images, KEY)) - 0.5
+    change = np.asarray(made("center_drop", area=4, content=("noise", 0.1))(images, KEY)) - 0.5
     inside = change[:, 3:9, 3:9]
     assert abs(inside.std() - 0.1) < 0.003 and abs(inside.mean()) < 0.003 and change[:, :3].any() is np.False_
-    strong = np.asarray(made("centre_drop", area=4, content=("noise", 3))(images, KEY))
+    strong = np.asarray(made("center_drop", area=4, content=("noise", 3))(images, KEY))
     assert strong.min() == 0 and strong.max() == 1
 
 
@@ -283,7 +283,7 @@ def test_orders():
 
 # ---- the call
 
-CASES = [*DISTURBANCES, ("random_drop", "shuffle"), ("dense_drop", ("noise", 0.2)), ("centre_drop", ("pgd", 0.05, 1, 0.01))]
+CASES = [*DISTURBANCES, ("random_drop", "shuffle"), ("dense_drop", ("noise", 0.2)), ("center_drop", ("pgd", 0.05, 1, 0.01))]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -324,7 +324,7 @@ def test_wrong_settings(name, options, error, text):
     (("random_drop", {"grid": 4}), IMAGES, None, "keys=None"), (("random_drop", {"grid": 13}), IMAGES, KEY, "grid=13"),
     (("random_drop", {"grid": 4}), IMAGES[0], KEY, "(12, 12, 3)"), (("patch_shuffle", {"grid": 5}), IMAGES, KEY, "(5, 5)"),
     (("salient_drop", {"grid": 4}), IMAGES, None, "logits_fn"), (("window_drop", {"size": 5, "top": 9}), IMAGES, None, "top=9"),
-    (("centre_drop", {"grid": 4, "content": ("mean", (0.1, 0.2))}), IMAGES, None, "3 channels"),
+    (("center_drop", {"grid": 4, "content": ("mean", (0.1, 0.2))}), IMAGES, None, "3 channels"),
     (("salient_drop", {"grid": 4, "saliency": np.ones((3, 4, 4))}), IMAGES, None, "(3, 4, 4)"),
 ], ids=lambda x: str(x)[:40])
 def test_wrong_calls(disturbance, images, keys, text):
