@@ -18,7 +18,7 @@ from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines import swin
 from vmamba_jax.models.baselines.swin import Swin, WindowAttention
 from vmamba_jax.models.layers import common
-from vmamba_jax.models.layers import windows as swin_windows
+from vmamba_jax.models.layers import attention as swin_windows
 
 GOLDEN = "timm_swin_small"
 PADDED = "timm_swinpad_small"
