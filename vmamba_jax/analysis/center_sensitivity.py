@@ -58,7 +58,7 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
 
 @record("corners")
 class _Windows:
-    content: fills.Content
+    content: fills.Fill
     size: int
     corners: jax.Array
 
