@@ -17,12 +17,7 @@ from tests.helpers import golden_models
 from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines import swin
 from vmamba_jax.models.baselines.swin import Swin, WindowAttention
-<<<<<<< HEAD
 from vmamba_jax.models.layers import attention, common
-=======
-from vmamba_jax.models.layers import common
-from vmamba_jax.models.layers import attention as swin_windows
->>>>>>> main
 
 GOLDEN = "timm_swin_small"
 PADDED = "timm_swinpad_small"
