@@ -106,11 +106,11 @@ def test_patch_fool_of_models(vmamba):
 
 
 def test_bad_arguments(vmamba):
-    with pytest.raises(ValueError, match="block=2; expected an index of one of 2 blocks"):
+    with pytest.raises(ValueError, match="block=2: expected an index of one of 2 blocks"):
         analysis.scan_attention(VMAMBA, vmamba[0], IMAGES, 2)
-    with pytest.raises(TypeError, match="model is ViT; expected VMamba, Vim"):
+    with pytest.raises(TypeError, match="model is ViT: expected VMamba, Vim"):
         analysis.scan_attention(VIT, {}, IMAGES, 0)
-    with pytest.raises(TypeError, match="model is ResNet; expected ViT, VMamba, Vim"):
+    with pytest.raises(TypeError, match="model is ResNet: expected ViT, VMamba, Vim"):
         analysis.attention_fn("resnet18", {})
     for changed in ({"scan_pattern": "cascade"}, {"ssm_ratio": 0.0}):
         with pytest.raises(ValueError, match=f"{next(iter(changed))}=.*expected scans over the whole map"):

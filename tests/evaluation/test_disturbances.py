@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from vmamba_jax.attacks import masks
+from vmamba_jax.core import scan_orders
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.disturbances import DISTURBANCES, GRIDS, PROFILES, create
 from vmamba_jax.evaluation.disturbances.patch_drops import outwards
@@ -62,7 +62,7 @@ def lost(profile, P, r, i, N):
             return P if i < int(N * r) else 0
 
 
-@pytest.mark.parametrize("direction", masks.DIRECTIONS)
+@pytest.mark.parametrize("direction", scan_orders.DIRECTIONS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_information_drop(profile, direction):
     black = gone(create("information_drop", rate=0.7, profile=profile, direction=direction, grid=(2, 4)))
@@ -321,7 +321,7 @@ def test_wrong_settings(name, options, error, text):
 
 
 @pytest.mark.parametrize(("disturbance", "images", "keys", "text"), [
-    (("random_drop", {"grid": 4}), IMAGES, None, "keys=None"), (("random_drop", {"grid": 13}), IMAGES, KEY, "(13, 13)"),
+    (("random_drop", {"grid": 4}), IMAGES, None, "keys=None"), (("random_drop", {"grid": 13}), IMAGES, KEY, "grid=13"),
     (("random_drop", {"grid": 4}), IMAGES[0], KEY, "(12, 12, 3)"), (("patch_shuffle", {"grid": 5}), IMAGES, KEY, "(5, 5)"),
     (("salient_drop", {"grid": 4}), IMAGES, None, "logits_fn"), (("window_drop", {"size": 5, "top": 9}), IMAGES, None, "top=9"),
     (("center_drop", {"grid": 4, "content": ("mean", (0.1, 0.2))}), IMAGES, None, "3 channels"),

@@ -48,7 +48,7 @@ def scan_attention(model, variables, images, block, signed=False, mean=None, std
     classifier = _known(as_classifier(model, mean, std), (VMamba, Vim))
     names = _scans(classifier.model)
     if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < len(names):
-        raise ValueError(f"block={block!r}; expected an index of one of {len(names)} blocks, from 0")
+        raise ValueError(f"block={block!r}: expected an index of one of {len(names)} blocks, from 0")
     return _compiled_scan(classifier, names[block], bool(signed))(variables, images)
 
 
@@ -74,7 +74,7 @@ def received(A_bar, delta, B, C, routes, signed=False):
 
 def _known(classifier, families):
     if not isinstance(classifier.model, families):
-        raise TypeError(f"model is {type(classifier.model).__name__}; expected {', '.join(family.__name__ for family in families)}")
+        raise TypeError(f"model is {type(classifier.model).__name__}: expected {', '.join(family.__name__ for family in families)}")
     return classifier
 
 
@@ -83,7 +83,7 @@ def _scans(model):
     if isinstance(model, Vim):
         return [(f"layers_{i}", "mixer") for i in range(model.depth)]
     if model.ssm_ratio <= 0 or model.scan_pattern == "cascade":
-        raise ValueError(f"ssm_ratio={model.ssm_ratio}, scan_pattern={model.scan_pattern!r}; expected scans over the whole map")
+        raise ValueError(f"ssm_ratio={model.ssm_ratio}, scan_pattern={model.scan_pattern!r}: expected scans over the whole map")
     return [(f"layers_{i}", f"blocks_{j}", "op") for i, depth in enumerate(model.depths) for j in range(depth)]
 
 
