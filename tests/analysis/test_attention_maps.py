@@ -8,8 +8,7 @@ from jax.tree_util import Partial
 import vmamba_jax
 from vmamba_jax import analysis, attacks
 from vmamba_jax.analysis import attention_maps
-from vmamba_jax.attacks.patch_fool import selection
-from vmamba_jax.core import scan_orders
+from vmamba_jax.core import grids, scan_orders
 from vmamba_jax.models import VMamba
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
@@ -102,7 +101,7 @@ def test_patch_fool_of_models(vmamba):
     changed = np.asarray(jax.jit(lambda attack, *args: attack(*args))(attack, logits_fn, IMAGES, labels, key) != IMAGES).any(3)
     paid = np.asarray(analysis.scan_attention(VMAMBA, vmamba[0], IMAGES, 0, mean=MEAN, std=STD))
     most = paid.reshape(2, 2, 2, 3, 2).sum((2, 4)).reshape(2, -1).argmax(1)
-    np.testing.assert_array_equal(changed, np.asarray(selection.mask(most[:, None], IMAGES.shape, 4))[..., 0])
+    np.testing.assert_array_equal(changed, np.asarray(grids.pixel_mask(grids.chosen_patches(most[:, None], 2, 3), 8, 12))[..., 0])
 
 
 def test_bad_arguments(vmamba):

@@ -32,7 +32,7 @@ PGD = {"name": "pgd", "eps": 0.1, "steps": 2}
 
 @pytest.mark.parametrize(("error", "options", "text"), [
     (ValueError, {"name": "pdg", "eps": 0.1}, "attack='pdg'"),
-    (TypeError, PGD | {"stepsize": 1}, "'stepsize'"),
+    (TypeError, PGD | {"stepsize": 1}, "stepsize="),
     (ValueError, PGD | {"eps": -1}, "eps=-1.0"),
     (ValueError, PGD | {"eps": jnp.nan}, "eps=nan"),
     (ValueError, PGD | {"eps": jnp.float32(-1)}, "eps=-1.0"),
@@ -74,7 +74,7 @@ def linear(images):
     (ValueError, IMAGES + 255, LABELS, KEY, "images=[255, 255]"),
     (ValueError, IMAGES, LABELS[:2], KEY, "labels.shape=(2,)"),
     (ValueError, IMAGES, jax.nn.one_hot(LABELS, 5), KEY, "labels.shape=(4, 5)"),
-    (TypeError, IMAGES, LABELS.astype(float), KEY, "labels are float32"),
+    (TypeError, IMAGES, LABELS.astype(float), KEY, "labels.dtype=float32"),
     (ValueError, IMAGES, LABELS, None, "key=None"),
     (TypeError, IMAGES, LABELS, 0, "key=0"),
     (ValueError, IMAGES, LABELS, jax.random.split(KEY, 3), "key.shape=(3,)"),

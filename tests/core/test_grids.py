@@ -1,5 +1,6 @@
 """Patch grids against loops over pixels."""
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,7 +38,7 @@ def test_chosen_patches():
 def test_random_order_within_patches():
     patch = grids.patch_of_pixels(7, 5, 3, 2)
     ranks = np.asarray(grids.random_ranks(jax.random.key(0), patch))
-    image = np.arange(70.0).reshape(7, 5, 2)
+    image = jnp.arange(70.0).reshape(7, 5, 2)
     mask = np.random.default_rng(1).random((7, 5)) < 0.6
     moved = np.asarray(grids.shuffled_within(jax.random.key(1), image, patch, mask))
     np.testing.assert_array_equal(moved[~mask], image[~mask])

@@ -138,7 +138,7 @@ def test_summary_is_json():
     ({"source": (np.zeros((4, 3, 3, 2)), np.zeros(3))}, "lengths [4, 3]"),
     ({"source": (np.zeros((0, 3, 3, 2)), np.zeros(0))}, "0 examples"),
     ({"source": (np.full((4, 3, 3, 2), 200.0), np.zeros(4))}, "images range over [200, 200]"),
-    ({"source": (np.zeros((4, 18)), np.zeros(4))}, "images have shape (4, 18)"),
+    ({"source": (np.zeros((4, 18)), np.zeros(4))}, "images.shape=(4, 18)"),
 ])
 def test_value_errors(change, text):
     options = {"source": examples(), "attack": attacks.fgsm(0.1)} | change

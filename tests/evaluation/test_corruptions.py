@@ -56,7 +56,7 @@ def test_tables_by_size():
 def test_arguments():
     images = photos()
     for arguments, message in ((("mist", 1, images, KEY), "name='mist'"), (("fog", 0, images, KEY), "severity=0"), (("fog", 6, images, KEY), "severity=6"),
-                               (("fog", 1, images[0], KEY), "images have shape"), (("fog", 1, images[:, :8], KEY), r"expected \(batch, S, S, 3\)"),
+                               (("fog", 1, images[0], KEY), "images.shape="), (("fog", 1, images[:, :8], KEY), r"expected \(batch, S, S, 3\)"),
                                (("fog", 1, images * 2, KEY), r"images=\[0.*, 1.99.*\]"), (("fog", 1, images, per_image_keys(KEY, 2)), "each of 3 images")):
         with pytest.raises(ValueError, match=message):
             corruptions.corrupt(*arguments)

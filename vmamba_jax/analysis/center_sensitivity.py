@@ -1,4 +1,4 @@
-"""Sensitivity to the image center: the drop in accuracy for every position of an occluding window, and its slope from the center outwards."""
+"""Sensitivity to the image center: the drop in accuracy for every position of an occluding window, and its slope."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,10 +26,10 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
     Returns:
         Plain JSON: the row of `summary` for the clean accuracy, "window", "stride", "content", "tops" and "lefts" (the corners), and
         "drop": drop in accuracy at each position, rows by columns.
-        "rings": [{"ring", "radius", "positions", "drop"}]: positions of equal Chebyshev distance from the center, `radius` pixels (the mean, if
-            rows and columns differ in parity).
-        "slope", "intercept": least squares of the drop on the radius, in accuracy per pixel; None for one ring. A negative slope means a larger
-            drop near the center.
+        "rings": [{"ring", "radius", "positions", "drop"}]: positions of equal Chebyshev distance from the center, `radius` pixels (the
+            mean, if rows and columns differ in parity).
+        "slope", "intercept": least squares of the drop on the radius, in accuracy per pixel; None for one ring. A negative slope means a
+            larger drop near the center.
         "slope_error": standard error of the slope from the residuals; None for fewer than three positions.
         "slope_error_images": standard error of the mean of the images' own slopes; None for one image.
 
@@ -52,8 +52,9 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
     offsets = [abs(np.arange(len(side)) - (len(side) - 1) / 2) for side in (tops, lefts)]
     distance = np.maximum(offsets[0][:, None], offsets[1]).ravel()
     drop = lost.mean(0)
-    rings = [{"ring": int(k), "radius": float(distance[inside].mean() * step), "positions": int(inside.sum()), "drop": float(drop[inside].mean())}
-             for k in np.unique(np.floor(distance)) for inside in [np.floor(distance) == k]]
+    ring = np.floor(distance)
+    rings = [{"ring": int(k), "radius": float(distance[ring == k].mean() * step), "positions": int((ring == k).sum()),
+              "drop": float(drop[ring == k].mean())} for k in np.unique(ring)]
     return summary(result) | {"window": size, "stride": step, "content": fill.settings, "tops": tops.tolist(), "lefts": lefts.tolist(),
                               "drop": drop.reshape(len(tops), len(lefts)).tolist(), "rings": rings} | slope(distance * step, lost)
 

@@ -1,4 +1,4 @@
-"""Component-wise gradients of a selective scan: robust accuracy with the gradient of one component blocked, compared with the full gradient."""
+"""Component-wise gradients of a selective scan: robust accuracy with and without the gradient of one component."""
 import dataclasses
 
 import numpy as np
@@ -7,9 +7,8 @@ from jax.tree_util import Partial
 from vmamba_jax.core.statistics import paired_interval, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
 from vmamba_jax.evaluation.loop import Loop, argument
-from vmamba_jax.models.classifier import Classifier
+from vmamba_jax.models.classifier import Classifier, as_classifier, logits_fn
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.logits import as_classifier, logits_fn
 
 COMPONENTS = ("B", "C", "delta", "A_bar", "B_bar_delta")
 
@@ -20,19 +19,20 @@ def component_gradients(classifier, variables, source, attack, *, key, component
     The forward pass is bit-identical, so only the attack's gradients change; the images are classified by the unblocked model.
 
     Args:
-        classifier: a `Classifier`, a Linen module or a catalog name; its model has `stop_gradients`, and `stop_blocks` if `blocks` is given.
+        classifier: a `Classifier`, a Linen module or a catalog name; its model has `stop_gradients`, and `stop_blocks` if `blocks` is
+            given.
         variables: the model's variables.
         source, attack, key, loop: as for `robust_accuracy`; every run uses the same random numbers, and progress counts all runs.
-        components: names from `probes.STOPPABLE`, blocked one at a time. A is a parameter and is blocked as A_bar = exp(delta A); delta is blocked
-            everywhere, or as B_bar_delta only in delta B.
-        blocks: None: all blocks at once; "stages": one stage after another; "blocks": one block after another; or a sequence of values of the
-            model's `stop_blocks`, such as ((0,), (1, 2), ((3, 0),)).
+        components: names from `probes.STOPPABLE`, blocked one at a time. A is a parameter and is blocked as A_bar = exp(delta A); delta is
+            blocked everywhere, or as B_bar_delta only in delta B.
+        blocks: None: all blocks at once; "stages": one stage after another; "blocks": one block after another; or a sequence of values of
+            the model's `stop_blocks`, such as ((0,), (1, 2), ((3, 0),)).
 
     Returns:
-        Plain JSON: the row of `summary` for the full gradient, and "components": one row per component and value of `stop_blocks`, {"component",
-        "blocks" (None: all), "robust_accuracy", "difference", "difference_interval" (95 %), "gained", "lost"}. The difference is blocked minus
-        full: positive if the component's gradient makes the attack stronger, negative if it makes the attack weaker. "gained" counts the images
-        robust only with the component blocked, "lost" those robust only without.
+        Plain JSON: the row of `summary` for the full gradient, and "components": one row per component and value of `stop_blocks`,
+        {"component", "blocks" (None: all), "robust_accuracy", "difference", "difference_interval" (95 %), "gained", "lost"}. The difference
+        is blocked minus full: positive if the component's gradient makes the attack stronger, negative if it makes the attack weaker.
+        "gained" counts the images robust only with the component blocked, "lost" those robust only without.
 
     Source: Du, Li, Xu, arXiv 2403.10935, whose own definitions are unpublished.
     """

@@ -122,7 +122,7 @@ def by_name(kind, name, table, options=None, *, positional=0):
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
             for option in sorted(set(options) - set(known)):
-                expected = f"one of {', '.join(map(repr, known))}" if known else "none"
+                expected = f"one of {', '.join(map(repr, known))}" if known else "which has none"
                 raise TypeError(f"{option}={options[option]!r}: expected an option of {kind} {name!r}, {expected}")
     return entry
 

@@ -67,4 +67,5 @@ def load(name, split, root=None, **options):
         raise TypeError(f"name={name!r}: expected a str, one of {', '.join(map(repr, names()))}")
     if name.startswith(_TFDS):
         return checks.by_name("dataset", name, {name: tfds.load}, options, positional=3)(name.removeprefix(_TFDS), split, root, **options)
+    checks.choice("dataset", name, names())
     return checks.by_name("dataset", name, _LOADERS, options, positional=2)(split, root, **options)
