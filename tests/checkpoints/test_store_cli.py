@@ -12,15 +12,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-<<<<<<< HEAD
-from command_runs import run_command
-from tests.helpers.torch_files import Raw, write
-=======
-from torch_files import Raw, write
->>>>>>> main
 
 import vmamba_jax
 from tests.helpers.command_runs import run_command
+from tests.helpers.torch_files import Raw, write
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.__main__ import main
 
