@@ -107,7 +107,7 @@ def test_a_tar_of_class_folders(tmp_path):
     assert source.classes == ("a", "b") and np.array_equal(source[0][0], pixels(photo(2))) and source[1][1] == 1
     assert data.load("tar", "validation", tmp_path, subdir="set", classes=["b", "z", "a"]).labels.tolist() == [0, 2]
     for options, message in (({}, "expected every image in a class folder, got '4.jpg'"), ({"subdir": "no"}, "expected images below subdir='no'"),
-                             ({"subdir": "set", "classes": ["a"]}, "names of all folders of .*missing b"), ({"subdir": "set", "classes": "aab"}, "repeat")):
+                             ({"subdir": "set", "classes": ["a"]}, "names of all folders of .*missing b"), ({"subdir": "set", "classes": "aab"}, "expected each name once")):
         with pytest.raises(ValueError, match=message):
             data.load("tar", "validation", tmp_path, **options)
     with pytest.raises(data.DataNotFoundError, match="expected a file 'train.tar'"):

@@ -142,7 +142,7 @@ def test_exif_orientation():
 @pytest.mark.parametrize("options, error, message", [
     ({"size": 0}, ValueError, "size"), ({"size": 4.0}, TypeError, "size"), ({"resize": 8}, ValueError, "resize=8 with size=None: expected size"),
     ({"size": 8, "resize": 7}, ValueError, "resize=7: expected an integer >= 8"), ({"interpolation": "area"}, ValueError, "'area'"),
-    ({"channels": 4}, ValueError, "channels"), ({"workers": 0}, ValueError, "workers"), ({"sizes": 3}, TypeError, "'sizes'"),
+    ({"channels": 4}, ValueError, "channels"), ({"workers": 0}, ValueError, "workers"), ({"sizes": 3}, TypeError, "sizes=3: expected an option"),
 ])
 def test_bad_options(tmp_path, options, error, message):
     write_folder(tmp_path / "train")

@@ -168,12 +168,14 @@ def test_config_lies_beside(tmp_path, state):
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda path: Checkpoints(path, keep_latest=0, keep_best=-1, best_mode="most"), ValueError, "keep_latest.*keep_best.*best_mode"),
+    (lambda path: Checkpoints(path, keep_latest=0), ValueError, "keep_latest=0: expected an integer >= 1"),
+    (lambda path: Checkpoints(path, keep_best=-1), ValueError, "keep_best=-1: expected an integer >= 0"),
+    (lambda path: Checkpoints(path, best_mode="most"), ValueError, "best_mode='most': expected one of 'max', 'min'"),
     (lambda path: Checkpoints(path / "none", read_only=True), FileNotFoundError, "no checkpoints: .*none does not exist"),
     (lambda path: Checkpoints(path, config={"model": object()}), TypeError, "config must be JSON-able"),
     (lambda path: Checkpoints(path).restore(None), FileNotFoundError, "no step latest in .* holds no checkpoint"),
     (lambda path: Checkpoints(path).find(3), FileNotFoundError, "no step 3 in"),
-    (lambda path: Checkpoints(path).find("newest"), ValueError, "step must be a number, 'latest' or 'best'; got 'newest'"),
+    (lambda path: Checkpoints(path).find("newest"), ValueError, "step='newest': expected an integer >= 0, 'latest' or 'best'"),
 ])
 def test_errors(tmp_path, call, error, message):
     with pytest.raises(error, match=message):

@@ -221,12 +221,13 @@ def test_learns(name):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"attack": PGD, "attack_mode": "test", "label_smoothing": 1.0}, "attack_mode='test': expected one of 'eval', 'train'.*label_smoothing"),
-    ({"attack": 3}, "attack must be callable"),
-    ({"attack": PGD, "eps_schedule": 0.5}, "eps_schedule must be"),
+    ({"attack": PGD, "attack_mode": "test"}, "attack_mode='test': expected one of 'eval', 'train'"),
+    ({"attack": PGD, "label_smoothing": 1.0}, "label_smoothing=1.0: expected a finite number >= 0 and < 1"),
+    ({"attack": 3}, "attack=3: expected a function"),
+    ({"attack": PGD, "eps_schedule": 0.5}, "eps_schedule=0.5: expected None or a function"),
     ({"attack": lambda *a: a[1], "eps_schedule": lambda t: 1.0}, "dataclass with a field eps"),
     ({"attack": PGD, "ema_decay": 1.0}, "ema_decay=1.0: expected None or a finite number >= 0 and < 1"),
-    ({"attack": PGD, "ema_warmup": True}, "ema_warmup needs ema_decay"),
+    ({"attack": PGD, "ema_warmup": True}, "ema_warmup=True: expected False without ema_decay"),
 ])
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
@@ -235,14 +236,16 @@ def test_bad_options(options, message):
 
 def test_other_errors():
     classifier, optimizer = Classifier(), sgd()
-    with pytest.raises(ValueError, match="objective name='madry': expected one of .*'pgd_at', "):
+    with pytest.raises(ValueError, match="objective='madry': expected one of .*'pgd_at', "):
         training.objectives.create("madry", classifier, optimizer)
     with pytest.raises(ValueError, match="same ema_decay"):
         jax.eval_shape(training.objectives.standard(classifier, optimizer, ema_decay=0.9), start(classifier, optimizer), batch(), KEY)
     with pytest.raises(ValueError, match="create it with ema_decay"):
         start(classifier, optimizer).variables(ema=True)
-    with pytest.raises(ValueError, match=r"ema_decay.*image_shape must be \(H, W, C\)"):
-        training.create_state(classifier, optimizer, KEY, (4, 4), ema_decay=-1)
+    with pytest.raises(ValueError, match="ema_decay=-1.0: expected"):
+        training.create_state(classifier, optimizer, KEY, (4, 4, 1), ema_decay=-1)
+    with pytest.raises(ValueError, match=r"image_shape=\(4, 4\): expected \(H, W, C\)"):
+        training.create_state(classifier, optimizer, KEY, (4, 4))
 
 
 def test_mixed_before_the_attack():
@@ -254,7 +257,7 @@ def test_mixed_before_the_attack():
     mixed = jitted(training.objectives.pgd_at(classifier, optimizer, attack=PGD, mix=mix, augment=lambda x, keys: x / 2), state, data, KEY)
     given = jitted(training.objectives.pgd_at(classifier, optimizer, attack=PGD), state, {"image": 1 - data["image"] / 2, "label": targets}, KEY)
     close(mixed, given)
-    with pytest.raises(ValueError, match="mix must be None or"):
+    with pytest.raises(ValueError, match="mix=3: expected None or"):
         training.objectives.standard(classifier, optimizer, mix=3)
 
 

@@ -132,17 +132,20 @@ def test_learning_rate_of_other_optimizers():
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: optimizer.create("lion", learning_rate=-1, b1=1.0, clip_norm=0),
-     "optimizer name='lion': expected one of 'adamw', 'sgd'; clip_norm=0.0: expected None or a finite number > 0; b1.*; learning_rate=-1"),
+    (lambda: optimizer.create("lion", learning_rate=0.1), "optimizer='lion': expected one of 'adamw', 'sgd'"),
+    (lambda: optimizer.create(learning_rate=-1), "learning_rate=-1.0: expected a finite number >= 0"),
+    (lambda: optimizer.create(learning_rate=0.1, clip_norm=0), "clip_norm=0.0: expected None or a finite number > 0"),
+    (lambda: optimizer.create(learning_rate=0.1, b1=1.0), "b1=1.0: expected a finite number >= 0 and < 1"),
     (lambda: optimizer.create(learning_rate=0.1, decay_rule="none"), "decay_rule='none': expected one of "),
     (lambda: optimizer.create(learning_rate="0.1"), "learning_rate='0.1': expected a finite number >= 0"),
-    (lambda: schedules.cosine(1e-3, total_steps=10, warmup_steps=10), "warmup_steps must be below total_steps; got 10 and 10"),
-    (lambda: schedules.cosine(math.nan, total_steps=1.5), "value=nan: .*; total_steps=1.5: expected an integer >= 1"),
-    (lambda: schedules.piecewise(0.1, boundaries=(5, 3)), "boundaries must ascend"),
-    (lambda: schedules.piecewise(0.1, boundaries=(5,), warmup_steps=6), "warmup_steps must end before boundaries"),
-    (lambda: schedules.create("linear", 0.1), "schedule name='linear': expected one of 'constant', 'cosine', 'piecewise'"),
+    (lambda: schedules.cosine(1e-3, total_steps=10, warmup_steps=10), "warmup_steps=10: expected fewer than total_steps=10"),
+    (lambda: schedules.cosine(math.nan, total_steps=1), "value=nan: expected a finite number >= 0"),
+    (lambda: schedules.cosine(0.1, total_steps=1.5), "total_steps=1.5: expected an integer >= 1"),
+    (lambda: schedules.piecewise(0.1, boundaries=(5, 3)), r"boundaries=\(5, 3\): expected ascending"),
+    (lambda: schedules.piecewise(0.1, boundaries=(5,), warmup_steps=6), "warmup_steps=6: expected at most"),
+    (lambda: schedules.create("linear", 0.1), "schedule='linear': expected one of 'constant', 'cosine', 'piecewise'"),
     (lambda: schedules.ramp(0), "steps=0: expected an integer >= 1"),
 ])
 def test_errors(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make()

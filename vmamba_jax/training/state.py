@@ -5,7 +5,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.training.checks import number, require
+from vmamba_jax.core import checks
 
 PER_CALL = ("intermediates", "perturbations")  # collections that belong to one call of the model, not to its state
 
@@ -40,9 +40,9 @@ def create_state(classifier, optimizer, key, image_shape, ema_decay=None, variab
     variables: start from these (a converted checkpoint) instead of a random initialisation.
     """
     shape = tuple(image_shape)
-    require(number("ema_decay", ema_decay, low=0, below=1, optional=True),
-            (len(shape) == 3 and all(n >= 1 for n in shape), f"image_shape must be (H, W, C), all positive; got {image_shape!r}"),
-            (variables is None or "params" in variables, "variables must have a collection 'params'"))
+    checks.number("ema_decay", ema_decay, low=0, below=1, optional=True)
+    checks.require(len(shape) == 3 and all(n >= 1 for n in shape), f"image_shape={image_shape!r}: expected (H, W, C), all positive")
+    checks.require(variables is None or "params" in variables, f"variables={sorted(variables or ())}: expected a collection 'params'")
     if variables is None:
         variables = jax.jit(lambda key: classifier.init(key, shape))(key)
     model_state = {name: tree for name, tree in variables.items() if name != "params" and name not in PER_CALL}

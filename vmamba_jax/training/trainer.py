@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax import data, parallel
-from vmamba_jax.training.checks import count, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run import feed as loading
 from vmamba_jax.training.run.checkpointing import Checkpoints
@@ -47,11 +47,14 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
     looked for where a line or a checkpoint is due. `Locked` where another process has the workdir, `SaveError` where a checkpoint cannot be
     saved, `DamagedCheckpoint` where none can be restored.
     """
-    require(count("steps", steps, 1), count("log_every", log_every, 1), count("checkpoint_every", checkpoint_every, 1, optional=True),
-            count("eval_every", eval_every, 1, optional=True), count("skips_in_a_row", skips_in_a_row, 0, optional=True),
-            count("skips_in_all", skips_in_all, 0, optional=True),
-            (evaluate is not None or eval_every is None, f"eval_every={eval_every!r} needs evaluate"),
-            (evaluate is not None or best_metric is None, f"best_metric={best_metric!r} needs evaluate"))
+    checks.count("steps", steps)
+    checks.count("log_every", log_every)
+    checks.count("checkpoint_every", checkpoint_every, optional=True)
+    checks.count("eval_every", eval_every, optional=True)
+    checks.count("skips_in_a_row", skips_in_a_row, 0, optional=True)
+    checks.count("skips_in_all", skips_in_all, 0, optional=True)
+    checks.require(evaluate is not None or eval_every is None, f"eval_every={eval_every!r}: expected None without evaluate")
+    checks.require(evaluate is not None or best_metric is None, f"best_metric={best_metric!r}: expected None without evaluate")
     with contextlib.ExitStack() as stack:
         checkpoints = writer = None
         limits = (skips_in_a_row, skips_in_all)

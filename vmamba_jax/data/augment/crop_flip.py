@@ -3,7 +3,6 @@
 Every image has a key of its own, so its augmentation does not depend on the batch or the device: pass one key per image, or a single key,
 from which image i gets fold_in(key, i).
 """
-import inspect
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,7 @@ def create(name, **options):
     Raises:
         ValueError: an unknown name, or a value out of range. TypeError: an unknown option.
     """
-    factory = _AUGMENTATIONS[checks.choice("augmentation", name, _AUGMENTATIONS)]
-    checks.options(f"augmentation {name!r}", options, inspect.signature(factory).parameters)
-    return factory(**options)
+    return checks.by_name("augmentation", name, _AUGMENTATIONS, options)(**options)
 
 
 def names():

@@ -8,7 +8,7 @@ Some objectives keep something in `state.carry` between steps (free: the perturb
 `state = step.begin(state, image_shape, batch_size)` puts it there and leaves other states as they are. `cost(name, **options)` tells what a
 step costs. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; one file holds one idea.
 """
-from vmamba_jax.training.checks import choice, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.awp import awp, perturb_weights
 from vmamba_jax.training.objectives.cost import Cost
 from vmamba_jax.training.objectives.fast import fast
@@ -32,8 +32,7 @@ __all__ = ["Cost", "OBJECTIVES", "ReleasedPGD", "Step", "ares", "awp", "clean_va
 
 def create(name, classifier, optimizer, **options):
     """An objective by name, for configs; `options` are that function's keywords."""
-    require(choice("objective name", name, OBJECTIVES))
-    return OBJECTIVES[name](classifier, optimizer, **options)
+    return checks.by_name("objective", name, OBJECTIVES, options, positional=2)(classifier, optimizer, **options)
 
 
 def cost(name, **options):

@@ -4,14 +4,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.step import Step
 
 
 def awp(classifier, optimizer, *, objective="pgd_at", gamma=0.01, after=0, **options):
     """The step of another objective, by name and with its own `options`, under `perturb_weights`."""
     from vmamba_jax.training.objectives import create
-    require((objective != "awp", "objective must be another than awp"))
+    checks.require(objective != "awp", "objective='awp': expected another objective")
     return perturb_weights(create(objective, classifier, optimizer, **options), gamma, after)
 
 
@@ -23,8 +23,9 @@ def perturb_weights(step, gamma=0.01, after=0):
     gamma: >= 0; the paper's for adversarial training is 0.01, for TRADES 0.005. after: steps done before the perturbation begins.
     The cost of the update, not of the attack, doubles.
     """
-    require((isinstance(step, Step) and step.perturb is None, f"step must be an objective's, not yet perturbed; got {step!r}"),
-            number("gamma", gamma, low=0), count("after", after, 0))
+    checks.require(isinstance(step, Step) and step.perturb is None, f"step={step!r}: expected the step of an objective, not yet perturbed")
+    checks.number("gamma", gamma, low=0)
+    checks.count("after", after, 0)
 
     def perturb(params, grads, done):
         scale = gamma * (done >= after)

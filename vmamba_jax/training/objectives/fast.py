@@ -3,10 +3,10 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax import attacks
-from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.cost import Cost, attack_cost
-from vmamba_jax.training.objectives.inner_attack import RADII, checks, make_attack, scale_radius
+from vmamba_jax.training.objectives.inner_attack import RADII, check, make_attack, scale_radius
 from vmamba_jax.training.objectives.standard import classification_loss
 from vmamba_jax.training.objectives.step import Rule, descend, make_step
 
@@ -25,11 +25,14 @@ def fast(classifier, optimizer, *, eps, step_size=None, attack_mode="train", eps
     Between measurements the metrics repeat the last one, which the state keeps: begin with `step.begin`. A cost that is seldom paid.
     The step's metrics: loss, accuracy under the attack, grad_norm, learning_rate; eps_scale if scheduled; those three if watched.
     """
-    require(number("eps", eps, low=0), number("step_size", step_size, low=0, optional=True), count("watch_steps", watch_steps, 1),
-            count("watch_every", watch_every, 1, optional=True), count("watch_stride", watch_stride, 1),
-            number("label_smoothing", label_smoothing, low=0, below=1))
+    checks.number("eps", eps, low=0)
+    checks.number("step_size", step_size, low=0, optional=True)
+    checks.count("watch_steps", watch_steps)
+    checks.count("watch_every", watch_every, optional=True)
+    checks.count("watch_stride", watch_stride)
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
     attack = attacks.pgd(eps, steps=1, step_size=1.25 * eps if step_size is None else step_size)
-    require(*checks(attack, attack_mode, eps_schedule, scheduled))
+    check(attack, attack_mode, eps_schedule, scheduled)
     strong = attacks.pgd(eps, steps=watch_steps, step_size=eps / 4)
     run = make_attack(classifier, attack, attack_mode, eps_schedule, scheduled)
 

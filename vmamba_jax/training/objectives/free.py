@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.cost import Cost
 from vmamba_jax.training.objectives.step import Outcome, Rule, Step, make_step
@@ -26,9 +26,12 @@ def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_sm
     classifier, optimizer, label_smoothing, options: as of `pgd_at`.
     The step's metrics, means over the replays: loss, accuracy on the perturbed images, grad_norm, learning_rate.
     """
-    require(number("label_smoothing", label_smoothing, low=0, below=1), count("replays", replays, 1),
-            number("eps", eps, low=0, optional=released), number("step_size", step_size, low=0, optional=True),
-            (not released or eps is None and step_size is None, f"released=True sets eps and step_size; got {eps!r}, {step_size!r}"))
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
+    checks.count("replays", replays)
+    checks.number("eps", eps, low=0, optional=released)
+    checks.number("step_size", step_size, low=0, optional=True)
+    checks.require(not released or eps is None and step_size is None,
+                   f"eps={eps!r}, step_size={step_size!r}: expected None for both with released=True, which sets them")
     eps = RELEASED if released else eps
     size = eps if step_size is None else step_size
 

@@ -3,7 +3,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from vmamba_jax.training.checks import choice
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import losses
 
 RADII = ("eps", "step_size")  # the fields of an attack that have the radius' unit
@@ -30,16 +30,17 @@ def make_attack(classifier, attack, attack_mode, eps_schedule=None, scheduled=RA
     return run
 
 
-def checks(attack, attack_mode, eps_schedule, scheduled, aimed=False):
-    """Checks of `make_attack`'s options for `require`. aimed: the attack's loss will be set."""
+def check(attack, attack_mode, eps_schedule, scheduled, aimed=False):
+    """Check the options of `make_attack`. aimed: the objective sets the attack's loss."""
     record = dataclasses.is_dataclass(attack)
-    return (choice("attack_mode", attack_mode, ("eval", "train")), (callable(attack), f"attack must be callable; got {attack!r}"),
-            (eps_schedule is None or callable(eps_schedule), f"eps_schedule must be None or a function of the step; got {eps_schedule!r}"),
-            (eps_schedule is None or record and hasattr(attack, "eps"),
-             f"eps_schedule needs an attack that is a dataclass with a field eps; got {attack!r}"),
-            (not aimed or record and hasattr(attack, "loss"),
-             f"attack must be a dataclass with a field loss, as this objective sets it; got {attack!r}"),
-            (set(scheduled) <= set(RADII), f"scheduled must be some of {', '.join(RADII)}; got {scheduled!r}"))
+    checks.choice("attack_mode", attack_mode, ("eval", "train"))
+    checks.require(callable(attack), f"attack={attack!r}: expected a function")
+    checks.require(eps_schedule is None or callable(eps_schedule), f"eps_schedule={eps_schedule!r}: expected None or a function of the step")
+    checks.require(eps_schedule is None or record and hasattr(attack, "eps"),
+                   f"attack={attack!r}: expected a dataclass with a field eps, for eps_schedule")
+    checks.require(not aimed or record and hasattr(attack, "loss"),
+                   f"attack={attack!r}: expected a dataclass with a field loss, which this objective sets")
+    checks.require(set(scheduled) <= set(RADII), f"scheduled={scheduled!r}: expected some of {', '.join(RADII)}")
 
 
 def scale_radius(attack, factor, fields=RADII):

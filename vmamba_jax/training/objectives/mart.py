@@ -2,9 +2,9 @@
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.training.checks import choice, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import losses, two_passes
-from vmamba_jax.training.objectives.inner_attack import RADII, checks
+from vmamba_jax.training.objectives.inner_attack import RADII, check
 from vmamba_jax.training.objectives.step import make_step
 from vmamba_jax.training.objectives.whole_batch import mean
 
@@ -20,8 +20,10 @@ def mart(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_mo
     Where labels are distributions, the wrong classes are all but the likeliest, and f(x)_y is the mean over the labels.
     The step's metrics: loss, bce, kl (weighted), accuracy (adversarial), clean_accuracy, grad_norm, learning_rate; eps_scale if scheduled.
     """
-    require(*checks(attack, attack_mode, eps_schedule, scheduled), number("beta", beta, low=0),
-            number("label_smoothing", label_smoothing, low=0, below=1), choice("statistics", statistics, two_passes.STATISTICS))
+    check(attack, attack_mode, eps_schedule, scheduled)
+    checks.number("beta", beta, low=0)
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
+    checks.choice("statistics", statistics, two_passes.STATISTICS)
 
     def loss(clean, adversarial, labels, weight):
         natural, attacked = jax.nn.softmax(clean), jax.nn.softmax(adversarial)

@@ -2,10 +2,10 @@
 import dataclasses
 
 from vmamba_jax import attacks
-from vmamba_jax.training.checks import number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.cost import Cost, attack_cost
-from vmamba_jax.training.objectives.inner_attack import RADII, checks, make_attack
+from vmamba_jax.training.objectives.inner_attack import RADII, check, make_attack
 from vmamba_jax.training.objectives.released_pgd import ReleasedPGD
 from vmamba_jax.training.objectives.standard import classification_loss
 from vmamba_jax.training.objectives.step import Rule, descend, make_step
@@ -26,9 +26,10 @@ def pgd_at(classifier, optimizer, *, attack, attack_mode="eval", eps_schedule=No
     options: augment, ema_decay, ema_warmup, accumulate, see `step.Step`.
     The step's metrics: loss, accuracy on the adversarial images, grad_norm, learning_rate; clean_accuracy if asked, eps_scale if scheduled.
     """
-    require(*checks(attack, attack_mode, eps_schedule, scheduled), number("label_smoothing", label_smoothing, low=0, below=1))
+    check(attack, attack_mode, eps_schedule, scheduled)
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
     if released:
-        require((isinstance(attack, attacks.PGD), f"attack must be attacks.pgd(...) where released=True; got {attack!r}"))
+        checks.require(isinstance(attack, attacks.PGD), f"attack={attack!r}: expected attacks.pgd(...) with released=True")
         attack = ReleasedPGD(**{field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)})
     run = make_attack(classifier, attack, attack_mode, eps_schedule, scheduled)
 

@@ -1,6 +1,6 @@
 """Published recipes of one to three attack steps, for ImageNet at linf 4/255: PGD training with the attack their programs use."""
 from vmamba_jax import attacks
-from vmamba_jax.training.checks import require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.pgd_at import pgd_at
 
 EPS = 4 / 255
@@ -13,7 +13,7 @@ def light(classifier, optimizer, *, eps_schedule, eps=EPS, steps=1, **options):
     Their setting besides: crops and flips only, weight decay 0.5, drop path 0.05, AdamW at 5e-4 for 100 + 10 epochs.
     classifier, optimizer, options: as of `pgd_at`.
     """
-    require((eps_schedule is not None, "eps_schedule must be a function of the step, such as schedules.ramp(10 * steps_per_epoch)"))
+    checks.require(eps_schedule is not None, "eps_schedule=None: expected a function of the step, such as schedules.ramp(10 * steps_per_epoch)")
     attack = attacks.pgd(eps, steps=steps, step_size=1.5 * eps / steps)
     return pgd_at(classifier, optimizer, attack=attack, eps_schedule=eps_schedule, scheduled=("eps",), **options)
 

@@ -1,5 +1,5 @@
 """Standard training: cross-entropy on the images as they are."""
-from vmamba_jax.training.checks import number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import losses
 from vmamba_jax.training.objectives.step import Outcome, Rule, descend, make_step
 
@@ -11,7 +11,7 @@ def standard(classifier, optimizer, *, label_smoothing=0.0, **options):
     label_smoothing: in [0, 1). options: augment, ema_decay, ema_warmup, accumulate, see `step.Step`.
     The step's metrics: loss, accuracy (as trained on), grad_norm, learning_rate.
     """
-    require(number("label_smoothing", label_smoothing, low=0, below=1))
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
     return make_step(optimizer, Rule(gradient=descend(classification_loss(classifier, label_smoothing))), **options)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import whole_batch
 from vmamba_jax.training.objectives.cost import Cost
 from vmamba_jax.training.objectives.losses import step_keys
@@ -64,10 +64,11 @@ class Step:
     perturb: Callable | None = None
 
     def __post_init__(self):
-        require(number("ema_decay", self.ema_decay, low=0, below=1, optional=True), count("accumulate", self.accumulate, 1),
-                (self.ema_decay is not None or not self.ema_warmup, "ema_warmup needs ema_decay"),
-                (self.mix is None or callable(self.mix), f"mix must be None or (images, labels, keys) -> (images, targets); got {self.mix!r}"),
-                (self.augment is None or callable(self.augment), f"augment must be None or (images, keys) -> images; got {self.augment!r}"))
+        checks.number("ema_decay", self.ema_decay, low=0, below=1, optional=True)
+        checks.count("accumulate", self.accumulate)
+        checks.require(self.ema_decay is not None or not self.ema_warmup, f"ema_warmup={self.ema_warmup}: expected False without ema_decay")
+        checks.require(self.mix is None or callable(self.mix), f"mix={self.mix!r}: expected None or a function (images, labels, keys) -> (images, targets)")
+        checks.require(self.augment is None or callable(self.augment), f"augment={self.augment!r}: expected None or a function (images, keys) -> images")
 
     def __call__(self, state, batch, key, *, axis_name=None):
         self.check(state)

@@ -3,10 +3,10 @@ import dataclasses
 
 from jax import lax
 
-from vmamba_jax.training.checks import choice, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import losses, two_passes
 from vmamba_jax.training.objectives.cost import Cost
-from vmamba_jax.training.objectives.inner_attack import RADII, checks
+from vmamba_jax.training.objectives.inner_attack import RADII, check
 from vmamba_jax.training.objectives.step import make_step
 from vmamba_jax.training.objectives.whole_batch import mean
 
@@ -23,8 +23,10 @@ def trades(classifier, optimizer, *, beta=6.0, attack=two_passes.ATTACK, attack_
     Labels may be distributions; the attack needs none.
     The step's metrics: loss, clean_loss, kl, accuracy (adversarial), clean_accuracy, grad_norm, learning_rate; eps_scale if scheduled.
     """
-    require(*checks(attack, attack_mode, eps_schedule, scheduled, aimed=True), number("beta", beta, low=0),
-            number("label_smoothing", label_smoothing, low=0, below=1), choice("statistics", statistics, two_passes.STATISTICS))
+    check(attack, attack_mode, eps_schedule, scheduled, aimed=True)
+    checks.number("beta", beta, low=0)
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
+    checks.choice("statistics", statistics, two_passes.STATISTICS)
 
     def aim(attack, logits_fn, images):
         target = None if recompute_targets else logits_fn(images)

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmamba_jax.training.checks import count, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import first_layer, losses
 from vmamba_jax.training.objectives.cost import Cost
 from vmamba_jax.training.objectives.step import Outcome, Rule, make_step
@@ -24,9 +24,12 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
     5e-4 / 2 of its squared weights. Those programs update twice, by two optimizers: see `in_turn`.
     The step's metrics: loss and accuracy of the last full pass, first_loss of the first, grad_norm, learning_rate.
     """
-    require(number("eps", eps, low=0), number("step_size", step_size, low=0), count("passes", passes, 1), count("inner_steps", inner_steps, 1),
-            number("label_smoothing", label_smoothing, low=0, below=1),
-            (layer is None or isinstance(layer, (str, tuple, list)), f"layer must be None or {first_layer.PATHS}; got {layer!r}"))
+    checks.number("eps", eps, low=0)
+    checks.number("step_size", step_size, low=0)
+    checks.count("passes", passes)
+    checks.count("inner_steps", inner_steps)
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
+    checks.require(layer is None or isinstance(layer, (str, tuple, list)), f"layer={layer!r}: expected None or {first_layer.PATHS}")
 
     def gradient(params, state, batch, keys):
         images, labels, weight = batch["image"], batch["label"], batch.get("weight")

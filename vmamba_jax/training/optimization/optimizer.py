@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmamba_jax.training.checks import choice, number, require
+from vmamba_jax.core import checks
 from vmamba_jax.training.optimization import layer_decay as layers
 from vmamba_jax.training.optimization import weight_decay as rules
 
@@ -25,16 +25,21 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
     and with it the decay of weights.
     b1, b2, eps belong to AdamW; momentum (0: none) and nesterov to SGD.
     """
-    require(choice("optimizer name", name, _RULES),
-            number("weight_decay", weight_decay, low=0), number("clip_norm", clip_norm, above=0, optional=True),
-            number("layer_decay", layer_decay, above=0, below=1, optional=True),
-            number("b1", b1, low=0, below=1), number("b2", b2, low=0, below=1), number("eps", eps, above=0),
-            number("momentum", momentum, low=0, below=1),
-            (True, "") if callable(learning_rate) else number("learning_rate", learning_rate, low=0),
-            (True, "") if callable(decay_rule) else choice("decay_rule", decay_rule, rules.RULES))
+    make = checks.by_name("optimizer", name, _RULES)
+    checks.number("weight_decay", weight_decay, low=0)
+    checks.number("clip_norm", clip_norm, above=0, optional=True)
+    checks.number("layer_decay", layer_decay, above=0, below=1, optional=True)
+    checks.number("b1", b1, low=0, below=1)
+    checks.number("b2", b2, low=0, below=1)
+    checks.number("eps", eps, above=0)
+    checks.number("momentum", momentum, low=0, below=1)
+    if not callable(learning_rate):
+        checks.number("learning_rate", learning_rate, low=0)
+    if not callable(decay_rule):
+        checks.choice("decay_rule", decay_rule, rules.RULES)
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
     decay = [optax.add_decayed_weights(weight_decay, rules.mask(decay_rule))] if weight_decay else []
-    rule = _RULES[name](decay, b1=b1, b2=b2, eps=eps, momentum=momentum, nesterov=nesterov)
+    rule = make(decay, b1=b1, b2=b2, eps=eps, momentum=momentum, nesterov=nesterov)
     slow = [optax.stateless(lambda updates, params: jax.tree.map(lambda u, scale: scale * u, updates, layers.scales(updates, layer_decay)))]
     return optax.chain(*clip, *rule, *(slow if layer_decay is not None else []), _descend(learning_rate))
 

@@ -4,12 +4,13 @@ import math
 import jax.numpy as jnp
 import optax
 
-from vmamba_jax.training.checks import choice, count, number, require
+from vmamba_jax.core import checks
 
 
 def constant(value, *, warmup_steps=0, warmup_start=0.0):
     """`value`, after a linear warm-up of `warmup_steps` updates from `warmup_start`."""
-    require(number("value", value, low=0), *_warm_up_checks(warmup_steps, warmup_start))
+    checks.number("value", value, low=0)
+    _check_warm_up(warmup_steps, warmup_start)
     return _warm_up(optax.constant_schedule(value), value, warmup_steps, warmup_start)
 
 
@@ -18,9 +19,11 @@ def cosine(value, *, total_steps, warmup_steps=0, warmup_start=0.0, end=0.0):
 
     The recipe of VMamba (Liu et al. 2024) for a batch of 1024: value 1e-3, warmup_start 1e-6, end 1e-5, 20 of 300 epochs of warm-up.
     """
-    require(number("value", value, low=0), number("end", end, low=0), count("total_steps", total_steps, 1),
-            *_warm_up_checks(warmup_steps, warmup_start))
-    require((warmup_steps < total_steps, f"warmup_steps must be below total_steps; got {warmup_steps} and {total_steps}"))
+    checks.number("value", value, low=0)
+    checks.number("end", end, low=0)
+    checks.count("total_steps", total_steps)
+    _check_warm_up(warmup_steps, warmup_start)
+    checks.require(warmup_steps < total_steps, f"warmup_steps={warmup_steps}: expected fewer than total_steps={total_steps}")
     length = total_steps - warmup_steps
 
     def decay(step):
@@ -32,11 +35,14 @@ def cosine(value, *, total_steps, warmup_steps=0, warmup_start=0.0, end=0.0):
 def piecewise(value, *, boundaries, factor=0.1, warmup_steps=0, warmup_start=0.0):
     """`value`, multiplied by `factor` once more from each of `boundaries` (numbers of updates, ascending) on."""
     boundaries = tuple(boundaries)
-    require(number("value", value, low=0), number("factor", factor, low=0), *_warm_up_checks(warmup_steps, warmup_start),
-            *[count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(boundaries)])
+    checks.number("value", value, low=0)
+    checks.number("factor", factor, low=0)
+    _check_warm_up(warmup_steps, warmup_start)
+    for i, boundary in enumerate(boundaries):
+        checks.count(f"boundaries[{i}]", boundary)
     first = boundaries[0] if boundaries else warmup_steps
-    require((list(boundaries) == sorted(set(boundaries)), f"boundaries must ascend; got {boundaries}"),
-            (warmup_steps <= first, f"warmup_steps must end before boundaries; got {warmup_steps} and {boundaries}"))
+    checks.require(list(boundaries) == sorted(set(boundaries)), f"boundaries={boundaries}: expected ascending integers")
+    checks.require(warmup_steps <= first, f"warmup_steps={warmup_steps}: expected at most boundaries[0]={first}")
 
     def decay(step):
         passed = sum((jnp.asarray(step + warmup_steps >= b, jnp.float32) for b in boundaries), jnp.zeros(()))
@@ -47,7 +53,8 @@ def piecewise(value, *, boundaries, factor=0.1, warmup_steps=0, warmup_start=0.0
 
 def ramp(steps, start=0.0):
     """From `start` to 1, linear over `steps` updates, then 1: a radius warm-up for `objectives.pgd_at(eps_schedule=...)`."""
-    require(count("steps", steps, 1), number("start", start, low=0))
+    checks.count("steps", steps)
+    checks.number("start", start, low=0)
     return optax.linear_schedule(start, 1.0, steps)
 
 
@@ -56,12 +63,12 @@ SCHEDULES = {"constant": constant, "cosine": cosine, "piecewise": piecewise}
 
 def create(name, value, **options):
     """A learning-rate schedule by name, for configs; `options` are that function's keywords."""
-    require(choice("schedule name", name, SCHEDULES))
-    return SCHEDULES[name](value, **options)
+    return checks.by_name("schedule", name, SCHEDULES, options, positional=1)(value, **options)
 
 
-def _warm_up_checks(steps, start):
-    return count("warmup_steps", steps, 0), number("warmup_start", start, low=0)
+def _check_warm_up(steps, start):
+    checks.count("warmup_steps", steps, 0)
+    checks.number("warmup_start", start, low=0)
 
 
 def _warm_up(schedule, value, steps, start):

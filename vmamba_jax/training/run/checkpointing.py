@@ -2,6 +2,7 @@
 import contextlib
 import json
 import math
+import numbers
 import os
 import pathlib
 import shutil
@@ -14,8 +15,7 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
-from vmamba_jax.core import files
-from vmamba_jax.training.checks import choice, count, require
+from vmamba_jax.core import checks, files
 from vmamba_jax.training.run import checksums
 
 ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
@@ -43,7 +43,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
-        require(count("keep_latest", keep_latest, 1), count("keep_best", keep_best, 0), choice("best_mode", best_mode, ("max", "min")))
+        checks.count("keep_latest", keep_latest)
+        checks.count("keep_best", keep_best, 0)
+        checks.choice("best_mode", best_mode, ("max", "min"))
         self.directory = pathlib.Path(directory).absolute()
         if read_only:
             if not self.directory.is_dir():
@@ -156,7 +158,8 @@ class Checkpoints:
         """A step number for "latest", "best" or a number; FileNotFoundError where there is none."""
         self.wait()
         steps = self.steps
-        require((step in ("latest", "best") or count("step", step, 0)[0], f"step must be a number, 'latest' or 'best'; got {step!r}"))
+        checks.require(step in ("latest", "best") or isinstance(step, numbers.Integral) and step >= 0,
+                       f"step={step!r}: expected an integer >= 0, 'latest' or 'best'")
         found = {"latest": self.latest_step, "best": self.best_step}.get(step, step if step in steps else None)
         if found is None:
             why = f"; best_metric is {self.best_metric!r}" if step == "best" else ""
