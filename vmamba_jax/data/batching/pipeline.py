@@ -82,7 +82,7 @@ class Pipeline(Batches):
         examples = list(zip(*(part.tolist() for part in self._examples(t)), strict=True))
         if self.threads < 2 or len(examples) < 2:
             made = [self._example(*example) for example in examples]
-        else:
+        else:  # `pipeline[t]` uses it too; Grain's own threads, one image each, took 4 to 15 % more CPU time per image
             with concurrent.futures.ThreadPoolExecutor(min(self.threads, len(examples)), "decode") as pool:
                 made = list(pool.map(self._example, *zip(*examples, strict=True)))
         images, labels, indices, bad = zip(*made, strict=True)
