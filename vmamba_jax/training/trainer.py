@@ -137,7 +137,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
 
 def _timing(meter):
     """What timing.jsonl holds of the time since the last restart; empty where no step was made in it."""
-    return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.share} if meter.images else {}
+    return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.wait_fraction} if meter.images else {}
 
 
 def _keyed(step_fn, key):
