@@ -109,7 +109,7 @@ def _forward(classifier, variables, x, key):
 
 def _gradient(classifier, variables, x, key):
     def loss(images):
-        return training.objectives.common.cross_entropy(classifier(variables, images), x["label"]) * images.shape[0]
+        return training.objectives.losses.cross_entropy(classifier(variables, images), x["label"]) * images.shape[0]
     return jax.grad(loss)(x["image"])
 
 

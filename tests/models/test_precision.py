@@ -37,7 +37,7 @@ def step(model, variables):
     def loss(params):
         logits, updated = model.apply({**variables, "params": params}, IMAGES, train=True, rngs={"dropout": jax.random.key(2)},
                                       mutable=["batch_stats"])
-        return training.objectives.common.cross_entropy(logits, LABELS), (logits, updated)
+        return training.objectives.losses.cross_entropy(logits, LABELS), (logits, updated)
 
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 

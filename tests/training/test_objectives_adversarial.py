@@ -206,7 +206,7 @@ def test_yopo_against_a_loop():
         z = jax.nn.gelu(z) @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
         return -jax.nn.log_softmax(z)[jnp.arange(16), y].mean()
 
-    keys = objectives.common.step_keys(KEY, 16).attack
+    keys = objectives.losses.step_keys(KEY, 16).attack
     eta = jnp.stack([jax.random.uniform(key, SHAPE, minval=-eps, maxval=eps) for key in keys])
     eta, total = jnp.clip(x + eta, 0, 1) - x, jax.tree.map(jnp.zeros_like, state.params)
     grad, adjoint = jax.jit(jax.grad(mean_ce)), jax.jit(jax.grad(rest, 1))
@@ -265,7 +265,7 @@ def test_watch_measures_every_second_step_and_repeats():
         before, (state, metrics) = state, run(state, batch(t), jax.random.fold_in(KEY, t))
         seen.append([float(metrics[name]) for name in ("fgsm_accuracy", "pgd_accuracy", "overfitting")])
         if t == 2:
-            keys = objectives.common.step_keys(jax.random.fold_in(KEY, t), 16).attack[::2]
+            keys = objectives.losses.step_keys(jax.random.fold_in(KEY, t), 16).attack[::2]
             x, y = batch(t)["image"][::2], batch(t)["label"][::2]
             logits_fn = jax.tree_util.Partial(Classifier(), before.variables())
             found = [jax.jit(attacks.pgd(0.1, n, size))(logits_fn, x, y, keys) for n, size in ((1, 0.125), (3, 0.025))]
@@ -281,7 +281,7 @@ def test_batch_statistics_of_the_two_passes(statistics):
     step, state = make("trades", classifier, statistics=statistics, attack_mode="train")
     data = batch()
     after, _ = jax.jit(step)(state, data, KEY)
-    seen, _ = jax.jit(step.rule.prepare)(state, data, objectives.common.step_keys(KEY, 16))
+    seen, _ = jax.jit(step.rule.prepare)(state, data, objectives.losses.step_keys(KEY, 16))
     record = jax.jit(lambda variables, images: classifier(variables, images, train=True, mutable=["batch_stats"])[1])
     clean = record(state.variables(), data["image"])
     begun = clean if statistics == "shared" else {name: state.variables()[name] for name in ("batch_stats",)}
@@ -302,12 +302,12 @@ def test_recipes_scale_what_their_programs_scale():
     ramp = training.schedules.ramp(4)
     step = objectives.light(Classifier(), sgd(), eps=0.1, eps_schedule=ramp)
     state = start().replace(step=jnp.int32(1))
-    seen, metrics = step.rule.prepare(state, batch(), objectives.common.step_keys(KEY, 16))
+    seen, metrics = step.rule.prepare(state, batch(), objectives.losses.step_keys(KEY, 16))
     change = np.abs(seen["image"] - batch()["image"])
     inside = (batch()["image"] > 0.03) & (batch()["image"] < 0.97)
     np.testing.assert_allclose(change[inside], 0.025, atol=1e-6)  # a whole step of 0.15 from anywhere ends in a corner of the ball
     assert metrics["eps_scale"] == 0.25
-    half = objectives.attacking.scale_radius(PGD, 0.5, ("step_size",))
+    half = objectives.inner_attack.scale_radius(PGD, 0.5, ("step_size",))
     assert (half.eps, half.step_size) == (0.1, 0.03)
 
 

@@ -3,7 +3,7 @@ import re
 
 import jax
 
-from vmamba_jax.training.checks import number, require
+from vmamba_jax.core.checks import number
 
 STEM = ("patch_embed", "pos_embed", "absolute_pos_embed", "cls_token", "cls_token_head", "cls_token_tail", "stem_0", "stem_1", "conv1", "bn1")
 HEAD = ("norm", "norm_f", "head", "fc")
@@ -30,7 +30,7 @@ def depths(params):
 
 def scales(params, decay):
     """Factors of the learning rate, a tree of floats: decay ** (n + 1 - depth), 1 for the head. decay: in (0, 1)."""
-    require(number("layer_decay", decay, above=0, below=1))
+    number("layer_decay", decay, above=0, below=1)
     tree = depths(params)
     last = max(jax.tree.leaves(tree))
     return jax.tree.map(lambda depth: decay ** (last - depth), tree)

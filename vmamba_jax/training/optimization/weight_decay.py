@@ -2,7 +2,7 @@
 import jax
 import numpy as np
 
-from vmamba_jax.training.checks import choice, require
+from vmamba_jax.core.checks import choice
 
 POSITIONS = ("pos_embed", "cls_token", "cls_token_head", "cls_token_tail", "relative_position_bias_table")
 SSM = ("A_logs", "Ds", "dt_projs_bias", "A_log", "A_b_log", "D", "D_b")
@@ -38,7 +38,7 @@ def mask(rule="released"):
     rule: a name in `RULES`, or a function `(path, array) -> bool`.
     """
     if not callable(rule):
-        require(choice("decay_rule", rule, RULES))
+        choice("decay_rule", rule, RULES)
         rule = RULES[rule]
 
     def decays(path, array):
