@@ -31,6 +31,7 @@ setup(
         "importlib_resources",  # tensorflow-datasets' imagenet2012 imports it without declaring it
         "grain>=0.2.12",
         "numpy>=2.0",
+        "scipy>=1.14",
         "pillow>=10",
         "safetensors>=0.5",
         "flatbuffers>=24",

@@ -20,8 +20,8 @@ from absl import flags
 import vmamba_jax
 from experiments.common import build, cli, results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, reports, training
-from vmamba_jax.evaluation.common import keys_of
-from vmamba_jax.evaluation.loop import unit_interval
+from vmamba_jax.core.images import unit_interval
+from vmamba_jax.core.keys import keys_at
 
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
 
@@ -121,7 +121,7 @@ def _examples(logits_fn, source, attack, key, count):
 
 @jax.jit
 def _look(logits_fn, attack, images, labels, key, index):
-    adversarial = attack(logits_fn, images, labels, keys_of(key, index))  # the evaluation's own images
+    adversarial = attack(logits_fn, images, labels, keys_at(key, index))  # the evaluation's own images
     return adversarial, logits_fn(images).argmax(-1), logits_fn(adversarial).argmax(-1)
 
 

@@ -20,9 +20,12 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+import pallas_kernels
 from experiments.common import machine, results
-from pallas_kernels import tpu, tpu_cross, tpu_linear
-from pallas_kernels.common import Arguments, CrossArguments, Options
+from pallas_kernels.arguments import Arguments, CrossArguments, Options
+from pallas_kernels.tpu import cross as tpu_cross
+from pallas_kernels.tpu import linear as tpu_linear
+from pallas_kernels.tpu import selective as tpu
 
 BUNDLE = re.compile(r"\s*(0x[0-9a-f]+|0)\s+(LB|PF|PB|LH|LE)?:?\s*:?\s*([> ]*)\s*\{")
 
@@ -99,7 +102,8 @@ def device(topology):
 def compile_case(case, target):
     """Compile one case for a device that is not there: an error of the compiler (too much vector memory, say) is raised."""
     sharding = jax.sharding.SingleDeviceSharding(target)
-    traced = jax.jit(case.run, in_shardings=sharding, out_shardings=sharding).trace(*case.args)
+    with pallas_kernels.platforms("tpu"):
+        traced = jax.jit(case.run, in_shardings=sharding, out_shardings=sharding).trace(*case.args)
     return traced.lower(lowering_platforms=("tpu",)).compile()
 
 

@@ -7,9 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import reference
-from pallas_kernels.common import Arguments
-from pallas_kernels.differentiation import differentiable
+from pallas_kernels.arguments import Arguments
+from pallas_kernels.autodiff import differentiable
 
 DIRECTIONS = range(4)    # odd ones run along the columns, the last two in reverse
 
@@ -19,12 +18,9 @@ def merged(selective_scan, args, options):
     return _merge(args, options, [selective_scan(_direction(args, k), _one(options, k)) for k in DIRECTIONS])
 
 
-plain = functools.partial(merged, reference.selective_scan)
-
-
 @functools.cache
-def lean(scan_forward, scan_backward, options):
-    """`scan(args) -> merged map` from the two passes of a backend's selective scan.
+def lean(scan_forward, scan_backward, plain, options):
+    """`scan(args) -> merged map` from the two passes of a backend's selective scan; `plain` is that of `autodiff.differentiable`.
 
     Of the four directions only what each saves is kept; their step sizes, four maps as large as u, are projected again on the way back.
     """

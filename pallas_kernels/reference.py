@@ -2,7 +2,8 @@
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.common import grouped, step_size, ungrouped, widened
+from pallas_kernels import cross
+from pallas_kernels.arguments import grouped, step_size, ungrouped, widened
 
 
 def selective_scan(args, options):
@@ -25,6 +26,11 @@ def selective_scan(args, options):
     y = ungrouped(jnp.moveaxis(y, 0, 1))
     y = y if args.D is None else y + args.D * args.u
     return y.astype(options.out_dtype)
+
+
+def cross_selective_scan(args, options):
+    """Merged map of `scan.cross_selective_scan`."""
+    return cross.merged(selective_scan, args, options)
 
 
 def linear_scan(a, b, options):

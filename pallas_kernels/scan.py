@@ -1,8 +1,8 @@
 """The public scans: arguments checked, backend chosen."""
 import jax.numpy as jnp
 
-from pallas_kernels import dispatch
-from pallas_kernels.common import Arguments, CrossArguments, Options
+from pallas_kernels import backends
+from pallas_kernels.arguments import Arguments, CrossArguments, Options
 
 DIRECTIONS = 4
 
@@ -37,10 +37,10 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
         ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
             The Pallas kernels take N up to 16 and no float64.
     """
-    dispatch.check(implementation, interpret)
+    backends.check(implementation, interpret)
     args, dtype = _arguments(u, delta, A, B, C, D, delta_bias)
     options = Options(bool(delta_softplus), bool(reverse), _floating("out_dtype", out_dtype or dtype), bool(interpret))
-    return dispatch.call("selective_scan", implementation, options, args)
+    return backends.call("selective_scan", implementation, options, args)
 
 
 def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, *, delta_softplus=True, out_dtype=None, implementation=None,
@@ -66,7 +66,7 @@ def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, 
     Raises:
         ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
     """
-    dispatch.check(implementation, interpret)
+    backends.check(implementation, interpret)
     named = _floats(u=u, steps=steps, dt_weight=dt_weight, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     _expect("u", named["u"], ("batch", "height", "width", "channels"))
     batch, height, width, channels = named["u"].shape
@@ -81,7 +81,7 @@ def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, 
         if named[name] is not None:
             _expect(name, named[name], shape)
     options = Options(bool(delta_softplus), False, _floating("out_dtype", out_dtype or _compute_dtype(named)), bool(interpret))
-    return dispatch.call("cross_selective_scan", implementation, options, CrossArguments(**named))
+    return backends.call("cross_selective_scan", implementation, options, CrossArguments(**named))
 
 
 def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
@@ -99,7 +99,7 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
     Raises:
         ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
     """
-    dispatch.check(implementation, interpret)
+    backends.check(implementation, interpret)
     a, b = jnp.asarray(a), jnp.asarray(b)
     for name, x in (("a", a), ("b", b)):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -110,7 +110,7 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
         raise ValueError(f"a has shape {a.shape}; expected {b.shape} (b's), or 1 on axes to broadcast")
     dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
     a, b = jnp.broadcast_to(a, b.shape).astype(dtype), b.astype(dtype)
-    return dispatch.call("linear_scan", implementation, Options(reverse=bool(reverse), interpret=bool(interpret)), a, b)
+    return backends.call("linear_scan", implementation, Options(reverse=bool(reverse), interpret=bool(interpret)), a, b)
 
 
 def _floating(name, dtype):

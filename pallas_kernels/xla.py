@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels import cross, reference
-from pallas_kernels.common import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, previous, put, step_size, ungrouped, widened
-from pallas_kernels.differentiation import differentiable, differentiable_recurrence
+from pallas_kernels.arguments import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, previous, put, step_size, ungrouped, widened
+from pallas_kernels.autodiff import differentiable, differentiable_recurrence
 
 
 def selective_scan(args, options):
@@ -24,7 +24,7 @@ def selective_scan(args, options):
 
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`."""
-    return cross.lean(_forward_keeping_states, backward, options)(widened(args)).astype(options.out_dtype)
+    return cross.lean(_forward_keeping_states, backward, reference.cross_selective_scan, options)(widened(args)).astype(options.out_dtype)
 
 
 def linear_scan(a, b, options):

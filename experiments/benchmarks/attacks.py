@@ -12,7 +12,7 @@ from experiments.benchmarks.torch_attacks import attacked, bridge, twin
 from experiments.common import build, results
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, evaluation, models, parallel, training
-from vmamba_jax.evaluation.loop import unit_interval
+from vmamba_jax.core.images import unit_interval
 
 SUBJECTS = {"torch": lambda classifier, variables, rows: twin(classifier, variables),
             "torch driving ours": lambda classifier, variables, rows: bridge(vmamba_jax.logits_fn(classifier, variables), rows)}

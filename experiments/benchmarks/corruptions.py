@@ -9,9 +9,9 @@ import numpy as np
 from experiments.benchmarks.compiled import batch_case, mesh_for
 from experiments.benchmarks.timing import Case, Skip, rounded
 from experiments.common.cli import ConfigError
+from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import per_image_keys
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.loop import unit_interval
 
 OURS, PACKAGE = "ours", "imagecorruptions"
 

@@ -38,14 +38,14 @@ def commit():
 def save_json(path, content):
     """Write JSON, whole or not at all; the first process alone."""
     if jax.process_index() == 0:
-        with files.whole(path) as part:
+        with files.atomic(path) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def save_arrays(path, **arrays):
     """Write an .npz, whole or not at all; the first process alone."""
     if jax.process_index() == 0:
-        with files.whole(path) as part, open(part, "wb") as file:
+        with files.atomic(path) as part, open(part, "wb") as file:
             np.savez_compressed(file, **arrays)
 
 

@@ -14,6 +14,8 @@ from experiments.common import build, cli
 from experiments.robustness_study.cells import picture, row
 from experiments.robustness_study.models import Subject
 from vmamba_jax import analysis, data, evaluation
+from vmamba_jax.core.images import unit_interval
+from vmamba_jax.core.keys import keys_at
 from vmamba_jax.data.datasets import imagenet
 
 
@@ -46,7 +48,7 @@ class Bench:
         source = source or self.source
         index = np.array([self.config.example % len(source)])
         images, labels = source.gather(index)
-        return np.divide(images, np.float32(255), dtype=np.float32), labels, index
+        return unit_interval(images), labels, index
 
     def pictured(self, images, labels, label="", logits_fn=None, classes=None):
         """The first of the images as the page shows it, with what the model, or another function, reads in it."""
@@ -108,7 +110,7 @@ def disturbance(bench, probe):
         result = evaluation.disturbed_accuracy(bench.logits_fn, bench.source, disturb, clean=known, **bench.options)
         x = "x".join(map(str, value)) if isinstance(value, tuple) else value
         rows.append(_disturbed(x, result))
-        changed = np.asarray(disturb(images, evaluation.common.keys_of(bench.options["key"], index), *(
+        changed = np.asarray(disturb(images, keys_at(bench.options["key"], index), *(
             (bench.logits_fn, labels) if disturb.needs_model else ())))
         pictures.append(bench.pictured(changed, labels, str(x)))
         bench.progress((i + 1) / len(probe.steps), str(x))
@@ -129,7 +131,7 @@ def corruption(bench, probe):
     found = evaluation.corruption_accuracy(logits_fn, source, corruptions=(probe.corruption,), severities=probe.severities, progress=bench.report,
                                            **bench.options)
     images, labels, index = bench.example(source)
-    keys = evaluation.common.keys_of(bench.options["key"], index)
+    keys = keys_at(bench.options["key"], index)
     pictures = []
     for severity in probe.severities:
         changed = np.asarray(evaluation.corruptions.corrupt(probe.corruption, severity, images, keys))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import analysis, attacks, create_model
-from vmamba_jax.analysis.component_gradients import _places, paired_interval
+from vmamba_jax.analysis.component_gradients import _places
 from vmamba_jax.models import Classifier
 
 KEY = jax.random.key(2)
@@ -99,13 +99,6 @@ def test_vmamba():
     result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",), blocks="stages")
     row, = result["components"]
     assert result["accuracy"] == 1 and row["blocks"] == [0] and row["gained"] + row["lost"] > 0, result
-
-
-def test_paired_interval():
-    low, high = paired_interval(12, 4, 100)
-    np.testing.assert_allclose([low, high], [0.0007, 0.1562], atol=1e-4)
-    low, high = paired_interval(0, 0, 50)
-    assert low == -high and 0 < high < 0.06
 
 
 @pytest.mark.parametrize(("change", "text"), [

@@ -50,7 +50,7 @@ CODE = {  # name -> opcodes
     "a call of builtins.list": name("builtins list") + b")R",
     "a call of torch.Tensor": name("torch Tensor") + b")R",
     "a call of 'torch.float32'": name("torch float32") + b")R",
-    "torch.FloatStorage stands where a value should": name("torch FloatStorage"),
+    "torch.FloatStorage as a value": name("torch FloatStorage"),
     "a call of a storage type": name("torch FloatStorage") + b")R",
     "torch.QInt8Storage": name("torch QInt8Storage"),
     "torch._utils._rebuild_qtensor": name("torch._utils _rebuild_qtensor"),

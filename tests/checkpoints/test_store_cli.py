@@ -12,10 +12,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-from command_runs import run_command
 from torch_files import Raw, write
 
 import vmamba_jax
+from tests.helpers.command_runs import run_command
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.__main__ import main
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import data
-from vmamba_jax.core.array_pickle import read_pickle
+from vmamba_jax.core.pickled_arrays import read_arrays
 
 
 def idx(array):
@@ -156,11 +156,11 @@ def test_cifar10_binary_damaged(tmp_path, damage, message):
     ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, "a"]}, "list of 2 ints"),
     ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}, "labels must be 0 to 9"),
     ({b"data": np.zeros((2, 3000), np.uint8), b"labels": [1, 2]}, r"got shape \(2, 3000\)"),
-    ({b"data": np.zeros((2, 3072), np.float32), b"labels": [1, 2]}, "not uint8"),
-    ({b"data": np.zeros(2, object), b"labels": [1, 2]}, "not uint8"),
+    ({b"data": np.zeros((2, 3072), np.float32), b"labels": [1, 2]}, "refused: numpy.dtype.*expected uint8"),
+    ({b"data": np.zeros(2, object), b"labels": [1, 2]}, "refused: numpy.dtype.*expected uint8"),
     ({b"data": [0] * 10, b"labels": [1]}, "got list"),
-    ({b"data": print, b"labels": [1]}, "asks for (builtins|__builtin__).print"),
-    ({b"data": np.float64(3)}, "asks for numpy.*scalar"),
+    ({b"data": print, b"labels": [1]}, "refused: (builtins|__builtin__).print"),
+    ({b"data": np.float64(3)}, "refused: numpy.*scalar"),
 ])
 def test_cifar10_python_of_wrong_content(tmp_path, content, message):
     (tmp_path / "test_batch").write_bytes(pickle.dumps(content, protocol=2))
@@ -183,7 +183,7 @@ def test_pickles_call_nothing(tmp_path):
     for call in ((os.mkdir, (str(mark),)), (eval, (f"open({str(mark)!r}, 'w')",)), (np.ndarray, ((10**12,),)), (np.dtype, ("O",))):
         path.write_bytes(pickle.dumps([Hostile(*call)]))
         with pytest.raises(ValueError, match=str(path)):
-            read_pickle(path)
+            read_arrays(path)
     assert not mark.exists()
 
 
@@ -192,10 +192,10 @@ def test_pickles_cannot_claim_more_than_they_hold(tmp_path):
     raw = pickle.dumps(np.arange(7, dtype=np.uint8), protocol=2)
     assert raw.count(b"K\x07\x85") == 1  # the shape, (7,)
     path.write_bytes(raw)
-    assert read_pickle(path).tolist() == list(range(7))
+    assert read_arrays(path).tolist() == list(range(7))
     path.write_bytes(raw.replace(b"K\x07\x85", b"J\xff\xff\xff\x7f\x85"))
     with pytest.raises(ValueError, match=r"shape \(2147483647,\) with 7 bytes"):
-        read_pickle(path)
+        read_arrays(path)
 
 
 def test_every_truncation_of_a_pickle_is_a_value_error(tmp_path):
@@ -204,4 +204,4 @@ def test_every_truncation_of_a_pickle_is_a_value_error(tmp_path):
     for n in range(len(raw)):
         path.write_bytes(raw[:n])
         with pytest.raises(ValueError, match="expected a pickle"):
-            read_pickle(path)
+            read_arrays(path)

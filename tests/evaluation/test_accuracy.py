@@ -132,14 +132,6 @@ def test_summary_is_json():
     assert set(evaluation.summary(evaluation.accuracy(logits_fn(), examples()))) == {"accuracy", "accuracy_interval", "examples"}
 
 
-def test_wilson_interval():
-    np.testing.assert_allclose(evaluation.wilson_interval(8, 10), [0.4901625, 0.9433178], atol=1e-6)
-    low, high = evaluation.wilson_interval(0, 20)
-    assert low == 0 and abs(high - 0.1611252) < 1e-6
-    with pytest.raises(ValueError, match="successes=3"):
-        evaluation.wilson_interval(3, 2)
-
-
 @pytest.mark.parametrize(("change", "text"), [
     ({"batch_size": 0}, "batch_size=0"),
     ({"attack": attacks.pgd(0.1, 1, targeted=True)}, "untargeted"),

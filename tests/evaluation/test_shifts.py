@@ -12,7 +12,6 @@ from PIL import Image
 from vmamba_jax import data, evaluation
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import shifts
-from vmamba_jax.evaluation.shifts import gap_interval
 
 IDENTIFIERS = [identifier for identifier, _ in imagenet.classes()]
 
@@ -110,7 +109,3 @@ def test_shift_accuracy(sources):
     assert row["gap"] == accuracy["validation_"] - accuracy[""] and row["gap_interval"][0] <= row["gap"] <= row["gap_interval"][1]
     assert (row["shift"], row["classes"], row["examples"], row["validation_examples"]) == ("imagenet_a", 200, 6, 20)
     assert row["validation_split"] == "validation[20 of 40]" and json.loads(json.dumps(row)) == row
-
-
-def test_gap_interval():
-    np.testing.assert_allclose(gap_interval(56, 70, 48, 80), [0.0524, 0.3339], atol=1e-4)   # Newcombe 1998, table II, method 10

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import cross_selective_scan, tpu_cross
-from pallas_kernels.common import CrossArguments
+from pallas_kernels import cross_selective_scan
+from pallas_kernels.arguments import CrossArguments
+from pallas_kernels.tpu import cross as tpu_cross
 
 KERNELS = ["pallas_tpu", "pallas_gpu"]
 EXACT = ["reference", "xla"]

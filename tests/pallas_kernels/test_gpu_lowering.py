@@ -6,8 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import gpu, gpu_linear, gpu_tiles, linear_scan, selective_scan
-from pallas_kernels.common import Options
+import pallas_kernels
+from pallas_kernels import linear_scan, selective_scan
+from pallas_kernels.arguments import Options
+from pallas_kernels.gpu import linear as gpu_linear
+from pallas_kernels.gpu import selective as gpu
+from pallas_kernels.gpu import tiles as gpu_tiles
 
 KERNEL = "mosaic_gpu"      # in the name of the custom call
 
@@ -42,7 +46,8 @@ def draw(length, batch=4, channels=6, groups=1, state=1, dtype=jnp.float32):
 
 
 def lowered(f, *args, platform="cuda"):
-    return jax.jit(f).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+    with pallas_kernels.platforms(platform):
+        return jax.jit(f).trace(*args).lower(lowering_platforms=(platform,)).as_text()
 
 
 def relative(x, y):

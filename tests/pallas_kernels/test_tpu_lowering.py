@@ -3,8 +3,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import pallas_kernels
 from pallas_kernels import cross_selective_scan, linear_scan, selective_scan
-from pallas_kernels.tpu_tiles import tiles
+from pallas_kernels.tpu.tiles import tiles
 
 KERNEL = "tpu_custom_call"
 
@@ -24,7 +25,8 @@ def cross_arguments(size, channels, rank, state=1):
 
 
 def lowered(run, args, platform="tpu"):
-    return jax.jit(run).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+    with pallas_kernels.platforms(platform):
+        return jax.jit(run).trace(*args).lower(lowering_platforms=(platform,)).as_text()
 
 
 def gradient(run, args):

@@ -114,13 +114,6 @@ def test_text_table_is_aligned(runs):
     assert lines[2].split()[-2:] == ["69.2", "%"]
 
 
-@pytest.mark.parametrize("p, n", [(0.0, 360), (0.034, 360), (0.5, 10), (1.0, 360)])
-def test_interval_solves_wilsons_equation(p, n):
-    for bound in figures.interval(p, n):  # |p - bound| = z sqrt(bound (1 - bound) / n)
-        assert 0 <= bound + 1e-12 and bound <= 1 + 1e-12
-        np.testing.assert_allclose((p - bound) ** 2, 1.96 ** 2 * bound * (1 - bound) / n, atol=1e-12)
-
-
 @pytest.mark.parametrize("eps, name", [(0.2, "0.2"), (8 / 255, "8/255"), (0.125, "0.125"), (0.0, "0"), (0.01234, "0.01234"), (1.0, "1")])
 def test_radius_name(eps, name):
     assert figures.radius_name(eps) == name

@@ -7,7 +7,6 @@ import pytest
 from test_reports import Page
 
 from vmamba_jax import reports
-from vmamba_jax.analysis.component_gradients import paired_interval
 from vmamba_jax.reports.study import claims as study_claims
 from vmamba_jax.reports.study.claims import Comparison, judge
 
@@ -114,16 +113,6 @@ def of(*intervals):
 ])
 def test_the_rule(claimed, intervals, verdict):
     assert judge(of(*intervals), claimed, 0.03) == verdict
-
-
-@pytest.mark.parametrize("gained, lost, n", [(0, 0, 10), (3, 1, 20), (0, 12, 12), (40, 25, 360)])
-def test_the_interval_is_the_packages_own(gained, lost, n):
-    d = np.zeros(n)
-    d[:gained], d[gained:gained + lost] = 1, -1
-    mean, low, high = study_claims.interval(d)
-    assert mean == pytest.approx((gained - lost) / n) and [low, high] == pytest.approx(paired_interval(gained, lost, n), abs=1e-12)
-    _, wider, higher = study_claims.interval(d, 5)
-    assert wider <= low and higher >= high and (wider, higher) != (low, high)
 
 
 def test_packed_verdicts_come_back():

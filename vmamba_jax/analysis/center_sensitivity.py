@@ -1,6 +1,4 @@
 """How much more a disturbance harms near the centre of the image: a window slid over it, and the accuracy that each position costs."""
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +6,14 @@ from jax import lax
 
 from vmamba_jax import parallel
 from vmamba_jax.core import checks
+from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.records import record
-from vmamba_jax.core.statistics import summary
+from vmamba_jax.core.statistics import slope, summary
 from vmamba_jax.evaluation.accuracy import over_set
 from vmamba_jax.evaluation.common import argument, keys_of, right
 from vmamba_jax.evaluation.disturbances import fills
 from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
-from vmamba_jax.evaluation.loop import reader, unit_interval
+from vmamba_jax.evaluation.loop import reader
 
 
 def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, batch_size=256, mesh=None, progress=None):
@@ -58,20 +57,6 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
              for k in np.unique(np.floor(distance)) for inside in [np.floor(distance) == k]]
     return summary(result) | {"window": size, "stride": step, "content": content.settings, "tops": tops.tolist(), "lefts": lefts.tolist(),
                               "drop": drop.reshape(len(tops), len(lefts)).tolist(), "rings": rings} | slope(distance * step, lost)
-
-
-def slope(radius, lost):
-    """Least squares of the mean over images of `lost` (n, positions) on `radius` (positions,), with the slope's two standard errors."""
-    n, drop, x = len(lost), lost.mean(0), radius - radius.mean()
-    spread = float(x @ x)
-    if not spread:
-        return {"slope": None, "intercept": None, "slope_error": None, "slope_error_images": None}
-    b = float(x @ drop) / spread
-    rest = drop - drop.mean() - b * x
-    own = lost @ x / spread                                                               # each image's slope
-    return {"slope": b, "intercept": float(drop.mean() - b * radius.mean()),
-            "slope_error": math.sqrt(float(rest @ rest) / (len(x) - 2) / spread) if len(x) > 2 else None,
-            "slope_error_images": float(own.std(ddof=1)) / math.sqrt(n) if n > 1 else None}
 
 
 @record("corners")

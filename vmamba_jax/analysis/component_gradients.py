@@ -1,11 +1,10 @@
 """Which parts of a selective scan an attacker's gradient comes through: robust accuracy with a part's gradient blocked, less that without."""
 import dataclasses
-import math
 
 import numpy as np
 from jax.tree_util import Partial
 
-from vmamba_jax.core.statistics import Z95, summary
+from vmamba_jax.core.statistics import paired_interval, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
 from vmamba_jax.evaluation.common import argument
 from vmamba_jax.evaluation.loop import reader
@@ -96,10 +95,3 @@ def _row(name, place, full, blocked):
     return {"component": name, "blocks": None if place is None else [list(entry) if isinstance(entry, tuple) else entry for entry in place],
             "robust_accuracy": blocked["robust_accuracy"], "difference": (gained - lost) / n,
             "difference_interval": paired_interval(gained, lost, n), "gained": gained, "lost": lost}
-
-
-def paired_interval(gained, lost, examples, z=Z95):
-    """[low, high] of the difference (gained - lost) / examples of two shares of the same examples (Agresti & Min 2005, half added to each cell)."""
-    n, a, b = examples + 2, gained + 0.5, lost + 0.5
-    centre, half = (a - b) / n, z * math.sqrt(a + b - (a - b)**2 / n) / n
-    return [max(-1.0, centre - half), min(1.0, centre + half)]

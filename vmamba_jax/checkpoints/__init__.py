@@ -1,4 +1,4 @@
-"""Foreign weights: read safely, converted strictly, kept as Orbax checkpoints; models exported as StableHLO."""
+"""Foreign weights: read safely, converted strictly, stored as Orbax checkpoints; models exported as StableHLO."""
 from vmamba_jax.checkpoints.convert import convert, original_shapes, to_state_dict
 from vmamba_jax.checkpoints.export import export_model, load_exported
 from vmamba_jax.checkpoints.options import model_from_options

@@ -14,6 +14,11 @@ def per_image_keys(key, n, offset=0):
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(offset + jnp.arange(n))
 
 
+def keys_at(key, index):
+    """Keys (n, ...) of the examples at positions `index` (n,) of a set: `fold_in(key, i)`, the same in every batch."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
 def image_keys(key, n):
     """`key` as one key per image: as it is when its leading axis already counts `n` images, else by `per_image_keys`."""
     _check(key)

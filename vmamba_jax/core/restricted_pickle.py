@@ -1,8 +1,8 @@
-"""A pickle machine that can only make data.
+"""A pickle interpreter that runs no code: containers, numbers, strings and an allow-list of calls.
 
-`pickletools.genops` decodes the opcodes; this machine runs the few that build containers, numbers and strings, and calls nothing but the
-entries of the allow-list it is given. Every other opcode and every other name is refused by name, so that a file can neither run code nor
-(by self-reference, nesting or sharing) hand back a tree that a later walk could not finish.
+`pickletools.genops` decodes the opcodes. The interpreter executes the opcodes that build containers, numbers and strings, and calls only
+entries of the allow-list. It raises on every other opcode and every other global, so a file can neither run code nor return a tree that a
+later traversal cannot finish because of self-reference, nesting or sharing.
 """
 import dataclasses
 import pickletools
@@ -11,76 +11,92 @@ from typing import Any
 
 import numpy as np
 
-DEPTH = 100  # containers inside containers
-NODES = 10_000  # what a pickle may always make from its memo, besides eight values per byte of the file
+MAX_DEPTH = 100  # nested containers
+MIN_NODES = 10_000  # values that any pickle may unfold to, besides eight per byte of the file
+MAX_SETS = 10_000  # an empty set takes 216 bytes of memory and one byte of a file; a list or dict takes 64
 KEYS = (str, bytes, int, float, bool, type(None))
 LEAVES = (*KEYS, complex, np.ndarray)
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING",
-            "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+            "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+            "INT", "LONG", "FLOAT", "STRING", "UNICODE"}  # the last five are the text forms of protocol 0
 IGNORED = {"PROTO", "FRAME"}
+SIZED = (str, bytes, bytearray, tuple, list, dict, set, frozenset)
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
-    """An entry of the allow-list: `make(*args)` stands for the call of `name`, `build(made, state)` for setting its state."""
-    name: str
-    make: Callable | None = None
-    build: Callable | None = None
+class AllowedGlobal:
+    """An entry of the allow-list: what replaces a global that a pickle names.
 
-
-def ignore(made, state):
-    """The `build` of types whose extra attributes do not matter."""
-
-
-def load(stream, known: dict[str, Any], persistent=None, size=0):
-    """Runs one pickle from `stream` and returns its tree of dict, list, tuple, set, numbers, strings, bytes, None and numpy arrays.
-
-    stream: binary file positioned at the pickle, left just behind it; its `read(n)` must not reserve memory for bytes that are not there.
-    known: {"module.name": Known, or a plain value to stand for the name}. persistent: function of a persistent id, None to refuse them.
-    size: bytes of the file, which bound what sharing may unfold to.
-    Raises ValueError naming what is refused, or what is broken.
+    Attributes:
+        name: "module.name", as in the pickle.
+        call: replaces the call of the global; None: a call is refused.
+        set_state: function (object, state) that replaces `__setstate__` of what `call` returned; None: setting a state is refused.
     """
-    limit = NODES + 8 * size
-    tree = Machine(known, persistent, limit).run(stream)
+    name: str
+    call: Callable | None = None
+    set_state: Callable | None = None
+
+
+def ignore_state(made, state):
+    """The `set_state` of types whose extra attributes do not matter."""
+
+
+def load(stream, allowed: dict[str, Any], persistent=None, size=0):
+    """The tree of one pickle: dict, list, tuple, set, numbers, strings, bytes, None and NumPy arrays.
+
+    Args:
+        stream: binary file at the start of the pickle; left right behind it. Its `read(n)` must not allocate memory for bytes that the file
+            does not have, see `BoundedReader`.
+        allowed: {"module.name": AllowedGlobal, or a plain value that replaces the global}.
+        persistent: function from a persistent id to its value; None: persistent ids are refused.
+        size: bytes of the file; bounds what shared containers may unfold to.
+
+    Raises:
+        ValueError: a damaged pickle, or an opcode, global or structure that is refused, by name.
+    """
+    limit = MIN_NODES + 8 * size
+    tree = Interpreter(allowed, persistent, limit).run(stream)
     check(tree, limit)
     return tree
 
 
 def check(tree, limit):
-    """Refuses leaves that are not plain data, cycles, nesting beyond DEPTH, and more than `limit` nodes once sharing is written out."""
-    sizes = {}  # id of a container -> (nodes, height); None while its children are being counted
+    """Raise on leaves that are not plain data, cycles, nesting beyond MAX_DEPTH, and more than `limit` nodes once shared containers are copied out."""
+    sizes = {}  # id of a container that is not empty -> (nodes, height); None while its children are being counted
 
     def measure(node, depth):
         kind = type(node)
-        if kind in (dict, list, tuple, set, frozenset):
-            if id(node) not in sizes:
-                if depth == DEPTH:
-                    raise ValueError(f"containers are nested deeper than {DEPTH}")
-                sizes[id(node)] = None
-                nodes, height = 1, 0
-                for child in node.values() if kind is dict else node:
-                    n, h = measure(child, depth + 1)
-                    nodes, height = nodes + n, max(height, h)
-                    if nodes > limit:
-                        raise ValueError(f"shared containers unfold to more than {limit} values")
-                sizes[id(node)] = nodes, height + 1
-            if sizes[id(node)] is None:
-                raise ValueError(f"a {kind.__name__} contains itself")
-            if depth + sizes[id(node)][1] > DEPTH:
-                raise ValueError(f"containers are nested deeper than {DEPTH}")
-            return sizes[id(node)]
-        if kind not in LEAVES:
-            raise ValueError(f"refused: {describe(node)} stands where a value should")
-        return 1, 0
+        if kind not in (dict, list, tuple, set, frozenset):
+            if kind not in LEAVES:
+                raise ValueError(f"refused: {describe(node)} as a value")
+            return 1, 0
+        if not node and depth < MAX_DEPTH:  # an entry in `sizes` takes more memory than the container itself
+            return 1, 1
+        if id(node) not in sizes:
+            if depth == MAX_DEPTH:
+                raise ValueError(f"containers are nested deeper than {MAX_DEPTH}")
+            sizes[id(node)] = None
+            nodes, height = 1, 0
+            for child in node.values() if kind is dict else node:
+                n, h = measure(child, depth + 1)
+                nodes, height = nodes + n, max(height, h)
+                if nodes > limit:
+                    raise ValueError(f"shared containers unfold to more than {limit} values")
+            sizes[id(node)] = nodes, height + 1
+        if sizes[id(node)] is None:
+            raise ValueError(f"a {kind.__name__} contains itself")
+        if depth + sizes[id(node)][1] > MAX_DEPTH:
+            raise ValueError(f"containers are nested deeper than {MAX_DEPTH}")
+        return sizes[id(node)]
 
     measure(tree, 0)
 
 
 def describe(value):
-    """A short name for what a pickle holds, for messages."""
-    if isinstance(value, Known):
+    """A short name of what a pickle holds, for messages."""
+    if isinstance(value, AllowedGlobal):
         return value.name
     if isinstance(value, KEYS):
         text = hex(value) if type(value) is int else ascii(value)
@@ -89,7 +105,7 @@ def describe(value):
 
 
 def key(value):
-    """The value, if a dict or set may hold it as a key: small and with a hash that a file cannot make collide at will."""
+    """`value` if a dict or set may hold it as a key: small, and with a hash that a file cannot make collide at will."""
     if type(value) not in KEYS or isinstance(value, int) and abs(value) >= 2**63:
         raise ValueError(f"refused: {describe(value)} as a key; expected a string, bytes or a number")
     return value
@@ -102,13 +118,14 @@ def unique(values, kind=set):
     return kind(key(value) for value in values)
 
 
-class Machine:
-    """The stack, the marks and the memo of one pickle."""
+class Interpreter:
+    """The stack, the marks and the memo of one pickle; the method `do_NAME(argument)` executes the opcode NAME."""
 
-    def __init__(self, known, persistent, limit):
-        self.known, self.persistent, self.limit = known, persistent, limit
+    def __init__(self, allowed, persistent, limit):
+        self.allowed, self.persistent, self.limit = allowed, persistent, limit
         self.stack, self.marks, self.memo = [], [], {}
-        self.built = {}  # id -> (object, its Known): what a later BUILD may set the state of
+        self.built = {}  # id -> (object, its AllowedGlobal), of the objects whose state a later BUILD may set
+        self.sets = 0
 
     def run(self, stream):
         for opcode, arg, _ in pickletools.genops(stream):
@@ -142,36 +159,43 @@ class Machine:
         return self.stack[-1]
 
     def items(self):
-        """What was pushed since the last mark."""
+        """The values pushed since the last mark."""
         if not self.marks:
             raise ValueError("the pickle takes from an empty stack")
         found, self.stack = self.stack, self.marks.pop()
         return found
 
-    def name(self, module, name):
-        full = f"{module}.{name}"
-        if full not in self.known:
-            raise ValueError(f"refused: {ascii(full)[1:-1]}")
-        self.push(self.known[full])
+    def pairs(self):
+        """The values pushed since the last mark, as (checked key, value)."""
+        values = self.items()
+        if len(values) % 2:
+            raise ValueError("the pickle sets a key without a value")
+        return [(key(name), value) for name, value in zip(values[::2], values[1::2], strict=True)]
 
-    def spend(self, args):
-        """Counts what a call may copy, so that calls on one memoised value cannot add up to more than the file could hold."""
-        self.limit -= sum(len(arg) for arg in args if isinstance(arg, (str, bytes, tuple, list, dict, set, frozenset)))
+    def push_global(self, module, name):
+        full = f"{module}.{name}"
+        if full not in self.allowed:
+            raise ValueError(f"refused: {ascii(full)[1:-1]}")
+        self.push(self.allowed[full])
+
+    def charge(self, args):
+        """Count what a call may copy, so that calls on one memoized value cannot add up to more than the file could hold."""
+        self.limit -= sum(len(arg) for arg in args if isinstance(arg, SIZED))
         if self.limit < 0:
             raise ValueError("the pickle makes more from its shared values than the file could hold")
 
     def call(self, arg=None):
         args, function = self.pop(), self.pop()
-        if not isinstance(function, Known) or function.make is None:
+        if not isinstance(function, AllowedGlobal) or function.call is None:
             raise ValueError(f"refused: a call of {describe(function)}")
         if type(args) is not tuple:
             raise ValueError(f"{function.name} is called with {describe(args)}; expected a tuple")
-        self.spend(args)
+        self.charge(args)
         try:
-            made = function.make(*args)
+            made = function.call(*args)
         except (TypeError, OverflowError) as error:
             raise ValueError(f"{function.name} is called with bad arguments ({', '.join(map(describe, args[:8]))})") from error
-        if function.build is not None:
+        if function.set_state is not None:
             self.built[id(made)] = made, function
         self.push(made)
 
@@ -182,17 +206,17 @@ class Machine:
         made, function = self.built.get(id(target), (None, None))
         if function is None or made is not target:
             raise ValueError(f"refused: setting the state of {describe(target)}")
-        self.spend((state, *state) if type(state) is tuple else (state,))
-        function.build(made, state)
+        self.charge((state, *state) if type(state) is tuple else (state,))
+        function.set_state(made, state)
 
     def do_GLOBAL(self, arg):
-        self.name(*arg.split(" ", 1))
+        self.push_global(*arg.split(" ", 1))
 
     def do_STACK_GLOBAL(self, _):
         name, module = self.pop(), self.pop()
         if type(name) is not str or type(module) is not str:
             raise ValueError(f"refused: {describe(module)}.{describe(name)} as a name")
-        self.name(module, name)
+        self.push_global(module, name)
 
     def do_BINPERSID(self, _):
         pid = self.pop()
@@ -211,7 +235,16 @@ class Machine:
         self.push([])
 
     def do_EMPTY_SET(self, _):
+        self.sets += 1
+        if self.sets > MAX_SETS:
+            raise ValueError(f"the pickle makes more than {MAX_SETS} sets")
         self.push(set())
+
+    def do_DICT(self, _):
+        self.push(dict(self.pairs()))
+
+    def do_LIST(self, _):
+        self.push(self.items())
 
     def do_FROZENSET(self, _):
         self.push(unique(self.items(), frozenset))
@@ -247,19 +280,15 @@ class Machine:
         self.top(dict)[key(name)] = value
 
     def do_SETITEMS(self, _):
-        values = self.items()
-        if len(values) % 2:
-            raise ValueError("the pickle sets a key without a value")
-        target = self.top(dict)
-        for name, value in zip(values[::2], values[1::2], strict=True):
-            target[key(name)] = value
+        pairs = self.pairs()
+        self.top(dict).update(pairs)
 
     def do_BINPUT(self, index):
         if not self.stack:
             raise ValueError("the pickle takes from an empty stack")
         self.memo[index] = self.stack[-1]
 
-    do_LONG_BINPUT = do_BINPUT
+    do_PUT = do_LONG_BINPUT = do_BINPUT
 
     def do_MEMOIZE(self, _):
         self.do_BINPUT(len(self.memo))
@@ -269,4 +298,4 @@ class Machine:
             raise ValueError(f"the pickle recalls entry {index}, which it never stored")
         self.push(self.memo[index])
 
-    do_LONG_BINGET = do_BINGET
+    do_GET = do_LONG_BINGET = do_BINGET

@@ -3,6 +3,7 @@ import jax
 import numpy as np
 
 from vmamba_jax import parallel
+from vmamba_jax.core.images import unit_interval
 
 
 def batches(source, size, mesh, which=None):
@@ -24,6 +25,8 @@ def batches(source, size, mesh, which=None):
         first = start + share * processes.index(jax.process_index())
         index = which[np.unique(np.minimum(np.arange(first, first + share), len(which) - 1))]
         images, labels = read(index)
+        if images.ndim != 4:
+            raise ValueError(f"images have shape {images.shape}: expected (n, height, width, channels)")
         batch = {"image": unit_interval(images), "label": np.asarray(labels, np.int32), "index": index.astype(np.int32)}
         yield parallel.shard_batch(parallel.pad_batch(batch, share)[0], mesh)
 
@@ -42,16 +45,3 @@ def reader(source):
     if n == 0:
         raise ValueError("source has 0 examples: expected at least one")
     return read, n
-
-
-def unit_interval(images):
-    """uint8 images divided by 255, or floating images as they are once they prove to lie in [0, 1]."""
-    if images.ndim != 4:
-        raise ValueError(f"images have shape {images.shape}: expected (n, height, width, channels)")
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / 255
-    if images.dtype.kind != "f":
-        raise TypeError(f"images are {images.dtype}: expected uint8, or a floating type in [0, 1]")
-    if not (images.min() >= -1e-6 and images.max() <= 1 + 1e-6):
-        raise ValueError(f"images range over [{images.min():g}, {images.max():g}]: expected [0, 1]")
-    return images

@@ -5,14 +5,13 @@ these 200 columns of the logits, the labels being numbered by WordNet identifier
 nothing published. ImageNet-V2 (arXiv 1902.10811) and -Sketch (arXiv 1905.13549) have all 1000.
 """
 import dataclasses
-import math
 import pathlib
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vmamba_jax import data
-from vmamba_jax.core.statistics import summary, wilson_interval
+from vmamba_jax.core.statistics import gap_interval, summary
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation.accuracy import accuracy
 from vmamba_jax.evaluation.common import argument
@@ -106,12 +105,6 @@ def shift_accuracy(logits_fn, source, shift, *, validation=None, batch_size=256,
     gap = before["accuracy"] - result["accuracy"]
     return row | shown | {"gap": gap, "gap_interval": gap_interval(*(x for each in (before, result)
                                                                    for x in (int(each["correct"].sum()), each["examples"])))}
-
-
-def gap_interval(successes, examples, others, other_examples):
-    """[low, high] of successes / examples - others / other_examples, two independent shares (Newcombe 1998, method 10)."""
-    (p, (low, high)), (q, (below, above)) = ((k / n, wilson_interval(k, n)) for k, n in ((successes, examples), (others, other_examples)))
-    return [p - q - math.hypot(p - low, above - q), p - q + math.hypot(high - p, q - below)]
 
 
 def _columns(logits_fn, chosen, images):

@@ -70,7 +70,7 @@ class Ledger:
         """Write the file; process 0 alone."""
         if not self.path or jax.process_index():
             return
-        with files.whole(self.path) as part, open(part, "wb") as file:
+        with files.atomic(self.path) as part, open(part, "wb") as file:
             np.savez(file, facts=json.dumps({"identity": self.identity, "stages": self.stages}), **{name: getattr(self, name) for name in self.ARRAYS})
             file.flush()
             os.fsync(file.fileno())

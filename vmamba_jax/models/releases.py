@@ -1,8 +1,7 @@
 """Released weights: where each file is published, what its preprocessing is, what accuracy was reported, by whom."""
 import dataclasses
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from vmamba_jax.core.statistics import accuracy_interval
+
 # Okabe and Ito's palette, told apart with any colour vision; each series has its own marker as well.
 SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -53,7 +55,7 @@ def robustness(runs):
         for i, run in enumerate(runs):
             curve, color = run.evaluation["curve"], SERIES[i % len(SERIES)]
             x, y = np.asarray(curve["radii"]), np.asarray(curve["robust_accuracy"])
-            low, high = interval(y, run.evaluation["examples"])
+            low, high = np.transpose([accuracy_interval(each, run.evaluation["examples"]) for each in y])
             axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             axes.plot(x, y, marker=MARKERS[i % len(MARKERS)], color=color, label=run.label)
         eps = runs[0].headline["eps"]
@@ -64,13 +66,6 @@ def robustness(runs):
         percent_axis(axes)
         axes.legend()
         return svg(figure, "Accuracy of " + _names(runs) + " falling as the allowed perturbation grows.")
-
-
-def interval(accuracy, n):
-    """Wilson's 95 % interval (low, high) of an accuracy measured on n examples."""
-    p, z = np.asarray(accuracy, float), 1.96
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def norm_name(norm):

@@ -45,7 +45,7 @@ def write(path, runs, **options):
 
 def put(path, text):
     """Write text to `path`, whole or not at all. Returns the path."""
-    with files.whole(path) as part:
+    with files.atomic(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 

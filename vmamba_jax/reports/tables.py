@@ -1,5 +1,6 @@
 """Tables of numbers: accuracy under each attack, the configs side by side, what it ran on; for the page and for the terminal."""
-from vmamba_jax.reports.figures import interval, norm_name, radius_name
+from vmamba_jax.core.statistics import accuracy_interval
+from vmamba_jax.reports.figures import norm_name, radius_name
 
 
 def accuracy(runs):
@@ -58,8 +59,8 @@ def environment(runs):
 def _cell(value, n):
     if value is None:
         return None
-    low, high = interval(value, n)
-    return {"value": value, "half": float(high - low) / 2}
+    low, high = accuracy_interval(value, n)
+    return {"value": value, "half": (high - low) / 2}
 
 
 def _seconds(results):

@@ -9,6 +9,7 @@ from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.patch_fool import optimization, patch_objective
 from vmamba_jax.attacks.patch_fool import selection as patches
 from vmamba_jax.core import checks
+from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
 from vmamba_jax.core.keys import image_keys
 from vmamba_jax.core.records import record
 
@@ -16,7 +17,6 @@ MODES = ("cross_entropy", "attention")
 SELECTIONS = ("saliency", "attention", "random", "given")
 VERSIONS = ("released", "exact")
 MILD_NORMS = (None, "linf", "l2")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @record("learning_rate", "decay", "attention_weight", "sparse_learning_rate", "mild_eps", "with_attention")

@@ -1,1 +1,1 @@
-"""PyTorch checkpoint files, read without PyTorch."""
+"""Reads PyTorch checkpoint files without PyTorch."""

@@ -1,4 +1,4 @@
-"""The file `torch.save` wrote before 1.6: five pickles (magic number, protocol, system, object, storage keys), then each storage's bytes."""
+"""Reads the format of `torch.save` before 1.6: five pickles (magic number, protocol, system, object, storage keys), then each storage's bytes."""
 import struct
 
 import numpy as np
@@ -12,8 +12,15 @@ PROTOCOL = 1001
 
 
 def read(file, size):
-    """The object tree in `file` (binary, seekable, `size` bytes long, positioned at its start). Raises ValueError."""
-    stream = Stream(file, size)
+    """The object tree in a file.
+
+    Args:
+        file: binary and seekable, at its start. size: its length in bytes.
+
+    Raises:
+        ValueError: a damaged file, or one that is refused.
+    """
+    stream = BoundedReader(file, size)
     magic = restricted_pickle.load(stream, tensors.allowed(size), size=size)
     if type(magic) is not int or magic != MAGIC:
         raise ValueError("a plain pickle, not a file of torch.save")
@@ -32,15 +39,15 @@ def read(file, size):
         head = stream.read(8)
         count, = struct.unpack("<q", head) if len(head) == 8 else (0,)
         if count * (storages.made[key].dtype or np.dtype("u1")).itemsize != into.size or file.readinto(into) != into.size:
-            raise ValueError(f"storage {ascii(key)} is cut short or has another size than its tensors say")
+            raise ValueError(f"storage {ascii(key)} is truncated or has another size than its tensors declare")
 
     for key in keys:
         storages.fill(key, record)
     return tree
 
 
-class Stream:
-    """The file, for pickletools: reads never ask for more bytes than there are."""
+class BoundedReader:
+    """The file for pickletools: `read(n)` never asks for more bytes than the file has left."""
 
     def __init__(self, file, size):
         self.file, self.size = file, size

@@ -1,4 +1,4 @@
-"""Reads the weights files of other frameworks into numpy arrays, recognising each format by its content."""
+"""Reads weights files of other frameworks into NumPy arrays; detects the format from the content."""
 import os
 
 import numpy as np
@@ -6,8 +6,8 @@ import safetensors
 
 from vmamba_jax.checkpoints.torch_files import legacy, zip_archive
 
-NOT_WEIGHTS = {  # what weights files on the web turn into, by their first bytes
-    b"version https://git-lfs": "a Git LFS pointer, not the weights it stands for (run `git lfs pull`)",
+NOT_WEIGHTS = {  # first bytes of files that users have in place of weights -> what they are
+    b"version https://git-lfs": "a Git LFS pointer, not the weights themselves (run `git lfs pull`)",
     b"<": "a web page, not weights (the download failed)", b"\x1f\x8b": "compressed by gzip; decompress it first",
     b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a numpy .npy file"}
 
@@ -15,15 +15,21 @@ SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U
 
 
 def read_torch(path):
-    """Reads a .pth, .pt or .safetensors file without PyTorch, running none of its code.
+    """The content of a .pth, .pt or .safetensors file, read without PyTorch and without running any code of the file.
 
-    path: a file written by `torch.save` (the zip format, or the one before PyTorch 1.6) or in the safetensors format; recognised by its
-    content, whatever its name.
-    Returns the file's object: for a bare state dict {name: numpy array}, for a training checkpoint the same nested dicts and lists that
-    it holds, with tensors as numpy arrays (bfloat16 and float8 by ml_dtypes) and configuration objects as plain dicts. Tensors that share
-    a storage in the file share memory here.
-    Raises FileNotFoundError; ValueError that begins with the path if the file is corrupt, cut short, or holds anything but tensors,
-    containers, numbers, strings and configuration: whatever else a pickle names is refused by that name and never imported or called.
+    Args:
+        path: a file of `torch.save` (the zip format, or the one before PyTorch 1.6) or in the safetensors format. The content decides
+            the format, not the name.
+
+    Returns:
+        The file's object: {name: NumPy array} for a bare state dict; for a training checkpoint its nested dicts and lists, with tensors as
+        NumPy arrays (bfloat16 and float8 from ml_dtypes) and configuration objects as plain dicts. Tensors that share a storage in the file
+        share memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a message that begins with the path: the file is corrupt, truncated, or holds anything but tensors, containers,
+            numbers, strings and configuration. Any other global in a pickle is refused by name and never imported or called.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -31,8 +37,8 @@ def read_torch(path):
         file.seek(0)
         try:
             return reader(head)(file, size)
-        except Exception as error:  # whatever a hostile file provokes in a parser, the caller sees one kind of error
-            message = str(error) if type(error) is ValueError else f"corrupt or cut short ({type(error).__name__}: {error})"
+        except Exception as error:  # a hostile file can raise anything in a parser; the caller gets one kind of error
+            message = str(error) if type(error) is ValueError else f"corrupt or truncated ({type(error).__name__}: {error})"
             raise ValueError(f"{os.fspath(path)}: {message}") from error
 
 
@@ -55,7 +61,7 @@ def reader(head):
 
 
 def read_safetensors(file, size):
-    """The arrays of a safetensors file, by name; the package itself checks every bound against the file's size."""
+    """The arrays of a safetensors file, by name; the safetensors package checks every bound against the file's size."""
     arrays = {}
     with safetensors.safe_open(file.name, "np") as tensors:
         for name in tensors.keys():
@@ -64,6 +70,6 @@ def read_safetensors(file, size):
                 raise ValueError(f"refused: {ascii(name)} has the type {kind}; expected one of {', '.join(SAFETENSORS)}")
             array = tensors.get_tensor(name)
             if kind == "BOOL" and array.view(np.uint8).max(initial=0) > 1:
-                raise ValueError(f"{ascii(name)} is of booleans but holds other bytes than 0 and 1")
+                raise ValueError(f"{ascii(name)} is boolean but holds other bytes than 0 and 1")
             arrays[name] = array
     return arrays

@@ -1,4 +1,4 @@
-"""The file `torch.save` has written since 1.6: a zip archive of a pickle (`data.pkl`) and one uncompressed member per storage."""
+"""Reads the format of `torch.save` since 1.6: a zip archive of a pickle (`data.pkl`) and one uncompressed member per storage."""
 import io
 import struct
 import zipfile
@@ -12,7 +12,14 @@ LOCAL = struct.Struct("<4s22xHH")  # a member's own header: signature, ..., leng
 
 
 def read(file, size):
-    """The object tree of the archive in `file` (binary, seekable, `size` bytes long). Raises ValueError, or zipfile's own errors."""
+    """The object tree in a file.
+
+    Args:
+        file: binary and seekable. size: its length in bytes.
+
+    Raises:
+        ValueError: a damaged file, or one that is refused; zipfile's own errors too.
+    """
     archive = Archive(file, size)
     pickles = [name for name in archive.members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -28,7 +35,7 @@ def read(file, size):
 
 
 class Archive:
-    """The members of a zip archive, which must lie in the file as they are: nothing is ever decompressed."""
+    """The members of an uncompressed zip archive; nothing is ever decompressed."""
 
     def __init__(self, file, size):
         self.file, self.size, self.members = file, size, {}
@@ -38,7 +45,7 @@ class Archive:
             self.members[info.filename] = info
 
     def find(self, name):
-        """A member's ZipInfo, after checking where it lies; leaves the file at its first byte."""
+        """A member's ZipInfo, after a check of its position; leaves the file at its first byte."""
         info = self.members.get(name)
         if info is None:
             raise ValueError(f"the archive has no {ascii(name)}")
@@ -55,13 +62,13 @@ class Archive:
         return info
 
     def read(self, name, into):
-        """Fills the uint8 array `into` with all of a member."""
+        """Fill the uint8 array `into` with all of a member."""
         info = self.find(name)
         if info.file_size != into.size:
             raise ValueError(f"{ascii(name)} has {info.file_size} bytes; expected {into.size}")
         if self.file.readinto(into) != into.size:
-            raise ValueError(f"{ascii(name)} is cut short")
-        if info.CRC and zlib.crc32(into) != info.CRC:  # torch can be told to leave the checksums at 0
+            raise ValueError(f"{ascii(name)} is truncated")
+        if info.CRC and zlib.crc32(into) != info.CRC:  # torch has an option that leaves the checksums at 0
             raise ValueError(f"{ascii(name)} is corrupt: its checksum does not match")
 
     def bytes(self, name, limit):

@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
 from vmamba_jax.core.keys import image_keys
 
 MODES = ("pixel", "color", "constant")
 ATTEMPTS = 10
 
 
-def erase(probability=0.25, mode="pixel", area=(0.02, 1 / 3), aspect=(0.3, 1 / 0.3), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+def erase(probability=0.25, mode="pixel", area=(0.02, 1 / 3), aspect=(0.3, 1 / 0.3), mean=IMAGENET_MEAN, std=IMAGENET_STD,
           clip=False):
     """Replace one rectangle of an image with probability `probability`.
 

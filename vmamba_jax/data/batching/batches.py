@@ -5,6 +5,7 @@ import concurrent.futures
 import numpy as np
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.images import unit_interval
 from vmamba_jax.data.source import Source
 
 _END = object()
@@ -58,7 +59,7 @@ class Batches:
     def __getitem__(self, t):
         indices = self.indices(t)
         images, labels = self.source.gather(indices)
-        return {"image": np.divide(images, np.float32(255), dtype=np.float32), "label": labels, "index": indices.astype(np.int64)}
+        return {"image": unit_interval(images), "label": labels, "index": indices.astype(np.int64)}
 
     def __iter__(self):
         return self.iterate()

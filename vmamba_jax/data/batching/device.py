@@ -3,6 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core.images import LEVELS
+
 
 def on_device(batch, place=jax.device_put):
     """(the batch's arrays on the device, its "index", which stays on the host; None where it has none).
@@ -19,4 +21,4 @@ def on_device(batch, place=jax.device_put):
 @jax.jit
 def _unit_interval(images):
     """images / 255 by a table: a compiled division by a constant may be off in the last bit from the one on the host."""
-    return jnp.asarray(np.arange(256, dtype=np.float32) / np.float32(255))[images]
+    return jnp.asarray(LEVELS)[images]

@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.images import unit_interval
 from vmamba_jax.data.batching.batches import Batches
 from vmamba_jax.data.decoding.images import BadImageError
 
@@ -111,7 +112,7 @@ class Pipeline(Batches):
                 _log.warning("image %d left out: %s", i, message)
         if len(self.bad) > self.max_bad:
             raise _too_many(self.bad, self.max_bad)
-        return batch if self.uint8 else {**batch, "image": np.divide(batch["image"], np.float32(255), dtype=np.float32)}
+        return batch if self.uint8 else {**batch, "image": unit_interval(batch["image"])}
 
     def __getstate__(self):
         return {**vars(self), "bad": {}}

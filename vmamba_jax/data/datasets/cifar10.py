@@ -2,7 +2,7 @@
 import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.core.array_pickle import read_pickle
+from vmamba_jax.core.pickled_arrays import read_arrays
 from vmamba_jax.data import splits
 from vmamba_jax.data.datasets.locate import check_split, find_files
 from vmamba_jax.data.source import Arrays
@@ -49,7 +49,7 @@ def _read_binary(path, records):
 
 
 def _read_python(path, records):
-    content = read_pickle(path)
+    content = read_arrays(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict with b'data' and b'labels', got {type(content).__name__}")
     content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}

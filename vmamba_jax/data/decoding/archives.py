@@ -5,13 +5,13 @@ import hashlib
 import os
 import pathlib
 import tarfile
-import tempfile
 import weakref
 import zipfile
 import zlib
 
 import numpy as np
 
+from vmamba_jax.core import files
 from vmamba_jax.data.decoding.images import BadImageError
 from vmamba_jax.data.source import Decoded, digest
 
@@ -45,10 +45,10 @@ class Folder(Archive):
     def __init__(self, path):
         super().__init__(path)
         self.names = []
-        for parent, folders, files in os.walk(path, followlinks=True):
+        for parent, folders, members in os.walk(path, followlinks=True):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
             where = pathlib.Path(parent).relative_to(path)
-            self.names += [(where / f).as_posix() for f in sorted(files) if not f.startswith(".")]
+            self.names += [(where / f).as_posix() for f in sorted(members) if not f.startswith(".")]
 
     @functools.cached_property
     def sizes(self):
@@ -170,20 +170,12 @@ def _build_index(path, key, nested):
     offsets, sizes = (np.array([row[k] for row in found], np.int64) for k in (1, 2))
     for place in _index_places(path):
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(place, key=key, names=names, offsets=offsets, sizes=sizes)
+            with files.atomic(place) as draft, open(draft, "wb") as file:
+                np.savez(file, key=key, names=names, offsets=offsets, sizes=sizes)
             break
         except OSError:
             continue  # a folder that cannot be written: the index is made again next time
     return names, offsets, sizes
-
-
-def _write_whole(path, **arrays):
-    """An .npz file that others see whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
-        part = pathlib.Path(folder, path.name)
-        np.savez(part, **arrays)
-        os.replace(part, path)
 
 
 def _members(file, path, nested, where=""):

@@ -2,9 +2,8 @@
 import numpy as np
 
 from vmamba_jax import parallel
-from vmamba_jax.analysis.component_gradients import paired_interval
 from vmamba_jax.core import checks
-from vmamba_jax.core.statistics import wilson_interval
+from vmamba_jax.core.statistics import paired_interval, wilson_interval
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.accuracy import accuracy, judge, over_set
 from vmamba_jax.evaluation.common import argument, keys_of, mapped

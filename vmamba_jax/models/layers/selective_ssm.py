@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import pallas_kernels
-from pallas_kernels.common import step_size
+from pallas_kernels.arguments import step_size
 
 
 def step_bias(key, shape, dtype=jnp.float32):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import pallas_kernels
-from pallas_kernels.common import step_size
+from pallas_kernels.arguments import step_size
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import silu, uniform
 from vmamba_jax.models.layers.selective_ssm import open_scan, scan, step_bias

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pallas_kernels
-from pallas_kernels.common import step_size
+from pallas_kernels.arguments import step_size
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform

@@ -5,10 +5,11 @@ comparisons of the sentence together (Bonferroni); see `judge` for the rule.
 """
 import dataclasses
 import math
-import statistics
 from collections.abc import Sequence
 
 import numpy as np
+
+from vmamba_jax.core.statistics import differences_interval, paired_interval, quantile
 
 # Where both models are right on no more than this share, an attack tells them not apart; one that breaks no more tells nothing of gradients.
 FLOOR = 0.05
@@ -65,24 +66,9 @@ def judge(comparisons, claimed, margin):
     return "not seen" if below or all(-margin <= c.low and c.high <= margin for c in comparisons) else "too little to say"
 
 
-def interval(differences, comparisons=1):
-    """(mean, low, high) of differences per image in {-1, 0, 1}, or between two of these, at 95 % over `comparisons` of them: the paired interval of
-    Agresti and Min (2005): half an observation added to each cell of the two-by-two table.
-    """
-    d, z = np.asarray(differences, float), _z(comparisons)
-    n, total, squares = d.size + 2, float(d.sum()), float((d * d).sum()) + 1
-    half = z * math.sqrt(squares - total**2 / n) / n
-    most = np.abs(d).max(initial=1.0)
-    return float(d.mean()), max(-most, total / n - half), min(most, total / n + half)
-
-
-def _z(comparisons):
-    return statistics.NormalDist().inv_cdf(1 - 0.025 / comparisons)
-
-
 def _compared(labelled):
     """Comparisons of [(label, differences of images), ...], each widened for their number."""
-    return [Comparison(label, *interval(d, len(labelled))) for label, d in labelled]
+    return [Comparison(label, float(d.mean()), *differences_interval(d, len(labelled))) for label, d in labelled]
 
 
 def right(row):
@@ -107,16 +93,10 @@ def _through(study, components, side):
     found = [(f"{model}: {row['component']}", row, cell["examples"]) for model in study.labels("state space")
              if (cell := study.cell(model, "components")).get("rows") and (clean := _row(study, model, "clean"))
              and clean["accuracy"] - cell["accuracy"] > FLOOR for row in cell["rows"] if row["component"] in components]
-    made = [Comparison(label, row["difference"], *_paired(row, n, len(found))) for label, row, n in found]
+    made = [Comparison(label, row["difference"], *paired_interval(row["gained"], row["lost"], n, len(found))) for label, row, n in found]
     sentence = {"above": "The gradients through B and C help the attacker: blocking them leaves more images right.",
                 "below": "The gradient through the step size delta misleads the attacker: blocking it leaves fewer images right."}[side]
     return _claim(sentence, side, made, study)
-
-
-def _paired(row, n, comparisons):
-    d = np.zeros(n)
-    d[:row["gained"]], d[row["gained"]:row["gained"] + row["lost"]] = 1, -1
-    return interval(d, comparisons)[1:]
 
 
 def _continuity(study):
@@ -131,7 +111,7 @@ def _continuity(study):
 def _centre(study):
     cells = [(model, cell) for model in study.labels("state space") if (cell := study.cell(model, "centre")).get("status") == "done"
              and cell["slope_error"] is not None]
-    z = _z(max(len(cells), 1))
+    z = quantile(max(len(cells), 1))
     made = [Comparison(model, b, b - z * error, b + z * error) for model, cell in cells for b, error in [(cell["slope"], cell["slope_error"])]]
     sentence = "The nearer to the centre a VMamba's image is disturbed, the more images it loses: the loss falls with the distance."
     return dataclasses.replace(_claim(sentence, "below", made, study), unit=(100, "points for each step of the window outwards"))

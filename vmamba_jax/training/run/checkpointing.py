@@ -305,7 +305,7 @@ def _read(directory):
 
 
 def _write(directory, content):
-    with files.whole(directory / ABOUT) as part:
+    with files.atomic(directory / ABOUT) as part:
         part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

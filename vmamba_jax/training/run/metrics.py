@@ -86,8 +86,8 @@ def _cut(path, step):
     if not path.exists():
         return
     rows = files.read_json_lines(path, number="step")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    with files.whole(path) as part:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with files.atomic(path) as part:
         part.write_text("".join(line for line, row in zip(lines, rows, strict=False) if row["step"] <= step), encoding="utf-8")
 
 

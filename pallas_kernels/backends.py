@@ -3,7 +3,10 @@ import functools
 
 import jax
 
-from pallas_kernels import cross, gpu, reference, tpu, xla
+from pallas_kernels import reference, xla
+from pallas_kernels.gpu import selective as gpu
+from pallas_kernels.platform_guard import allowed, guard
+from pallas_kernels.tpu import selective as tpu
 
 BACKENDS = {"reference": reference, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
 IMPLEMENTATIONS = tuple(BACKENDS)
@@ -21,8 +24,9 @@ def check(implementation, interpret):
 def call(operation, implementation, options, *args):
     """`operation(*args, options)` of the backend.
 
-    Without an implementation the platform decides when the call is lowered; a kernel that cannot serve these arguments leaves its platform
-    to xla.
+    Without an implementation, the call contains the kernels of the platforms in `platform_guard.allowed()`, and the platform it is lowered for
+    chooses among them. A platform without a kernel, or whose kernel does not support these arguments, uses xla. Lowering for any other
+    platform raises.
 
     Raises:
         ValueError, TypeError: the kernel asked for cannot serve these arguments; the message says why.
@@ -32,8 +36,13 @@ def call(operation, implementation, options, *args):
         if reason:
             raise reason
         return _function(implementation, operation, options)(*args)
-    serving = {platform: _function(name, operation, options) for platform, name in PLATFORMS.items() if not _refusal(name, operation, args)}
-    return jax.lax.platform_dependent(*args, **serving, default=_function("xla", operation, options))
+    names = allowed()
+    leaves, structure = jax.tree.flatten(args)
+    args = structure.unflatten([guard(leaves[0], names), *leaves[1:]])
+    kernels = {platform: PLATFORMS[platform] for platform in names if platform in PLATFORMS}
+    kernels = {platform: _function(name, operation, options) for platform, name in kernels.items() if not _refusal(name, operation, args)}
+    default = _function("xla", operation, options)
+    return jax.lax.platform_dependent(*args, **kernels, default=default) if kernels else default(*args)
 
 
 def _refusal(name, operation, args):
@@ -44,5 +53,4 @@ def _refusal(name, operation, args):
 @functools.cache
 def _function(name, operation, options):
     """Jitted so that all calls of one shape are traced once."""
-    run = cross.plain if (name, operation) == ("reference", "cross_selective_scan") else getattr(BACKENDS[name], operation)
-    return jax.jit(functools.partial(run, options=options))
+    return jax.jit(functools.partial(getattr(BACKENDS[name], operation), options=options))

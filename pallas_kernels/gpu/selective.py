@@ -2,24 +2,24 @@
 
 Where the rows of a batch times tiles of channels do not fill the chip, time is cut into chunks: a first kernel finds each chunk's end when
 begun at zero, these are carried from chunk to chunk, and a second kernel rescans every chunk from its carried state. Otherwise the second
-kernel runs alone, serial in time. `gpu_tiles.plan` decides by static shapes. Arithmetic is float32; u, delta and y may be narrower.
+kernel runs alone, serial in time. `tiles.plan` decides by static shapes. Arithmetic is float32; u, delta and y may be narrower.
 """
 import functools
 import warnings
 
 import jax
 
-from pallas_kernels import cross, limits, reference
-from pallas_kernels.differentiation import differentiable, differentiable_recurrence
-from pallas_kernels.gpu_backward import backward
-from pallas_kernels.gpu_forward import forward
-from pallas_kernels.gpu_linear import linear_states
-from pallas_kernels.gpu_tiles import UNAVAILABLE
+from pallas_kernels import arguments, cross, reference
+from pallas_kernels.autodiff import differentiable, differentiable_recurrence
+from pallas_kernels.gpu.backward import backward
+from pallas_kernels.gpu.forward import forward
+from pallas_kernels.gpu.linear import linear_states
+from pallas_kernels.gpu.tiles import UNAVAILABLE
 
 
 def refusal(operation, *args):
     """The exception to raise for these arguments or this machine's GPU, or None when the kernels serve them."""
-    return limits.refusal("pallas_gpu", operation, *args) or _machine()
+    return arguments.refusal("pallas_gpu", operation, *args) or _machine()
 
 
 @functools.cache
@@ -42,12 +42,12 @@ def _machine():
 
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
-    return differentiable(forward, backward, reference.selective_scan, limits.narrowed(options))(args).astype(options.out_dtype)
+    return differentiable(forward, backward, reference.selective_scan, arguments.narrowed(options))(args).astype(options.out_dtype)
 
 
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`."""
-    return cross.lean(forward, backward, limits.narrowed(options))(args).astype(options.out_dtype)
+    return cross.lean(forward, backward, reference.cross_selective_scan, arguments.narrowed(options))(args).astype(options.out_dtype)
 
 
 def linear_scan(a, b, options):

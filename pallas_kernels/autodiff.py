@@ -9,7 +9,7 @@ import functools
 
 import jax
 
-from pallas_kernels.common import previous
+from pallas_kernels.arguments import previous
 
 
 @functools.cache

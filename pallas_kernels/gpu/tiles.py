@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 try:
     from jax.experimental.mosaic.gpu.fragmented_array import TiledLayout, Tiling
     from jax.experimental.pallas import mosaic_gpu as plgpu
-except ImportError as error:  # a jaxlib built without Mosaic GPU; gpu.refusal says so
+except ImportError as error:  # a jaxlib built without Mosaic GPU; selective.refusal reports it
     plgpu, UNAVAILABLE = None, error
 else:
     UNAVAILABLE = None

@@ -1,4 +1,4 @@
-"""The scan as TPU kernels: Mosaic through `pallas_call`; see `tpu_tiles` for how a block is read.
+"""The scan as TPU kernels: Mosaic through `pallas_call`; see `tiles` for how a block is read.
 
 Forward: each chunk is scanned from zero, what enters it follows from its predecessors, and it is scanned again from there; the state entering
 each chunk is all that is saved. Backward: states are recomputed from those, the adjoint recurrence is scanned in the same two passes against the
@@ -11,15 +11,16 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels import cross, limits, reference, tpu_cross
-from pallas_kernels.common import Arguments, step_size
-from pallas_kernels.differentiation import differentiable
-from pallas_kernels.tpu_linear import linear_scan
-from pallas_kernels.tpu_tiles import CHUNKS, F32, call, cut_groups, entering, padded_groups, put_rows, rows, shape_like, tiles
+from pallas_kernels import arguments, cross, reference
+from pallas_kernels.arguments import Arguments, step_size
+from pallas_kernels.autodiff import differentiable
+from pallas_kernels.tpu import cross as fused
+from pallas_kernels.tpu.linear import linear_scan
+from pallas_kernels.tpu.tiles import CHUNKS, F32, call, cut_groups, entering, padded_groups, put_rows, rows, shape_like, tiles
 
 __all__ = ["cross_selective_scan", "linear_scan", "refusal", "selective_scan"]
 
-refusal = functools.partial(limits.refusal, "pallas_tpu")
+refusal = functools.partial(arguments.refusal, "pallas_tpu")
 
 
 def selective_scan(args, options):
@@ -30,15 +31,15 @@ def selective_scan(args, options):
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
     args, narrow = _readable(args), _written(options)
-    if tpu_cross.fits(args):
-        run = differentiable(tpu_cross.forward, tpu_cross.backward, cross.plain, narrow)
+    if fused.fits(args):
+        run = differentiable(fused.forward, fused.backward, reference.cross_selective_scan, narrow)
     else:
-        run = cross.lean(forward, backward, narrow)
+        run = cross.lean(forward, backward, reference.cross_selective_scan, narrow)
     return run(args).astype(options.out_dtype)
 
 
 def _written(options):
-    return limits.narrowed(options, ("float64", "float16"))
+    return arguments.narrowed(options, ("float64", "float16"))
 
 
 def _readable(args):

@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from pallas_kernels.common import SOFTPLUS_THRESHOLD
-from pallas_kernels.gpu_linear import carried
-from pallas_kernels.gpu_tiles import clock, from_rows, launch, march, narrow, over_rows, plan, to_rows, widen
+from pallas_kernels.arguments import SOFTPLUS_THRESHOLD
+from pallas_kernels.gpu.linear import carried
+from pallas_kernels.gpu.tiles import clock, from_rows, launch, march, narrow, over_rows, plan, to_rows, widen
 
 
-def step_size(raw, softplus):
-    """(dt, its derivative) from delta + bias; common.step_size with what Mosaic GPU has: log(1 + e) without its rounding near 1."""
+def step_size_and_slope(raw, softplus):
+    """(dt, its derivative) from delta + bias; arguments.step_size with what Mosaic GPU has: log(1 + e) without its rounding near 1."""
     if not softplus:
         return raw, None
     e = jnp.exp(jnp.minimum(raw, SOFTPLUS_THRESHOLD))
@@ -65,7 +65,7 @@ def chunk_ends(p, source, delta, V, x, options, adjoint):
             source, delta, V = held
             V = V or [tile.each(refs.V, rows, time(i), tile.group, n) for n in range(count)]
             delta = delta.astype(jnp.float32)
-            dt, _ = step_size(delta if bias is None else delta + bias, options.delta_softplus)
+            dt, _ = step_size_and_slope(delta if bias is None else delta + bias, options.delta_softplus)
             z = source.astype(jnp.float32) * (1.0 if adjoint else dt)
             if adjoint:
                 h = [jnp.exp(dt * A[n]) * (h[n] + z * tile.spread(V[n])) for n in range(count)]
@@ -108,7 +108,7 @@ def _states(p, x, entry, options):
             u, delta, BC = held
             B, C = BC or maps(time(i))
             u, delta = u.astype(jnp.float32), delta.astype(jnp.float32)
-            dt, _ = step_size(delta if bias is None else delta + bias, options.delta_softplus)
+            dt, _ = step_size_and_slope(delta if bias is None else delta + bias, options.delta_softplus)
             z, y = dt * u, None if D is None else D * u
             new = []
             for n in range(count):

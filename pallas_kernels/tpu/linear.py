@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.differentiation import differentiable_recurrence
-from pallas_kernels.tpu_tiles import CHUNKS, F32, call, put_rows, rows, shape_like, tiles
+from pallas_kernels.autodiff import differentiable_recurrence
+from pallas_kernels.tpu.tiles import CHUNKS, F32, call, put_rows, rows, shape_like, tiles
 
 
 def linear_scan(a, b, options):

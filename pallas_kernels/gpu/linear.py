@@ -5,7 +5,7 @@ Mosaic GPU has no complex numbers: they are two real planes, a number being a tu
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.gpu_tiles import clock, from_rows, launch, march, narrow, plan, to_rows, widen
+from pallas_kernels.gpu.tiles import clock, from_rows, launch, march, narrow, plan, to_rows, widen
 
 FEW = 16             # chunks that XLA joins itself; a kernel joins more, and cuts those into fewer (plan makes at most 15 of 17)
 

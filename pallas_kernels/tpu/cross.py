@@ -1,7 +1,7 @@
 """The SS2D core as one TPU kernel, N = 1: step projection, softplus, four directions, D skip and merge of a map that stays in VMEM.
 
 The map lies row-major, (H W, lanes). A direction along the columns reads whole rows of the map, one after the other: its chunks are the columns.
-One along the rows reads the map with stride W: its chunks are the rows. Chunks are scanned from zero, joined, and scanned again, as in `tpu`; only
+One along the rows reads the map with stride W: its chunks are the rows. Chunks are scanned from zero, joined, and scanned again, as in `selective`; only
 the states that enter them are saved. The sums over channels stay in VMEM while the blocks of lanes go by.
 """
 import functools
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.common import CrossArguments, step_size
-from pallas_kernels.tpu_tiles import F32, LANES, shape_like, vmem_capacity
+from pallas_kernels.arguments import CrossArguments, step_size
+from pallas_kernels.tpu.tiles import F32, LANES, shape_like, vmem_capacity
 
 K = 4
 BAND = 512             # positions worked on at a time

@@ -11,10 +11,10 @@ adds them.
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.common import Arguments
-from pallas_kernels.gpu_forward import chunk_ends, rows_of, step_size
-from pallas_kernels.gpu_linear import carried
-from pallas_kernels.gpu_tiles import AHEAD, ROWS, clock, from_rows, launch, march, narrow, to_rows, widen
+from pallas_kernels.arguments import Arguments
+from pallas_kernels.gpu.forward import chunk_ends, rows_of, step_size_and_slope
+from pallas_kernels.gpu.linear import carried
+from pallas_kernels.gpu.tiles import AHEAD, ROWS, clock, from_rows, launch, march, narrow, to_rows, widen
 
 
 def backward(args, saved, dy, options):
@@ -50,7 +50,7 @@ def _sweep(p, x, dy, states, message, options):
 
         def sizes(delta):
             delta = delta.astype(jnp.float32)
-            return step_size(delta if bias is None else delta + bias, options.delta_softplus)
+            return step_size_and_slope(delta if bias is None else delta + bias, options.delta_softplus)
 
         def finish(t, u, delta, dy, along, over, carry):
             """du and ddelta of a step from sum_n g B and the sum over n of A's cotangent / dt times A."""

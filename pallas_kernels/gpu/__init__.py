@@ -1,0 +1,1 @@
+"""The scans on NVIDIA GPUs: `selective` is the backend `"pallas_gpu"`."""

@@ -1,0 +1,1 @@
+"""The scans on TPUs: `selective` is the backend `"pallas_tpu"`."""
