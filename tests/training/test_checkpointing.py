@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, batch
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, batch
 from vmamba_jax import parallel, training
 from vmamba_jax.training import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
 from vmamba_jax.training.run import checksums

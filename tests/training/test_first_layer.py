@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import SHAPE, Classifier, batch
 
+from tests.helpers.toy_training import SHAPE, Classifier, batch
 import vmamba_jax
 from vmamba_jax import models, training
 from vmamba_jax.training import objectives

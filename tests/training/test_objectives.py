@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import CLASSES, SHAPE, Classifier, Net, batch
 
+from tests.helpers.toy_training import CLASSES, SHAPE, Classifier, Net, batch
 from vmamba_jax import attacks, parallel, training
 from vmamba_jax.training.objectives import losses as common
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_objectives import close, pmapped, sharded, vmapped
-from tiny import CLASSES, SHAPE, Classifier, Net, batch
 
+from tests.helpers.toy_training import CLASSES, SHAPE, Classifier, Net, batch
 from vmamba_jax import attacks, training
 from vmamba_jax.training import objectives
 

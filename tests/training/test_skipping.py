@@ -3,8 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, Toy, batch
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy, batch
 from vmamba_jax import parallel, training
 
 OPTIMIZER = training.optimizer.create("adamw", learning_rate=0.1)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, Toy, batch
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy, batch
 from vmamba_jax import attacks, models, parallel, training
 from vmamba_jax.training.objectives.whole_batch import batch_norm
 
