@@ -65,7 +65,7 @@ def test_weights_and_microbatches():
     step, split = (training.objectives.standard(CASES["layer norm"], OPTIMIZER, accumulate=k) for k in (1, 4))
     _, state = setting("layer norm", "eval")
     close(*(jax.device_get(jax.jit(step)(state, weighted, KEY)) for step in (split, step)))
-    with pytest.raises(ValueError, match='accumulate=4 with a batch that has "weight": expected 1'):
+    with pytest.raises(ValueError, match='accumulate=4 with "weight" in the batch: expected 1'):
         jax.eval_shape(training.objectives.standard(CASES["batch norm"], OPTIMIZER, accumulate=4), setting("batch norm", "eval")[1], weighted, KEY)
 
 

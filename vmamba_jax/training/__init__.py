@@ -14,6 +14,6 @@ from vmamba_jax.training.run.signals import Stopped
 from vmamba_jax.training.state import TrainState, create_state
 from vmamba_jax.training.trainer import Checkpointing, Monitoring, Validation, train
 
-__all__ = ["Checkpointing", "Checkpoints", "DamagedCheckpoint", "Locked", "Monitoring", "SaveError", "Stopped", "TrainState", "Validation", "Writer",
-           "create_state", "objectives", "one_run", "optimizer", "read_metrics", "restore_variables", "schedules", "skip_nonfinite", "train",
-           "weight_decay"]
+__all__ = ["Checkpointing", "Checkpoints", "DamagedCheckpoint", "Locked", "Monitoring", "SaveError", "Stopped", "TrainState", "Validation",
+           "Writer", "create_state", "objectives", "one_run", "optimizer", "read_metrics", "restore_variables", "schedules",
+           "skip_nonfinite", "train", "weight_decay"]

@@ -78,9 +78,10 @@ class Monitoring:
         log_every: steps per line of metrics.jsonl; the metrics are averaged over them, on the device.
         on_log: called with (step, values) for every line; None: not called.
         progress: show a progress bar.
-        skips_in_a_row, skips_in_all: maximum number of skipped steps, in a row and in total, before the run fails; None: no limit. A step with a
-            non-finite metric is skipped: it makes no update, see `skip_nonfinite`.
-        stop_on_signals: on SIGTERM or SIGINT the run finishes the current step, saves and raises `Stopped`; a second signal ends the process.
+        skips_in_a_row, skips_in_all: maximum number of skipped steps, in a row and in total, before the run fails; None: no limit. A step
+            with a non-finite metric is skipped: it makes no update, see `skip_nonfinite`.
+        stop_on_signals: on SIGTERM or SIGINT the run finishes the current step, saves and raises `Stopped`; a second signal ends the
+            process.
     """
     log_every: int = 50
     on_log: Callable | None = None
@@ -95,11 +96,11 @@ class Monitoring:
         checks.count("skips_in_all", self.skips_in_all, 0, optional=True)
 
 
-_OLD_KEYWORDS = {
-    "checkpoints": (Checkpointing, {"checkpoint_every": "every", "keep_latest": "keep_latest", "keep_best": "keep_best", "best_metric": "best_metric",
-                                    "best_mode": "best_mode", "config": "config"}),
+_OLD_KEYWORDS = {  # keyword of earlier releases: the field that replaces it
+    "checkpoints": (Checkpointing, {"checkpoint_every": "every", **{name: name for name in (
+        "keep_latest", "keep_best", "best_metric", "best_mode", "config")}}),
     "validation": (Validation, {"evaluate": "evaluate", "eval_every": "every"}),
-    "monitoring": (Monitoring, {name: name for name in ("log_every", "on_log", "progress", "skips_in_a_row", "skips_in_all", "stop_on_signals")}),
+    "monitoring": (Monitoring, {field.name: field.name for field in dataclasses.fields(Monitoring)}),
 }
 
 
@@ -110,8 +111,9 @@ def _accept_old_keywords(function):
         for name, (group, fields) in _OLD_KEYWORDS.items():
             given = {old: keywords.pop(old) for old in fields if old in keywords}
             if given:
-                warnings.warn(f"train({', '.join(f'{old}=...' for old in given)}) is now train({name}={group.__name__}(...)); the old keywords will be "
-                              "removed in the next release", DeprecationWarning, stacklevel=2)
+                old_call = ", ".join(f"{old}=..." for old in given)
+                warnings.warn(f"train({old_call}) is now train({name}={group.__name__}(...)); the old keywords will be removed in the next "
+                              "release", DeprecationWarning, stacklevel=2)
                 new = {fields[old]: value for old, value in given.items()}
                 keywords[name] = dataclasses.replace(keywords[name], **new) if name in keywords else group(**new)
         return function(*args, **keywords)
@@ -124,15 +126,15 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
           monitoring=Monitoring()):
     """Runs `step_fn` until `steps` steps are done and returns the final state.
 
-    Batch t is `batches[t]` and its key `fold_in(key, t)`; nothing else is random. A stopped run that is called again with the same arguments
-    resumes from its latest checkpoint and ends with the same losses, weights and metrics.jsonl as an uninterrupted one.
+    Batch t is `batches[t]` and its key `fold_in(key, t)`; nothing else is random. A stopped run that is called again with the same
+    arguments resumes from its latest checkpoint and ends with the same losses, weights and metrics.jsonl as an uninterrupted one.
 
     Args:
         step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, see `objectives`.
         state: initial `TrainState`; copied, as the step donates its buffers.
-        batches: `batches[t]` is a dict of arrays, this process' slice of the batch. An entry "index" stays on the host; "weight" (rows,) is how
-            much each example counts. A batch that the devices do not divide is padded with rows of weight 0. Or an iterable with `get_state`
-            and `set_state`, whose JSON-able state every checkpoint saves and a resumed run restores.
+        batches: `batches[t]` is a dict of arrays, this process' slice of the batch. An entry "index" stays on the host; "weight" (rows,) is
+            how much each example counts. A batch that the devices do not divide is padded with rows of weight 0. Or an iterable with
+            `get_state` and `set_state`, whose JSON-able state every checkpoint saves and a resumed run restores.
         steps: total number of steps, those of earlier calls included.
         key: random key of the run.
         workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; None: nothing is written.
@@ -172,11 +174,13 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
                 loading.restore(batches, extra["loader"], f"step {int(state.step)} in {folder.directory}")
             writer = stack.enter_context(Writer(workdir, step=int(state.step)))
         start = int(state.step)
-        place = jax.device_put if mesh is None else lambda batch: parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
         step, key = _keyed(skip_nonfinite(step_fn), key)
         run = jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
         bar = stack.enter_context(Bar(start, steps, shown=monitoring.progress))
         stop_requested = stack.enter_context(stop_requests(monitoring.stop_on_signals))
+
+        def place(batch):
+            return jax.device_put(batch) if mesh is None else parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
 
         def due(done, every):
             return done == steps or (every is not None and done % every == 0)
@@ -240,7 +244,7 @@ def _timing(meter):
 
 
 def _keyed(step_fn, key):
-    """`step_fn` with the step's number folded into the key, and the run's key as a numpy array, which any mesh of any number of hosts accepts."""
+    """(`step_fn` with the step's number folded into the key, the run's key as a numpy array, which a mesh of several hosts accepts)."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     impl = jax.random.key_impl(key) if typed else None
 
@@ -262,8 +266,8 @@ def _check_skips(window, limits, examples, folder):
     batch = "unknown" if index is None else np.array2string(np.asarray(index), separator=", ", threshold=64, max_line_width=10 ** 6)
     latest = folder and folder.latest_step
     last = f"step {latest} in {folder.directory}" if latest is not None else "none"
-    raise FloatingPointError(f"step {step}: a metric is not finite ({names}), {counts['in_a_row']} such steps in a row and {counts['in_all']} in total "
-                             f"(limit: {limit}); examples of its batch: {batch}; last checkpoint: {last}")
+    raise FloatingPointError(f"step {step}: a metric is not finite ({names}), {counts['in_a_row']} such steps in a row and "
+                             f"{counts['in_all']} in total (limit: {limit}); examples of its batch: {batch}; last checkpoint: {last}")
 
 
 def _stop(signal, done, steps, folder):

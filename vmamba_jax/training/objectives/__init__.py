@@ -1,13 +1,14 @@
 """Training objectives: each makes a pure per-device `step(state, batch, key, *, axis_name=None) -> (state, metrics)`.
 
 The same step runs under `jax.jit` (axis_name=None), `jax.pmap(step, axis_name=...)` and `parallel.map_step`, and makes the same update:
-state and key are the same on every device, the batch is the device's slice, and gradients, metrics and model state are averaged by `lax.pmean`.
+state and key are the same on every device, the batch is the device's slice, and gradients, metrics and model state are averaged by
+`lax.pmean`.
 
 A batch is {"image": (b, H, W, C) in [0, 1], "label": (b,) classes or (b, classes) distributions}. Attacks get each label's likeliest class.
-Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: its last measurement; separate batch statistics):
-`state = step.begin(state, image_shape, batch_size)` adds it and returns other states unchanged. `cost(name, **options)` returns a step's cost.
-All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; those with an inner attack also attack_mode, eps_schedule and
-scheduled, see `InnerAttack`.
+Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: its last measurement; separate batch
+statistics): `state = step.begin(state, image_shape, batch_size)` adds it and returns other states unchanged. `cost(name, **options)`
+returns a step's cost. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; those with an inner attack also attack_mode,
+eps_schedule and scheduled, see `InnerAttack`.
 """
 from vmamba_jax.core.checks import choice
 from vmamba_jax.training.objectives.awp import awp, perturb_weights

@@ -17,8 +17,8 @@ def fast(classifier, optimizer, *, eps, step_size=None, label_smoothing=0.0, wat
 
     The step's metrics: loss, accuracy under the attack, grad_norm, learning_rate; eps_scale with a schedule; with `watch_every` also
     "fgsm_accuracy" under the training attack, "pgd_accuracy" under PGD of `watch_steps` steps of eps / 4, both of the model in eval mode on
-    every `watch_stride`-th image, and their difference "overfitting", which rises towards 1 at catastrophic overfitting (the paper's section
-    5.4). Between measurements the metrics repeat the last one, which the state keeps: begin with `step.begin`.
+    every `watch_stride`-th image, and their difference "overfitting", which rises towards 1 at catastrophic overfitting (the paper's
+    section 5.4). Between measurements the metrics repeat the last one, which the state keeps: begin with `step.begin`.
 
     Args:
         classifier, optimizer: as of `pgd_at`.

@@ -50,7 +50,7 @@ def output(path, call, *args):
             call(*args)
     except _Reached as reached:
         return reached.found
-    raise ValueError(f"layer={'/'.join(path)!r}, which the model does not call: expected {PATHS}, or None for the first module with weights")
+    raise ValueError(f"layer={'/'.join(path)!r}, which the model does not call: expected {PATHS}, or None for the first with weights")
 
 
 def shifted(path, call, shift):

@@ -15,9 +15,9 @@ RELEASED = 4 / 255  # radius and step size of the released programs of arXiv 240
 def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_smoothing=0.0, released=False, **options):
     """A step that replays its batch `replays` times; each replay updates weights and perturbation by one gradient.
 
-    Perturbed images are clipped to [0, 1]. The perturbation persists from replay to replay and, as released, from batch to batch, where it meets
-    other images: the state keeps it, (batch_size, H, W, C), the same on every device. Begin with `step.begin`; a smaller batch uses the first
-    rows.
+    Perturbed images are clipped to [0, 1]. The perturbation persists from replay to replay and, as released, from batch to batch, where it
+    meets other images: the state keeps it, (batch_size, H, W, C), the same on every device. Begin with `step.begin`; a smaller batch uses
+    the first rows.
     A step makes `replays` updates: train for 1 / replays of the epochs, and count the learning-rate schedule in updates, replays * steps.
     `state.step` and the other schedules count steps. The batch is augmented once per step.
     The step's metrics, means over the replays: loss, accuracy on the perturbed images, grad_norm, learning_rate.
@@ -28,8 +28,8 @@ def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_sm
         step_size: of the perturbation, in pixel units; None: eps, as in the paper.
         replays: >= 1.
         label_smoothing: in [0, 1).
-        released: radius and step size 4/255 on every data set, as in the programs of arXiv 2406.05532 (eps and step_size must be None). Those
-            programs also train for as many epochs as the other methods, which is set by the caller.
+        released: radius and step size 4/255 on every data set, as in the programs of arXiv 2406.05532 (eps and step_size must be None).
+            Those programs also train for as many epochs as the other methods, which is set by the caller.
         **options: augment, mix, ema_decay, ema_warmup, accumulate, see `step.Step`.
 
     Source: Shafahi et al. 2019, algorithm 1.
@@ -52,7 +52,8 @@ def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_sm
 
     def gradient(params, state, batch, keys):
         noise = batch["noise"]
-        (value, (model_state, accuracy)), (grads, ascent) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, noise, state, batch, keys)
+        derivative = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        (value, (model_state, accuracy)), (grads, ascent) = derivative(params, noise, state, batch, keys)
         noise = jnp.clip(noise + size * jnp.sign(ascent), -eps, eps)
         return grads, Outcome(model_state, {"loss": value, "accuracy": accuracy}, rows={"noise": noise})
 
@@ -74,8 +75,8 @@ class FreeStep(Step):
         noise, n = state.carry, batch["image"].shape[0]
         total = n if axis_name is None else n * jax.lax.psum(1, axis_name)
         if noise.shape[0] < total or noise.shape[1:] != batch["image"].shape[1:]:
-            raise ValueError(f"images {(total, *batch['image'].shape[1:])} do not fit the perturbation {noise.shape} of the state: expected at most "
-                             "the image_shape and batch_size given to step.begin")
+            raise ValueError(f"images {(total, *batch['image'].shape[1:])} do not fit the perturbation {noise.shape} of the state: expected at "
+                             "most the image_shape and batch_size given to step.begin")
         first = 0 if axis_name is None else n * jax.lax.axis_index(axis_name)
 
         def replay(now, i):

@@ -79,7 +79,8 @@ class InnerAttack:
             aim: None, or `(attack, logits_fn, images) -> attack`, which sets a loss that depends on the batch.
 
         Returns:
-            (adversarial images, metrics, logits_fn). metrics has "eps_scale" if there is a schedule; logits_fn is the model in `attack_mode`.
+            (adversarial images, metrics, logits_fn). metrics has "eps_scale" if there is a schedule; logits_fn is the model in
+            `attack_mode`.
         """
         logits_fn = losses.frozen_logits(classifier, state.params, state.model_state, self.attack_mode, keys.attack_dropout)
         attack, metrics = self.attack, {}

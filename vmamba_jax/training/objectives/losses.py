@@ -66,7 +66,8 @@ def cross_entropy(logits, labels, label_smoothing=0.0, weight=None):
 
 def kl(logits, target):
     """KL(softmax(target) || softmax(logits)) per image (b,), in at least float32; differentiable in both."""
-    return optax.losses.kl_divergence_with_log_targets(jax.nn.log_softmax(at_least_float32(logits)), jax.nn.log_softmax(at_least_float32(target)))
+    log_q, log_p = (jax.nn.log_softmax(at_least_float32(x)) for x in (logits, target))
+    return optax.losses.kl_divergence_with_log_targets(log_q, log_p)
 
 
 def at_least_float32(logits):

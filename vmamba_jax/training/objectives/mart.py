@@ -15,7 +15,8 @@ def mart(classifier, optimizer, *, beta=6.0, attack=ATTACK, statistics="shared",
     BCE is cross-entropy - log(1 - p) at the likeliest wrong class; the released constants are kept: log(1.0001 - p + 1e-12),
     1.0000001 - f(x)_y, and 1e-12 inside KL's logarithm.
     Where labels are distributions, the wrong classes are all but the likeliest, and f(x)_y is the mean over the labels.
-    The step's metrics: loss, bce, kl (weighted), accuracy (adversarial), clean_accuracy, grad_norm, learning_rate; eps_scale with a schedule.
+    The step's metrics: loss, bce, kl (weighted), accuracy (adversarial), clean_accuracy, grad_norm, learning_rate; eps_scale with a
+    schedule.
 
     Args:
         classifier, optimizer: as of `pgd_at`.

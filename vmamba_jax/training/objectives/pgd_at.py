@@ -18,17 +18,19 @@ from vmamba_jax.training.objectives.step import Cost, Rule, descend, make_step
 def pgd_at(classifier, optimizer, *, attack, label_smoothing=0.0, clean_accuracy=False, released=False, **options):
     """A step of min_params E max_{x' near x} loss(x', y).
 
-    The step's metrics: loss, accuracy on the adversarial images, grad_norm, learning_rate; clean_accuracy on request; eps_scale with a schedule.
+    The step's metrics: loss, accuracy on the adversarial images, grad_norm, learning_rate; clean_accuracy on request; eps_scale with a
+    schedule.
 
     Args:
         classifier: `(variables, images, train, rngs, mutable) -> logits` on [0, 1] images.
         optimizer: optax transformation.
-        attack: `(logits_fn, images, labels, keys) -> adversarial`, or an `InnerAttack`. It sees the current weights, and no gradient flows back
-            through it. The update itself always runs in training mode.
+        attack: `(logits_fn, images, labels, keys) -> adversarial`, or an `InnerAttack`. It sees the current weights, and no gradient flows
+            back through it. The update itself always runs in training mode.
         label_smoothing: in [0, 1), in the update's loss, not the attack's.
         clean_accuracy: also measure accuracy on the clean images, in the attack's mode, at the cost of a forward pass.
         released: attack as the programs of arXiv 2406.05532 do, see `ReleasedPGD`; the attack must be `attacks.pgd` in linf.
-        **options: attack_mode, eps_schedule, scheduled: see `InnerAttack`; augment, mix, ema_decay, ema_warmup, accumulate: see `step.Step`.
+        **options: attack_mode, eps_schedule, scheduled: see `InnerAttack`; augment, mix, ema_decay, ema_warmup, accumulate: see
+            `step.Step`.
 
     Source: Madry et al. 2018, equation 2.1.
     """
@@ -56,7 +58,8 @@ class ReleasedPGD(attacks.PGD):
     """PGD in linf with the start of the programs released with arXiv 2406.05532, which add it twice.
 
     The random start d0 is added to the images (then clipped to the box) and is also the first perturbation d: gradients are taken at
-    clip(clip(x + d0) + d), the result is clip(x + d). Gradients and result are thus at different points; for comparison with published numbers.
+    clip(clip(x + d0) + d), the result is clip(x + d). Gradients and result are thus at different points; for comparison with published
+    numbers.
 
     Args: as of `attacks.pgd`; norm must be "linf", restarts 1, random_start True.
     """

@@ -79,8 +79,9 @@ class Step:
         augment: `(images, keys) -> images`, applied first; None: nothing.
         mix: `(images, labels, keys) -> (images, targets)`, applied next, with targets (b, classes); None: nothing.
         ema_decay, ema_warmup: running average of the weights, see `update`.
-        accumulate: number of microbatches of the device's images, processed in sequence, for one update by the mean gradient. The update is that
-            of the whole batch but for batch statistics and dropout masks, which are per microbatch. It must divide the number of images.
+        accumulate: number of microbatches of the device's images, processed in sequence, for one update by the mean gradient. The update is
+            that of the whole batch but for batch statistics and dropout masks, which are per microbatch. It must divide the number of
+            images.
         perturb: `(params, grads, step) -> params` at which the gradient is taken (see `awp`); None: at the weights.
     """
     optimizer: optax.GradientTransformation
@@ -121,8 +122,8 @@ class Step:
     def check(self, state):
         """ValueError unless the state has a carry exactly if this objective keeps one."""
         if (state.carry is None) != (self.rule.begin is None):
-            raise ValueError("state.carry=None: expected the carry of this objective, from state = step.begin(state, image_shape, batch_size)"
-                             if state.carry is None else "state.carry of another objective: expected None, as this one keeps nothing between steps")
+            raise ValueError("state.carry=None: expected this objective's, from state = step.begin(state, image_shape, batch_size)"
+                             if state.carry is None else "state.carry of another objective: expected None, as this one keeps nothing")
 
     @property
     def cost(self):
@@ -146,7 +147,7 @@ class Step:
         """One update from a batch of `enter`: (state, metrics, the batch's new rows)."""
         weight = batch.get("weight")
         if weight is not None and self.accumulate > 1 and state.model_state:
-            raise ValueError(f"accumulate={self.accumulate} with a batch that has \"weight\": expected 1, as the model has batch statistics")
+            raise ValueError(f"accumulate={self.accumulate} with \"weight\" in the batch: expected 1, as the model has batch statistics")
         with whole_batch.batch_norm(axis_name, weight):
             return self._advance(state, batch, keys, axis_name)
 
@@ -226,8 +227,8 @@ def update(state, optimizer, grads, model_state, metrics, ema_decay=None, ema_wa
         (state, metrics); the metrics gain "grad_norm", before clipping, and "learning_rate" if the optimizer's state has it.
     """
     if (ema_decay is None) != (state.ema is None):
-        raise ValueError(f"ema_decay={ema_decay!r} with a state {'without' if state.ema is None else 'with'} an average: expected the same ema_decay "
-                         "in create_state and the objective")
+        raise ValueError(f"ema_decay={ema_decay!r} with a state {'without' if state.ema is None else 'with'} an average: expected the same "
+                         "ema_decay in create_state and the objective")
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}

@@ -1,4 +1,4 @@
-"""TRADES (Zhang et al. 2019): clean cross-entropy plus the KL divergence that an attack can put between clean and adversarial predictions."""
+"""TRADES (Zhang et al. 2019): clean cross-entropy plus the largest KL divergence between clean and adversarial predictions."""
 import dataclasses
 
 from jax import lax
@@ -20,9 +20,10 @@ def trades(classifier, optimizer, *, beta=6.0, attack=ATTACK, recompute_targets=
     Args:
         classifier, optimizer: as of `pgd_at`.
         beta: weight >= 0 of the second term.
-        attack: an attack with a field `loss`, which becomes KL(f(x) || f(x')), or an `InnerAttack`; by default that of the released program,
-            radius 0.031.
-        recompute_targets: compute f(x) again in every step of the attack, as released. False computes it once: the same attack, fewer passes.
+        attack: an attack with a field `loss`, which becomes KL(f(x) || f(x')), or an `InnerAttack`; by default that of the released
+            program, radius 0.031.
+        recompute_targets: compute f(x) again in every step of the attack, as released. False computes it once: the same attack, fewer
+            passes.
         detach_targets: no gradient through f(x) of the second term; as released, it flows through both.
         statistics: of batch norm, "shared" or "separate", see `inner_attack.two_pass_rule`.
         label_smoothing: in [0, 1), of the clean cross-entropy.

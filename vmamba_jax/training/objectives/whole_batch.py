@@ -32,8 +32,8 @@ def mean(values, weight=None):
 def batch_norm(axis_name=None, weight=None):
     """A context in which every `nn.BatchNorm` traced in training mode takes its statistics from the whole batch.
 
-    The running statistics are updated with the statistics used for normalization, so they are the same on every device. Flax's own `axis_name`
-    with `mask` averages the devices as if each had equally many rows, and a device without any row gives nan.
+    The running statistics are updated with the statistics used for normalization, so they are the same on every device. Flax's own
+    `axis_name` with `mask` averages the devices as if each had equally many rows, and a device without any row gives nan.
     Every such layer has a mean over the devices, so all of them must call the model equally often.
 
     Args:

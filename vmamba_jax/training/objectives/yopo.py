@@ -14,8 +14,8 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
     """A step of YOPO-m-n: m = `passes` full passes, each followed by n = `inner_steps` first-layer updates.
 
     A full pass at x + eta gives the weights' gradient and p = dL/dz at the first layer's output z; the updates of eta ascend
-    <p, z(x + eta)> at constant p by sign steps, projected to the linf ball and the box. The start is uniform in the ball, clipped to the box.
-    The weights are updated once, by the mean of the m gradients.
+    <p, z(x + eta)> at constant p by sign steps, projected to the linf ball and the box. The start is uniform in the ball, clipped to the
+    box. The weights are updated once, by the mean of the m gradients.
     The step's metrics: loss and accuracy of the last full pass, first_loss of the first, grad_norm, learning_rate.
 
     Args:
@@ -27,9 +27,9 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
         inner_steps: n >= 1.
         layer: Flax path of the first layer, "patch_embed/conv1"; None: the first module with weights of its own that the model calls.
         label_smoothing: in [0, 1).
-        released: as the programs of arXiv 2406.05532: eta starts at +eps everywhere, full passes may leave the box, the m gradients are summed
-            rather than averaged (divide the learning rate by m), and the first layer's gradient also includes those of <p, z> after the updates
-            and of 5e-4 / 2 of its squared weights. Those programs update twice, by two optimizers: see `in_turn`.
+        released: as the programs of arXiv 2406.05532: eta starts at +eps everywhere, full passes may leave the box, the m gradients are
+            summed rather than averaged (divide the learning rate by m), and the first layer's gradient also includes those of <p, z> after
+            the updates and of 5e-4 / 2 of its squared weights. Those programs update twice, by two optimizers: see `in_turn`.
         **options: augment, mix, ema_decay, ema_warmup, accumulate, see `step.Step`.
 
     Source: Zhang et al. 2019, algorithm 1.

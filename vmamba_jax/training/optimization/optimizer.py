@@ -33,11 +33,11 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
         learning_rate: number >= 0, or a schedule of the number of updates done.
         weight_decay: >= 0.
         decay_rule: which parameters decay, see `weight_decay.mask`.
-        layer_decay: None: one learning rate for all. In (0, 1): factor of the learning rate, and with it of the weight decay, per layer from the
-            head towards the input, see `layer_decay.depths`.
+        layer_decay: None: one learning rate for all. In (0, 1): factor of the learning rate, and with it of the weight decay, per layer
+            from the head towards the input, see `layer_decay.depths`.
         clip_norm: largest global norm of the gradient, > 0; None: no clipping.
-        **options: of AdamW b1, b2 in [0, 1) and eps > 0; of SGD momentum in [0, 1), 0 for none, and nesterov. All are accepted for both, so that
-            one config section serves either; those of the other optimizer have no effect.
+        **options: of AdamW b1, b2 in [0, 1) and eps > 0; of SGD momentum in [0, 1), 0 for none, and nesterov. All are accepted for both, so
+            that one config section serves either; those of the other optimizer have no effect.
 
     Raises:
         TypeError, ValueError: an unknown option, or a value out of range.
@@ -58,8 +58,12 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
         checks.choice("decay_rule", decay_rule, rules.RULES)
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
     decay = [optax.add_decayed_weights(weight_decay, rules.mask(decay_rule))] if weight_decay else []
-    scale = [optax.stateless(lambda updates, params: jax.tree.map(lambda u, scale: scale * u, updates, layers.scales(updates, layer_decay)))]
-    return optax.chain(*clip, *_RULES[name](decay, **options), *(scale if layer_decay is not None else []), _descend(learning_rate))
+
+    def by_layer(updates, params):
+        return jax.tree.map(lambda u, scale: scale * u, updates, layers.scales(updates, layer_decay))
+
+    scale = [optax.stateless(by_layer)] if layer_decay is not None else []
+    return optax.chain(*clip, *_RULES[name](decay, **options), *scale, _descend(learning_rate))
 
 
 def learning_rate(opt_state):

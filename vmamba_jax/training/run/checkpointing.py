@@ -33,15 +33,16 @@ class Checkpoints:
     """A folder of numbered checkpoints; a context manager whose exit waits for pending saves.
 
     Unfinished step folders of a killed process are removed (read_only: ignored).
-    Every array is saved with its checksum, and restoring a step verifies them. Restoring "latest" then returns the newest undamaged step with a
-    warning and renames the damaged ones to STEP.damaged (read_only: leaves them); restoring a step by number or "best" raises DamagedCheckpoint,
-    as does "latest" if all are damaged.
+    Every array is saved with its checksum, and restoring a step verifies them. Restoring "latest" then returns the newest undamaged step
+    with a warning and renames the damaged ones to STEP.damaged (read_only: leaves them); restoring a step by number or "best" raises
+    DamagedCheckpoint, as does "latest" if all are damaged.
 
     Args:
         directory: created if absent.
         keep_latest: number of newest steps kept, >= 1.
         keep_best: number of best steps by `best_metric` kept besides, >= 0.
-        best_metric: name of the metric that ranks the steps; a step saved without it, or with a non-finite value, is never best. None: no ranking.
+        best_metric: name of the metric that ranks the steps; a step saved without it, or with a non-finite value, is never best. None: no
+            ranking.
         best_mode: "max" or "min".
         config: JSON-able description of the run, written beside the steps; None: none.
         read_only: change nothing; `best_metric` is then the recorded one.
@@ -57,8 +58,8 @@ class Checkpoints:
                 raise FileNotFoundError(f"directory={str(self.directory)!r}: expected a folder of checkpoints, which does not exist")
             about = _read(self.directory)
             if damaged := _without_metrics(self.directory):
-                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; resume the run, or "
-                                        "move the step's folder away, to read the others")
+                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; "
+                                        "resume the run, or move the step's folder away, to read the others")
             best_metric, best_mode = best_metric or about.get("best_metric"), about.get("best_mode", best_mode)
         else:
             _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
@@ -294,7 +295,8 @@ def _prepare(directory, **about):
                 shutil.rmtree(folder)
         for step in _without_metrics(directory):
             _move_aside(directory, step)
-            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is renamed to {step}.damaged", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is renamed to {step}.damaged", RuntimeWarning,
+                          stacklevel=4)
         _write(directory, {**_read(directory), **about})
     _barrier()
 

@@ -27,8 +27,8 @@ def feed(batches, start, steps, place):
     """Yields the batches of the steps `start` to `steps` - 1, each a `DeviceBatch`.
 
     Args:
-        batches: `batches[t]` is step t's batch; `batches.iterate(start, stop)`, if there is such a method, reads them ahead. Or an iterable with
-            `get_state` and `set_state`, whose JSON-able state is read after every batch.
+        batches: `batches[t]` is step t's batch; `batches.iterate(start, stop)`, if there is such a method, reads them ahead. Or an iterable
+            with `get_state` and `set_state`, whose JSON-able state is read after every batch.
         start: number of steps done before.
         steps: total number of steps.
         place: puts a batch on the device, see `data.on_device`; an entry "index" stays on the host.

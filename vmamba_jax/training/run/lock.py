@@ -1,7 +1,7 @@
 """One run per folder: a lock that the operating system releases when its process ends for any reason.
 
-Not the package `filelock`: where a file system lacks flock, it falls back on a file whose existence is the lock, which a killed run would leave
-locked; and its file does not name the holder.
+Not the package `filelock`: where a file system lacks flock, it falls back on a file whose existence is the lock, which a killed run would
+leave locked; and its file does not name the holder.
 """
 import contextlib
 import datetime
@@ -25,8 +25,8 @@ class Locked(OSError):
 def one_run(folder):
     """A context that locks a folder, created if absent. The same process may lock it several times.
 
-    The lock is `flock` on FOLDER/.lock, which contains process, host and start time. A killed run leaves the file but not the lock, and the next
-    run acquires it. Network file systems must support flock.
+    The lock is `flock` on FOLDER/.lock, which contains process, host and start time. A killed run leaves the file but not the lock, and the
+    next run acquires it. Network file systems must support flock.
 
     Raises:
         Locked: another process holds the lock.

@@ -14,8 +14,8 @@ TIMING = "timing.jsonl"
 class Writer:
     """Writes `<workdir>/metrics.jsonl`, `<workdir>/timing.jsonl` and TensorBoard events; only the first of several processes writes.
 
-    Lines of steps after `step`, written by a run that was stopped between two checkpoints, are removed, so that a resumed run produces the same
-    metrics.jsonl as an uninterrupted one. Its values must therefore not depend on the clock; those go to `time`.
+    Lines of steps after `step`, written by a run that was stopped between two checkpoints, are removed, so that a resumed run produces the
+    same metrics.jsonl as an uninterrupted one. Its values must therefore not depend on the clock; those go to `time`.
 
     Args:
         workdir: the run's folder, created if absent.

@@ -16,14 +16,16 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def stop_requests(listen=True):
-    """A context in which SIGTERM and SIGINT request a stop; yields `requested(step) -> None or the signal's name`, to call after every step.
+    """A context in which SIGTERM and SIGINT request a stop.
 
-    One process: the first signal is a request, the second ends the process at once. Several processes: SIGTERM reaches JAX's preemption service,
-    SIGINT is forwarded to it, and `requested` returns the request at the same step in all of them; all must call it at every step.
+    It yields `requested(step) -> None or the signal's name`, to call after every step.
+
+    One process: the first signal is a request, the second ends the process at once. Several processes: SIGTERM reaches JAX's preemption
+    service, SIGINT is forwarded to it, and `requested` returns the request at the same step in all of them; all must call it at every step.
 
     Args:
-        listen: False: no handler is installed and `requested` returns None. So it is in threads other than the main one, where Python allows no
-            signal handlers.
+        listen: False: no handler is installed and `requested` returns None. So it is in threads other than the main one, where Python
+            allows no signal handlers.
     """
     if not listen or threading.current_thread() is not threading.main_thread():
         yield lambda step: None
