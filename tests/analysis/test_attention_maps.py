@@ -9,10 +9,10 @@ import vmamba_jax
 from vmamba_jax import analysis, attacks
 from vmamba_jax.analysis import attention_maps
 from vmamba_jax.attacks.patch_fool import selection
+from vmamba_jax.core import scan_orders
 from vmamba_jax.models import VMamba
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
-from vmamba_jax.models.vmamba import scan_layouts
 
 VMAMBA = VMamba(num_classes=3, dims=(4,), depths=(2,), d_state=2, patch_size=2, patch_embed="v1")
 VIM = Vim(num_classes=3, embed_dim=8, depth=1, patch_size=4, stride=2, d_state=2, class_token="double", image_size=8)
@@ -56,7 +56,7 @@ def test_scan_attention(vmamba, signed):
     for block in range(2):
         found = analysis.scan_attention(VMAMBA, variables, IMAGES, block, signed, MEAN, STD)
         states = recorded["layers_0"][f"blocks_{block}"]["op"]
-        expected = dense(states, scan_layouts.routes("cross", 4, 6), signed).reshape(2, 4, 6)
+        expected = dense(states, scan_orders.routes("cross", 4, 6), signed).reshape(2, 4, 6)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -123,6 +123,6 @@ def test_length_is_not_squared():
         inside = [largest(inner.jaxpr) for equation in jaxpr.eqns for inner in jax.tree.leaves(equation.params) if hasattr(inner, "jaxpr")]
         return max([out.aval.size for equation in jaxpr.eqns for out in equation.outvars if hasattr(out.aval, "size")] + inside, default=0)
     states = [jax.ShapeDtypeStruct((1, 4, 900, *tail), jnp.float32) for tail in ((2, 1), (2,), (1,), (1,))]
-    routes = scan_layouts.routes("cross", 30, 30)
+    routes = scan_orders.routes("cross", 30, 30)
     size = largest(jax.make_jaxpr(lambda *states: attention_maps.received(*states, routes))(*states).jaxpr)
     assert 4 * 900 * 2 <= size < 900 * 900 / 4

@@ -9,11 +9,11 @@ import pytest
 
 from vmamba_jax import analysis, create_model
 from vmamba_jax.analysis import attention_maps
+from vmamba_jax.core import scan_orders
 from vmamba_jax.evaluation.disturbances import Order, create
 from vmamba_jax.models import Classifier
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
-from vmamba_jax.models.vmamba import scan_layouts
 
 N = 24
 VIM = Vim(num_classes=4, embed_dim=8, depth=1, patch_size=4, stride=4, d_state=2, image_size=12, pos_embed=False)
@@ -82,11 +82,11 @@ def test_vmamba():
 
 
 def test_order():
-    assert scan_layouts.order("rows", 2, 3).tolist() == [0, 1, 2, 3, 4, 5]
-    assert scan_layouts.order((2, 0, 1), 1, 3).tolist() == [2, 0, 1]
+    assert scan_orders.order("rows", 2, 3).tolist() == [0, 1, 2, 3, 4, 5]
+    assert scan_orders.order((2, 0, 1), 1, 3).tolist() == [2, 0, 1]
     for pattern in ("cross", (0, 1), (0, 0, 1)):
         with pytest.raises(ValueError, match="scan_pattern"):
-            scan_layouts.order(pattern, 1, 3)
+            scan_orders.order(pattern, 1, 3)
 
 
 @pytest.mark.parametrize(("model", "options", "text"), [

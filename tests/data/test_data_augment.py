@@ -65,7 +65,7 @@ def test_an_images_draw_does_not_depend_on_its_batch(make):
 
 @pytest.mark.parametrize("call, error, message", [
     (lambda: data.augment.create("mixup"), ValueError, "augmentation='mixup': expected one of 'none', 'crop', 'crop_flip', 'erase'"),
-    (lambda: data.augment.create("crop", flip=0.5), TypeError, r"no option 'flip': expected some of \['pad', 'fill'\]"),
+    (lambda: data.augment.create("crop", flip=0.5), TypeError, r"flip=0.5: expected an option of augmentation 'crop', one of 'pad', 'fill'$"),
     (lambda: data.augment.create("crop_flip", pad=-1), ValueError, "pad"),
     (lambda: data.augment.create("crop_flip", pad=1.5), TypeError, "pad"),
     (lambda: data.augment.create("crop_flip", fill="wrap"), ValueError, "'wrap'"),

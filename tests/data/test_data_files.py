@@ -194,7 +194,7 @@ def test_pickles_cannot_claim_more_than_they_hold(tmp_path):
     path.write_bytes(raw)
     assert read_arrays(path).tolist() == list(range(7))
     path.write_bytes(raw.replace(b"K\x07\x85", b"J\xff\xff\xff\x7f\x85"))
-    with pytest.raises(ValueError, match=r"shape \(2147483647,\) with 7 bytes"):
+    with pytest.raises(ValueError, match=r"shape \(2147483647,\) and type uint8 comes with 7 bytes"):
         read_arrays(path)
 
 

@@ -128,11 +128,11 @@ def test_permutation_is_fixed_for_good():
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: data.load("imagenot", "train"), ValueError, "digits.*got 'imagenot'"),
+    (lambda: data.load("imagenot", "train"), ValueError, "dataset='imagenot': expected one of 'digits', .*'tfds:<name>'"),
     (lambda: data.load(3, "train"), TypeError, "name"),
     (lambda: data.load("digits", "val"), ValueError, "split='val': expected one of"),
-    (lambda: data.load("digits", "train", size=3), TypeError, "no option 'size'"),
-    (lambda: data.load("mnist", "train", split_seed=3), TypeError, r"no option 'split_seed': expected some of \['validation'\]"),
+    (lambda: data.load("digits", "train", size=3), TypeError, "size=3: expected an option of dataset 'digits', which has none"),
+    (lambda: data.load("mnist", "train", split_seed=3), TypeError, r"split_seed=3: expected an option of dataset 'mnist', one of 'validation'$"),
     (lambda: data.subset([1, 2], 1), TypeError, "data.Source"),
 ])
 def test_bad_load(call, error, message):

@@ -168,7 +168,7 @@ def test_evaluation_is_the_decoders(recipe):
 
 @pytest.mark.parametrize("call, error, message", [
     (lambda: transforms.create("crop"), ValueError, "transform='crop': expected one of 'train', 'simple_crop', 'evaluation'"),
-    (lambda: transforms.create("train", sizes=3), TypeError, "no option 'sizes': expected some of"),
+    (lambda: transforms.create("train", sizes=3), TypeError, "sizes=3: expected an option of transform 'train', one of 'size', "),
     (lambda: transforms.create("train", size=0), ValueError, "size=0: expected an integer >= 1"),
     (lambda: transforms.create("train", scale=(0.5, 0.2)), ValueError, r"scale=\(0.5, 0.2\): expected an ascending pair"),
     (lambda: transforms.create("train", scale=0.5), TypeError, "scale=0.5: expected a pair"),

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_net import KEY, TRACES, examples, logits_fn
 
+from tests.helpers.small_net import KEY, TRACES, examples, logits_fn
 from vmamba_jax import attacks, evaluation, parallel
 
 

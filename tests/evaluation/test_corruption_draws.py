@@ -11,7 +11,7 @@ from vmamba_jax import parallel
 from vmamba_jax.attacks import per_image_keys
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.corruptions import reproducible
-from vmamba_jax.evaluation.corruptions import threefry as dice
+from vmamba_jax.evaluation.corruptions import threefry as random
 
 KEYS = per_image_keys(jax.random.key(5), 24)
 SHAPE = (128, 128, 3)
@@ -20,7 +20,7 @@ SHAPE = (128, 128, 3)
 @functools.cache
 def drawn(name):
     """(24, 128, 128, 3) float64, images and channels by their own axes."""
-    return np.asarray(jax.jit(jax.vmap(lambda key: getattr(dice, name)(key, SHAPE)))(KEYS), np.float64)
+    return np.asarray(jax.jit(jax.vmap(lambda key: getattr(random, name)(key, SHAPE)))(KEYS), np.float64)
 
 
 def threefry(key, count, rounds):
@@ -38,9 +38,9 @@ def threefry(key, count, rounds):
 def test_words_are_threefry():
     assert threefry((0, 0), 0, 20) == (0x6B200159, 0x99BA4EFE)  # Random123's known answers
     assert threefry((0x13198A2E, 0x03707344), 0x243F6A88, 20)[0] != threefry((0x13198A2E, 0x03707344), 0x243F6A89, 20)[0]
-    words = np.stack(dice.words(KEYS[0], (5, 2)), -1).reshape(-1, 2).tolist()
+    words = np.stack(random.words(KEYS[0], (5, 2)), -1).reshape(-1, 2).tolist()
     seed = jax.random.bits(KEYS[0], (2,)).tolist()
-    assert [tuple(pair) for pair in words] == [threefry(seed, count, dice.ROUNDS) for count in range(10)]
+    assert [tuple(pair) for pair in words] == [threefry(seed, count, random.ROUNDS) for count in range(10)]
 
 
 @pytest.mark.parametrize("name", ["normals", "uniforms"])
@@ -72,7 +72,7 @@ def test_neighbours_images_and_channels_are_independent(name):
 
 
 def test_both_words_and_their_bits_are_even():
-    a, b = (np.asarray(word) for word in dice.words(KEYS[1], (1 << 18,)))
+    a, b = (np.asarray(word) for word in random.words(KEYS[1], (1 << 18,)))
     for word in (a, b, a ^ b, a[1:] ^ a[:-1]):
         ones = (word[:, None] >> np.arange(32, dtype=np.uint32) & 1).mean(0)
         assert np.abs(ones - 0.5).max() < 4.5 * 0.5 / len(word) ** 0.5
@@ -80,14 +80,14 @@ def test_both_words_and_their_bits_are_even():
 
 @pytest.mark.parametrize("reach", [1, 3])
 def test_offsets(reach):
-    moves = np.stack(dice.offsets(KEYS[2], (300, 200), reach), -1)
+    moves = np.stack(random.offsets(KEYS[2], (300, 200), reach), -1)
     assert moves.shape == (300, 200, 2) and (moves.min(), moves.max()) == (-reach, reach - 1)
     counts, cells = np.unique(moves.reshape(-1, 2), axis=0, return_counts=True)[1], (2 * reach) ** 2
     assert len(counts) == cells and np.square(counts * cells / 60_000 - 1).sum() * 60_000 / cells < cells + 4.5 * (2 * cells) ** 0.5
 
 
 def test_the_same_under_vmap_shard_map_and_from_raw_keys():
-    draw = lambda key: dice.normals(key, (6, 5))
+    draw = lambda key: random.normals(key, (6, 5))
     alone = np.stack([draw(key) for key in KEYS[:4]])
     mapped = parallel.map_batch(lambda tree, keys, key: jax.vmap(draw)(keys), parallel.data_mesh(jax.devices()[:2]))
     raw = np.asarray(jax.random.key_data(KEYS[:4]))
@@ -99,10 +99,10 @@ def test_the_same_under_vmap_shard_map_and_from_raw_keys():
 
 def test_a_fence_changes_nothing():
     for x in (jnp.array([[-1.5, jnp.nan], [2.0, 0.0]]), jnp.array([[7, -3], [0, 1]]), jnp.array([[1 << 31, 5], [0, 1]], jnp.uint32)):
-        y, z = jax.jit(lambda x: reproducible.fence(x, x + 1))(x)
+        y, z = jax.jit(lambda x: reproducible.barrier(x, x + 1))(x)
         np.testing.assert_array_equal(y, x)
         np.testing.assert_array_equal(z, x + 1)
-        np.testing.assert_array_equal(jax.vmap(reproducible.fence)(x), x)
+        np.testing.assert_array_equal(jax.vmap(reproducible.barrier)(x), x)
 
 
 @pytest.mark.parametrize("name", ["shot_noise", "motion_blur"])

@@ -10,8 +10,7 @@ import pytest
 from vmamba_jax import evaluation, parallel
 from vmamba_jax.attacks import per_image_keys
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.corruptions import filters, frost, glass, jpeg
-from vmamba_jax.evaluation.corruptions.frost import draw_patch
+from vmamba_jax.evaluation.corruptions import blur, digital, filters, weather
 
 KEY = jax.random.key(3)
 WITHOUT_FROST = [name for name in corruptions.CORRUPTIONS + corruptions.EXTRA if name != "frost"]
@@ -58,12 +57,12 @@ def test_arguments():
     images = photos()
     for arguments, message in ((("mist", 1, images, KEY), "name='mist'"), (("fog", 0, images, KEY), "severity=0"), (("fog", 6, images, KEY), "severity=6"),
                                (("fog", 1, images[0], KEY), "images have shape"), (("fog", 1, images[:, :8], KEY), r"expected \(batch, S, S, 3\)"),
-                               (("fog", 1, images * 2, KEY), "images range over"), (("fog", 1, images, per_image_keys(KEY, 2)), "each of 3 images")):
+                               (("fog", 1, images * 2, KEY), r"images=\[0.*, 1.99.*\]"), (("fog", 1, images, per_image_keys(KEY, 2)), "each of 3 images")):
         with pytest.raises(ValueError, match=message):
             corruptions.corrupt(*arguments)
     with pytest.raises(ValueError, match="table=100"):
         corruptions.corrupt("fog", 1, images, KEY, table=100)
-    with pytest.raises(TypeError, match="images are uint8"):
+    with pytest.raises(TypeError, match="images.dtype=uint8"):
         corruptions.corrupt("fog", 1, np.uint8(images), KEY)
 
 
@@ -103,7 +102,7 @@ def test_normal_noise():
 def test_glass_is_the_loop_over_pixels(reach):
     side, rng = 14, np.random.default_rng(reach)
     image, moves = rng.random((side, side, 3)).astype(np.float32), rng.integers(-reach, reach, (side - 2 * reach, side - 2 * reach, 2))
-    shuffled = jax.jit(lambda moves: glass.shuffle(jnp.asarray(image), *jnp.moveaxis(moves, -1, 0)[:, None]))
+    shuffled = jax.jit(lambda moves: blur.shuffle(jnp.asarray(image), *jnp.moveaxis(moves, -1, 0)[:, None]))
     expected = image.copy()
     for i, h in enumerate(range(side - reach, reach, -1)):
         for j, w in enumerate(range(side - reach, reach, -1)):
@@ -127,7 +126,7 @@ def test_jpeg_of_sides_that_are_no_multiple_of_the_block():
     levels = np.random.default_rng(1).integers(0, 256, (5, 5, 3), np.uint8).repeat(5, 0).repeat(5, 1)[:21, :19]
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "JPEG", quality=30)
-    ours = jax.jit(lambda x: jpeg.jpeg_compression(x, None, 30))(levels / np.float32(255)) * 255
+    ours = jax.jit(lambda x: digital.jpeg_compression(x, None, 30))(levels / np.float32(255)) * 255
     assert np.abs(ours - np.asarray(Image.open(file), float)).max() <= 1
 
 
@@ -136,7 +135,7 @@ def test_frost_takes_a_patch_of_a_texture():
     pixels = np.zeros((2, 24, 30, 3), np.uint8)
     for i, (height, width) in enumerate(sizes):
         pixels[i, :height, :width] = 1 + i + 2 * np.arange(height)[:, None, None] + 4 * np.arange(width)[None, :, None]
-    draw = jax.jit(jax.vmap(lambda key: draw_patch(key, jnp.zeros((16, 16, 3)), 1, 0.4, {"pixels": pixels, "sizes": sizes})))
+    draw = jax.jit(jax.vmap(lambda key: weather.draw_patch(key, jnp.zeros((16, 16, 3)), 1, 0.4, {"pixels": pixels, "sizes": sizes})))
     patches = np.asarray(draw(jax.random.split(KEY, 200))) * 255
     corners = patches[:, 0, 0, 0].round().astype(int)
     expected = {1 + i + 2 * row + 4 * col for i, (height, width) in enumerate(sizes) for row in range(height - 16) for col in range(width - 16)}
@@ -144,12 +143,12 @@ def test_frost_takes_a_patch_of_a_texture():
     np.testing.assert_allclose(patches - patches[:, :1, :1], np.broadcast_to(
         2 * np.arange(16)[:, None, None] + 4 * np.arange(16)[:, None], patches.shape), atol=1e-3)
     image, patch = photos()[0], patches[0] / 255
-    np.testing.assert_allclose(frost.frost(image, patch, 0.8, 0.6), 0.8 * image + 0.6 * patch)
+    np.testing.assert_allclose(weather.frost(image, patch, 0.8, 0.6), 0.8 * image + 0.6 * patch)
 
 
 def test_frost_without_its_photographs(monkeypatch):
-    monkeypatch.setattr(frost.importlib.util, "find_spec", lambda name: None)
-    frost.load_textures.cache_clear()
+    monkeypatch.setattr(weather.importlib.util, "find_spec", lambda name: None)
+    weather.load_textures.cache_clear()
     with pytest.raises(ImportError, match=r"vmamba_jax\[corruptions\]"):
         corruptions.corrupt("frost", 1, photos(), KEY)
 

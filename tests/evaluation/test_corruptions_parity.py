@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.corruptions import frost
-from vmamba_jax.evaluation.corruptions.levels import truncated
-from vmamba_jax.evaluation.corruptions.motion import motion_filter
+from vmamba_jax.evaluation.corruptions import weather
+from vmamba_jax.evaluation.corruptions.blur import motion_blur
+from vmamba_jax.evaluation.corruptions.reproducible import truncated
 
 STRIDE = {32: 1, 224: 7}  # at 224 every seventh row and column of the results is kept
 LIKE_PACKAGE = [name for name in corruptions.FUNCTIONS if name not in ("impulse_noise", "frost")]  # impulse noise was drawn by a generator of its own
@@ -35,7 +35,7 @@ def released_draws(name, image, severity, parameters):
         case "snow":
             return {"normals": np.float32(rng.normal(size=(side, side))), "angle": np.float32(rng.uniform(-135, -45))}
         case "frost":
-            textures = frost.load_textures(side)
+            textures = weather.load_textures(side)
             which = rng.randint(5)
             height, width = textures["sizes"][which]
             row, col = rng.randint(0, height - side), rng.randint(0, width - side)
@@ -85,7 +85,7 @@ def test_frost_like_the_released_programs(golden, side):
 @pytest.mark.parametrize("side", [32, 224])
 def test_motion_blur_like_imagemagick_at_fixed_angles(golden, side):
     expected, parameters = arrays(golden), corruptions.parameters("motion_blur", 3, side)
-    run = jax.jit(lambda x, angle: motion_filter(x, angle, *parameters))
+    run = jax.jit(lambda x, angle: motion_blur(x, angle, *parameters))
     for angle in (-45, -20, 0, 30, 45, -90):
         ours = run(np.float32(expected[f"image_{side}"]) / 255, jnp.float32(angle)) * 255
         off = np.abs(np.asarray(ours)[::STRIDE[side], ::STRIDE[side]] - expected[f"motion_{side}_a{angle}"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from vmamba_jax.attacks import masks
+from vmamba_jax.core import scan_orders
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.disturbances import DISTURBANCES, GRIDS, PROFILES, create
 from vmamba_jax.evaluation.disturbances.patch_drops import outwards
@@ -16,7 +16,7 @@ KEY = jax.random.key(3)
 IMAGES = 0.2 + 0.6 * jax.random.uniform(jax.random.key(0), (4, 12, 12, 3))   # nothing is 0
 LABELS = jnp.arange(4) % 3
 NEEDED = {"window_drop": {"size": 5}}
-LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "centre_drop", "border_drop", "contiguous_drop", "salient_drop", "non_salient_drop")
+LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "center_drop", "border_drop", "contiguous_drop", "salient_drop", "non_salient_drop")
 WEIGHTS = 0.1 * jax.random.normal(jax.random.key(5), (432, 3))
 
 
@@ -62,7 +62,7 @@ def lost(profile, P, r, i, N):
             return P if i < int(N * r) else 0
 
 
-@pytest.mark.parametrize("direction", masks.DIRECTIONS)
+@pytest.mark.parametrize("direction", scan_orders.DIRECTIONS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_information_drop(profile, direction):
     black = gone(create("information_drop", rate=0.7, profile=profile, direction=direction, grid=(2, 4)))
@@ -112,7 +112,7 @@ def pattern(disturbance):
 def test_layouts():
     assert pattern(made("dispersed_drop", area=4)) == [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
     assert pattern(made("dispersed_drop", area=8)) == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
-    assert pattern(made("centre_drop", area=5)) == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert pattern(made("center_drop", area=5)) == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert pattern(made("border_drop", area=12)) == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert pattern(made("ring_drop", first=1)) == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert pattern(made("contiguous_drop", area=6)) == [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
@@ -200,18 +200,18 @@ def test_saliency_function_with_weights():
 # ---- what stands there instead
 
 def test_mean():
-    images = np.asarray(made("centre_drop", area=4, content="mean")(IMAGES))
+    images = np.asarray(made("center_drop", area=4, content="mean")(IMAGES))
     np.testing.assert_allclose(images[:, 3:9, 3:9], np.broadcast_to([0.485, 0.456, 0.406], (4, 6, 6, 3)), rtol=1e-6)
-    images = np.asarray(made("centre_drop", area=4, content=("mean", 0.25))(IMAGES))
+    images = np.asarray(made("center_drop", area=4, content=("mean", 0.25))(IMAGES))
     assert (images[:, 3:9, 3:9] == 0.25).all() and (images[:, :3] == IMAGES[:, :3]).all()
 
 
 def test_noise():
     images = jnp.full((50, 12, 12, 3), 0.5)
-    change = np.asarray(made("centre_drop", area=4, content=("noise", 0.1))(images, KEY)) - 0.5
+    change = np.asarray(made("center_drop", area=4, content=("noise", 0.1))(images, KEY)) - 0.5
     inside = change[:, 3:9, 3:9]
     assert abs(inside.std() - 0.1) < 0.003 and abs(inside.mean()) < 0.003 and change[:, :3].any() is np.False_
-    strong = np.asarray(made("centre_drop", area=4, content=("noise", 3))(images, KEY))
+    strong = np.asarray(made("center_drop", area=4, content=("noise", 3))(images, KEY))
     assert strong.min() == 0 and strong.max() == 1
 
 
@@ -283,7 +283,7 @@ def test_orders():
 
 # ---- the call
 
-CASES = [*DISTURBANCES, ("random_drop", "shuffle"), ("dense_drop", ("noise", 0.2)), ("centre_drop", ("pgd", 0.05, 1, 0.01))]
+CASES = [*DISTURBANCES, ("random_drop", "shuffle"), ("dense_drop", ("noise", 0.2)), ("center_drop", ("pgd", 0.05, 1, 0.01))]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -303,7 +303,7 @@ def test_batches_jit_and_settings(case):
 
 
 @pytest.mark.parametrize(("name", "options", "error", "text"), [
-    ("drop", {}, ValueError, "name='drop'"), ("random_drop", {"size": 3}, TypeError, "no option 'size'"),
+    ("drop", {}, ValueError, "disturbance='drop'"), ("random_drop", {"size": 3}, TypeError, "size=3: expected an option of disturbance"),
     ("random_drop", {"grid": 0}, ValueError, "grid=0"), ("random_drop", {"area": 197}, ValueError, "area=197"),
     ("random_drop", {"area": 1.5}, ValueError, "area=1.5"), ("random_drop", {"area": "all"}, TypeError, "area='all'"),
     ("random_drop", {"content": "grey"}, ValueError, "content='grey'"), ("random_drop", {"content": ("noise", -1)}, ValueError, "sigma=-1"),
@@ -321,10 +321,10 @@ def test_wrong_settings(name, options, error, text):
 
 
 @pytest.mark.parametrize(("disturbance", "images", "keys", "text"), [
-    (("random_drop", {"grid": 4}), IMAGES, None, "keys=None"), (("random_drop", {"grid": 13}), IMAGES, KEY, "(13, 13)"),
+    (("random_drop", {"grid": 4}), IMAGES, None, "keys=None"), (("random_drop", {"grid": 13}), IMAGES, KEY, "grid=13"),
     (("random_drop", {"grid": 4}), IMAGES[0], KEY, "(12, 12, 3)"), (("patch_shuffle", {"grid": 5}), IMAGES, KEY, "(5, 5)"),
     (("salient_drop", {"grid": 4}), IMAGES, None, "logits_fn"), (("window_drop", {"size": 5, "top": 9}), IMAGES, None, "top=9"),
-    (("centre_drop", {"grid": 4, "content": ("mean", (0.1, 0.2))}), IMAGES, None, "3 channels"),
+    (("center_drop", {"grid": 4, "content": ("mean", (0.1, 0.2))}), IMAGES, None, "3 channels"),
     (("salient_drop", {"grid": 4, "saliency": np.ones((3, 4, 4))}), IMAGES, None, "(3, 4, 4)"),
 ], ids=lambda x: str(x)[:40])
 def test_wrong_calls(disturbance, images, keys, text):

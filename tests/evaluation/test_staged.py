@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_net import KEY, examples, logits_fn
 
+from tests.helpers.small_net import KEY, examples, logits_fn
 from vmamba_jax import attacks, evaluation, parallel
 from vmamba_jax.evaluation import staged
 
@@ -116,7 +116,7 @@ def test_progress_and_per_image():
     seen = []
     result = evaluate(progress=lambda done, n, figures: seen.append((done, n, figures)))
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen) and seen[-1][0] == 37
-    assert [figures["standing"] for _, _, figures in seen] == sorted((figures["standing"] for _, _, figures in seen), reverse=True) or seen[0][2]["standing"] == 37
+    assert [figures["robust"] for _, _, figures in seen] == sorted((figures["robust"] for _, _, figures in seen), reverse=True) or seen[0][2]["robust"] == 37
     rows = evaluation.per_image(result)
     assert len(rows) == 37 and rows[36]["broken_by"] == "clean" and {row["broken_by"] for row in rows} == {None, "clean", "weak", "random", "strong"}
     assert all((row["margin"] > 0) == (row["broken_by"] is not None) for row in rows)

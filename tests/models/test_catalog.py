@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden_models import abstract
 
 import vmamba_jax
+from tests.helpers.drop_path import applied_rates
+from tests.helpers.golden_models import abstract
 from vmamba_jax import checkpoints, models
 from vmamba_jax.training.optimization import weight_decay
 
@@ -34,8 +35,8 @@ def test_released_model(name):
     params = abstract(model)["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == released["parameters"] == models.entry(name).parameters
     assert checkpoints.original_shapes(model) == {key: tuple(shape) for key, shape in released["shapes"].items()}
-    rates = np.linspace(0, model.drop_path_rate, sum(model.depths))
-    np.testing.assert_allclose(rates, released["drop_path"], atol=1e-6)
+    np.testing.assert_allclose(list(applied_rates(model).values()), released["drop_path"], atol=1e-6)
+    np.testing.assert_allclose(model.drop_path_rates, released["drop_path"], atol=1e-6)
     undecayed = [path for path, decayed in flatten_dict(weight_decay.mask("released")(params)).items() if not decayed]
     assert len(undecayed) == released["undecayed"]
 

@@ -1,13 +1,13 @@
 """ConvNeXt: timm's numbers, names and traps, the original repository's files, feature maps, initial distributions."""
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines import convnext
 from vmamba_jax.models.baselines.convnext import ConvNeXt
@@ -148,7 +148,7 @@ def test_fields():
 
 @pytest.mark.parametrize("fields,shape,words", [
     ({}, (1, 8, 8, 1), "expected (batch, height, width, 3)"), ({}, (8, 8, 3), "(8, 8, 3)"), ({}, (1, 8, 3, 3), "sides of at least 4"),
-    (dict(dims=(8,)), (1, 8, 8, 3), "depths=(1, 1) and dims=(8,)"), (dict(out_indices=(2,)), (1, 8, 8, 3), "out_indices=(2,)"),
+    (dict(dims=(8,)), (1, 8, 8, 3), "depths=(1, 1), dims=(8,)"), (dict(out_indices=(2,)), (1, 8, 8, 3), "out_indices=(2,)"),
     (dict(drop_path_rate=-0.1), (1, 8, 8, 3), "drop_path_rate=-0.1"),
 ])
 def test_wrong_fields_and_images(fields, shape, words):

@@ -2,7 +2,6 @@
 from unittest import mock
 
 import flax.linen as nn
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import vmamba_jax
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints, models
 from vmamba_jax.models.baselines import resnet
 from vmamba_jax.models.baselines.resnet import ResNet
@@ -111,7 +111,7 @@ def test_fields():
 
 @pytest.mark.parametrize("fields,words", [
     (dict(block="wide"), "block='wide': expected one of 'basic', 'bottleneck'"), (dict(stem="tiny"), "stem='tiny'"),
-    (dict(layers=(1,)), "layers=(1,) and channels=(4, 8)"), (dict(out_indices=(2,)), "out_indices=(2,)"),
+    (dict(layers=(1,)), "layers=(1,), channels=(4, 8)"), (dict(out_indices=(2,)), "out_indices=(2,)"),
 ])
 def test_wrong_fields(fields, words):
     with pytest.raises(ValueError) as raised:

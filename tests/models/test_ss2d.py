@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vmamba_jax.core import scan_orders
 from vmamba_jax.models import SS2D
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.vmamba import scan_layouts
 
 SHAPE = (2, 3, 5, 8)
 
@@ -50,7 +50,7 @@ def test_original_internals(golden):
     np.testing.assert_allclose(y, transposed(arrays["output"]), atol=1e-5)
     np.testing.assert_allclose(found["x"], transposed(arrays["tap/in_proj"]), atol=1e-5)
 
-    routes = scan_layouts.routes("cross", 5, 7)
+    routes = scan_orders.routes("cross", 5, 7)
     flat = lambda x: x.reshape(*x.shape[:2], 35, *x.shape[4:])
     for k, route in enumerate(routes):
         in_order = lambda name, k=k, route=route: flat(found[name])[:, k, route]
@@ -120,7 +120,7 @@ def explicit(params, x, stop, d_state):
     u = sum(padded[:, i:i + height, j:j + width] * params["conv2d"]["kernel"][i, j, 0] for i in range(3) for j in range(3))
     u = cut("c", jax.nn.silu(u)).reshape(b, height * width, -1)
     inner, y = u.shape[-1], 0
-    for k, route in enumerate(scan_layouts.routes("cross", height, width)):
+    for k, route in enumerate(scan_orders.routes("cross", height, width)):
         v = u[:, route]
         p = v @ params["x_proj_weight"][k].T
         rank = p.shape[-1] - 2 * d_state

@@ -7,18 +7,18 @@ image size 16 with `always_partition`, for a 16 x 16 image.
 import functools
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints
 from vmamba_jax.models.baselines import swin
 from vmamba_jax.models.baselines.swin import Swin, WindowAttention
 from vmamba_jax.models.layers import common
-from vmamba_jax.models.layers import windows as swin_windows
+from vmamba_jax.models.layers import attention as swin_windows
 
 GOLDEN = "timm_swin_small"
 PADDED = "timm_swinpad_small"
@@ -260,7 +260,7 @@ def test_fields(tiny):
 
 @pytest.mark.parametrize("fields,shape,words", [
     ({}, (1, 12, 12, 1), "expected (batch, height, width, 3)"), ({}, (12, 12, 3), "(12, 12, 3)"),
-    (dict(num_heads=(1,)), (1, 12, 12, 3), "depths=(2, 2) and num_heads=(1,)"), (dict(num_heads=(3, 2)), (1, 12, 12, 3), "num_heads=(3, 2)"),
+    (dict(num_heads=(1,)), (1, 12, 12, 3), "depths=(2, 2), num_heads=(1,)"), (dict(num_heads=(3, 2)), (1, 12, 12, 3), "num_heads=(3, 2)"),
     (dict(padding="both"), (1, 12, 12, 3), "padding='both': expected one of 'after_roll', 'before_roll'"),
     (dict(image_size=13), (1, 12, 12, 3), "image_size=13; expected a multiple of patch_size=2"),
     (dict(window_size=0), (1, 12, 12, 3), "window_size=0"), (dict(out_indices=(2,)), (1, 12, 12, 3), "out_indices=(2,)"),

@@ -2,14 +2,14 @@
 import functools
 
 import flax.linen as nn
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from vim_equations import apply, drawn, explicit_vim, normal, random_variables
 
+from tests.helpers import golden_models
+from tests.helpers.vim_equations import apply, drawn, explicit_vim, normal, random_variables
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.families import vim as family
 from vmamba_jax.models.layers import common

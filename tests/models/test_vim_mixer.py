@@ -3,8 +3,8 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from vim_equations import apply, drawn, explicit_mixer, normal, random_variables
 
+from tests.helpers.vim_equations import apply, drawn, explicit_mixer, normal, random_variables
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.vim.mixer import VimMixer, causal_conv
 

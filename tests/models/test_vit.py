@@ -1,13 +1,13 @@
 """ViT and DeiT: timm's numbers, names and traps, attention within reach of a gradient, other image sizes."""
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vmamba_jax
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints, models
 from vmamba_jax.models.baselines.vit import ViT, resize_positions
 from vmamba_jax.models.layers import common

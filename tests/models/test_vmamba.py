@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax import checkpoints, create_model
+from vmamba_jax import create_model
 from vmamba_jax.models import SS2D
 from vmamba_jax.models.layers import common
 
@@ -76,17 +76,7 @@ def test_remat_changes_no_number():
     assert compiled.count("stablehlo.while") > gradient(model).lower(x).as_text().count("stablehlo.while")
 
 
-def test_drop_path():
-    """Rate 0 at the first block; a dropped branch is dropped for a whole sample, a kept one scaled by 1 / keep."""
-    x = jnp.ones((4000, 2, 2, 1))
-    drop = common.DropPath(0.25)
-    y = np.asarray(drop.apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
-    assert set(np.unique(y.reshape(4000, -1).std(1))) == {0.0}
-    values = y[:, 0, 0, 0]
-    np.testing.assert_allclose(np.unique(values), [0, 4 / 3], rtol=1e-6)
-    assert abs((values > 0).mean() - 0.75) < 0.03
-    np.testing.assert_array_equal(drop.apply({}, x, False), x)
-
+def test_drop_path_needs_training_and_a_key():
     model = create_model("vmamba_tiny", **TINY, drop_path_rate=0.9)
     variables, images_ = variables_of(model), images(8, 16, 16, 3)
     train = lambda seed: logits(model, variables, images_, train=True, rngs={"dropout": jax.random.key(seed)})
@@ -173,16 +163,25 @@ def test_layer_norm_is_the_textbook_one(x64):
     assert np.abs(common.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
 
 
-def test_position_embedding_follows_the_image():
-    model = checkpoints.model_from_options("vmamba", dict(depths=[1], dims=[8], num_classes=3, forward_type="v05_noz", ssm_d_state=1,
-                                                          posembed=True, imgsize=16, downsample_version="v3"))
-    variables = variables_of(model, (16, 16, 3))
-    assert variables["params"]["pos_embed"].shape == (1, 4, 4, 8)
-    assert logits(model, variables, images(1, 24, 20, 3)).shape == (1, 3)
+@pytest.mark.parametrize("height,width", [(16, 16), (24, 20)])
+def test_position_embedding_is_added_to_the_patch_embedding(height, width):
+    """A constant embedding acts as the patch norm's bias, resized too; an embedding that varies changes the logits in another way."""
+    model = create_model("vmamba_tiny", **TINY, pos_embed=True, image_size=16)
+    variables, x = variables_of(model, (16, 16, 3)), images(1, height, width, 3)
+    params = variables["params"]
+    assert params["pos_embed"].shape == (1, 4, 4, 8)
+    offset = jnp.linspace(-1, 1, 8)
+    shifted = {**params, "pos_embed": params["pos_embed"] + offset}
+    norm2 = params["patch_embed"]["norm2"]
+    biased = {**params, "patch_embed": {**params["patch_embed"], "norm2": {**norm2, "bias": norm2["bias"] + offset}}}
+    of = lambda params: logits(model, {"params": params}, x)
+    np.testing.assert_allclose(of(shifted), of(biased), rtol=1e-4, atol=1e-5)
+    assert np.abs(of(shifted) - of(params)).max() > 1e-2
+    assert np.abs(of({**params, "pos_embed": params["pos_embed"].at[:, 0].add(1.0)}) - of(params)).max() > 1e-3
 
 
 @pytest.mark.parametrize("fields,shape,words", [
-    (dict(), (1, 32, 32, 1), "images have shape (1, 32, 32, 1)"), (dict(), (32, 32, 3), "images have shape (32, 32, 3)"),
+    (dict(), (1, 32, 32, 1), "images.shape=(1, 32, 32, 1)"), (dict(), (32, 32, 3), "images.shape=(32, 32, 3)"),
     (dict(depths=(1,)), (1, 32, 32, 3), "depths=(1,)"), (dict(patch_embed="v3"), (1, 32, 32, 3), "patch_embed='v3'"),
     (dict(downsample="v4"), (1, 32, 32, 3), "downsample='v4'"), (dict(norm="gn"), (1, 32, 32, 3), "norm='gn'"),
     (dict(drop_path_rate=1.0), (1, 32, 32, 3), "drop_path_rate=1.0"), (dict(out_indices=(2,)), (1, 32, 32, 3), "out_indices=(2,)"),

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden_models import GOLDEN, load, nhwc
 
+from tests.helpers.golden_models import GOLDEN, load, nhwc
 from vmamba_jax import checkpoints
 
 CLASSIFIERS = sorted(p.stem for p in GOLDEN.glob("vmamba_*.json") if not p.stem.startswith(("vmamba_bb", "vmamba_ss2d")))
@@ -89,3 +89,28 @@ def test_backbone_maps():
     assert len(maps) == 4
     for i, x in enumerate(maps):
         np.testing.assert_allclose(x, nhwc(arrays[f"out{i}"]), atol=2e-5)
+
+
+@pytest.mark.parametrize("size", ["native", "resized"])
+def test_position_embedding(x64, size):
+    """Numbers of `golden/make_posembed_vmamba.py`, for images of the embedding's own size and of another."""
+    arrays, info = load("posembed_vmamba")
+    model = checkpoints.model_from_options("vmamba", info["config"])
+    variables = checkpoints.convert(model, {key: arrays[key] for key in info["state_dict"]})
+    assert model.pos_embed and variables["params"]["pos_embed"].shape == (1, 6, 6, 8)
+    images, cotangent = nhwc(arrays[f"{size}.input"]), arrays[f"{size}.cotangent"]
+
+    @jax.jit
+    def everything(images, embedding):
+        def loss(images, embedding):
+            params = {**variables["params"], "pos_embed": embedding}
+            logits, recorded = model.apply({"params": params}, images, mutable=["intermediates"])
+            return (logits * cotangent).sum(), (logits, recorded["intermediates"])
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(images, embedding)
+
+    (_, (logits, recorded)), gradients = everything(images, variables["params"]["pos_embed"])
+    np.testing.assert_allclose(logits, arrays[f"{size}.logits"], atol=1e-9)
+    np.testing.assert_allclose(recorded["stage0_blocks"][0], nhwc(arrays[f"{size}.stage0"]), atol=1e-9)
+    for name, gradient in zip(("image", "pos_embed"), gradients, strict=True):   # against central differences
+        slope = np.vdot(gradient, nhwc(arrays[f"{size}.direction.{name}"]))
+        np.testing.assert_allclose(slope, arrays[f"{size}.slope.{name}"], rtol=1e-6, err_msg=name)

@@ -1,10 +1,10 @@
 import html.parser
 import json
 
-import fake_runs
 import numpy as np
 import pytest
 
+from tests.helpers import fake_runs
 from vmamba_jax import reports
 from vmamba_jax.reports import figures, tables
 

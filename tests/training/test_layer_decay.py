@@ -83,5 +83,5 @@ def test_updates_and_decay_scale_with_the_rate(name):
     (lambda: optimizer.create(learning_rate=0.1, layer_decay="0.7"), "layer_decay='0.7': expected None or a finite number > 0 and < 1"),
 ])
 def test_errors(call, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()

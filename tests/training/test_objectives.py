@@ -228,7 +228,7 @@ def test_bad_options(options, message):
 
 def test_other_errors():
     classifier, optimizer = Classifier(), sgd()
-    with pytest.raises(ValueError, match="objective name='madry': expected one of .*'pgd_at', "):
+    with pytest.raises(ValueError, match="objective='madry': expected one of .*'pgd_at', "):
         training.objectives.create("madry", classifier, optimizer)
     with pytest.raises(ValueError, match="same ema_decay"):
         jax.eval_shape(training.objectives.standard(classifier, optimizer, ema_decay=0.9), start(classifier, optimizer), batch(), KEY)

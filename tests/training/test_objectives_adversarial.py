@@ -341,7 +341,7 @@ def test_bad_options(name, options, message):
 
 
 def test_other_errors():
-    with pytest.raises(TypeError, match="the objective has no option 'perturb', 'radius': expected some of .*'accumulate'"):
+    with pytest.raises(TypeError, match="perturb=2: expected an option of the objective, or one of .*accumulate"):
         objectives.standard(Classifier(), sgd(), radius=1, perturb=2)
     with pytest.raises(ValueError, match="step=.*: expected an objective's step that is not yet perturbed"):
         objectives.perturb_weights(make("awp")[0])

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import pallas_kernels
+from vmamba_jax.core import scan_orders
 from vmamba_jax.models.baselines.vit import ViT
-from vmamba_jax.models.logits import as_classifier
+from vmamba_jax.models.classifier import as_classifier
 from vmamba_jax.models.vim.vim import Vim, class_positions
-from vmamba_jax.models.vmamba import scan_layouts
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
 
@@ -95,10 +95,10 @@ def _map(model, states, shape, signed):
         steps = np.arange(A_bar.shape[2])
         paid = received(A_bar, delta, B, C, np.stack([steps, steps[::-1]]), signed)
         paid = jnp.delete(paid, np.array(class_positions(model.class_token, rows * columns), int), axis=1)
-        return paid[:, np.argsort(scan_layouts.order(model.scan_pattern, rows, columns))].reshape(-1, rows, columns)
+        return paid[:, np.argsort(scan_orders.order(model.scan_pattern, rows, columns))].reshape(-1, rows, columns)
     height, width = A_bar.shape[2:4]
     flat = [x.reshape(*x.shape[:2], height * width, *x.shape[4:]) for x in (A_bar, delta, B, C)]
-    return received(*flat, scan_layouts.routes(model.scan_pattern, height, width), signed).reshape(-1, height, width)
+    return received(*flat, scan_orders.routes(model.scan_pattern, height, width), signed).reshape(-1, height, width)
 
 
 def _states(tree, path):

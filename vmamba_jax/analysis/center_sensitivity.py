@@ -4,19 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax import parallel
 from vmamba_jax.core import checks
 from vmamba_jax.core.images import unit_interval
+from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.records import record
 from vmamba_jax.core.statistics import slope, summary
-from vmamba_jax.evaluation.accuracy import over_set
-from vmamba_jax.evaluation.common import argument, keys_of, right
 from vmamba_jax.evaluation.disturbances import fills
 from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
-from vmamba_jax.evaluation.loop import reader
+from vmamba_jax.evaluation.loop import Loop, argument, correct, gather, on_mesh, reader
 
 
-def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, batch_size=256, mesh=None, progress=None):
+def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, **loop):
     """Drop in accuracy with a square window replaced, for every position of the window; and its slope from the centre outwards.
 
     After Du, Li, Xu (arXiv 2403.10935): VMamba is said to suffer more the nearer a disturbance is to the centre, which is a slope below 0.
@@ -35,7 +33,7 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
         "slope_error": standard error of the slope from the residuals; None with two positions or fewer.
         "slope_error_images": that from the images, whose own slopes it is the mean of; None with one image.
     """
-    content = fills.get(content)
+    loop, content = Loop(**loop), fills.get(content)
     size, step = checks.count("window", window), checks.count("stride", stride)
     if content.draws and key is None:
         raise ValueError(f"content={content!r} with key=None: expected a random key")
@@ -46,10 +44,9 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
     tops, lefts = (np.arange((side - size) % step // 2, side - size + 1, step) for side in (height, width))
     corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), -1).reshape(-1, 2).astype(np.int32)
     windows = _Windows(content, size, jnp.asarray(corners))
-    mesh = parallel.data_mesh() if mesh is None else mesh
-    result = over_set(_judge, (argument(logits_fn), windows), source, key, batch_size, mesh, progress)
-    standing, correct = result.pop("standing"), result.pop("correct")
-    lost = correct[:, None].astype(np.int8) - standing                                    # (n, positions), in -1..1
+    result = gather(on_mesh(_classify_windows, (argument(logits_fn), windows), loop, key), source, loop)
+    clean, occluded = result.pop("correct"), result.pop("occluded")
+    lost = clean[:, None].astype(np.int8) - occluded                                      # (n, positions), in -1..1
     away = [abs(np.arange(len(side)) - (len(side) - 1) / 2) for side in (tops, lefts)]
     distance = np.maximum(away[0][:, None], away[1]).ravel()
     drop = lost.mean(0)
@@ -61,19 +58,19 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
 
 @record("corners")
 class _Windows:
-    content: fills.Content
+    content: fills.Fill
     size: int
     corners: jax.Array
 
 
-def _judge(tree, batch, key):
+def _classify_windows(tree, batch, key):
     logits_fn, windows = tree
     images, labels = batch["image"], batch["label"]
-    keys = keys_of(key, batch["index"]) if windows.content.draws else None
+    keys = keys_at(key, batch["index"]) if windows.content.draws else None
     cell = np.zeros(images.shape[1:3], int)
 
     def at(corner):
         mask = window_mask(images.shape[1:3], windows.size, *corner)
         filled = windows.content(images, mask, cell, keys, logits_fn, labels)
-        return right(logits_fn(jnp.where(mask, filled, images)), labels)
-    return {"index": batch["index"], "correct": right(logits_fn(images), labels), "standing": lax.map(at, windows.corners).T}
+        return correct(logits_fn(jnp.where(mask, filled, images)), labels)
+    return {"correct": correct(logits_fn(images), labels), "occluded": lax.map(at, windows.corners).T}

@@ -6,17 +6,14 @@ from jax.tree_util import Partial
 
 from vmamba_jax.core.statistics import paired_interval, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
-from vmamba_jax.evaluation.common import argument
-from vmamba_jax.evaluation.loop import reader
-from vmamba_jax.models.classifier import Classifier
+from vmamba_jax.evaluation.loop import Loop, argument
+from vmamba_jax.models.classifier import Classifier, as_classifier, logits_fn
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.logits import as_classifier, logits_fn
 
 COMPONENTS = ("B", "C", "delta", "A_bar", "B_bar_delta")
 
 
-def component_gradients(classifier, variables, source, attack, *, key, components=COMPONENTS, blocks=None, batch_size=256, mesh=None,
-                        progress=None):
+def component_gradients(classifier, variables, source, attack, *, key, components=COMPONENTS, blocks=None, **loop):
     """Attack a state space model with the gradient of one part blocked, judge the unblocked model, and compare with the full gradient.
 
     The forward pass is the same to the bit, so only where the attack looks for its way changes. After Du, Li, Xu (arXiv 2403.10935), whose own
@@ -37,16 +34,14 @@ def component_gradients(classifier, variables, source, attack, *, key, component
     The difference is blocked less full: above 0, the part's gradient helps the attacker; below, following it misleads him. Gained are the images
     robust only with the part blocked, lost those robust only without.
     """
-    classifier = as_classifier(classifier)
+    loop, classifier = Loop(**loop), as_classifier(classifier)
     probes.check_names("components", components, probes.STOPPABLE)
     places = _places(classifier.model, blocks)
     cuts = [(name, place, _blocked(classifier, name, place)) for name in components for place in places]
-    fn, n = logits_fn(classifier, variables), reader(source)[1]
+    fn = logits_fn(classifier, variables)
 
     def run(i, attack):
-        def report(done, _, figures):
-            progress(i * n + done, (1 + len(cuts)) * n, figures)
-        return robust_accuracy(fn, source, attack, key=key, batch_size=batch_size, mesh=mesh, progress=progress and report)
+        return robust_accuracy(fn, source, attack, key=key, **vars(loop.part(i, 1 + len(cuts))))
 
     full = run(0, attack)
     rows = [_row(name, place, full, run(i, Partial(cut, argument(attack)))) for i, (name, place, cut) in enumerate(cuts, 1)]

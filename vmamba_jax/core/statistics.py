@@ -73,6 +73,27 @@ def gap_interval(successes, examples, other_successes, other_examples):
     return [p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)]
 
 
+def mean_interval(values):
+    """Mean of a few values, one for each seed, with its 95 % confidence interval.
+
+    Args:
+        values: (n,) floats, n >= 1; for paired groups, the differences.
+
+    Returns:
+        {"n", "mean", "sd", "low", "high"}: sd is the sample standard deviation, (low, high) Student's t interval of the mean. All three are None for
+        one value.
+    """
+    x = np.asarray(values, float)
+    if x.ndim != 1 or not x.size:
+        raise ValueError(f"values={values}: expected a sequence of at least one number")
+    found = {"n": x.size, "mean": float(x.mean()), "sd": None, "low": None, "high": None}
+    if x.size == 1:
+        return found
+    sd = float(x.std(ddof=1))
+    half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, x.size - 1)) * sd / math.sqrt(x.size)
+    return found | {"sd": sd, "low": found["mean"] - half, "high": found["mean"] + half}
+
+
 def slope(x, y):
     """Least-squares line through the mean over examples of y, with two standard errors of its slope.
 

@@ -16,8 +16,6 @@ A source holds or decodes uint8 images (H, W, C) with int labels; see `data.Sour
 `data.Mixed` mixes one set into another. Absent files raise `data.DataNotFoundError` saying what to put where; damaged files raise
 ValueError naming the file; images that do not decode `data.BadImageError`, of which a pipeline leaves out up to `max_bad`.
 """
-import inspect
-
 from vmamba_jax.core import checks
 from vmamba_jax.data import augment, transforms
 from vmamba_jax.data.augment import mix
@@ -66,12 +64,8 @@ def load(name, split, root=None, **options):
     for an unknown option.
     """
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, one of {names()}, got {name!r}")
+        raise TypeError(f"name={name!r}: expected a str, one of {', '.join(map(repr, names()))}")
     if name.startswith(_TFDS):
-        loader, args = tfds.load, (name.removeprefix(_TFDS), split, root)
-    elif name in _LOADERS:
-        loader, args = _LOADERS[name], (split, root)
-    else:
-        raise ValueError(f"name must be one of {names()}, got {name!r}")
-    checks.options(f"data set {name!r}", options, [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY])
-    return loader(*args, **options)
+        return checks.by_name("dataset", name, {name: tfds.load}, options, positional=3)(name.removeprefix(_TFDS), split, root, **options)
+    checks.choice("dataset", name, names())
+    return checks.by_name("dataset", name, _LOADERS, options, positional=2)(split, root, **options)

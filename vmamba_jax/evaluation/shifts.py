@@ -14,7 +14,7 @@ from vmamba_jax import data
 from vmamba_jax.core.statistics import gap_interval, summary
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation.accuracy import accuracy
-from vmamba_jax.evaluation.common import argument
+from vmamba_jax.evaluation.loop import Loop, argument
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,29 +82,31 @@ def relabelled(source, shift):
     return data.select_classes(source, identifiers(shift))
 
 
-def shift_accuracy(logits_fn, source, shift, *, validation=None, batch_size=256, mesh=None, progress=None):
+def shift_accuracy(logits_fn, source, shift, *, validation=None, **loop):
     """Accuracy over the classes of a set.
 
     Args:
         logits_fn: [0, 1] images -> logits of the 1000 classes of ImageNet-1k.
-        source: the set, as of `load`; or a pair (images, labels), labelled in the order of `identifiers(shift)`.
-        validation: ImageNet's validation set, as of `data.load("imagenet", "validation")`: its images of the same classes are judged too.
-        batch_size, mesh, progress: as of `robust_accuracy`.
+        source: the set, as from `load`; or a pair (images, labels), labeled in the order of `identifiers(shift)`.
+        validation: ImageNet's validation set, as from `data.load("imagenet", "validation")`; its images of the same classes are classified too.
+            None: no gap.
+        loop: as for `robust_accuracy`; progress counts the set, not the validation images.
 
-    Returns the row of `summary` with "shift", "classes", "set", "split" and "fingerprint" of the source (None of a pair), which tell which subset
-    it was; with `validation` its "validation_" figures, and the "gap" from them with a 95 % interval (Newcombe 1998, method 10).
+    Returns:
+        The row of `summary` with "shift", "classes", and "set", "split" and "fingerprint" of the source (None for a pair), which identify the
+        subset. With `validation` also its "validation_" entries, and "gap", the validation accuracy minus the accuracy, with its 95 % interval
+        (Newcombe 1998, method 10).
     """
-    fn, options = sliced(logits_fn, shift), {"batch_size": batch_size, "mesh": mesh}
-    result = accuracy(fn, source, progress=progress, **options)
+    fn, loop = sliced(logits_fn, shift), Loop(**loop)
+    result = accuracy(fn, source, **vars(loop))
     row = {"shift": shift, "classes": len(columns(shift))} | summary(result) | _which(source)
     if validation is None:
         return row
     validation = relabelled(validation, shift)
-    before = accuracy(fn, validation, **options)
-    shown = {f"validation_{name}": value for name, value in (summary(before) | _which(validation)).items()}
-    gap = before["accuracy"] - result["accuracy"]
-    return row | shown | {"gap": gap, "gap_interval": gap_interval(*(x for each in (before, result)
-                                                                   for x in (int(each["correct"].sum()), each["examples"])))}
+    before = accuracy(fn, validation, batch_size=loop.batch_size, mesh=loop.mesh)
+    added = {f"validation_{name}": value for name, value in (summary(before) | _which(validation)).items()}
+    counts = [(int(each["correct"].sum()), each["examples"]) for each in (before, result)]
+    return row | added | {"gap": before["accuracy"] - result["accuracy"], "gap_interval": gap_interval(*counts[0], *counts[1])}
 
 
 def _columns(logits_fn, chosen, images):

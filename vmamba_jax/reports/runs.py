@@ -32,7 +32,7 @@ class Run:
         return self.evaluation["attacks"][self.evaluation["curve"]["attack"]]
 
 
-def read_run(folder, label=None, evaluated=True):
+def read_run(folder, label=None, evaluated=True, examples=True):
     """Read a finished run.
 
     folder: holds evaluation.json; config.json, metrics.jsonl, timing.jsonl, results.json and examples.npz where it was trained here.
@@ -45,7 +45,8 @@ def read_run(folder, label=None, evaluated=True):
     if evaluated and not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(f"{folder} holds no evaluation.json: run `python -m experiments.evaluate --workdir {folder}` first")
     return Run(label or folder.name, folder, _json(folder / "config.json"), _json_lines(folder / "metrics.jsonl"),
-               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz"),
+               _json(folder / "results.json"), _json(folder / "evaluation.json"),
+               _arrays(folder / "examples.npz") if examples else {},
                _json_lines(folder / "timing.jsonl"))
 
 

@@ -3,7 +3,6 @@
 Every image has a key of its own, so what happens to it does not depend on its batch or its device: pass one key for each image, or a
 single key, from which image i gets fold_in(key, i).
 """
-import inspect
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,7 @@ def create(name, **options):
     The result takes images (B, H, W, C) and a key (typed or legacy; one, or B of them) and returns images of the same shape and dtype.
     Raises ValueError for an unknown name or a value out of range, TypeError for an unknown option.
     """
-    factory = _AUGMENTATIONS[checks.choice("augmentation", name, _AUGMENTATIONS)]
-    checks.options(f"augmentation {name!r}", options, inspect.signature(factory).parameters)
-    return factory(**options)
+    return checks.by_name("augmentation", name, _AUGMENTATIONS, options)(**options)
 
 
 def names():

@@ -45,10 +45,10 @@ class Folder(Archive):
     def __init__(self, path):
         super().__init__(path)
         self.names = []
-        for parent, folders, members in os.walk(path, followlinks=True):
+        for parent, folders, names in os.walk(path, followlinks=True):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
             where = pathlib.Path(parent).relative_to(path)
-            self.names += [(where / f).as_posix() for f in sorted(members) if not f.startswith(".")]
+            self.names += [(where / name).as_posix() for name in sorted(names) if not name.startswith(".")]
 
     @functools.cached_property
     def sizes(self):

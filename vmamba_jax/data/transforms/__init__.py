@@ -6,8 +6,6 @@
 image: uint8 (H, W, C) with C 1 or 3, or a Pillow image; rng: numpy.random.Generator. Transforms are frozen records: they compare, print and
 pickle, so worker processes can have them. Sizes are in pixels; what is drawn on the device is in `data.augment` and `data.mix`.
 """
-import dataclasses
-
 from vmamba_jax.core import checks
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
 from vmamba_jax.data.transforms.crops import Evaluation, SimpleCrop, Train
@@ -23,9 +21,7 @@ def create(name, **options):
 
     Raises ValueError for an unknown name or a value out of range, TypeError for an unknown option or a value of the wrong kind.
     """
-    checks.choice("transform", name, _TRANSFORMS)
-    checks.options(f"transform {name!r}", options, [field.name for field in dataclasses.fields(_TRANSFORMS[name])])
-    return _TRANSFORMS[name](**options)
+    return checks.by_name("transform", name, _TRANSFORMS, options)(**options)
 
 
 def names():

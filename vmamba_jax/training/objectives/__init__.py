@@ -10,7 +10,7 @@ statistics): `state = step.begin(state, image_shape, batch_size)` adds it and re
 returns a step's cost. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; those with an inner attack also attack_mode,
 eps_schedule and scheduled, see `InnerAttack`.
 """
-from vmamba_jax.core.checks import choice
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.awp import awp, perturb_weights
 from vmamba_jax.training.objectives.fast import fast
 from vmamba_jax.training.objectives.free import free
@@ -38,8 +38,7 @@ def create(name, classifier, optimizer, **options):
         classifier, optimizer: as of `pgd_at`.
         **options: that function's keywords.
     """
-    choice("objective name", name, OBJECTIVES)
-    return OBJECTIVES[name](classifier, optimizer, **options)
+    return checks.by_name("objective", name, OBJECTIVES, options, positional=2)(classifier, optimizer, **options)
 
 
 def cost(name, **options):

@@ -198,7 +198,8 @@ class Step:
 
 def make_step(optimizer, rule, kind=Step, **options):
     """The `Step` of a rule, or a `kind` of it; `options` are its fields `OPTIONS`, TypeError for any other."""
-    checks.options("the objective", options, OPTIONS)
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise TypeError(f"{unknown[0]}={options[unknown[0]]!r}: expected an option of the objective, or one of {', '.join(OPTIONS)}")
     return kind(optimizer, rule, **options)
 
 

@@ -42,11 +42,12 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
     Raises:
         TypeError, ValueError: an unknown option, or a value out of range.
     """
-    checks.choice("optimizer name", name, _RULES)
+    rule = checks.by_name("optimizer", name, _RULES)
     checks.number("weight_decay", weight_decay, low=0)
     checks.number("clip_norm", clip_norm, above=0, optional=True)
     checks.number("layer_decay", layer_decay, above=0, below=1, optional=True)
-    checks.options("the optimizer", options, OPTIONS)
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise TypeError(f"{unknown[0]}={options[unknown[0]]!r}: expected an option of the optimizer, one of {', '.join(OPTIONS)}")
     options = OPTIONS | options
     for key in ("b1", "b2", "momentum"):
         checks.number(key, options[key], low=0, below=1)
@@ -63,7 +64,7 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
         return jax.tree.map(lambda u, scale: scale * u, updates, layers.scales(updates, layer_decay))
 
     scale = [optax.stateless(by_layer)] if layer_decay is not None else []
-    return optax.chain(*clip, *_RULES[name](decay, **options), *scale, _descend(learning_rate))
+    return optax.chain(*clip, *rule(decay, **options), *scale, _descend(learning_rate))
 
 
 def learning_rate(opt_state):

@@ -84,8 +84,7 @@ def create(name, value, **options):
         name: a key of `SCHEDULES`.
         value, **options: that function's arguments.
     """
-    checks.choice("schedule name", name, SCHEDULES)
-    return SCHEDULES[name](value, **options)
+    return checks.by_name("schedule", name, SCHEDULES, options, positional=1)(value, **options)
 
 
 def _warm_up(schedule, value, steps, start):
