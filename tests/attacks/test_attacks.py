@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks.restarts import worst_of
+from vmamba_jax.attacks.base import worst_of
 from vmamba_jax.core.keys import fold_in
 
 EPS = {"linf": 0.1, "l2": 0.5, "l1": 2.0}

@@ -128,8 +128,8 @@ def test_named_masks_round_trip_and_hash(mask):
     (ValueError, ("ring", 3), "'ring'"), (ValueError, ("rings", 4, 2), "first=2"), (ValueError, ("rings", 0, 0), "grid=0"),
     (ValueError, ("patches", 2, (4,)), "numbers=(4,)"), (ValueError, ("scan", 2, "snake", 1), "direction='snake'"),
     (ValueError, ("scan", 2, "rows", 5), "count=5"), (TypeError, ("scan", 2, "rows", 0.5), "count=0.5"), (TypeError, None, "mask=None"),
-    (ValueError, ("rings", 7, 0), "grid=7"), (ValueError, np.ones((5, 6, 1)), "mask has shape (5, 6, 1)"),
-    (ValueError, np.ones((2, 6, 6, 1)), "mask has shape (2, 6, 6, 1)"), (ValueError, lambda x: x, "mask returned shape (6, 6, 6, 2)"),
+    (ValueError, ("rings", 7, 0), "grid=7"), (ValueError, np.ones((5, 6, 1)), "mask.shape=(5, 6, 1)"),
+    (ValueError, np.ones((2, 6, 6, 1)), "mask.shape=(2, 6, 6, 1)"), (ValueError, lambda x: x, "mask returned shape (6, 6, 6, 2)"),
 ])
 def test_refusals(error, mask, text):
     logits_fn, images, labels = examples()

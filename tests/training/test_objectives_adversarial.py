@@ -132,7 +132,7 @@ def test_costs_of_the_published_settings():
     assert cost("awp", attack=pgd10) == (12, 0, 0) and cost("pgd_at", attack=pgd10) == (11, 0, 0)
     assert cost("awp", objective="trades") == (14, 10, 0)
     assert cost("singh") == (4, 0, 0) and cost("light", eps_schedule=lambda t: 1.0) == (2, 0, 0) and cost("ares") == (4, 0, 0)
-    with pytest.raises(ValueError, match="not a constant"):
+    with pytest.raises(ValueError, match="expected one with a constant number of passes"):
         cost("pgd_at", attack=attacks.square(0.1))
 
 
