@@ -135,7 +135,7 @@ def test_bad_settings(error, options, text):
 
 def test_too_few_classes(tiny):
     net, images, labels = tiny
-    for classes, options, text in [(2, {"loss": "dlr"}, "dlr on 2"), (3, {"loss": "dlr_targeted", "n_targets": 2}, "dlr_targeted on 3"),
+    for classes, options, text in [(2, {"loss": "dlr"}, "loss='dlr' on 2"), (3, {"loss": "dlr_targeted", "n_targets": 2}, "loss='dlr_targeted' on 3"),
                                    (5, {"loss": "dlr_targeted", "n_targets": 9}, "n_targets=9 on 5 classes")]:
         with pytest.raises(ValueError, match=text):
             attacks.apgd(0.1, 2, random_start=False, **options)(lambda x, n=classes: net(x)[:, :n], images, labels)

@@ -64,7 +64,7 @@ def criterion(labels, loss, targeted=False):
     def evaluate(logits):
         value = loss(logits, labels)
         if value.shape != labels.shape:
-            raise ValueError(f"loss={loss!r} returned shape {value.shape}: expected {labels.shape}, one value per image")
+            raise ValueError(f"loss returned shape {value.shape}: expected {labels.shape}, one value per image")
         predicted = logits.argmax(1) == labels
         return (-value, predicted) if targeted else (value, ~predicted)
     return evaluate
