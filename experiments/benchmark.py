@@ -1,4 +1,4 @@
-"""Time the scan, whole models and attacks on this machine: forward, input gradient, training step; memory; growth with the image.
+"""Benchmark the scan, models and attacks on this machine: forward pass, input gradient, training step, memory, growth with the image size.
 
     python -m experiments.benchmark
     python -m experiments.benchmark --against torch --config.models.names="('vmamba_tiny','vmamba_small')" --config.repeats=21
@@ -8,9 +8,10 @@
     JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
-The folder (--workdir, by default runs/benchmark) gets benchmark.json and the figure benchmark.svg; --out=PATH.json names the file otherwise.
-What is compared is run in turn, round by round, in one process, on the devices JAX shows. --against torch adds timm's models where torch and
-timm are installed; for attacks it runs the reference AutoAttack (pyautoattack) on the same weights and images. A file moved to docs/benchmarks/ becomes part of docs/benchmarks.md by --docs, which measures nothing.
+The folder (--workdir, by default runs/benchmark) gets benchmark.json and the figure benchmark.svg; --out=PATH.json sets another file.
+The candidates of a comparison run in turn, round by round, in one process, on the devices of JAX. --against torch adds timm's models, if torch and
+timm are installed; for attacks it runs the reference AutoAttack (pyautoattack) on the same weights and images. --docs draws docs/benchmarks.md from
+the files in docs/benchmarks/ and measures nothing.
 """
 import json
 import pathlib
@@ -22,7 +23,7 @@ from absl import flags
 
 from experiments.benchmarks import attacks, corruptions, models, scaling, scans, torch_models
 from experiments.benchmarks.timing import Skip, measure
-from experiments.common import build, cli, environment, machine, results
+from experiments.common import build, cli, environment, results
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -31,29 +32,41 @@ PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruption
 
 
 def run(config, out, against="", *, command="", progress=True):
-    """Measure as the config says and return the content of the JSON file `out`, beside which the figure is drawn.
+    """Measure as the config says, and write the JSON file and a figure next to it.
 
-    config: of configs/benchmark.py. against: "torch" to add its models, or "". command: the line that is recorded as having asked for it.
-    The file is written anew after every group: what was measured before a run is stopped stays. Raises ConfigError.
+    The file is rewritten after every group, so a stopped benchmark keeps the groups it finished.
+
+    Args:
+        config: ConfigDict such as configs/benchmark.py returns, with every key of `configs.base.benchmark`.
+        out: path of the JSON file.
+        against: "torch" adds its models; "": none.
+        command: the command line to record.
+        progress: whether to draw the progress bar.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ConfigError: a config that cannot be measured.
     """
     out = pathlib.Path(out)
     _check(config, against)
     cli.folder(out.parent)
     devices = jax.devices()[:config.devices or None]
-    versions = machine.versions() | (torch_models.require(config.against) if against else {})
-    versions |= machine.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
+    versions = environment.versions(environment.KERNEL_PACKAGES) | (torch_models.require(config.against) if against else {})
+    versions |= environment.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
     groups = [group for part in config.parts for group in _groups(part, config, devices, against)]
     content = {
-        "kind": "benchmark", "device": machine.device(devices), "versions": versions, "commit": results.commit(), "command": command,
-        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": machine.now(),
-        "load": {"before": machine.load()}, "notes": [], "records": [],
+        "kind": "benchmark", "device": environment.device(devices), "versions": versions, "commit": results.commit(), "command": command,
+        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": environment.now(),
+        "load": {"before": environment.load()}, "notes": [], "records": [],
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
-
-    attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + len(attacks.SUBJECTS) * bool(against)) if "attacks" in config.parts else 0
+    programs = 1 + len(attacks.SUBJECTS) * bool(against)
+    attacked = len(config.attacks.models) * len(config.attacks.attacks) * programs if "attacks" in config.parts else 0
 
     def save():
-        content.update(finished=machine.now(), load=content["load"] | {"after": machine.load()})
+        content.update(finished=environment.now(), load=content["load"] | {"after": environment.load()})
         results.save_json(out, content)
 
     with cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
@@ -84,9 +97,9 @@ def _check(config, against):
     if not config.parts or any(part not in PARTS for part in config.parts):
         raise cli.ConfigError(f"config.parts={config.parts!r}: expected some of {', '.join(PARTS)}")
     if not 0 <= config.devices <= jax.device_count():
-        raise cli.ConfigError(f"config.devices={config.devices}: expected 0 for all, or at most the {jax.device_count()} there are")
+        raise cli.ConfigError(f"config.devices={config.devices}: expected 0 for all, or at most the {jax.device_count()} of this process")
     if jax.process_count() > 1:
-        raise cli.ConfigError("several hosts: this program measures one; start it on one")
+        raise cli.ConfigError(f"--processes={jax.process_count()}: expected 1; this program measures one host")
 
 
 def _groups(part, config, devices, against):
@@ -102,38 +115,38 @@ def _groups(part, config, devices, against):
 
 
 def _cases(group, notes, bar):
-    """The group's candidates, compiled and run once; those that cannot run become notes."""
+    """The group's candidates, compiled and run once; a candidate that cannot run adds its reason to `notes`."""
     cases = []
     for make in group:
         try:
             bar.update(0, description="compiling " + " ".join(word for word in make.args if isinstance(word, str)))
             case = make()
-            told = [str(case.record[field]) for field in ("name", "pass", "size", "length") if field in case.record]
-            bar.update(0, advance=1, description="timing " + " ".join(told))
+            facts = [str(case.record[field]) for field in ("name", "pass", "size", "length") if field in case.record]
+            bar.update(0, advance=1, description="timing " + " ".join(facts))
             case.seconds(1)
             cases.append(case)
         except Skip as skip:
             notes.append(str(skip))
-        except RuntimeError as error:  # out of memory, most likely
+        except RuntimeError as error:  # usually out of memory
             notes.append(f"{case.record['name']} {case.record['backend']} {case.record['pass']}: {str(error).splitlines()[0]}")
     return cases
 
 
 def _flags():
     flags.DEFINE_string("out", None, "the JSON file; by default benchmark.json in the workdir")
-    flags.DEFINE_string("against", "", "torch: add timm's models, run by torch")
-    flags.DEFINE_bool("docs", False, "draw docs/benchmarks.md again from docs/benchmarks/*.json, and do nothing else")
+    flags.DEFINE_string("against", "", "torch: also measure timm's models in torch")
+    flags.DEFINE_bool("docs", False, "only draw docs/benchmarks.md again from docs/benchmarks/*.json")
     return "out", "against", "docs"
 
 
 def _defaults(argv):
-    """Without --config and --workdir, this program's own."""
+    """The arguments with this program's --config and --workdir, if they lack them."""
     given = {"config": CONFIG, "workdir": WORKDIR}
     return [f"--{name}={value}" for name, value in given.items() if cli.argument(argv, name) is None] + argv
 
 
 def _command(argv):
-    """The line that asks for the same measurement: without the flags that only say where its files go."""
+    """The command line of the measurement, without the flags that only set its files' place."""
     kept, skip = [], False
     for word in argv:
         name, equals, _ = word.lstrip("-").partition("=")
@@ -145,6 +158,7 @@ def _command(argv):
 
 
 def main(config, workdir, out, against, docs):
+    """Measure and print the tables, or draw docs/benchmarks.md."""
     if docs:
         with cli.checking("--docs"):
             print(f"wrote {benchmarks.write_docs(ROOT / 'docs' / 'benchmarks', ROOT / 'docs' / 'benchmarks.md')}")

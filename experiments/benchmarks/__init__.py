@@ -1,1 +1,1 @@
-"""Cases that experiments.benchmark times."""
+"""The cases that `experiments.benchmark` times."""

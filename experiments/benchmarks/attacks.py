@@ -1,15 +1,15 @@
-"""Whole attacks over real or random images: images per second, compile time apart, survivors; and the reference AutoAttack on the same weights."""
+"""Whole attacks on real or random images: images per second, compile time, robust accuracy; and the reference AutoAttack on the same weights."""
 import pathlib
 import time
 
 import jax
-import ml_collections
 import numpy as np
 
 import vmamba_jax
+from configs import saved
 from experiments.benchmarks.timing import Skip, rounded
 from experiments.benchmarks.torch_attacks import attacked, bridge, twin
-from experiments.common import build, results
+from experiments.common import build
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, evaluation, models, parallel, training
 from vmamba_jax.core.images import unit_interval
@@ -20,12 +20,21 @@ SIGNATURES = {"pgd": {"steps": 10}, "autoattack": {"version": "standard"}}
 
 
 def records(config, devices, against=False, tick=lambda: None):
-    """(records, notes): each model of config.attacks under each attack; `against`: also by torch, on the same weights in torch and driving our
-    model through a bridge, and how many images agree."""
+    """Measure each model of config.attacks under each attack.
+
+    Args:
+        config: the benchmark's.
+        devices: JAX devices to use.
+        against: whether torch also runs each attack, on a torch network with the same weights and on our model through a bridge.
+        tick: called after each measurement.
+
+    Returns:
+        (records, notes); a record of torch has "agreeing", the number of images with the same verdict as ours.
+    """
     section, found, notes = config.attacks, [], []
     unknown = [name for name in section.attacks if name not in SIGNATURES]
     if unknown:
-        raise ConfigError(f"config.attacks.attacks: {unknown[0]!r} is not known; expected some of {', '.join(SIGNATURES)}")
+        raise ConfigError(f"config.attacks.attacks={unknown[0]!r}: expected some of {', '.join(SIGNATURES)}")
     for name in section.models:
         classifier, variables, images, labels = _subject(section, name, config.models.overrides.to_dict(), config.seed)
         size = {"what": "attack", "name": name, "images": len(images), "size": images.shape[1], "batch": section.batch, "eps": section.eps}
@@ -62,14 +71,17 @@ def _ours(record, attack, classifier, variables, images, labels, batch, devices)
 
 
 def _subject(section, name, overrides, seed):
-    """(classifier, variables, images in [0, 1], labels) of a trained run's folder, or of a catalog name with random weights and images,
-    whose own predictions are the labels."""
+    """(classifier, variables, images in [0, 1], labels) of a trained run's folder or a catalog name.
+
+    A catalog name gets random weights and images, and its own predictions as labels.
+    """
     if (pathlib.Path(name) / "config.json").is_file():
-        config = ml_collections.ConfigDict(results.load_json(pathlib.Path(name) / "config.json"))
+        with checking(f"config.attacks.models: {name}"):
+            config = saved.get_config(str(pathlib.Path(name) / "config.json"))
         source = build.source(config, "test", section.images)
         classifier = build.classifier(config, source)
         with checking(f"config.attacks.models: {name}"):
-            variables = training.restore_variables(pathlib.Path(name) / "checkpoints", "best")
+            variables = training.restore_variables(pathlib.Path(name) / "checkpoints", "best", ema=bool(config.ema_decay))
         images, labels = source.gather(np.arange(len(source)))
         return classifier, variables, unit_interval(images), labels
     with checking("config.attacks.models"):

@@ -1,4 +1,4 @@
-"""From a function over the mesh to a timed candidate: compiled once, its temporary memory known."""
+"""A function over a mesh as a `Case`: compiled once, with its temporary memory recorded."""
 import math
 
 import jax
@@ -13,17 +13,26 @@ def mesh_for(batch, devices):
 
 
 def batch_case(fn, tree, batch, record, mesh, **options):
-    """A `Case` of `fn(tree, batch, key)`, the batch split over the mesh. tree must lie on the mesh, batch on the host."""
+    """A `Case` of `fn(tree, batch, key)`, with the batch sharded over the mesh.
+
+    Args:
+        fn: per-device function.
+        tree: arrays that are already replicated on the mesh.
+        batch: arrays on the host.
+        record: fields of the record.
+        mesh: devices.
+        options: further fields of the `Case`.
+    """
     args = tree, parallel.shard_batch(batch, mesh), parallel.replicate(jax.random.key(0), mesh)
     compiled, facts = build(parallel.map_batch(fn, mesh), args, record)
     return Case(record | facts | {"devices": mesh.size}, lambda: compiled(*args), queued=queued(), **options)
 
 
 def build(fn, args, record):
-    """(compiled program, {"temp_mib": XLA's temporary memory per device}); Skip where these arguments cannot be served."""
+    """(compiled program, {"temp_mib": XLA's temporary memory per device}); raises Skip if the arguments cannot be compiled for."""
     try:
         compiled = fn.lower(*args).compile()
-    except (RuntimeError, ValueError, TypeError) as error:  # a kernel that refuses, a program too large
+    except (RuntimeError, ValueError, TypeError) as error:  # a shape that the kernel does not support, a program that is too large
         raise Skip(f"{_title(record)}: {first_line(error)}") from error
     memory = compiled.memory_analysis()
     return compiled, {} if memory is None else {"temp_mib": rounded(memory.temp_size_in_bytes / 2**20)}
@@ -34,7 +43,7 @@ def _title(record):
 
 
 def queued():
-    """Whether calls may be started one after the other: they queue up on an accelerator, and run at once on a CPU."""
+    """Whether several calls may be dispatched at once: an accelerator queues them, a CPU would run them concurrently."""
     return jax.default_backend() != "cpu"
 
 

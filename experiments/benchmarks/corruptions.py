@@ -1,4 +1,4 @@
-"""ImageNet-C's corruptions: ours over the devices, in turn with the package imagecorruptions on the same images."""
+"""ImageNet-C's corruptions: ours on all devices against the package imagecorruptions on the same images."""
 import functools
 import importlib.util
 import warnings
@@ -17,10 +17,10 @@ OURS, PACKAGE = "ours", "imagecorruptions"
 
 
 def groups(config, devices):
-    """Lists of functions that make a `Case` each: a corruption by us and by the package, timed together."""
+    """Groups of functions that each make a `Case`: one corruption by us and by the package, timed in turn."""
     section = config.corruptions
     if unknown := [name for name in section.names if name not in corruptions.FUNCTIONS]:
-        raise ConfigError(f"config.corruptions.names: {unknown[0]!r} is not known; expected some of {', '.join(corruptions.FUNCTIONS)}")
+        raise ConfigError(f"config.corruptions.names={unknown[0]!r}: expected some of {', '.join(corruptions.FUNCTIONS)}")
     if section.severity not in corruptions.SEVERITIES:
         raise ConfigError(f"config.corruptions.severity={section.severity!r}: expected 1 to 5")
     for name in section.names:
@@ -28,7 +28,7 @@ def groups(config, devices):
 
 
 def compared(records):
-    """The records, ours with "ratio": how many times the package's images in a second it makes."""
+    """The records, with "ratio" in ours: our images per second over the package's."""
     theirs = {(r["name"], r["size"]): r["images_per_s"] for r in records if r["what"] == "corruption" and r["backend"] == PACKAGE}
     return [r | {"ratio": rounded(r["images_per_s"] / theirs[r["name"], r["size"]])}
             if r["what"] == "corruption" and r["backend"] == OURS and (r["name"], r["size"]) in theirs else r for r in records]
@@ -47,7 +47,7 @@ def _images(section, count, seed):
 
 
 def _ours(name, section, seed, devices):
-    """The batch over as many of the devices as divide it, as `evaluation.corruption_accuracy` corrupts one."""
+    """A batch over as many of the devices as divide it, corrupted as in `evaluation.corruption_accuracy`."""
     batch = {"image": unit_interval(_images(section, section.batch, seed)),
              "key": np.asarray(jax.random.key_data(per_image_keys(jax.random.key(seed), section.batch)))}
     try:

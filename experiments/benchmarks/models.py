@@ -1,4 +1,4 @@
-"""Whole models: forward, input gradient, training step and attack, data-parallel; their growth with the image and their memory."""
+"""Whole models: forward pass, input gradient, training step and attack, data-parallel; growth with the image size, and memory."""
 import contextlib
 import functools
 from unittest import mock
@@ -9,8 +9,7 @@ import numpy as np
 
 import pallas_kernels
 import vmamba_jax
-from experiments.benchmarks import compiled as _compiled
-from experiments.benchmarks import torch_models
+from experiments.benchmarks import compiled, torch_models
 from experiments.benchmarks.baseline_scans import associative_scan, cross_associative_scan
 from experiments.benchmarks.timing import Case, Skip
 from experiments.common.build import attack, attack_label
@@ -24,7 +23,7 @@ TOKEN = 16  # side of a token in pixels, for the sequence length that growth is 
 
 
 def groups(config, devices, against=False):
-    """Whole models, one group a pass, batch and dtype; `against`: PyTorch's models in the same groups."""
+    """Groups of whole models, one per pass, batch and dtype; with `against`, PyTorch's models are in the same groups."""
     section = config.models
     _check(section, "models")
     for batch in section.batches:
@@ -37,7 +36,7 @@ def groups(config, devices, against=False):
 
 
 def growth_groups(config, devices):
-    """One model at several image sizes."""
+    """Groups of one model at several image sizes."""
     section = config.growth
     _check(section, "growth")
     for name in section.names:
@@ -47,7 +46,7 @@ def growth_groups(config, devices):
 
 
 def memory(config, devices, tick=lambda: None):
-    """Records of XLA's temporary memory for the input gradient, compiled and not run; then the notes of what was left out."""
+    """(records, notes): XLA's temporary memory of the input gradient, compiled but not run, and the reasons for skipped variants."""
     section, records, notes = config.memory, [], []
     _check(section, "memory")
     for name in section.names:
@@ -62,13 +61,14 @@ def memory(config, devices, tick=lambda: None):
 
 
 def _check(section, where):
-    for field, known in (("names", vmamba_jax.list_models()), ("variants", VARIANTS), ("passes", PASSES)):
-        if unknown := [name for name in section.get(field, ()) if name not in known]:
-            raise ConfigError(f"config.{where}.{field}: {unknown[0]!r} is not known; expected some of {', '.join(known)}")
+    known = {"names": vmamba_jax.list_models(), "variants": VARIANTS, "passes": PASSES}
+    for field in (field for field in section if field in known):
+        if unknown := [name for name in section[field] if name not in known[field]]:
+            raise ConfigError(f"config.{where}.{field}={unknown[0]!r}: expected some of {', '.join(known[field])}")
 
 
 def _model(config, what, name, variant, which, batch, size, dtype, devices):
-    mesh = _compiled.mesh_for(batch, devices)
+    mesh = compiled.mesh_for(batch, devices)
     classifier = _classifier(name, variant, dtype, config.models.overrides.to_dict())
     record = {"what": what, "name": name, "backend": variant, "pass": which, "batch": batch, "size": size, "dtype": dtype}
     if what == "growth":
@@ -86,7 +86,7 @@ def _model(config, what, name, variant, which, batch, size, dtype, devices):
         if which == "pgd":
             options["adversary"] = adversary = attack(config.models.attack, "config.models.attack")
             record["attack"] = attack_label(adversary)
-        return _compiled.batch_case(functools.partial(fn, classifier, **options), variables, x, record, mesh, images=batch)
+        return compiled.batch_case(functools.partial(fn, classifier, **options), variables, x, record, mesh, images=batch)
 
 
 def _classifier(name, variant, dtype, overrides):
@@ -118,20 +118,20 @@ def _attacked(classifier, variables, x, key, *, adversary):
 
 
 def training_case(config, objective, classifier, variables, x, record, mesh):
-    """A `Case` of the objective's step; each call continues from the state that the one before left, whose memory it takes."""
+    """A `Case` of the objective's step; each call donates the state that the call before returned."""
     with checking("config.models.optimizer"):
         optimizer = training.optimizer.create(**config.models.optimizer.to_dict())
     state = parallel.replicate(training.create_state(classifier, optimizer, None, x["image"].shape[1:], variables=variables), mesh)
     batch, key = parallel.shard_batch(x, mesh), parallel.replicate(jax.random.key(config.seed), mesh)
     step = parallel.map_step(objective(classifier, optimizer), mesh)
-    compiled, facts = _compiled.build(step, (state, batch, key), record)
+    program, facts = compiled.build(step, (state, batch, key), record)
 
     def run():
         nonlocal state
-        state, metrics = compiled(state, batch, key)
+        state, metrics = program(state, batch, key)
         return metrics
 
-    return Case(record | facts | {"devices": mesh.size}, run, queued=_compiled.queued(), images=len(x["label"]))
+    return Case(record | facts | {"devices": mesh.size}, run, queued=compiled.queued(), images=len(x["label"]))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Timing: the candidates of a group run in turn, round by round, so that whatever else the machine does falls on all of them alike."""
+"""Timing: the candidates of a group run in turn, round by round, so that other load on the machine affects all of them alike."""
 import dataclasses
 import time
 from collections.abc import Callable
@@ -7,21 +7,26 @@ from typing import Any
 import jax
 import numpy as np
 
-LEAST = 3       # rounds, however long they take
+LEAST = 3       # minimum number of rounds
 FLOOR = 2e-3    # seconds: shorter calls are timed several at a time
-PAUSE = 0.02    # seconds before each timing, for the threads of the candidate before to fall asleep
+PAUSE = 0.02    # seconds before each timing, in which the threads of the previous candidate become idle
 
 
 class Skip(Exception):
-    """This candidate cannot run here; the message says why and becomes a note of the result."""
+    """This candidate cannot run here; the message is the reason, which becomes a note of the result."""
 
 
 @dataclasses.dataclass
 class Case:
-    """A candidate, compiled and with its arguments.
+    """A compiled candidate with its arguments.
 
-    record: what it is, the fields of its record. run: starts it and returns what `wait` waits for. queued: calls may be started one after
-    the other and waited for together (a CPU would run them at once). images: per call. bytes: the least that must move, per call.
+    Attributes:
+        record: the fields that identify it in its record.
+        run: dispatches one call and returns its output.
+        wait: blocks until an output is ready.
+        queued: whether several calls may be dispatched and then waited for together (a CPU would run them concurrently).
+        images: per call.
+        bytes: minimum memory traffic per call.
     """
     record: dict
     run: Callable[[], Any]
@@ -31,7 +36,7 @@ class Case:
     bytes: int | None = None
 
     def seconds(self, calls):
-        """Seconds per call over that many calls."""
+        """Seconds per call, averaged over `calls` calls."""
         since = time.perf_counter()
         for _ in range(calls):
             out = self.run()
@@ -44,8 +49,11 @@ class Case:
 def measure(cases, repeats, budget, tick=lambda: None):
     """Time the cases and return their records.
 
-    repeats: rounds; every second one goes backwards. budget: seconds after which no further round begins, past `LEAST`.
-    tick: called after each timing. Shares of the copy bandwidth are taken where one of the cases is a copy.
+    Args:
+        cases: the candidates of a group. If one of them is a copy, records with "bytes" get their fraction of its bandwidth.
+        repeats: rounds; every second round runs in reverse order.
+        budget: seconds after which no further round begins, once `LEAST` are done.
+        tick: called after each timing.
     """
     calls = []
     for case in cases:
@@ -79,5 +87,5 @@ def _record(case, seconds):
 
 
 def rounded(value):
-    """Four significant digits."""
+    """`value` with four significant digits."""
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""The reference AutoAttack (pyautoattack) and a plain PGD in PyTorch, on a network of timm's with the very weights of ours, or driving ours."""
+"""The reference AutoAttack (pyautoattack) and PGD in PyTorch, on a timm network with our weights or on our model through a bridge."""
 import time
 
 import jax
@@ -12,9 +12,22 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 def attacked(which, attack, model, images, labels, batch, seed):
-    """({"seconds", "images_per_s", "accuracy", "robust_accuracy"}, robust flags (n,)) of the attack run by torch on a torch module.
+    """Run an attack in torch on a torch module.
 
-    model: `twin` or `bridge`. Raises Skip where torch or pyautoattack is not there.
+    Args:
+        which: "autoattack" or "pgd".
+        attack: our attack, whose settings torch uses.
+        model: `twin` or `bridge`.
+        images: (n, H, W, C) float32 in [0, 1].
+        labels: (n,) integers.
+        batch: images per batch.
+        seed: of torch's draws.
+
+    Returns:
+        ({"seconds", "images_per_s", "devices", "accuracy", "robust_accuracy"}, (n,) bool: robust images).
+
+    Raises:
+        Skip: torch or pyautoattack is not installed.
     """
     try:
         import torch
@@ -40,7 +53,7 @@ def attacked(which, attack, model, images, labels, batch, seed):
 
 
 def twin(classifier, variables):
-    """A torch network [0, 1] images (n, C, H, W) -> logits, with the same weights. Raises Skip for what timm cannot build, or without it."""
+    """A timm network from [0, 1] images (n, C, H, W) to logits, with the same weights; raises Skip if timm lacks the model or is not installed."""
     try:
         import timm
         import torch
@@ -48,9 +61,9 @@ def twin(classifier, variables):
         raise Skip(f"torch's network of the same weights: {error}") from error
     net = classifier.model
     if not isinstance(net, ResNet):
-        raise Skip(f"{type(net).__name__}: no network of timm's with the same layers is built here")
+        raise Skip(f"{type(net).__name__}: only ResNets have a timm network with the same layers here")
     block = {"basic": timm.models.resnet.BasicBlock, "bottleneck": timm.models.resnet.Bottleneck}[net.block]
-    padded = tuple(net.layers) + (1,) * (4 - len(net.layers))                       # timm has always four stages
+    padded = tuple(net.layers) + (1,) * (4 - len(net.layers))                       # timm requires four stages
     model = timm.models.resnet.ResNet(block, padded, num_classes=net.num_classes, channels=tuple(net.channels) + (8,) * (4 - len(net.layers)))
     for i in range(len(net.layers), 4):
         setattr(model, f"layer{i + 1}", torch.nn.Identity())
@@ -82,7 +95,7 @@ def twin(classifier, variables):
 
 
 def bridge(logits_fn, rows):
-    """Our model as a torch module [0, 1] images (n, C, H, W) -> logits: torch's gradients are JAX's. Batches of up to `rows` are padded to it."""
+    """Our model as a torch module from [0, 1] images (n, C, H, W) to logits, differentiated by JAX; batches are padded to `rows`."""
     try:
         import torch
     except ImportError as error:

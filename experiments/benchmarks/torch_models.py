@@ -1,4 +1,4 @@
-"""PyTorch's models by timm, as candidates beside ours: the same batch, size, dtype and device, each in its faster memory layout."""
+"""timm's PyTorch models as candidates: the same batch, size, dtype and device as ours, each in its faster memory layout."""
 import importlib.metadata
 
 import jax
@@ -13,9 +13,13 @@ PACKAGES = ("torch", "timm")
 
 
 def require(section):
-    """Import torch and timm, give them the cores, and return their versions. section: config.against.
+    """Import torch and timm, set torch's number of threads to the cores, and return their versions.
 
-    Raises ConfigError where they are not there, do not know a model, or would use another device than JAX.
+    Args:
+        section: config.against.
+
+    Raises:
+        ConfigError: they are not installed, lack a model, or would use another device than JAX.
     """
     try:
         import timm
@@ -28,7 +32,7 @@ def require(section):
         raise ConfigError(f"--against torch: JAX uses a {backend} that this torch cannot use; expected JAX on the CPU, or a CUDA build of torch")
     for field, known in (("models", timm.list_models()), ("passes", PASSES)):
         if unknown := [name for name in section[field] if name not in known]:
-            raise ConfigError(f"config.against.{field}: {unknown[0]!r} is not known to {'timm' if field == 'models' else 'this program'}")
+            raise ConfigError(f"config.against.{field}={unknown[0]!r}: expected {'models of timm' if field == 'models' else ' or '.join(PASSES)}")
     if backend == "gpu" and len(jax.devices()) > 1:
         raise ConfigError(f"--against torch: JAX uses {len(jax.devices())} GPUs and torch one; run with CUDA_VISIBLE_DEVICES=0")
     return {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -55,7 +59,7 @@ def _laid_out(record, model, images, labels, layout, wait):
     import torch
     images = images.contiguous(memory_format=getattr(torch, layout))
 
-    def use():  # the layout is the model's own state: it is set anew where another candidate changed it
+    def use():  # the layout is the model's state, which another candidate may have changed
         if model.memory_layout != layout:
             model.to(memory_format=getattr(torch, layout))
             model.memory_layout = layout
@@ -77,6 +81,6 @@ def _laid_out(record, model, images, labels, layout, wait):
 
 
 def _trial(case):
-    """Seconds of the quicker of two calls, after one to warm up."""
+    """Seconds of the faster of two calls, after one warm-up call."""
     case.seconds(1)
     return min(case.seconds(1), case.seconds(1))

@@ -1,1 +1,1 @@
-"""What the programs share."""
+"""Parts that several programs share."""

@@ -1,4 +1,4 @@
-"""The command line that the programs share: `--config file.py:arg --config.field=value --workdir DIR`, errors on one line."""
+"""The shared command line: `--config file.py:arg --config.field=value --workdir DIR`, with one-line errors."""
 import ast
 import contextlib
 import os
@@ -13,12 +13,13 @@ from rich import progress as rich_progress
 
 from experiments.common import environment
 from vmamba_jax import parallel
+from vmamba_jax.training import Stopped
 
 OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
 
 
 class ConfigError(ValueError):
-    """Something the user wrote that cannot be run; shown as one line, without a traceback, and `details` (lines) below it."""
+    """A user's input that cannot be run: printed as one line without a traceback, followed by the lines of `details`."""
 
     def __init__(self, message, details=()):
         super().__init__(message)
@@ -26,27 +27,28 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-    """What ended a run that was set up rightly: a full disk, weights that diverged; shown as one line, without a traceback."""
-
-
-class Stopped(Exception):
-    """A run that ended early because it was asked to, saved; its message is shown and the status is 0."""
+    """A valid run that failed, such as by a full disk or diverged weights: printed as one line without a traceback."""
 
 
 @contextlib.contextmanager
-def checking(what):
-    """Within it, a bad value, an unknown name or a missing file is the user's: it becomes a ConfigError about `what`."""
+def checking(what=None):
+    """A context in which a bad value, an unknown name or a missing file raises a ConfigError.
+
+    Args:
+        what: what the error is about, the start of its message; None: the message is the error's own.
+    """
     try:
         yield
     except ConfigError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise ConfigError(f"{what}: {error.args[0] if isinstance(error, KeyError) and error.args else error}") from error
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ConfigError(str(message) if what is None else f"{what}: {message}") from error
 
 
 @contextlib.contextmanager
-def endings():
-    """Within it, what ends a program early is told in a line: status 2 for an error, 0 for a run that was asked to stop and saved."""
+def exit_on_error():
+    """A context that turns expected errors into one line and exit status 2; a run that a signal stopped exits with 0 after saving."""
     try:
         yield
     except (ConfigError, RunError) as error:
@@ -55,21 +57,25 @@ def endings():
         print(stop)
         sys.exit(0)
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from the last checkpoint")
+        sys.exit("\nstopped; the same command resumes from the last checkpoint")
 
 
 def main(run, *, doc, define=None, complete=None):
-    """Run a program: parse, prepare the machine, call run(config, workdir, **other flags), and leave with 0, or 2 after one line of error.
+    """Run a program: parse the arguments, prepare the machine, call `run`; exits with 0, or with 2 after a one-line error.
 
-    doc: what --help prints. define: declares further flags and returns their names. complete: may change the arguments before they are parsed.
+    Args:
+        run: `run(config, workdir, **further flags)`.
+        doc: text that --help prints.
+        define: function that declares further flags and returns their names.
+        complete: function from the raw arguments to those that are parsed.
     """
     config = config_flags.DEFINE_config_file("config", help_string="configuration, file.py or file.py:argument", sys_argv=sys.argv)
-    workdir = flags.DEFINE_string("workdir", None, "folder that the run writes to, and resumes from")
+    workdir = flags.DEFINE_string("workdir", None, "folder that the run writes to and resumes from")
     coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0 (or VMAMBA_JAX_COORDINATOR)")
-    processes = flags.DEFINE_integer("processes", None, "several hosts: how many processes (or VMAMBA_JAX_PROCESSES)")
-    process = flags.DEFINE_integer("process", None, "several hosts: which of them this one is, from 0 (or VMAMBA_JAX_PROCESS)")
+    processes = flags.DEFINE_integer("processes", None, "several hosts: number of processes (or VMAMBA_JAX_PROCESSES)")
+    process = flags.DEFINE_integer("process", None, "several hosts: index of this process, from 0 (or VMAMBA_JAX_PROCESS)")
     patience = flags.DEFINE_integer("join_timeout", 300, "several hosts: seconds to wait for the others at the start")
-    cluster = flags.DEFINE_bool("cluster", False, "several hosts: let JAX find the others (Cloud TPU, Slurm, ...)")
+    cluster = flags.DEFINE_bool("cluster", False, "several hosts: JAX finds the others (Cloud TPU, Slurm, ...)")
     more = define() if define else ()
 
     def parse(argv):
@@ -79,14 +85,14 @@ def main(run, *, doc, define=None, complete=None):
         try:
             argv[1:] = sys.argv[1:] = complete(argv[1:]) if complete else argv[1:]
             file = (argument(argv, "config") or "").split(":")[0]
-            if file and not os.path.isfile(file):  # ml_collections would say so only when a field is read
-                raise ConfigError(f"no config file {file!r}")
+            if file and not os.path.isfile(file):  # ml_collections would raise only when a field is read
+                raise ConfigError(f"--config={file}: expected an existing file")
             overrides = [match for word in argv[1:] if (match := OVERRIDE.fullmatch(word))]
             argv[1:] = sys.argv[1:] = [word for word in argv[1:] if not OVERRIDE.fullmatch(word)]
             rest = flags.FLAGS(argv)
             for name in ("config", "workdir"):
                 if flags.FLAGS[name].value is None:
-                    raise ConfigError(f"--{name} is needed; --help says more")
+                    raise ConfigError(f"--{name}: expected a value; see --help")
             override(config.value, overrides)
             if len(rest) > 1:
                 raise ConfigError(f"unexpected argument {rest[1]!r}")
@@ -96,7 +102,7 @@ def main(run, *, doc, define=None, complete=None):
 
     def program(_):
         environment.prepare()
-        with endings():
+        with exit_on_error():
             with checking("several hosts"):
                 parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,
                                     initialization_timeout=patience.value)
@@ -106,26 +112,33 @@ def main(run, *, doc, define=None, complete=None):
 
 
 def override(config, matches):
-    """Set the fields that `OVERRIDE` found. A model's overrides may get any field of its module, also one that the config does not name."""
+    """Set the fields that `OVERRIDE` matched. A section named `overrides` accepts any field of the model's module, also one the config lacks."""
     for section, name, text in (match.groups() for match in matches):
         with checking(f"--config.{section}.{name}={text}"):
             fields = config
             for part in section.split("."):
                 fields = fields[part]
-            with contextlib.suppress(ValueError, SyntaxError):  # what is no Python literal is a string
+            with contextlib.suppress(ValueError, SyntaxError):  # text that is not a Python literal is a string
                 text = ast.literal_eval(text)
             with fields.unlocked():
                 fields[name] = text
 
 
 def start(program, **options):
-    """absl's app.run without what the libraries below tell of themselves."""
+    """absl's app.run with the log messages of the libraries off."""
     logging.set_verbosity(logging.ERROR)
     app.run(program, **options)
 
 
 def bar(name, total, shown, count=None):
-    """A program's progress bar with one task of `total`; the first process of several draws it. count: its column, of per cent by default."""
+    """A progress bar with one task, drawn by the first process.
+
+    Args:
+        name: text before the bar.
+        total: steps of the task.
+        shown: whether to draw it.
+        count: rich column of the count; None: per cent.
+    """
     made = rich_progress.Progress(rich_progress.TextColumn(name), rich_progress.BarColumn(), count or rich_progress.TaskProgressColumn(),
                                   rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"),
                                   disable=not shown or jax.process_index() != 0)
@@ -133,22 +146,22 @@ def bar(name, total, shown, count=None):
     return made
 
 
-def tell(text):
-    """Print, on the first process of several."""
+def report(text):
+    """Print on the first process."""
     if jax.process_index() == 0:
         print(text)
 
 
 def folder(path):
-    """The folder at `path`, made where absent; a ConfigError where it cannot be."""
+    """The folder at `path`, created if absent; a ConfigError if that fails."""
     path = pathlib.Path(path)
-    with checking("workdir"):
+    with checking(f"workdir={path}"):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def argument(argv, name):
-    """The value of --name in raw arguments, or None."""
+    """The value of --name in raw arguments; None if it is absent."""
     for given, following in zip(argv, [*argv[1:], None], strict=True):
         key, equals, value = given.partition("=")
         if key in (f"--{name}", f"-{name}"):
@@ -157,7 +170,7 @@ def argument(argv, name):
 
 
 def fail(error):
-    """Print an error as one line, its details below, and leave with status 2."""
+    """Print an error as one line followed by its details, and exit with status 2."""
     while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps a KeyError in an AttributeError
         error = error.args[0]
     text = f"unknown field {error.args[0]}" if isinstance(error, KeyError) and error.args else str(error)

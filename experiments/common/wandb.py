@@ -1,4 +1,4 @@
-"""Curves on Weights & Biases beside the local files, where a config asks for it; the package is imported only then."""
+"""Metrics on Weights & Biases besides the local files; the package is imported only if config.wandb names a project."""
 import hashlib
 import pathlib
 
@@ -8,16 +8,25 @@ from experiments.common.cli import ConfigError
 
 
 def logger(project, workdir, config):
-    """`(step, values)` that logs a line to the run of this workdir in `project`, or None where project is "" and in all but the first process.
+    """A function `(step, values)` that logs to the run of this workdir; a resumed run keeps its id.
 
-    config: plain dict, shown with the run. A resumed run goes on under the same id. ConfigError where the package is not installed.
+    Args:
+        project: name of the project; "": no logging.
+        workdir: the run's folder, whose path sets the id.
+        config: plain dict, shown with the run.
+
+    Returns:
+        The function; None without a project, and in every process but the first.
+
+    Raises:
+        ConfigError: the package is not installed.
     """
     if not project:
         return None
     try:
         import wandb
     except ImportError:
-        raise ConfigError(f"config.wandb={project!r} needs the package wandb: pip install wandb, or --config.wandb=''") from None
+        raise ConfigError(f"config.wandb={project!r}: expected the package wandb to be installed; pip install wandb, or set --config.wandb=''") from None
     if jax.process_index() != 0:
         return None
     workdir = pathlib.Path(workdir).absolute()

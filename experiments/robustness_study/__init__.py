@@ -1,1 +1,1 @@
-"""Models, probes and cells of experiments.study."""
+"""Models, probes and cells of `experiments.study`."""

@@ -1,6 +1,6 @@
-"""What a study asks of a model: one function for each kind of probe, each a few calls of the package.
+"""The probes of a study: one function per kind, each a few calls of the package.
 
-A function gets (bench, its own section of config.probes) and returns what a cell holds: "rows", one for each figure, and what else the page draws.
+A function takes (context, its section of config.probes) and returns the content of a cell: "rows", one per figure, and whatever else the page draws.
 """
 import dataclasses
 import functools
@@ -11,8 +11,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from experiments.common import build, cli
-from experiments.robustness_study.cells import picture, row
-from experiments.robustness_study.models import Subject
+from experiments.robustness_study import cells
+from experiments.robustness_study.models import StudyModel
 from vmamba_jax import analysis, data, evaluation
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
@@ -20,164 +20,170 @@ from vmamba_jax.data.datasets import imagenet
 
 
 class NotApplicable(Exception):
-    """Why a probe has no meaning for a model, or lacks its data: a cell of its own kind, not a failure."""
+    """The probe does not apply to the model, or its data is missing; the message is the reason that the cell records."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
-    """One model ready to be probed.
+class ProbeContext:
+    """One model and the settings that every probe of it shares.
 
-    subject: the model. logits_fn: its weights on every device. options: "key", "batch_size" and "mesh" of all evaluations. config: the study's.
-    state: where an attack of several stages keeps its state. progress: called with the share done, in [0, 1], and a word.
+    Attributes:
+        model: the model.
+        logits_fn: `vmamba_jax.logits_fn` with the weights on every device.
+        options: "key", "batch_size" and "mesh" of all evaluations.
+        config: the study's config.
+        state: file for the state of a multi-stage attack.
+        progress: function of the fraction done, in [0, 1], and a short text.
     """
-    subject: Subject
+    model: StudyModel
     logits_fn: Callable
     options: dict
     config: object
     state: object
     progress: Callable
 
-    source = property(lambda self: self.subject.source)
+    source = property(lambda self: self.model.source)
 
     def report(self, done, n, figures):
-        """Progress as the package's evaluations tell it."""
-        self.progress(done / n, figures.get("stage", ""))
+        """The `progress` argument of the package's evaluations."""
+        self.progress(done / n, figures["stage"] if "stage" in figures else "")
 
     def example(self, source=None):
-        """The page's image (1, H, W, C) in [0, 1], its label (1,), and its place in the set, (1,)."""
+        """The page's image (1, H, W, C) in [0, 1], its label (1,), and its index in the set, (1,)."""
         source = source or self.source
         index = np.array([self.config.example % len(source)])
         images, labels = source.gather(index)
         return unit_interval(images), labels, index
 
-    def pictured(self, images, labels, label="", logits_fn=None, classes=None):
-        """The first of the images as the page shows it, with what the model, or another function, reads in it."""
+    def picture(self, images, labels, label="", logits_fn=None, classes=None):
+        """`cells.picture` of the first image, with the prediction of `logits_fn`; None: the model's."""
         classes = classes or self.source.classes
         read = int(_predict(logits_fn or self.logits_fn, images)[0])
-        return picture(images[0], _name(classes[read]), _name(classes[int(labels[0])]), label)
+        return cells.picture(images[0], _name(classes[read]), _name(classes[int(labels[0])]), label)
 
 
-def clean(bench, probe):
-    result = evaluation.accuracy(bench.logits_fn, bench.source, progress=bench.report, **_without_key(bench))
-    images, labels, _ = bench.example()
-    return {"rows": [row(result["correct"])], "pictures": [bench.pictured(images, labels)]}
+def clean(context, probe):
+    """Clean accuracy."""
+    result = evaluation.accuracy(context.logits_fn, context.source, progress=context.report, **_without_key(context))
+    images, labels, _ = context.example()
+    return {"rows": [cells.row(result["correct"])], "pictures": [context.picture(images, labels)]}
 
 
-def attack(bench, probe):
-    """Accuracy under one attack. AutoAttack keeps its state beside the cells and shows no picture: it changes only what still stands."""
+def attack(context, probe):
+    """Accuracy under one attack. AutoAttack saves its state next to the cells and has no picture: it perturbs only images that are still robust."""
     made = build.attack(probe.attack, "attack")
     staged = hasattr(made, "stages")
-    _, labels, index = bench.example()
-    result = evaluation.robust_accuracy(bench.logits_fn, bench.source, made, progress=bench.report, **bench.options,
-                                        **({"state": bench.state} if staged else {"show": index}))
-    cell = {"rows": [row(result["robust"], eps=made.eps, norm=made.norm)], "attack": result["attack"], "label": build.attack_label(made)}
+    _, labels, index = context.example()
+    result = evaluation.robust_accuracy(context.logits_fn, context.source, made, progress=context.report, **context.options,
+                                        **({"state": context.state} if staged else {"show": index}))
+    cell = {"rows": [cells.row(result["robust"], eps=made.eps, norm=made.norm)], "attack": result["attack"], "label": build.attack_label(made)}
     if staged:
         return cell | {"stages": result["stages"]}
-    return cell | {"pictures": [bench.pictured(result["adversarial"], labels)]}
+    return cell | {"pictures": [context.picture(result["adversarial"], labels)]}
 
 
-def curve(bench, probe):
-    """Accuracy at every radius of one attack, its steps in proportion."""
+def curve(context, probe):
+    """Accuracy at every radius of one attack, with the step size in proportion."""
     made = build.attack(probe.attack, "attack")
-    rows = evaluation.accuracy_curve(bench.logits_fn, bench.source, functools.partial(build.resized, made), probe.radii, progress=bench.report,
-                                     **bench.options)
+    rows = evaluation.accuracy_curve(context.logits_fn, context.source, functools.partial(build.resized, made), probe.radii, progress=context.report,
+                                     **context.options)
     return {"label": build.attack_label(made), "norm": made.norm,
             "rows": [{"x": each["eps"], "accuracy": each["robust_accuracy"], "interval": each["robust_accuracy_interval"]} for each in rows]}
 
 
-def components(bench, probe):
-    """What blocking one part of the scans in the attacker's gradient does, in all blocks or in one stage after the other."""
-    model = bench.subject.classifier.model
-    if bench.subject.facts["kind"] != "state space":
-        raise NotApplicable(f"{type(model).__name__} has no selective scan whose gradients could be taken apart")
+def components(context, probe):
+    """Change of robust accuracy if one component of the scans is blocked in the attack's gradient, in all blocks or per stage."""
+    model = context.model.classifier.model
+    if context.model.facts["kind"] != "state space":
+        raise NotApplicable(f"{type(model).__name__} has no selective scan to block components of")
     if probe.blocks and not hasattr(model, "stop_blocks"):
         raise NotApplicable(f"{type(model).__name__} has no stages")
-    result = analysis.component_gradients(bench.subject.classifier, bench.subject.variables, bench.source, build.attack(probe.attack, "attack"),
-                                            components=probe.components, blocks=probe.blocks or None, progress=bench.report, **bench.options)
+    result = analysis.component_gradients(context.model.classifier, context.model.variables, context.source, build.attack(probe.attack, "attack"),
+                                            components=probe.components, blocks=probe.blocks or None, progress=context.report, **context.options)
     facts = ("component", "blocks", "difference", "gained", "lost")
     return {"accuracy": result["robust_accuracy"], "attack": result["attack"], "examples": result["examples"],
             "rows": [{name: each[name] for name in facts} | {"accuracy": each["robust_accuracy"], "interval": each["difference_interval"]}
                      for each in result["components"]]}
 
 
-def disturbance(bench, probe):
-    """Accuracy at every value of one option of a disturbance, and what it costs image by image."""
-    known = evaluation.accuracy(bench.logits_fn, bench.source, **_without_key(bench))["correct"]
-    images, labels, index = bench.example()
+def disturbance(context, probe):
+    """Accuracy at every value of one option of a disturbance, and its paired difference from clean accuracy."""
+    known = evaluation.accuracy(context.logits_fn, context.source, **_without_key(context))["correct"]
+    images, labels, index = context.example()
     rows, pictures = [], []
     for i, value in enumerate(probe.steps):
         disturb = evaluation.disturbances.create(**probe.disturbance.to_dict(), **{probe.over: value})
-        result = evaluation.disturbed_accuracy(bench.logits_fn, bench.source, disturb, clean=known, **bench.options)
+        result = evaluation.disturbed_accuracy(context.logits_fn, context.source, disturb, clean=known, **context.options)
         x = "x".join(map(str, value)) if isinstance(value, tuple) else value
         rows.append(_disturbed(x, result))
-        changed = np.asarray(disturb(images, keys_at(bench.options["key"], index), *(
-            (bench.logits_fn, labels) if disturb.needs_model else ())))
-        pictures.append(bench.pictured(changed, labels, str(x)))
-        bench.progress((i + 1) / len(probe.steps), str(x))
+        changed = np.asarray(disturb(images, keys_at(context.options["key"], index), *(
+            (context.logits_fn, labels) if disturb.needs_model else ())))
+        pictures.append(context.picture(changed, labels, str(x)))
+        context.progress((i + 1) / len(probe.steps), str(x))
     return {"rows": rows, "pictures": pictures, "over": probe.over}
 
 
-def corruption(bench, probe):
-    """Accuracy at every severity of one of ImageNet-C's corruptions. Of grey images it is the first channel of the corrupted colour image."""
-    source, logits_fn = bench.source, bench.logits_fn
-    grey = source.image_shape[-1] == 1
-    if grey:
+def corruption(context, probe):
+    """Accuracy at every severity of an ImageNet-C corruption. A gray image becomes the first channel of its corrupted color image."""
+    source, logits_fn = context.source, context.logits_fn
+    gray = source.image_shape[-1] == 1
+    if gray:
         images, labels = source.gather(np.arange(len(source)))
         source, logits_fn = data.Arrays(images.repeat(3, -1), labels, source.classes), Partial(_first_channel, logits_fn)
     try:
-        evaluation.corruptions.corrupt(probe.corruption, 1, np.zeros((1, 8, 8, 3), np.float32), bench.options["key"])
+        evaluation.corruptions.corrupt(probe.corruption, 1, np.zeros((1, 8, 8, 3), np.float32), context.options["key"])
     except ImportError as error:
         raise NotApplicable(str(error)) from error
-    found = evaluation.corruption_accuracy(logits_fn, source, corruptions=(probe.corruption,), severities=probe.severities, progress=bench.report,
-                                           **bench.options)
-    images, labels, index = bench.example(source)
-    keys = keys_at(bench.options["key"], index)
+    found = evaluation.corruption_accuracy(logits_fn, source, corruptions=(probe.corruption,), severities=probe.severities, progress=context.report,
+                                           **context.options)
+    images, labels, index = context.example(source)
+    keys = keys_at(context.options["key"], index)
     pictures = []
     for severity in probe.severities:
         changed = np.asarray(evaluation.corruptions.corrupt(probe.corruption, severity, images, keys))
-        pictures.append(bench.pictured(changed[..., :1] if grey else changed, labels, f"severity {severity}"))
+        pictures.append(context.picture(changed[..., :1] if gray else changed, labels, f"severity {severity}"))
     return {"rows": [{"x": each["severity"], "accuracy": each["accuracy"], "interval": each["accuracy_interval"], "examples": each["examples"]}
                      for each in found],
-            "pictures": pictures, "grey": grey}
+            "pictures": pictures, "gray": gray}
 
 
-def shift(bench, probe):
-    """Accuracy over the classes of another set of ImageNet's, and the gap to the study's images of the same classes."""
+def shift(context, probe):
+    """Accuracy on a shifted ImageNet set over its own classes, and the gap to the study's images of the same classes."""
     if not probe.root:
-        raise NotApplicable(f"no folder of {probe.shift} given: --config.probes.{probe.shift}.root=DIR")
-    seen = bench.subject.released
-    options = {} if seen is None else {"size": seen.size, "resize": seen.resize, "interpolation": seen.interpolation}
-    options |= {name: value for name, value in bench.config.data.options.items() if name != "classes"}
+        raise NotApplicable(f"no folder of {probe.shift}; set --config.probes.{probe.shift}.root=DIR")
+    released = context.model.released
+    options = {} if released is None else {"size": released.size, "resize": released.resize, "interpolation": released.interpolation}
+    options |= {name: value for name, value in context.config.data.options.items() if name != "classes"}
     found = evaluation.shifts.load(probe.shift, probe.root, **options)
-    if bench.config.data.limit:
-        found = data.subset(found, min(bench.config.data.limit, len(found)), seed=0)
-    result = evaluation.shifts.shift_accuracy(bench.logits_fn, found, probe.shift, validation=bench.source, progress=bench.report,
-                                              **_without_key(bench))
-    images, labels, _ = bench.example(found)
-    shown = bench.pictured(images, labels, probe.shift, evaluation.shifts.sliced(bench.logits_fn, probe.shift), found.classes)
+    if context.config.data.limit:
+        found = data.subset(found, min(context.config.data.limit, len(found)), seed=0)
+    result = evaluation.shifts.shift_accuracy(context.logits_fn, found, probe.shift, validation=context.source, progress=context.report,
+                                              **_without_key(context))
+    images, labels, _ = context.example(found)
+    shown = context.picture(images, labels, probe.shift, evaluation.shifts.sliced(context.logits_fn, probe.shift), found.classes)
     figure = {"accuracy": result["accuracy"], "interval": result["accuracy_interval"], "examples": result["examples"]}
     return result | {"rows": [figure], "pictures": [shown]}
 
 
-def trajectory(bench, probe):
-    """Accuracy with the order of visit replaced in the model, where it has one, and in the image."""
-    changes = ("scan", "image") if getattr(bench.subject.classifier.model, "scan_pattern", None) is not None else ("image",)
-    found = analysis.trajectory_accuracy(bench.subject.classifier, bench.subject.variables, bench.source, orders=probe.orders, changes=changes,
-                                           grid=probe.grid, progress=bench.report, **_without_key(bench))
+def trajectory(context, probe):
+    """Accuracy with another scan order in the model, if it has one, and with the image's patches in another order."""
+    changes = ("scan", "image") if getattr(context.model.classifier.model, "scan_pattern", None) is not None else ("image",)
+    found = analysis.trajectory_accuracy(context.model.classifier, context.model.variables, context.source, orders=probe.orders, changes=changes,
+                                           grid=probe.grid, progress=context.report, **_without_key(context))
     rows = [_disturbed(f"{each['change']}: {each['order']['kind']}", each) for each in found]
-    images, labels, _ = bench.example()
-    pictures = [bench.pictured(np.asarray(evaluation.disturbances.create("patch_reorder", grid=probe.grid, order=each["order"])(images)), labels,
+    images, labels, _ = context.example()
+    pictures = [context.picture(np.asarray(evaluation.disturbances.create("patch_reorder", grid=probe.grid, order=each["order"])(images)), labels,
                                each["order"]["kind"]) for each in found if each["change"] == "image"]
     return {"rows": rows, "pictures": pictures}
 
 
-def centre(bench, probe):
-    """The accuracy that a black window costs at every place, and its slope from the centre outwards, for each step of the window."""
-    result = analysis.center_sensitivity(bench.logits_fn, bench.source, probe.window, probe.stride, progress=bench.report, **bench.options)
-    images, labels, _ = bench.example()
+def centre(context, probe):
+    """Accuracy lost to a black window at every position, and the slope of the loss from the center outwards, per stride of the window."""
+    result = analysis.center_sensitivity(context.logits_fn, context.source, probe.window, probe.stride, progress=context.report, **context.options)
+    images, labels, _ = context.example()
     step = lambda slope: None if slope is None else slope * probe.stride
-    return {"rows": [], "map": result["drop"], "rings": result["rings"], "shape": bench.source.image_shape, "examples": result["examples"],
-            "slope": step(result["slope"]), "slope_error": step(result["slope_error_images"]), "pictures": [bench.pictured(images, labels)],
+    return {"rows": [], "map": result["drop"], "rings": result["rings"], "shape": context.source.image_shape, "examples": result["examples"],
+            "slope": step(result["slope"]), "slope_error": step(result["slope_error_images"]), "pictures": [context.picture(images, labels)],
             **{name: result[name] for name in ("window", "stride", "tops", "lefts")}}
 
 
@@ -185,26 +191,26 @@ KINDS = {"clean": clean, "attack": attack, "curve": curve, "components": compone
          "shift": shift, "trajectory": trajectory, "centre": centre}
 
 
-def run(bench, probe):
-    """The content of one cell. Raises NotApplicable, or whatever fails."""
-    with cli.checking("kind"):
-        if probe.kind not in KINDS:
-            raise ValueError(f"{probe.kind!r}: expected one of {', '.join(KINDS)}")
-    return KINDS[probe.kind](bench, probe)
+def run(context, probe):
+    """The content of one cell. Raises NotApplicable, or the error of the probe."""
+    if probe.kind not in KINDS:
+        raise cli.ConfigError(f"kind={probe.kind!r}: expected one of {', '.join(KINDS)}")
+    return KINDS[probe.kind](context, probe)
 
 
-def _without_key(bench):
-    return {name: value for name, value in bench.options.items() if name != "key"}
+def _without_key(context):
+    return {name: value for name, value in context.options.items() if name != "key"}
 
 
 def _name(label):
-    """A class for a reader: of a WordNet identifier of ImageNet's its first name."""
-    return dict(imagenet.classes()).get(label, label).split(",")[0]
+    """Display name of a class: the first name of an ImageNet class for its WordNet identifier, else the label itself."""
+    names = dict(imagenet.classes())
+    return names[label].split(",")[0] if label in names else label
 
 
 def _disturbed(x, result):
-    """A cell's row of a result of `disturbed_accuracy`."""
-    return row(result["correct"], x=x, **{name: result[name] for name in ("drop", "drop_interval", "lost", "gained")})
+    """The cell's row for a result of `disturbed_accuracy`."""
+    return cells.row(result["correct"], x=x, **{name: result[name] for name in ("drop", "drop_interval", "lost", "gained")})
 
 
 def _first_channel(logits_fn, images):

@@ -1,4 +1,4 @@
-"""The benchmark through `run`, with a model and maps so small that only the plumbing is timed; its parts one by one."""
+"""The benchmark through `run` with tiny models and maps, and its parts one by one."""
 import importlib.util
 import itertools
 import json
@@ -13,7 +13,7 @@ import pallas_kernels
 from configs import benchmark as benchmark_config
 from experiments import benchmark
 from experiments.benchmarks import baseline_scans, scans, timing
-from experiments.benchmarks import models as _model_cases
+from experiments.benchmarks import models as benchmark_models
 from experiments.common import cli
 from vmamba_jax import models
 from vmamba_jax.reports import benchmarks
@@ -39,7 +39,7 @@ def measured(tmp_path_factory):
     return out, benchmark.run(tiny(), out, command="python -m experiments.benchmark", progress=False)
 
 
-def test_everything_asked_for_is_measured(measured):
+def test_records(measured):
     _, content = measured
     rows = content["records"]
     of = lambda what, *fields: [tuple(row[field] for field in fields) for row in rows if row["what"] == what]
@@ -70,7 +70,7 @@ def test_files(measured):
     xml.etree.ElementTree.fromstring(out.with_suffix(".svg").read_text())
 
 
-def test_the_page_of_it(measured, tmp_path):
+def test_page(measured, tmp_path):
     out, content = measured
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tiny.json").write_text(out.read_text())
@@ -82,16 +82,16 @@ def test_the_page_of_it(measured, tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (dict(repeats=0), "config.repeats=0: expected at least 1"), (dict(parts=("scans",)), "config.parts"), (dict(devices=99), "config.devices=99"),
-    (dict(scan=dict(shapes=((48, 8),))), "length 48 is no square map"), (dict(scan=dict(backends=("nosuch",))), "config.scan.backends: 'nosuch'"), (dict(models=dict(names=("nosuch",))), "config.models.names: 'nosuch'"),
-    (dict(models=dict(passes=("backward",))), "config.models.passes: 'backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
+    (dict(scan=dict(shapes=((48, 8),))), "length 48 is no square map"), (dict(scan=dict(backends=("nosuch",))), "config.scan.backends: 'nosuch'"), (dict(models=dict(names=("nosuch",))), "config.models.names='nosuch'"),
+    (dict(models=dict(passes=("backward",))), "config.models.passes='backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
 ])
-def test_what_is_wrong_is_named(tmp_path, change, message):
+def test_bad_value_is_named(tmp_path, change, message):
     with pytest.raises(cli.ConfigError, match=message.replace("[", r"\[")):
         benchmark.run(tiny(**change), tmp_path / "out.json", progress=False)
     assert not (tmp_path / "out.json").exists()
 
 
-def test_torch_must_be_there(tmp_path, monkeypatch):
+def test_torch_must_be_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(cli.ConfigError, match="^--against torch: torch and timm do not import here") as error:
         benchmark.run(tiny(), tmp_path / "out.json", "torch", progress=False)
@@ -100,7 +100,7 @@ def test_torch_must_be_there(tmp_path, monkeypatch):
         benchmark.run(tiny(), tmp_path / "out.json", "flax", progress=False)
 
 
-def test_what_cannot_run_is_noted(tmp_path, monkeypatch):
+def test_candidate_that_cannot_run_is_noted(tmp_path, monkeypatch):
     def refuses(*args, **options):
         raise ValueError("too wide\nfor this kernel")
 
@@ -119,7 +119,7 @@ def test_memory_only(tmp_path):
 
 
 @pytest.mark.parametrize("reverse, groups, state", list(itertools.product((False, True), (1, 2), (1, 3))))
-def test_associative_scan_is_the_selective_scan(reverse, groups, state):
+def test_associative_scan_equals_selective_scan(reverse, groups, state):
     rng = np.random.default_rng(state)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)
     args = (normal(2, 7, 4), normal(2, 7, 4), -np.exp(normal(4, state)), normal(2, 7, groups, state), normal(2, 7, groups, state), normal(4), normal(4))
@@ -127,7 +127,7 @@ def test_associative_scan_is_the_selective_scan(reverse, groups, state):
     np.testing.assert_allclose(baseline_scans.associative_scan(*args, reverse=reverse), expected, atol=1e-5)
 
 
-def test_cross_associative_scan_is_the_cross_selective_scan():
+def test_cross_associative_scan_equals_cross_selective_scan():
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)
     args = (normal(2, 3, 5, 6), normal(2, 3, 5, 4, 2), normal(4, 6, 2), -np.exp(normal(4, 6, 2)), normal(2, 3, 5, 4, 2), normal(2, 3, 5, 4, 2),
@@ -136,16 +136,16 @@ def test_cross_associative_scan_is_the_cross_selective_scan():
     np.testing.assert_allclose(baseline_scans.cross_associative_scan(*args), expected, atol=1e-4)
 
 
-def test_another_scan_inside_the_model_changes_no_logits():
+def test_replaced_scan_keeps_the_logits():
     classifier = models.Classifier(models.create_model("vmamba_tiny", dims=(8,), depths=(1,), num_classes=4))
     images = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
     variables = classifier.init(jax.random.key(0), (16, 16, 3))
-    with _model_cases._other_scan("associative_scan"):
+    with benchmark_models._other_scan("associative_scan"):
         other = jax.jit(classifier)(variables, images)
     np.testing.assert_allclose(other, jax.jit(classifier)(variables, images), atol=1e-5)
 
 
-def test_candidates_take_turns():
+def test_candidates_run_in_turn():
     order = []
 
     def case(name, **options):
@@ -163,14 +163,14 @@ def test_candidates_take_turns():
     assert timing.measure(cases, 50, 0.0)[0]["seconds"]["repeats"] == timing.LEAST
 
 
-def test_the_command_on_record_names_no_place():
+def test_recorded_command_has_no_paths():
     assert benchmark._command(["--out=a/b.json", "--workdir", "runs/x", "--against", "torch", "--config.parts=('scan',)"]) == \
         "python -m experiments.benchmark --against torch \"--config.parts=('scan',)\""
     assert benchmark._defaults(["--workdir=x"]) == [f"--config={benchmark.CONFIG}", "--workdir=x"]
 
 
 def test_attacks(tmp_path):
-    """Whole attacks: a second run is timed, what the first took more is compiling; a wrong name is one line."""
+    """Whole attacks: the second run is timed, and the first one's extra time is compilation; a wrong name is one line."""
     config = tiny(parts=("attacks",))
     config.attacks.update(images=4, batch=2, size=32)
     content = benchmark.run(config, tmp_path / "attacks.json", progress=False)
@@ -179,7 +179,7 @@ def test_attacks(tmp_path):
     assert row["accuracy"] == 1 >= row["robust_accuracy"] and row["compile_s"] > 0
     assert row["images_per_s"] == pytest.approx(4 / row["seconds"], rel=1e-2) and "#### Attacks" in benchmarks.markdown([benchmarks.named("attacks", content)])
     config.attacks.attacks = ("deepfool",)
-    with pytest.raises(cli.ConfigError, match="'deepfool' is not known"):
+    with pytest.raises(cli.ConfigError, match="config.attacks.attacks='deepfool': expected some of pgd"):
         benchmark.run(config, tmp_path / "attacks.json", progress=False)
 
 
@@ -213,9 +213,9 @@ def test_scaling(tmp_path):
     content = benchmark.run(config, tmp_path / "scaling.json", progress=False)
     assert [(row["mode"], row["devices"], row["batch"]) for row in content["records"]] == [
         ("global", 1, 16), ("global", 4, 16), ("per_device", 1, 1), ("per_device", 4, 4)]
-    assert content["notes"] == ["vit_tiny over 16 devices: there are 8 (on a CPU, JAX_NUM_CPU_DEVICES sets how many)"] * 2
+    assert content["notes"] == ["vit_tiny on 16 devices: only 8 are available (on a CPU, JAX_NUM_CPU_DEVICES sets the number)"] * 2
     text = benchmarks.markdown([benchmarks.named("scaling", content)])
-    assert "Scaling, vit_tiny, training step on PGD-2" in text and "| the same on each | 4 | 4 |" in text and "what spreading a step" in text
+    assert "Scaling, vit_tiny, training step on PGD-2" in text and "| constant batch per device | 4 | 4 |" in text and "the overhead of sharding a step" in text
     for change in ({"devices": (2, 4)}, {"batch": 9}, {"models": {"nosuch": {}}}):
         wrong = tiny(parts=("scaling",), devices=8)
         wrong.scaling.update(change)

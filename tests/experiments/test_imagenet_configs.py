@@ -94,7 +94,7 @@ def test_factories_take_the_sections(recipe, model):
     assert again.data.options.resize == models.entry(model).preprocessing.resize
 
 
-def test_drop_path_of_scratch_training_is_the_catalogs():
+def test_drop_path_of_standard_training_is_the_catalogs():
     assert [vmamba_jax.create_model(name, **config_of("vmamba", model=name).model.overrides).drop_path_rate
             for name in ("vmamba_tiny", "vmamba_small", "vmamba_base", "convnext_small", "vim_small")] == [0.2, 0.3, 0.6, 0.4, 0.05]
 
@@ -125,7 +125,7 @@ def test_optional_fields_can_be_set():
 
 
 @pytest.mark.parametrize("arg, message", [
-    ("recipe=pgd", "recipe='pgd' is not known; expected one of vmamba, vim"), ("epochs=3", "'epochs' is not known")])
+    ("recipe=pgd", "recipe='pgd': expected one of vmamba, vim"), ("epochs=3", "'epochs': expected some of batch, model")])
 def test_errors(arg, message):
     with pytest.raises(ValueError, match=message):
         imagenet.get_config(arg)

@@ -1,11 +1,11 @@
 """The page of a study from cells alone, and the rule of its verdicts."""
 import json
 
-import fake_study
 import numpy as np
 import pytest
-from test_reports import Page
 
+from tests.helpers import fake_study
+from tests.helpers.html_page import Page
 from vmamba_jax import reports
 from vmamba_jax.reports.study import claims as study_claims
 from vmamba_jax.reports.study.claims import Comparison, judge

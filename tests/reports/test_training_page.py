@@ -1,9 +1,9 @@
 """The page of a run's training: its numbers, its figures, and what is left out where a run does not hold it."""
 import json
 
-import fake_runs
 import pytest
 
+from tests.helpers import fake_runs
 from vmamba_jax import reports
 from vmamba_jax.reports.training import overfitting
 

@@ -103,6 +103,12 @@ def svg(figure, alt):
     return f'<svg role="img" aria-label="{html.escape(alt)}" {box}>{text}'
 
 
+def literal(text):
+    """A text that Matplotlib draws as it is: no mathematics between dollar signs, and no legend entry left out for a leading underscore."""
+    text = str(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def percent_axis(axes):
     """Accuracy on the vertical axis, 0 to 100 %."""
     axes.set_ylim(0, 1.02)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vmamba_jax.core import files
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -30,7 +32,7 @@ class Run:
         return self.evaluation["attacks"][self.evaluation["curve"]["attack"]]
 
 
-def read_run(folder, label=None, evaluated=True):
+def read_run(folder, label=None, evaluated=True, examples=True):
     """Read a finished run.
 
     folder: holds evaluation.json; config.json, metrics.jsonl, timing.jsonl, results.json and examples.npz where it was trained here.
@@ -43,7 +45,8 @@ def read_run(folder, label=None, evaluated=True):
     if evaluated and not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(f"{folder} holds no evaluation.json: run `python -m experiments.evaluate --workdir {folder}` first")
     return Run(label or folder.name, folder, _json(folder / "config.json"), _json_lines(folder / "metrics.jsonl"),
-               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz"),
+               _json(folder / "results.json"), _json(folder / "evaluation.json"),
+               _arrays(folder / "examples.npz") if examples else {},
                _json_lines(folder / "timing.jsonl"))
 
 
@@ -52,14 +55,7 @@ def _json(path):
 
 
 def _json_lines(path):
-    """The rows of a JSONL file; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    return files.read_json_lines(path) if path.is_file() else []
 
 
 def _arrays(path):

@@ -1,4 +1,4 @@
-"""Patches of an image in another order: at random, or in that in which another scan would meet them."""
+"""Patches of an image in another order: random, or that of another scan."""
 import dataclasses
 
 import jax
@@ -13,7 +13,7 @@ GRIDS = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))
 
 @record()
 class PatchShuffle(Disturbance):
-    """Patches at random places. `grid`: patches a side, or (rows, columns); `GRIDS` are those of Malik et al. (arXiv 2406.09407)."""
+    """Patches in random order. `grid`: patches per side, or (rows, columns); `GRIDS` are those of Malik et al. (arXiv 2406.09407)."""
     grid: int | tuple = 4
 
     name, draws = "patch_shuffle", True
@@ -29,7 +29,7 @@ class PatchShuffle(Disturbance):
 
 @record()
 class PatchReorder(Disturbance):
-    """Patches row by row in the order of visit `order` (see `scan_orders.Order`): what a model reads now is what it read in that order."""
+    """Patches rearranged row by row into `order` (see `scan_orders.Order`): a model that scans rows reads them in that order."""
     grid: int | tuple = 14
     _: dataclasses.KW_ONLY
     order: object = "reversed"
@@ -45,7 +45,7 @@ class PatchReorder(Disturbance):
 
 
 def rearranged(images, grid, order):
-    """Images whose l-th patch, row by row, was the order[l]-th: order (b or 1, rows * columns). The grid must divide the sides."""
+    """Images whose l-th patch, row by row, is patch order[l] of the input; order: (b or 1, rows * columns); the grid divides the sides."""
     b, height, width, channels = images.shape
     rows, columns = grid
     if height % rows or width % columns:
