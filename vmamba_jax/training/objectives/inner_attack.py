@@ -92,15 +92,11 @@ class InnerAttack:
         return attack(logits_fn, batch["image"], losses.classes(batch["label"]), keys.attack), metrics, logits_fn
 
     def cost(self):
-        """`Cost` of the attack per image; ValueError for an attack whose number of passes depends on what it finds."""
-        attack = self.attack
-        if isinstance(attack, attacks.FGSM):
-            return Cost(1)
-        if isinstance(attack, attacks.PGD | attacks.MomentumPGD) and not isinstance(attack, attacks.TransferPGD):
-            return Cost(attack.steps * attack.restarts, attack.restarts if attack.restarts > 1 else 0)
-        if isinstance(attack, attacks.APGD) and attack.keep == "highest_loss":
-            return Cost((attack.steps + 1) * attack.restarts)
-        raise ValueError(f"attack={attack!r}: expected one of constant cost: fgsm, pgd, momentum_pgd or apgd(keep='highest_loss')")
+        """`Cost` of the attack per image; ValueError for an attack whose number of passes depends on the images."""
+        passes = getattr(self.attack, "passes", None)
+        if passes is None:
+            raise ValueError(f"attack={self.attack!r}: expected one of constant cost, such as pgd or apgd(keep='highest_loss')")
+        return Cost(*passes)
 
 
 def scale_radius(attack, factor, fields=RADII):
