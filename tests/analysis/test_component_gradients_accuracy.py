@@ -96,7 +96,8 @@ def test_vmamba():
     logits = jax.jit(classifier)(variables, images)
     variables["params"]["head"]["bias"] -= logits.mean(0)  # or all images would be of one class
     labels = np.asarray((logits - logits.mean(0)).argmax(1))
-    result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",), blocks="stages")
+    result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",),
+                                          blocks="stages")
     row, = result["components"]
     assert result["accuracy"] == 1 and row["blocks"] == [0] and row["gained"] + row["lost"] > 0, result
 
