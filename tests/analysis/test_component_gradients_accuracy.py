@@ -103,7 +103,7 @@ def test_vmamba():
 
 
 @pytest.mark.parametrize(("change", "text"), [
-    ({"components": ("A",)}, "components names 'A'"), ({"components": "B"}, "components='B'"), ({"blocks": "layers"}, "blocks='layers'"),
+    ({"components": ("A",)}, "components=('A',): expected"), ({"components": "B"}, "components='B': expected"), ({"blocks": "layers"}, "blocks='layers'"),
     ({"blocks": ((2,),)}, "blocks=(2,)"), ({"model": create_model("vit_tiny", image_size=32)}, "model ViT has no stop_gradients"),
     ({"attack": attacks.pgd(0.1, 1, targeted=True)}, "untargeted"),
 ])
