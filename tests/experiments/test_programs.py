@@ -33,7 +33,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data.Batches, "__getitem__", signalling)
-        with pytest.raises(cli.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command resumes from there"):
+        with pytest.raises(training.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command resumes from there"):
             train.run(tiny("pgd_at"), workdir / "pgd_at", progress=False)
         assert sent and not (workdir / "pgd_at" / "results.json").exists()
     page, evaluations = quickstart.run(workdir, tiny_quickstart(), progress=False)

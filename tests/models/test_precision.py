@@ -83,8 +83,9 @@ def test_bfloat16_training_keeps_float32_state():
         seen.append(jax.tree.leaves((state.params, state.ema, state.opt_state)))
         return {}
 
-    state = training.train(objective, state, [batch] * 4, steps=4, key=jax.random.key(0), log_every=1, eval_every=1, evaluate=evaluate,
-                           progress=False, on_log=lambda step, values: losses.append(values.get("loss")))
+    monitoring = training.Monitoring(log_every=1, progress=False, on_log=lambda step, values: losses.append(values.get("loss")))
+    state = training.train(objective, state, [batch] * 4, steps=4, key=jax.random.key(0), monitoring=monitoring,
+                           validation=training.Validation(evaluate, every=1))
     for leaves in seen[:-1]:
         assert all(x.is_deleted() for x in leaves if x.ndim)
     assert losses[0] > losses[-2] > 0
