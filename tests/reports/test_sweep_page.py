@@ -179,5 +179,5 @@ def test_a_run_whose_results_were_deleted_is_incomplete(tmp_path):
 
 
 def test_a_folder_without_a_sweep_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no sweep.json: run `python -m experiments.sweep"):
+    with pytest.raises(FileNotFoundError, match="expected sweep.json in it; run `python -m experiments.sweep"):
         reports.read_sweep(tmp_path)

@@ -84,7 +84,7 @@ def read_sweep(folder):
     """Read a sweep. Raises FileNotFoundError if the folder holds none."""
     folder = pathlib.Path(folder)
     if not (folder / "sweep.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no sweep.json: run `python -m experiments.sweep --workdir {folder}` first")
+        raise FileNotFoundError(f"folder={folder}: expected sweep.json in it; run `python -m experiments.sweep --workdir {folder}` first")
     index = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     runs = []
     for line in index["runs"]:
