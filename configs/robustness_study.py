@@ -14,6 +14,7 @@ Without models, the study of digits trains and probes four small ones: two sizes
 30 million parameters needs an accelerator for it (not measured).
 """
 from configs import base
+from vmamba_jax.core.scan_orders import DIRECTIONS
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.reports.study import tables
@@ -32,7 +33,6 @@ SETS = {
 CORRUPTIONS = {"few": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
                "all": corruptions.CORRUPTIONS}
 ORDERS = ("reversed", "columns", "snake", "blocks", "random")
-DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 
 
 def get_config(arg=None):
@@ -91,7 +91,7 @@ def _disturbances(grid, full):
     """Occlusions and shuffles, each at several strengths."""
     rates, areas = ((0.2, 0.4, 0.6, 0.8, 1.0), (0.1, 0.25, 0.5, 0.75, 0.9)) if full else ((0.25, 0.5, 0.75), (0.25, 0.5, 0.75))
     profiles = ("linear", "peak", "trough", "sequential") if full else ("sequential",)
-    layouts = ("random", "contiguous", "dispersed", "dense", "centre", "border", *(("salient", "non_salient") if full else ()))
+    layouts = ("random", "contiguous", "dispersed", "dense", "center", "border", *(("salient", "non_salient") if full else ()))
     probe = lambda group, title, over, steps, **disturbance: {
         "kind": "disturbance", "group": group, "title": title, "over": over, "steps": steps, "disturbance": disturbance}
     drops = {f"drop_{profile}_{direction}": probe("information_drop", f"{profile}, {direction.replace('_', ' ')}", "rate", rates,

@@ -98,7 +98,7 @@ def _run(planned, folder, train, evaluate):
                       commands=[f"python -m experiments.evaluate --workdir {folder}"])
         error_file.unlink(missing_ok=True)
     except Exception as error:  # the other runs go on
-        if isinstance(error, cli.Stopped):
+        if isinstance(error, training.Stopped):
             records.stop(record, folder)
             raise
         expected = isinstance(error, (cli.ConfigError, cli.RunError))

@@ -53,7 +53,7 @@ def run(config, workdir, checkpoint="best", *, progress=True):
             before = bar.tasks[0].completed
 
             def advance(done, n, figures):
-                stage = f", {figures['stage']}: {figures['standing']} still robust" if "stage" in figures else ""
+                stage = f", {figures['stage']}: {figures['robust']} still robust" if "stage" in figures else ""
                 bar.update(0, completed=before + done, description=label + stage)
             result = evaluation.robust_accuracy(logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh, progress=advance, **options)
             row = evaluation.summary(result) | {"label": build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
@@ -99,7 +99,7 @@ def _attacks(section):
 def _details(result, attack, logits_fn, source, key, batch_size):
     """Extra results of a multi-stage attack: the stage that broke each image, and the signs of gradient masking."""
     images, labels = source.gather(np.arange(min(len(source), batch_size, SIGNS)))
-    found = evaluation.suspicions(logits_fn, unit_interval(images), labels, eps=attack.eps, norm=attack.norm, key=key, result=result)
+    found = evaluation.gradient_masking_signs(logits_fn, unit_interval(images), labels, eps=attack.eps, norm=attack.norm, key=key, result=result)
     return {"warnings": found, "images": evaluation.per_image(result)}
 
 

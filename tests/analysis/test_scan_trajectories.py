@@ -1,4 +1,4 @@
-"""Another trajectory: in the model or in the image; the two are one for a Vim that knows its patches by their order alone."""
+"""Scan trajectories in the model and in the image; both are equal for a Vim without position embedding."""
 import functools
 import json
 
@@ -9,11 +9,11 @@ import pytest
 
 from vmamba_jax import analysis, create_model
 from vmamba_jax.analysis import attention_maps
+from vmamba_jax.core import scan_orders
 from vmamba_jax.evaluation.disturbances import Order, create
 from vmamba_jax.models import Classifier
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
-from vmamba_jax.models.vmamba import scan_layouts
 
 N = 24
 VIM = Vim(num_classes=4, embed_dim=8, depth=1, patch_size=4, stride=4, d_state=2, image_size=12, pos_embed=False)
@@ -32,7 +32,7 @@ def setting(model, side=12):
     return classifier, variables, images, np.asarray((logits - logits.mean(0)).argmax(1))
 
 
-def test_vim_reads_what_a_reordered_image_shows_it():
+def test_vim_equals_reordered_image():
     """Without position embeddings another scan of the image and the scan of another image are the same to rounding."""
     classifier, variables, images, labels = setting(VIM)
     rows = analysis.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake", Order("random", seed=2)), grid=3)
@@ -44,7 +44,7 @@ def test_vim_reads_what_a_reordered_image_shows_it():
 
 
 @pytest.mark.parametrize("class_token", ["middle", "double"])
-def test_vim_takes_position_embeddings_along(class_token):
+def test_vim_keeps_position_embeddings(class_token):
     model = VIM.clone(pos_embed=True, class_token=class_token)
     images = jax.random.normal(jax.random.key(1), (2, 12, 12, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
@@ -61,7 +61,7 @@ def test_vim_takes_position_embeddings_along(class_token):
     assert abs(np.asarray(run({"params": params}, images) - found)).max() > 0.1
 
 
-def test_scan_attention_of_vim_lies_as_the_image_does():
+def test_scan_attention_of_vim_in_image_order():
     classifier, variables, images, _ = setting(VIM)
     order = Order("columns")
     found = attention_maps.scan_attention(VIM.clone(scan_pattern=order), variables, images[:2], 0, mean=0, std=1)
@@ -82,11 +82,11 @@ def test_vmamba():
 
 
 def test_order():
-    assert scan_layouts.order("rows", 2, 3).tolist() == [0, 1, 2, 3, 4, 5]
-    assert scan_layouts.order((2, 0, 1), 1, 3).tolist() == [2, 0, 1]
+    assert scan_orders.order("rows", 2, 3).tolist() == [0, 1, 2, 3, 4, 5]
+    assert scan_orders.order((2, 0, 1), 1, 3).tolist() == [2, 0, 1]
     for pattern in ("cross", (0, 1), (0, 0, 1)):
         with pytest.raises(ValueError, match="scan_pattern"):
-            scan_layouts.order(pattern, 1, 3)
+            scan_orders.order(pattern, 1, 3)
 
 
 @pytest.mark.parametrize(("model", "options", "text"), [

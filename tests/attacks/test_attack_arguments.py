@@ -31,8 +31,8 @@ PGD = {"name": "pgd", "eps": 0.1, "steps": 2}
 
 
 @pytest.mark.parametrize(("error", "options", "text"), [
-    (ValueError, {"name": "pdg", "eps": 0.1}, "name='pdg'"),
-    (TypeError, PGD | {"stepsize": 1}, "'stepsize'"),
+    (ValueError, {"name": "pdg", "eps": 0.1}, "attack='pdg'"),
+    (TypeError, PGD | {"stepsize": 1}, "stepsize="),
     (ValueError, PGD | {"eps": -1}, "eps=-1.0"),
     (ValueError, PGD | {"eps": jnp.nan}, "eps=nan"),
     (ValueError, PGD | {"eps": jnp.float32(-1)}, "eps=-1.0"),
@@ -69,15 +69,15 @@ def linear(images):
 
 
 @pytest.mark.parametrize(("error", "images", "labels", "key", "text"), [
-    (ValueError, IMAGES[0], LABELS, KEY, "images have shape (3, 3, 1)"),
-    (TypeError, np.zeros((4, 3, 3, 1), np.uint8), LABELS, KEY, "images are uint8"),
-    (ValueError, IMAGES + 255, LABELS, KEY, "images range over [255, 255]"),
-    (ValueError, IMAGES, LABELS[:2], KEY, "labels have shape (2,)"),
-    (ValueError, IMAGES, jax.nn.one_hot(LABELS, 5), KEY, "labels have shape (4, 5)"),
-    (TypeError, IMAGES, LABELS.astype(float), KEY, "labels are float32"),
+    (ValueError, IMAGES[0], LABELS, KEY, "images.shape=(3, 3, 1)"),
+    (TypeError, np.zeros((4, 3, 3, 1), np.uint8), LABELS, KEY, "images.dtype=uint8"),
+    (ValueError, IMAGES + 255, LABELS, KEY, "images=[255, 255]"),
+    (ValueError, IMAGES, LABELS[:2], KEY, "labels.shape=(2,)"),
+    (ValueError, IMAGES, jax.nn.one_hot(LABELS, 5), KEY, "labels.shape=(4, 5)"),
+    (TypeError, IMAGES, LABELS.astype(float), KEY, "labels.dtype=float32"),
     (ValueError, IMAGES, LABELS, None, "key=None"),
     (TypeError, IMAGES, LABELS, 0, "key=0"),
-    (ValueError, IMAGES, LABELS, jax.random.split(KEY, 3), "key has shape (3,)"),
+    (ValueError, IMAGES, LABELS, jax.random.split(KEY, 3), "key.shape=(3,)"),
 ])
 def test_bad_call(error, images, labels, key, text):
     with pytest.raises(error, match="expected") as raised:

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 from vmamba_jax import attacks, evaluation
 from vmamba_jax.attacks import masks
 from vmamba_jax.attacks.gradient import masked
+from vmamba_jax.core import scan_orders
 
 EPS = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
 KEY = jax.random.key(3)
@@ -102,15 +103,14 @@ def test_pictures_of_the_masks():
     assert [picture(masks.rings(7, i), 7).sum() for i in range(4)] == [1, 8, 16, 24]
     one = picture(masks.patches(4, (1, 14)))
     assert one.sum() == 8 and one[0:2, 2:4].all() and one[6:8, 4:6].all()
-    scans = {name: picture(masks.scan(4, name, 5), 4).tolist() for name in masks.DIRECTIONS}
+    scans = {name: picture(masks.scan(4, name, 5), 4).tolist() for name in scan_orders.DIRECTIONS}
     assert scans["rows"] == [[1, 1, 1, 1], [1, 0, 0, 0], [0] * 4, [0] * 4]
     assert scans["columns"] == np.transpose(scans["rows"]).tolist()
     assert scans["rows_back"] == [row[::-1] for row in scans["rows"][::-1]]
     assert scans["columns_back"] == np.transpose(scans["rows_back"]).tolist()
     uneven = np.asarray(masks.patches(3, (0,))(jnp.zeros((1, 7, 9, 1))))[0, :, :, 0]
     assert uneven.sum() == 9 and uneven[:3, :3].all()
-    from vmamba_jax.models.vmamba import scan_layouts  # the scans are the model's own routes
-    for name, route in zip(masks.DIRECTIONS, scan_layouts.routes("cross", 4, 4), strict=True):
+    for name, route in zip(scan_orders.DIRECTIONS, scan_orders.routes("cross", 4, 4), strict=True):
         assert set(np.flatnonzero(scans[name])) == set(route[:5].tolist())
 
 

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks.patch_fool import optimization
-from vmamba_jax.attacks.patch_fool import selection as patches
+from vmamba_jax.attacks.patch_fool import optimization, selection
+from vmamba_jax.core import grids
 
 ATTENTION = {"mode": "attention", "selection": "attention"}
 VARIANTS = {
@@ -81,11 +81,11 @@ def test_network_and_selection(golden, x64):
     logits, attention = vit(weights, images)
     np.testing.assert_allclose(logits, arrays["logits"], atol=1e-12)
     np.testing.assert_allclose(attention, arrays["attn"], atol=1e-12)
-    for selection, name, scale in (("saliency", "saliency", 8 * 16), ("attention", "attn", 1)):  # means over images and the pixels of a patch
-        attack = golden_attack(weights, patches=4, selection=selection)
+    for by, name, scale in (("saliency", "saliency", 8 * 16), ("attention", "attn", 1)):  # means over images and the pixels of a patch
+        attack = golden_attack(weights, patches=4, selection=by)
         scores = jax.jit(attack.scores)(Partial(vit_logits, weights), images, labels)
         np.testing.assert_allclose(scores, scale * arrays[f"score_{name}"], atol=1e-12)
-        np.testing.assert_array_equal(patches.strongest(scores, 4), arrays[f"idx_{name}"])
+        np.testing.assert_array_equal(selection.strongest(scores, 4), arrays[f"idx_{name}"])
 
 
 @jax.jit
@@ -205,12 +205,12 @@ def test_chosen_patches():
     attack = attacks.patch_fool(2, 2, 1, selection="given", std=1, mean=0)
     changed = np.asarray(jax.jit(attack)(logits_fn, images, labels, jax.random.key(0), given=given) != images).any(3)
     np.testing.assert_array_equal(changed[0], np.kron([[1, 0, 0, 0], [0, 0, 0, 1]], np.ones((2, 2))))
-    drawn = patches.random(attacks.per_image_keys(jax.random.key(0), 400), 8, 3)
+    drawn = selection.random(attacks.per_image_keys(jax.random.key(0), 400), 8, 3)
     assert (np.sort(drawn, 1)[:, 1:] > np.sort(drawn, 1)[:, :-1]).all()
     assert (np.abs(np.bincount(np.ravel(drawn), minlength=8) - 150) < 50).all()
     paid = np.arange(2 * 4 * 8.0).reshape(2, 4, 8)
-    np.testing.assert_array_equal(patches.received(paid, 2, 4, 1)[1, 5], paid[1, 2:, 2:4].sum())
-    mask = patches.mask(np.array([[1]]), (1, 6, 4, 3), 2)
+    np.testing.assert_array_equal(selection.received(paid, 2, 4, 1)[1, 5], paid[1, 2:, 2:4].sum())
+    mask = grids.pixel_mask(grids.chosen_patches(np.array([[1]]), 3, 2), 6, 4)
     np.testing.assert_array_equal(mask[0, :, :, 0], np.kron([[0, 1], [0, 0], [0, 0]], np.ones((2, 2))))
 
 
@@ -220,7 +220,7 @@ def test_attention_is_drawn():
         attack = dataclasses.replace(make("attention"), learning_rate=1.0, attention_weight=weight, surgery="exact", patches=1)
         look = attend(weights(), run()(attack, *examples(), jax.random.key(2)))[1][1]
         chosen = attack.choose(*examples(), None)[:, 0]
-        return float(patches.paid(look, chosen + 1).mean())
+        return float(selection.paid(look, chosen + 1).mean())
     assert paid(100.0) > paid(0.0) + 0.1
 
 

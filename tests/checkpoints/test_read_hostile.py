@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from torch_files import FORMATS, Call, Name, Raw, Tensor, legacy_file, name, text, write, zip_file
 
+from tests.helpers.torch_files import FORMATS, Call, Name, Raw, Tensor, legacy_file, name, text, write, zip_file
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 X = np.arange(6, dtype=np.float32)

@@ -1,4 +1,5 @@
-"""Arguments out of range are named with their value and what was expected."""
+"""Argument checks: types, bounds, registries and the wording of errors."""
+import jax
 import numpy as np
 import pytest
 
@@ -34,3 +35,43 @@ def test_counts_intervals_and_choices():
     ]:
         with pytest.raises(error, match=message):
             check()
+
+
+def some(x, *, size=1):
+    return x, size
+
+
+def test_registry_entries_and_options():
+    table = {"some": some, "any": lambda x, **options: x}
+    assert checks.by_name("thing", "some", table) is some
+    assert checks.by_name("thing", "some", table, {"size": 2}, positional=1) is some
+    assert checks.by_name("thing", "any", table, {"whatever": 2}) is table["any"]
+    for name, options, error, message in [
+        ("none", None, ValueError, "thing='none': expected one of 'some', 'any'$"),
+        ("some", {"sice": 2}, TypeError, "sice=2: expected an option of thing 'some', one of 'size'$"),
+        ("some", {"x": 2}, TypeError, "x=2: expected an option of thing 'some', one of 'size'$"),
+    ]:
+        with pytest.raises(error, match=message):
+            checks.by_name("thing", name, table, options, positional=1)
+
+
+def test_model_fields():
+    checks.images(np.zeros((1, 2, 2, 3)), 3)
+    checks.stages((0, 3), 4)
+    checks.same_length(depths=(1, 2), dims=(3, 4))
+    checks.require(True, "unused")
+    for check, message in [
+        (lambda: checks.images(np.zeros((2, 2, 3)), 3), r"images.shape=\(2, 2, 3\): expected \(batch, height, width, 3\)"),
+        (lambda: checks.stages((0, 4), 4), r"out_indices=\(0, 4\): expected stages in 0..3"),
+        (lambda: checks.same_length(depths=(1, 2), dims=(3,)), r"depths=\(1, 2\), dims=\(3,\): expected sequences of one length"),
+        (lambda: checks.same_length(depths=(), dims=()), "expected sequences of one length, at least 1"), (lambda: checks.require(False, "x=1: expected 2"), "x=1: expected 2"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            check()
+
+
+def test_traced_values():
+    """Only the shape and dtype of a traced value are checked."""
+    assert jax.jit(lambda x: checks.number("x", x, low=0))(-1.0) == -1
+    with pytest.raises(ValueError, match=r"x=traced int32\(\): expected a floating scalar"):
+        jax.jit(lambda x: checks.number("x", x))(1)

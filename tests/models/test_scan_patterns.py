@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vmamba_jax.core import scan_orders
 from vmamba_jax.models.vmamba import scan_layouts
 
 ROW = np.arange(15)
@@ -10,13 +11,13 @@ COLUMN = ROW.reshape(3, 5).T.reshape(-1)
 
 
 def test_original_tables():
-    np.testing.assert_array_equal(scan_layouts.routes("cross", 3, 5), [ROW, COLUMN, ROW[::-1], COLUMN[::-1]])
-    np.testing.assert_array_equal(scan_layouts.routes("unidi", 3, 5), [ROW] * 4)
-    np.testing.assert_array_equal(scan_layouts.routes("bidi", 3, 5), [ROW, ROW, ROW[::-1], ROW[::-1]])
+    np.testing.assert_array_equal(scan_orders.routes("cross", 3, 5), [ROW, COLUMN, ROW[::-1], COLUMN[::-1]])
+    np.testing.assert_array_equal(scan_orders.routes("unidi", 3, 5), [ROW] * 4)
+    np.testing.assert_array_equal(scan_orders.routes("bidi", 3, 5), [ROW, ROW, ROW[::-1], ROW[::-1]])
 
 
 def test_original_scans(golden):
-    """The original's cross-scanned arrays (B, K, C, L) are our layouts' sequences, its merges our maps summed."""
+    """The original's scanned arrays (B, K, C, L) equal the layouts' sequences, and its merged arrays the sum of their maps."""
     arrays = golden("cross_scan_3x5")
     names = {"cross": "cross2d", "unidi": "unidi", "bidi": "bidi"}
     for pattern, original in names.items():
@@ -41,7 +42,7 @@ def test_cross_needs_two_layouts_and_no_gather():
 @pytest.mark.parametrize("pattern", [np.random.default_rng(0).permutation(15), lambda h, w: np.random.default_rng(1).permutation(h * w),
                                      np.stack([np.random.default_rng(i).permutation(15) for i in range(4)])], ids=["one", "function", "four"])
 def test_any_permutation(pattern):
-    routes = scan_layouts.routes(pattern, 3, 5)
+    routes = scan_orders.routes(pattern, 3, 5)
     x = jnp.arange(15.0).reshape(1, 3, 5, 1)
     seen = {}
     for layout in scan_layouts.layouts(pattern, 3, 5):
@@ -53,11 +54,11 @@ def test_any_permutation(pattern):
 
 
 def test_identity_order_is_cross():
-    np.testing.assert_array_equal(scan_layouts.routes(ROW, 3, 5), scan_layouts.routes("cross", 3, 5))
+    np.testing.assert_array_equal(scan_orders.routes(ROW, 3, 5), scan_orders.routes("cross", 3, 5))
 
 
-@pytest.mark.parametrize("pattern,words", [("spiral", "'spiral'"), (np.arange(14), "shape (14,)"), (np.zeros(15, int), "no permutation"),
-                                           (np.arange(1, 16), "no permutation")])
+@pytest.mark.parametrize("pattern,words", [("spiral", "'spiral'"), (np.arange(14), "shape=(14,)"), (np.zeros(15, int), "expected permutations"),
+                                           (np.arange(1, 16), "expected permutations")])
 def test_refusals(pattern, words):
     with pytest.raises(ValueError) as raised:
         scan_layouts.layouts(pattern, 3, 5)

@@ -43,9 +43,7 @@ def create(name, **options):
 
     Raises ValueError for an unknown name (listing the known ones), TypeError for an option that the attack does not have.
     """
-    checks.choice("name", name, ATTACKS)
-    checks.options(name, options, ATTACKS[name].options())
-    return ATTACKS[name](**options)
+    return checks.by_name("attack", name, ATTACKS, options)(**options)
 
 
 __all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "EOTPGD", "FAB", "FGSM", "FrequencyPGD", "MaskedPGD", "MomentumPGD", "NORMS", "PGD",

@@ -9,19 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.core import checks, records
-
-DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
+from vmamba_jax.core import checks, grids, records, scan_orders
 
 
 class Grid:
     """A mask of whole patches, from `chosen()`: booleans (grid, grid)."""
     def __call__(self, images):
-        height, width = images.shape[1:3]
-        if self.grid > min(height, width):
-            raise ValueError(f"grid={self.grid} on images of {height} x {width} pixels: expected no more patches a side than pixels")
-        rows, columns = (np.arange(side) * self.grid // side for side in (height, width))
-        return jnp.asarray(self.chosen()[rows][:, columns][None, :, :, None])
+        return jnp.asarray(grids.pixel_mask(self.chosen()[None], *images.shape[1:3]))
 
     @property
     def settings(self):
@@ -86,14 +80,12 @@ class Scan(Grid):
 
     def __post_init__(self):
         patches = checks.count("grid", self.grid)**2
-        checks.choice("direction", self.direction, DIRECTIONS)
+        checks.choice("direction", self.direction, scan_orders.DIRECTIONS)
         if checks.count("count", self.count) > patches:
             raise ValueError(f"count={self.count}: expected at most {patches}, the patches of grid={self.grid}")
 
     def chosen(self):
-        place = np.arange(self.grid**2).reshape(self.grid, self.grid)
-        place = place.T if self.direction.startswith("columns") else place
-        return place >= self.grid**2 - self.count if self.direction.endswith("back") else place < self.count
+        return (scan_orders.ranks(self.direction, self.grid, self.grid) < self.count).reshape(self.grid, self.grid)
 
 
 @records.record("values")
@@ -136,9 +128,7 @@ def get(mask):
         return mask
     if isinstance(mask, (tuple, list)) and mask and isinstance(mask[0], str):
         name, *arguments = mask
-        if name not in MASKS:
-            raise ValueError(f"mask={mask!r}: expected its name among {', '.join(map(repr, MASKS))}")
-        return MASKS[name](*(tuple(value) if isinstance(value, list) else value for value in arguments))
+        return checks.by_name("mask", name, MASKS)(*(tuple(value) if isinstance(value, list) else value for value in arguments))
     if callable(mask):
         return Made(mask if isinstance(mask, jax.tree_util.Partial) else jax.tree_util.Partial(mask))
     if getattr(mask, "ndim", 0) in (2, 3, 4):

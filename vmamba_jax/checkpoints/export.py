@@ -15,7 +15,7 @@ from jax import export as jax_export
 
 import pallas_kernels
 from vmamba_jax.core import checks, files
-from vmamba_jax.models.logits import as_classifier
+from vmamba_jax.models.classifier import as_classifier
 from vmamba_jax.version import __version__
 
 PLATFORMS = ("cpu", "tpu", "cuda")

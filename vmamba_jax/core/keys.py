@@ -1,37 +1,45 @@
-"""One random key per image, so that what is drawn does not depend on how a set is cut into batches or spread over devices."""
+"""One random key per image, so that random numbers do not depend on the batch size or the number of devices."""
 import jax
 import jax.numpy as jnp
 
 
-def per_image_keys(key, n, offset=0):
-    """Keys (n, ...) of the images offset, offset + 1, ... under one key: `fold_in(key, offset + i)`. `offset` may be traced.
-
-    Images 0..9 in one batch, or 0..4 and 5..9 with `offset=5` in two, get the same keys.
-    """
-    _check(key)
-    if key.ndim != _rank_of_one(key):
-        raise ValueError(f"key has shape {key.shape}: expected one key")
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(offset + jnp.arange(n))
-
-
 def keys_at(key, index):
-    """Keys (n, ...) of the examples at positions `index` (n,) of a set: `fold_in(key, i)`, the same in every batch."""
+    """Keys (b, ...) of the images numbered `index` (b,) in their set: `fold_in(key, i)` for each i."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
+def per_image_keys(key, n, offset=0):
+    """Keys (n, ...) of the images offset, ..., offset + n - 1: `keys_at(key, offset + arange(n))`. `offset` may be traced.
+
+    Images 0..9 get the same keys in one batch as in two batches 0..4 and, with `offset=5`, 5..9.
+    """
+    _check(key)
+    if key.ndim != _rank_of_one(key):
+        raise ValueError(f"key.shape={key.shape}: expected one key")
+    return keys_at(key, offset + jnp.arange(n))
+
+
 def image_keys(key, n):
-    """`key` as one key per image: as it is when its leading axis already counts `n` images, else by `per_image_keys`."""
+    """One key per image: `key` itself if it already holds `n` keys along its leading axis, else `per_image_keys(key, n)`."""
     _check(key)
     if key.ndim == _rank_of_one(key):
         return per_image_keys(key, n)
     if key.ndim != _rank_of_one(key) + 1 or len(key) != n:
-        raise ValueError(f"key has shape {key.shape}: expected one key, or one for each of {n} images")
+        raise ValueError(f"key.shape={key.shape}: expected one key, or one for each of {n} images")
     return key
 
 
 def fold_in(keys, data):
-    """Fold one number into every key of a batch."""
+    """`keys` (b, ...) with the integer `data` folded into each of them."""
     return jax.vmap(lambda key: jax.random.fold_in(key, data))(keys)
+
+
+def attempt_keys(keys, attempt, restarts):
+    """Keys of attempt t = target * restarts + restart of a search, or None if `keys` is None.
+
+    The target and then the restart are folded in, so more restarts do not change the random numbers of the first ones.
+    """
+    return None if keys is None else fold_in(fold_in(keys, attempt // restarts), attempt % restarts)
 
 
 def _check(key):

@@ -1,14 +1,15 @@
-"""Frozen descriptions whose numbers JAX can see: hashable when concrete, and pytrees with those numbers as leaves."""
+"""Frozen dataclasses that are pytrees: hashable when concrete, with their numbers as leaves."""
 import dataclasses
 
 import jax
 
 
 def record(*numbers):
-    """Make a class a frozen dataclass and a pytree with the fields `numbers` as leaves and all other fields static.
+    """Class decorator: a frozen dataclass registered as a pytree, with the fields `numbers` as dynamic leaves and all others static.
 
-    So an attack is a static argument of a jitted function (it hashes by value), or a traced one (its radius then varies without a new
-    compilation). Rebuilding from leaves passes `__post_init__` by: JAX puts tracers and placeholders there.
+    A record is a valid static argument of `jax.jit` (it hashes by value) and a valid traced one (changing a radius then does not recompile).
+    `jax.tree_util.register_dataclass` rebuilds instances through `__init__`, so `__post_init__` would check the tracers and placeholders that JAX
+    puts into leaves; a record is rebuilt without it.
     """
     def decorate(cls):
         cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
@@ -29,20 +30,20 @@ def record(*numbers):
 
 
 def show(name, fields):
-    """`name(field=value, ...)` with short numbers."""
+    """`name(field=value, ...)` with floats of at most six digits."""
     def text(value):
         return f"{value:.6g}" if isinstance(value, float) else repr(value)
     return f"{name}({', '.join(f'{key}={text(value)}' for key, value in fields.items())})"
 
 
 class Described:
-    """Base of records with `settings`, a dict of "name" and fields, by which they are shown."""
+    """Base class of records with `settings`, a dict of "name" and fields; `repr` prints it."""
 
     def __repr__(self):
         settings = self.settings
         return show(settings.pop("name"), settings)
 
     def _set(self, **fields):
-        """Put checked values in place of what was given, in `__post_init__`."""
+        """Replace fields by checked values; only for `__post_init__`."""
         for name, value in fields.items():
             object.__setattr__(self, name, value)

@@ -1,6 +1,6 @@
 """A pickle interpreter that runs no code: containers, numbers, strings and an allow-list of calls.
 
-`pickletools.genops` decodes the opcodes. The interpreter executes the opcodes that build containers, numbers and strings, and calls only
+`pickletools` decodes the opcodes. The interpreter executes the opcodes that build containers, numbers and strings, and calls only
 entries of the allow-list. It raises on every other opcode and every other global, so a file can neither run code nor return a tree that a
 later traversal cannot finish because of self-reference, nesting or sharing.
 """
@@ -20,7 +20,9 @@ LEAVES = (*KEYS, complex, np.ndarray)
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING",
             "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
-            "INT", "LONG", "FLOAT", "STRING", "UNICODE"}  # the last five are the text forms of protocol 0
+            "INT", "LONG", "FLOAT", "UNICODE"}  # the last four are the text forms of protocol 0
+EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 IGNORED = {"PROTO", "FRAME"}
 SIZED = (str, bytes, bytearray, tuple, list, dict, set, frozenset)
 
@@ -60,6 +62,15 @@ def load(stream, allowed: dict[str, Any], persistent=None, size=0):
     tree = Interpreter(allowed, persistent, limit).run(stream)
     check(tree, limit)
     return tree
+
+
+def opcodes(stream):
+    """(opcode, argument) after one another, as `pickletools.genops`, which would warn about the escapes of a STRING that is refused anyway."""
+    while code := stream.read(1):
+        opcode = pickletools.code2op.get(code.decode("latin1"))
+        if opcode is None or opcode.name == "STRING":
+            raise ValueError(f"refused: opcode {opcode.name if opcode else ascii(code)}")
+        yield opcode, opcode.arg.reader(stream) if opcode.arg else None
 
 
 def check(tree, limit):
@@ -128,12 +139,16 @@ class Interpreter:
         self.sets = 0
 
     def run(self, stream):
-        for opcode, arg, _ in pickletools.genops(stream):
+        for opcode, arg in opcodes(stream):
             name = opcode.name
             if name in LITERALS:
                 self.push(arg)
             elif name in CONSTANTS:
                 self.push(CONSTANTS[name])
+            elif name in EMPTY:
+                self.push(EMPTY[name]())
+            elif name in TUPLES:
+                self.push(tuple([self.pop() for _ in range(TUPLES[name])][::-1]))
             elif name in IGNORED:
                 continue
             elif name == "STOP":
@@ -228,12 +243,6 @@ class Interpreter:
         self.marks.append(self.stack)
         self.stack = []
 
-    def do_EMPTY_DICT(self, _):
-        self.push({})
-
-    def do_EMPTY_LIST(self, _):
-        self.push([])
-
     def do_EMPTY_SET(self, _):
         self.sets += 1
         if self.sets > MAX_SETS:
@@ -251,17 +260,6 @@ class Interpreter:
 
     def do_TUPLE(self, _):
         self.push(tuple(self.items()))
-
-    def do_TUPLE1(self, _):
-        self.push((self.pop(),))
-
-    def do_TUPLE2(self, _):
-        b, a = self.pop(), self.pop()
-        self.push((a, b))
-
-    def do_TUPLE3(self, _):
-        c, b, a = self.pop(), self.pop(), self.pop()
-        self.push((a, b, c))
 
     def do_APPEND(self, _):
         value = self.pop()

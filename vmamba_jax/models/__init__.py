@@ -1,4 +1,4 @@
-"""Models: Linen modules, one file per family, named by `catalog.py`. They know nothing of attacks, data or training."""
+"""Models: Flax Linen modules by family, with a catalog of named models and their released weights. Imports no attacks, data or training."""
 from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
@@ -6,8 +6,7 @@ from vmamba_jax.models.baselines.resnet import ResNet
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.catalog import create_model, entry, list_models
-from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
-from vmamba_jax.models.logits import as_classifier, logits_fn
+from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, as_classifier, logits_fn
 from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.ss2d import SS2D
 from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock

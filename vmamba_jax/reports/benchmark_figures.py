@@ -92,7 +92,7 @@ def device(run):
     """The device of a run, in words."""
     found = run["device"]
     if run["kind"] == "tpu_static_cycles":
-        return f"{found['kind']}, compiled for"
+        return f"{found['kind']} (compiled for, not run)"
     if found["platform"] == "cpu":
         return f"CPU {found['kind']}, {found['cores']} core{'s' * (found['cores'] > 1)}"
     return f"{found['kind']} x {found['count']}"

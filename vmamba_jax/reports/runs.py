@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vmamba_jax.core import files
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -63,14 +65,7 @@ def _json(path):
 
 
 def _json_lines(path):
-    """The rows of a JSONL file without lines that are incomplete, as the last line of a killed run may be."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    return files.read_json_lines(path) if path.is_file() else []
 
 
 def _arrays(path):

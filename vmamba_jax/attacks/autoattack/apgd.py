@@ -10,12 +10,12 @@ from jax import lax
 from vmamba_jax.attacks import losses, norms
 from vmamba_jax.attacks.autoattack.apgd_run import begin, climb
 from vmamba_jax.attacks.autoattack.apgd_schedule import rise_limits, sparsity_checks
-from vmamba_jax.attacks.autoattack.search import Search, first_hits, keys_of, ranked_targets
+from vmamba_jax.attacks.autoattack.search import Search, first_hits, ranked_targets
 from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.randomized import value_and_gradient
 from vmamba_jax.attacks.threat_model import ThreatModel
 from vmamba_jax.core import checks
-from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.keys import attempt_keys, fold_in
 from vmamba_jax.core.records import record
 
 
@@ -87,7 +87,7 @@ class APGD(Search):
         def attempt(i, left):
             judge = (losses.judgement(labels, self.loss, self.targeted) if self.n_targets is None else
                      towards(labels, targets[:, i // self.restarts], self.loss))
-            run = self._climb(logits_fn, images, judge)(keys_of(keys, i, self.restarts), left)
+            run = self._climb(logits_fn, images, judge)(attempt_keys(keys, i, self.restarts), left)
             return run.adversarial, run.hit
         return first_hits(attempt, images, standing, (self.n_targets or 1) * self.restarts)
 
@@ -97,10 +97,10 @@ class APGD(Search):
         climb = self._climb(logits_fn, images, losses.judgement(labels, self.loss, self.targeted))
 
         def attempt(r, best):
-            run = climb(keys_of(keys, r, self.restarts), None)
+            run = climb(attempt_keys(keys, r, self.restarts), None)
             better = run.best_value > best[1]
             return jnp.where(norms.per_image(better, images), run.best, best[0]), jnp.where(better, run.best_value, best[1])
-        value = jax.eval_shape(lambda: climb(keys_of(keys, 0, self.restarts), None).best_value)
+        value = jax.eval_shape(lambda: climb(attempt_keys(keys, 0, self.restarts), None).best_value)
         lowest = (0 * images.reshape(len(images), -1)[:, 0]).astype(value.dtype) - jnp.inf
         return lax.fori_loop(0, self.restarts, attempt, (images, lowest))[0]
 

@@ -7,11 +7,11 @@ from jax import lax
 
 from vmamba_jax.attacks import losses, norms
 from vmamba_jax.attacks.autoattack import hyperplane
-from vmamba_jax.attacks.autoattack.search import Search, first_hits, keys_of, ranked_targets
+from vmamba_jax.attacks.autoattack.search import Search, first_hits, ranked_targets
 from vmamba_jax.attacks.directions import noise
 from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core import checks
-from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.keys import attempt_keys, fold_in
 from vmamba_jax.core.records import record
 
 
@@ -66,7 +66,7 @@ class FAB(Search):
         def attempt(i, left):
             start = images
             if self.restarts > 1:
-                start = jnp.where(i % self.restarts == 0, images, self._near(images, keys_of(keys, i, self.restarts)))
+                start = jnp.where(i % self.restarts == 0, images, self._near(images, attempt_keys(keys, i, self.restarts)))
             linearise = (nearest_plane(logits_fn, labels, self.norm) if targets is None else
                          plane(logits_fn, labels, targets[:, i // self.restarts]))
             adversarial, size = self.approach(logits_fn, linearise, images, labels, start, left, stop=self.keep == "first_hit")

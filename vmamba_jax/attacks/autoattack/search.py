@@ -5,7 +5,6 @@ from jax import lax
 from vmamba_jax.attacks import randomized
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.norms import per_image
-from vmamba_jax.core.keys import fold_in
 
 
 class Search(Attack):
@@ -38,11 +37,6 @@ def first_hits(attempt, images, standing, attempts):
         return i + 1, jnp.where(per_image(now, images), found, adversarial), hit | now
 
     return lax.while_loop(unfinished, step, (0, images, standing & False))[1:]
-
-
-def keys_of(keys, i, restarts):
-    """The keys of attempt i: target i // restarts, then restart i % restarts, so that more restarts never change the draws of fewer."""
-    return None if keys is None else fold_in(fold_in(keys, i // restarts), i % restarts)
 
 
 def ranked_targets(clean, n_targets):

@@ -8,10 +8,10 @@ from jax import lax
 
 from vmamba_jax.attacks import losses
 from vmamba_jax.attacks.autoattack import square_proposals
-from vmamba_jax.attacks.autoattack.search import Search, first_hits, keys_of
+from vmamba_jax.attacks.autoattack.search import Search, first_hits
 from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core import checks
-from vmamba_jax.core.keys import fold_in
+from vmamba_jax.core.keys import attempt_keys, fold_in
 from vmamba_jax.core.records import record
 
 
@@ -67,7 +67,7 @@ class Square(Search):
         sides = self.sides(images.shape[1:3])
 
         def attempt(r, left):
-            own = keys_of(keys, r, self.restarts)
+            own = attempt_keys(keys, r, self.restarts)
             first = start(self.threat_model, images, fold_in(own, self.queries))
             _, best, _, hit = climb(evaluate, self.threat_model, images, first, sides,
                                     lambda i, side: draw(fold_in(own, i), side, images.shape[1:]), standing=left)

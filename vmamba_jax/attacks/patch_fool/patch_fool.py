@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vmamba_jax.attacks.base import Attack
 from vmamba_jax.attacks.patch_fool import optimization, patch_objective
 from vmamba_jax.attacks.patch_fool import selection as patches
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, grids
 from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
 from vmamba_jax.core.keys import image_keys
 from vmamba_jax.core.records import record
@@ -126,7 +126,7 @@ class PatchFool(Attack):
         if (given is not None) != (self.selection == "given"):
             raise ValueError(f"given={given if given is None else given.shape}, selection={self.selection!r}: expected given=... with 'given' only")
         if self.selection == "random":
-            rows, columns = patches.grid(images.shape, self.patch_size)
+            rows, columns = grids.of_patch_size(images.shape, self.patch_size)
             return patches.random(keys, rows * columns, self.patches)
         if self.selection == "given":
             if given.shape != (len(images), self.patches) or not jnp.issubdtype(given.dtype, jnp.integer):
@@ -136,10 +136,10 @@ class PatchFool(Attack):
 
     def scores(self, logits_fn, images, labels):
         """What selection by "saliency" or "attention" ranks the patches by, row by row: (batch, rows * columns)."""
-        rows, columns = patches.grid(images.shape, self.patch_size)
+        rows, columns = grids.of_patch_size(images.shape, self.patch_size)
         if self.selection == "saliency":
             unit = jnp.asarray(self.std, _wide(images))
-            return patches.pooled(patch_objective.saliency(logits_fn, images, labels, unit), rows, columns)
+            return grids.patch_sums(patch_objective.saliency(logits_fn, images, labels, unit), rows, columns).reshape(len(images), -1)
         attention = patch_objective.look(self.with_attention, images)[1]
         if not -len(attention) <= self.attention_layer < len(attention):
             raise ValueError(f"attention_layer={self.attention_layer}: expected one of the {len(attention)} layers that with_attention gives")
@@ -154,7 +154,8 @@ class PatchFool(Attack):
             scores: (batch, H, W, 1) in [0, 1], the pixels' first scores; unused unless `sparse`.
         """
         dtype, (lower, upper) = images.dtype, self.bounds
-        inside, x = patches.mask(index, images.shape, self.patch_size), images.astype(start.dtype)
+        chosen, x = grids.chosen_patches(index, *grids.of_patch_size(images.shape, self.patch_size)), images.astype(start.dtype)
+        inside = grids.pixel_mask(chosen, *images.shape[1:3])
         start = x + self.mild_eps * (2 * start - 1) if self.mild_norm == "linf" else lower + (upper - lower) * start
         evaluate = patch_objective.cross_entropy(logits_fn, labels)
         if self.mode == "attention":
@@ -166,7 +167,7 @@ class PatchFool(Attack):
         return found.astype(dtype), mask, trace
 
     def _check_images(self, images):
-        rows, columns = patches.grid(images.shape, self.patch_size)
+        rows, columns = grids.of_patch_size(images.shape, self.patch_size)
         if self.patches > rows * columns:
             raise ValueError(f"patches={self.patches} of {rows} x {columns}: expected at most {rows * columns}")
         for name in ("mean", "std"):

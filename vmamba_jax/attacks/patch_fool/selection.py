@@ -1,28 +1,9 @@
-"""Square patches of an image: the grid they form, masks of some of them, and which of them to choose for each image."""
+"""Which patches of an image to attack: scores of the patches and the choice by them."""
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-
-def grid(shape, size):
-    """(rows, columns) of patches of side `size` in images of shape (batch, H, W, C); ValueError unless they fill them."""
-    height, width = shape[1:3]
-    if height % size or width % size:
-        raise ValueError(f"patch_size={size} on images of {height} x {width}: expected a size that divides both sides")
-    return height // size, width // size
-
-
-def mask(index, shape, size):
-    """Where the patches `index` (batch, k) lie, counted row by row, in images of `shape`: (batch, H, W, 1) bool."""
-    rows, columns = grid(shape, size)
-    chosen = (index[:, :, None] == jnp.arange(rows * columns)).any(1).reshape(-1, rows, columns)
-    return jnp.repeat(jnp.repeat(chosen, size, 1), size, 2)[..., None]
-
-
-def pooled(x, rows, columns):
-    """Sums of a map (batch, h, w) over the patches of a grid, whose sides divide the map's: (batch, rows * columns)."""
-    b, h, w = x.shape
-    return x.reshape(b, rows, h // rows, columns, w // columns).sum((2, 4)).reshape(b, -1)
+from vmamba_jax.core import grids
 
 
 def strongest(scores, k):
@@ -48,7 +29,7 @@ def received(attention, rows, columns, class_tokens):
     if attention.ndim != 3 or attention.shape[1] % rows or attention.shape[2] % columns:
         raise ValueError(f"attention has shape {attention.shape}: expected (batch, heads, queries, keys), or a map (batch, h, w) with sides that "
                          f"are multiples of {rows} and {columns}, the rows and columns of patches")
-    return pooled(attention, rows, columns)
+    return grids.patch_sums(attention, rows, columns).reshape(len(attention), -1)
 
 
 def check_keys(attention, rows, columns, class_tokens):

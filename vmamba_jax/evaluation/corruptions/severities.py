@@ -1,6 +1,6 @@
 """Parameters of the corruptions at severities 1 to 5: the released tables for images of 224, 64 and 32 pixels.
 
-Sources, by Hendrycks & Dietterich (arXiv 1903.12261): make_imagenet_c.py (224), make_tinyimagenet_c.py (64), make_cifar_c.py (32).
+Source: Hendrycks & Dietterich, arXiv 1903.12261: make_imagenet_c.py (224), make_tinyimagenet_c.py (64), make_cifar_c.py (32).
 """
 import numpy as np
 
@@ -8,16 +8,16 @@ from vmamba_jax.core import checks
 
 TABLES = (224, 64, 32)
 SEVERITIES = (1, 2, 3, 4, 5)
-_BORDERS = ((45, 32), (119, 64))  # geometric means of neighbouring tables' sizes
+_BORDERS = ((45, 32), (119, 64))  # (largest side, table): geometric means of neighboring tables' sizes
 
 
 def table_for(side):
-    """The table whose size is nearest to `side` pixels, by ratio: 32 up to 45, 64 up to 119, 224 above."""
+    """The table whose size has the ratio nearest to 1 to `side` pixels: 32 up to 45, 64 up to 119, 224 above."""
     return next((table for last, table in _BORDERS if side <= last), 224)
 
 
 def parameters(name, severity, table):
-    """The arguments that a corruption takes at a severity (1 to 5), from the table of 224, 64 or 32. Raises ValueError."""
+    """Arguments of a corruption at a severity (1 to 5), from the table of 224, 64 or 32. Raises ValueError."""
     checks.choice("name", name, _PARAMETERS)
     checks.choice("severity", severity, SEVERITIES)
     checks.choice("table", table, TABLES)
@@ -42,13 +42,13 @@ _PARAMETERS = {
         t224=(0.08, 0.12, 0.18, 0.26, 0.38), t64=(0.04, 0.08, 0.12, 0.15, 0.18), t32=(0.04, 0.06, 0.08, 0.09, 0.1)),
     "shot_noise": _singles(  # photons at full brightness
         t224=(60, 25, 12, 5, 3), t64=(250, 100, 50, 30, 15), t32=(500, 250, 100, 75, 50)),
-    "impulse_noise": _singles(  # share of the values replaced
+    "impulse_noise": _singles(  # fraction of the values replaced
         t224=(0.03, 0.06, 0.09, 0.17, 0.27), t64=(0.01, 0.02, 0.05, 0.08, 0.14), t32=(0.01, 0.02, 0.03, 0.05, 0.07)),
     "speckle_noise": _singles(  # standard deviation at full brightness
         t224=(0.15, 0.2, 0.35, 0.45, 0.6), t64=(0.15, 0.2, 0.25, 0.3, 0.35), t32=(0.06, 0.1, 0.12, 0.16, 0.2)),
     "gaussian_blur": _singles(  # sigma
         t224=(1, 2, 3, 4, 6), t64=(0.5, 0.75, 1, 1.25, 1.5), t32=(0.4, 0.6, 0.7, 0.8, 1)),
-    "defocus_blur": {  # radius, sigma of its edge
+    "defocus_blur": {  # radius, sigma of its smoothed edge
         224: ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
         64: ((0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)),
         32: ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))},
@@ -85,7 +85,7 @@ _PARAMETERS = {
         224: _elastic(244, (2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)),
         64: _elastic(64, (0, 0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)),
         32: _elastic(32, (0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))},
-    "pixelate": _singles(  # share of the resolution kept
+    "pixelate": _singles(  # fraction of the resolution kept
         t224=(0.6, 0.5, 0.4, 0.3, 0.25), t64=(0.9, 0.8, 0.7, 0.6, 0.5), t32=(0.95, 0.9, 0.85, 0.75, 0.65)),
     "jpeg_compression": _singles(  # quality
         t224=(25, 18, 15, 10, 7), t64=(65, 58, 50, 40, 25), t32=(80, 65, 58, 50, 40)),

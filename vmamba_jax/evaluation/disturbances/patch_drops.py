@@ -1,6 +1,6 @@
-"""Patches of a grid taken away: layouts of equal area, so that accuracy can be compared between them.
+"""Drops of patches in layouts of equal area, so that accuracies can be compared between layouts.
 
-Each takes away exactly `area` patches of `grid` x `grid`: along a scan, dispersed, in one block, around the centre, at the border, at random.
+Each drops exactly `area` patches of `grid` x `grid`: along a scan, dispersed, in one block, around the center, at the border, or at random.
 After Du, Li, Xu (arXiv 2403.10935), whose own layouts are unpublished.
 """
 import dataclasses
@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.attacks import masks
-from vmamba_jax.core import cells, checks
+from vmamba_jax.core import checks, grids, scan_orders
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Occlusion
 
 
 @record()
 class GridDrop(Occlusion):
-    """Patches of a grid; a subclass gives `chosen(images, keys, logits_fn, labels)` -> (b or 1, grid, grid) bool.
+    """Some patches of a grid dropped. A subclass defines `chosen(images, keys, logits_fn, labels)` -> (b or 1, grid, grid) bool.
 
     Attributes:
-        grid: patches a side.
-        area: how many patches: an integer, or a share of them as a float in [0, 1], of which int(area * grid^2) are taken.
+        grid: patches per side.
+        area: number of patches, an integer; or a fraction of them, a float in [0, 1], rounded down to int(area * grid^2) patches.
     """
     grid: int = 14
     area: float | int = 0.5
@@ -38,12 +38,12 @@ class GridDrop(Occlusion):
     def places(self, images, keys, logits_fn, labels):
         height, width = images.shape[1:3]
         chosen = jnp.asarray(self.chosen(images, keys, logits_fn, labels))
-        return cells.pixels(chosen, height, width), cells.numbers(height, width, self.grid, self.grid)
+        return grids.pixel_mask(chosen, height, width), grids.patch_of_pixels(height, width, self.grid, self.grid)
 
 
 @record()
 class RandomDrop(GridDrop):
-    """Patches drawn without replacement, all equally likely."""
+    """Patches drawn uniformly without replacement."""
     name, places_draw = "random_drop", True
 
     def chosen(self, images, keys, logits_fn, labels):
@@ -53,14 +53,14 @@ class RandomDrop(GridDrop):
 
 @record()
 class ContiguousDrop(GridDrop):
-    """The first patches that a scan meets, from where `direction` (of `masks.DIRECTIONS`) begins."""
+    """The first patches of a scan along `direction`, one of `scan_orders.DIRECTIONS`."""
     direction: str = "rows"
 
     name = "contiguous_drop"
 
     def __post_init__(self):
         super().__post_init__()
-        checks.choice("direction", self.direction, masks.DIRECTIONS)
+        checks.choice("direction", self.direction, scan_orders.DIRECTIONS)
 
     def chosen(self, images, keys, logits_fn, labels):
         if not self.count:
@@ -70,9 +70,9 @@ class ContiguousDrop(GridDrop):
 
 @record()
 class DispersedDrop(GridDrop):
-    """Patches as far from one another as their number allows, by the order of Bayer's dispersed dots (Bayer 1973).
+    """Patches as far apart as their number allows, in the order of Bayer's dispersed dots (Bayer 1973).
 
-    A quarter of an even grid is every second patch of every second row, a half the checkerboard.
+    A quarter of an even grid is every second patch of every second row; half of it is a checkerboard.
     """
     name = "dispersed_drop"
 
@@ -82,7 +82,7 @@ class DispersedDrop(GridDrop):
 
 @record()
 class DenseDrop(GridDrop):
-    """One solid block, as square as its area allows (its last row may be cut short), anywhere in the image with equal likelihood."""
+    """One solid block at a uniformly random position, as square as its area allows; its last row may be shorter."""
     name, places_draw = "dense_drop", True
 
     def chosen(self, images, keys, logits_fn, labels):
@@ -98,9 +98,9 @@ class DenseDrop(GridDrop):
 
 
 @record()
-class CentreDrop(GridDrop):
-    """The patches nearest the centre by Chebyshev distance, of a ring that is not wholly taken those from its top left clockwise."""
-    name = "centre_drop"
+class CenterDrop(GridDrop):
+    """The patches nearest the center by Chebyshev distance; a ring that is dropped in part is dropped clockwise from its top left."""
+    name = "center_drop"
 
     def chosen(self, images, keys, logits_fn, labels):
         return _first(outwards(self.grid), self.count)
@@ -108,7 +108,7 @@ class CentreDrop(GridDrop):
 
 @record()
 class BorderDrop(GridDrop):
-    """The patches farthest from the centre: all those that `centre_drop` of the remaining area leaves standing."""
+    """The patches farthest from the center: the complement of `center_drop` of the remaining area."""
     name = "border_drop"
 
     def chosen(self, images, keys, logits_fn, labels):
@@ -117,7 +117,7 @@ class BorderDrop(GridDrop):
 
 @record()
 class RingDrop(Occlusion):
-    """Rings `first` to `last` of the grid, both included, counted from the centre; `last` None: `first`. See `masks.Rings`."""
+    """Rings `first` to `last` (inclusive) of the grid, counted from the center, see `masks.Rings`; last None: the ring `first` only."""
     grid: int = 14
     first: int = 0
     last: int | None = None
@@ -129,12 +129,12 @@ class RingDrop(Occlusion):
         self._set(last=masks.rings(self.grid, self.first, self.last).last)
 
     def places(self, images, keys, logits_fn, labels):
-        return masks.rings(self.grid, self.first, self.last)(images), cells.numbers(*images.shape[1:3], self.grid, self.grid)
+        return masks.rings(self.grid, self.first, self.last)(images), grids.patch_of_pixels(*images.shape[1:3], self.grid, self.grid)
 
 
 @record()
 class WindowDrop(Occlusion):
-    """A square window of `size` pixels with its corner at (`top`, `left`); None: in the middle. It counts as one patch."""
+    """A square window of `size` pixels with its corner at (`top`, `left`); None: centered. For the fill it is one patch."""
     size: int
     top: int | None = dataclasses.field(default=None, kw_only=True)
     left: int | None = dataclasses.field(default=None, kw_only=True)
@@ -154,23 +154,23 @@ class WindowDrop(Occlusion):
 
 
 def window(shape, size, top, left):
-    """A square window as a mask (1, H, W, 1); its corner may be traced."""
+    """Mask (1, H, W, 1) of a square window; its corner may be traced."""
     down, across = jnp.arange(shape[0])[:, None] - top, jnp.arange(shape[1]) - left
     return ((down >= 0) & (down < size) & (across >= 0) & (across < size))[None, :, :, None]
 
 
 def count_of(area, patches):
-    """How many of so many patches an `area` is: itself if an integer, int(area * patches) if a float."""
+    """Number of patches of an `area` of `patches` patches: area itself if an integer, int(area * patches) if a float."""
     whole = isinstance(area, (int, np.integer)) and not isinstance(area, bool)
     if not whole and not isinstance(area, (float, np.floating)):
-        raise TypeError(f"area={area!r}: expected an integer, a number of patches, or a float, a share of them")
+        raise TypeError(f"area={area!r}: expected an integer number of patches, or a fraction as a float")
     if not 0 <= area <= (patches if whole else 1):
-        raise ValueError(f"area={area!r}: expected a number of patches in 0..{patches}, or a share in [0.0, 1.0]")
+        raise ValueError(f"area={area!r}: expected an integer in 0..{patches}, or a fraction in [0.0, 1.0]")
     return int(area) if whole else int(area * patches)
 
 
 def bayer(grid):
-    """The order in which dispersed dots fill a grid: its first `grid` rows and columns of the power of two above, (grid, grid) int."""
+    """Bayer's order of dispersed dots, (grid, grid) int: the top left part of the matrix of the next power of two."""
     order, side = np.zeros((1, 1), int), 1
     while side < grid:
         order = np.block([[4 * order, 4 * order + 2], [4 * order + 3, 4 * order + 1]])
@@ -179,12 +179,12 @@ def bayer(grid):
 
 
 def outwards(grid):
-    """The order of patches from the centre outwards, ring by ring, each from its top left clockwise: (grid, grid) int."""
+    """Rank of each patch from the center outwards, ring by ring, each ring clockwise from its top left: (grid, grid) int."""
     y, x = np.mgrid[:grid, :grid] - (grid - 1) / 2
     angle = (np.arctan2(y, x) + 3 * np.pi / 4 + 1e-9) % (2 * np.pi)
     return np.argsort(np.lexsort((angle.ravel(), np.maximum(abs(y), abs(x)).ravel()))).reshape(grid, grid)
 
 
 def _first(order, count):
-    """The `count` lowest of an order, (1, grid, grid) bool."""
+    """The `count` patches of lowest rank, (1, grid, grid) bool."""
     return (np.argsort(np.argsort(order.ravel(), kind="stable")) < count).reshape(1, *order.shape)

@@ -1,14 +1,14 @@
-"""Information lost along a scan: pixels taken from each patch, more or fewer of them by where the scan meets it.
+"""Information drop along a scan: the number of pixels dropped from a patch depends on when the scan visits it.
 
-Malik et al. (arXiv 2406.09407) and their program, whose counts these are to the pixel. With N patches of P pixels, the i-th that the scan meets
-(from 0) loses, of its own pixels drawn at random,
+The counts equal those of the program of Malik et al. (arXiv 2406.09407). With N patches of P pixels, the i-th patch in scan order (from 0)
+loses this many of its pixels, drawn at random:
 
     linear       int(P r (i + 1) / N)
     falling      int(P r) - linear
-    peak         int(P r (i + 1) / (N // 2)) for i < N // 2, int(P r (N - i) / (N // 2)) from there on, never more than P
-    trough       int(P r) - peak, never less than 0
+    peak         int(P r (i + 1) / (N // 2)) for i < N // 2, int(P r (N - i) / (N // 2)) for i >= N // 2; at most P
+    trough       int(P r) - peak; at least 0
     uniform      int(P r)
-    sequential   all of them for i < int(N r), else none
+    sequential   P for i < int(N r), else 0
 """
 import dataclasses
 
@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks import masks
-from vmamba_jax.core import cells, checks
+from vmamba_jax.core import checks, grids, scan_orders
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Occlusion
 
@@ -26,13 +25,13 @@ PROFILES = ("linear", "falling", "peak", "trough", "uniform", "sequential")
 
 @record()
 class InformationDrop(Occlusion):
-    """Pixels taken from the patches of a scan.
+    """Pixels dropped from the patches of a scan.
 
     Attributes:
-        rate: r in [0, 1], the largest share of a patch's pixels that goes; of "sequential" the share of patches.
-        profile: of `PROFILES`.
-        direction: of `masks.DIRECTIONS`; the program's 1 to 4 are "rows", "columns", "columns_back", "rows_back".
-        grid: patches a side, or (rows, columns).
+        rate: r in [0, 1], the largest fraction of a patch's pixels that is dropped; for "sequential", the fraction of patches.
+        profile: one of `PROFILES`.
+        direction: one of `scan_orders.DIRECTIONS`; the program's 1 to 4 are "rows", "columns", "columns_back", "rows_back".
+        grid: patches per side, or (rows, columns).
     """
     rate: float = 0.5
     profile: str = "linear"
@@ -44,23 +43,23 @@ class InformationDrop(Occlusion):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= checks.number("rate", self.rate, low=0) <= 1:
-            raise ValueError(f"rate={self.rate!r}: expected a share in [0, 1]")
+        checks.number("rate", self.rate, low=0, high=1)
         checks.choice("profile", self.profile, PROFILES)
-        checks.choice("direction", self.direction, masks.DIRECTIONS)
-        self._set(grid=sides("grid", self.grid))
+        checks.choice("direction", self.direction, scan_orders.DIRECTIONS)
+        self._set(grid=grids.sides("grid", self.grid))
 
     def places(self, images, keys, logits_fn, labels):
-        cell = cells.numbers(*images.shape[1:3], *self.grid)
-        size = np.bincount(cell.ravel())
-        met = scan_places(*self.grid, self.direction)
-        lost = np.array([dropped(self.profile, self.rate, i, len(met), n) for i, n in zip(met.tolist(), size.tolist(), strict=True)])
-        place = jax.vmap(cells.places, (0, None))(keys, cell)
-        return (place < jnp.asarray(lost[cell]))[..., None], cell
+        patch = grids.patch_of_pixels(*images.shape[1:3], *self.grid)
+        size = np.bincount(patch.ravel())
+        visited = scan_orders.ranks(self.direction, *self.grid)
+        pairs = zip(visited.tolist(), size.tolist(), strict=True)
+        lost = np.array([dropped(self.profile, self.rate, i, len(visited), n) for i, n in pairs])
+        rank = jax.vmap(grids.random_ranks, (0, None))(keys, patch)
+        return (rank < jnp.asarray(lost[patch]))[..., None], patch
 
 
 def dropped(profile, rate, i, patches, pixels):
-    """How many of its `pixels` the i-th of `patches` loses; the arithmetic is the program's, in its order, as ints cut it off."""
+    """Pixels that the i-th of `patches` patches loses. int() truncates, so the operations keep the order of the published program."""
     linear, half = int(pixels * rate * (i + 1) / patches), patches // 2 or 1
     peak = min(pixels, int(pixels * rate * ((i + 1) if i < half else (patches - i)) / half))
     match profile:
@@ -75,19 +74,3 @@ def dropped(profile, rate, i, patches, pixels):
         case "uniform":
             return int(pixels * rate)
     return pixels if i < int(patches * rate) else 0
-
-
-def scan_places(rows, columns, direction):
-    """When a scan meets each patch, counted row by row: (rows * columns,) int."""
-    place = np.arange(rows * columns).reshape(rows, columns)
-    if direction.startswith("columns"):
-        place = place.reshape(columns, rows).T
-    return (place.max() - place if direction.endswith("back") else place).ravel()
-
-
-def sides(name, value):
-    """A grid as (rows, columns), of one number or two, each an integer >= 1."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name}={value!r}: expected patches a side, or (rows, columns)")
-    return tuple(checks.count(name, side) for side in pair)

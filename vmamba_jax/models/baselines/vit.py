@@ -1,33 +1,37 @@
-"""ViT and DeiT: a plain transformer on patches (Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877)."""
+"""ViT and DeiT: a plain transformer on patches.
+
+Source: Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877.
+"""
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_images
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense
+from vmamba_jax.models.layers.attention import Attention
+from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense, uniform
 from vmamba_jax.models.layers.patches import resize_grid
+from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
 
 EPS = 1e-6
 
 
 class ViT(nn.Module):
-    """Vision transformer: (b, H, W, in_channels) normalised images -> (b, num_classes) logits. DeiT is the same graph, trained otherwise.
+    """Vision transformer: (b, H, W, in_channels) normalized images -> (b, num_classes) logits. DeiT has the same graph and another training.
 
-    `mutable=["intermediates"]` gives every block's attention probabilities as blocks_i/attn/attention, (b, heads, queries, keys), token 0 being
-    the class token; a loss of them differentiates.
+    `mutable=["intermediates"]` returns every block's attention probabilities as blocks_i/attn/attention, (b, heads, queries, keys), where token 0
+    is the class token; they are differentiable.
 
     Attributes:
         num_classes: width of the head; 0 returns the class token's features.
         patch_size: side of a patch in pixels.
         embed_dim, depth, num_heads, mlp_ratio: width, blocks, heads of embed_dim / num_heads channels, hidden width of the MLP over the width.
-        image_size: side whose grid the position embedding has; other sizes resize it bicubically.
-        antialias: resize it as timm does (True) or as DeiT's repository (False).
-        drop_path_rate: rises linearly from 0 to this over the blocks.
+        qkv_bias: bias of the q, k, v projection.
+        in_channels: channels of the images.
+        image_size: side whose grid the position embedding has; for other sizes it is resized bicubically.
+        antialias: resize it as timm (True) or as DeiT's repository (False).
+        drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
         remat: recompute each block's activations in the backward pass.
-        dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters'.
+        dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     num_classes: int = 1000
     patch_size: int = 16
@@ -44,45 +48,53 @@ class ViT(nn.Module):
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
+    PARAMETERS = ParameterGroups(stem=r"patch_embed|pos_embed|cls_token", head=r"norm|head", positions=("pos_embed", "cls_token"),
+                                 blocks=((r"blocks_(\d+)/", lambda block: (block,)),))
+
     @nn.compact
     def __call__(self, images, train=False):
         self._check(images)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         patch, width = self.patch_size, self.embed_dim
-        x = conv(width, patch, patch, 0, patch**2 * self.in_channels, name="patch_embed", **options)(images)
+        x = conv(width, patch, patch, bias_init=uniform((patch**2 * self.in_channels)**-0.5), name="patch_embed", **options)(images)
         rows, columns = x.shape[1:3]
         x = x.reshape(len(x), -1, width)
         probes.record(self, "patch_embed_out", x)
         cls = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, width), self.param_dtype).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, width)), x], axis=1) + self._positions(rows, columns).astype(x.dtype)
 
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        for i, rate in enumerate(np.linspace(0, self.drop_path_rate, self.depth).tolist()):
+        block = rematerialized(Block, self.remat)
+        for i, rate in enumerate(self.drop_path_rates):
             x = block(self.num_heads, self.mlp_ratio, self.qkv_bias, rate, name=f"blocks_{i}", **options)(x, train)
             probes.record(self, f"block{i}_out", x)
         x = LayerNorm(EPS, name="norm", **options)(x)
         probes.record(self, "final_norm", x)
         return dense(self.num_classes, name="head", **options)(x[:, 0]) if self.num_classes else x[:, 0]
 
+    @property
+    def drop_path_rates(self):
+        """Drop-path rate of every block, in the network's order."""
+        return linear_rates(self.drop_path_rate, self.depth)
+
     def _positions(self, rows, columns):
-        """The position embedding (1, 1 + rows * columns, width), the class token's first."""
+        """Position embedding (1, 1 + rows * columns, width), with the class token's first."""
         grid, width = self.image_size // self.patch_size, self.embed_dim
         embedding = self.param("pos_embed", nn.initializers.truncated_normal(0.02), (1, 1 + grid**2, width), self.param_dtype)
         return resize_positions(embedding, rows, columns, self.antialias)
 
     def _check(self, images):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         if any(side % self.patch_size or side < self.patch_size for side in images.shape[1:3]):
-            raise ValueError(f"images have shape {images.shape}; expected sides that are multiples of patch_size={self.patch_size}")
+            raise ValueError(f"images.shape={images.shape}: expected sides that are multiples of patch_size={self.patch_size}")
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size={self.image_size}; expected a multiple of patch_size={self.patch_size}")
+            raise ValueError(f"image_size={self.image_size}: expected a multiple of patch_size={self.patch_size}")
         if self.embed_dim % self.num_heads:
-            raise ValueError(f"num_heads={self.num_heads} heads do not divide embed_dim={self.embed_dim}")
+            raise ValueError(f"num_heads={self.num_heads}: expected a divisor of embed_dim={self.embed_dim}")
 
 
 def resize_positions(embedding, rows, columns, antialias):
-    """A position embedding (1, 1 + side * side, C), class token first, for a grid of rows x columns."""
+    """A position embedding (1, 1 + side * side, C), class token first, resized to a grid of rows x columns."""
     side = round((embedding.shape[1] - 1)**0.5)
     grid = resize_grid(embedding[:, 1:].reshape(1, side, side, -1), rows, columns, antialias)
     return jnp.concatenate([embedding[:, :1], grid.reshape(1, rows * columns, -1)], axis=1)
@@ -104,28 +116,3 @@ class Block(nn.Module):
         x = x + DropPath(self.drop_path)(mixed, train)
         mlp = MLP(int(x.shape[-1] * self.mlp_ratio), name="mlp", **options)
         return x + DropPath(self.drop_path)(mlp(LayerNorm(EPS, name="norm2", **options)(x)), train)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention (b, n, C) -> (b, n, C); one packed projection gives q, k, v, each split into heads. Softmax in float32 or wider.
-
-    `attention` probabilities (b, heads, n, n) are recorded.
-    """
-    num_heads: int
-    qkv_bias: bool = True
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x, bias=None):
-        """bias: added to the scores, of a shape that broadcasts to (b, heads, n, n)."""
-        options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        b, n, channels = x.shape
-        qkv = dense(3 * channels, use_bias=self.qkv_bias, name="qkv", **options)(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(b, n, 3, self.num_heads, -1), 2, 0)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q * np.array(q.shape[-1]**-0.5, q.dtype), k)
-        scores = scores if bias is None else scores + bias.astype(scores.dtype)
-        attention = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)))
-        probes.record(self, "attention", attention)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", attention.astype(v.dtype), v)
-        return dense(channels, name="proj", **options)(mixed.reshape(b, n, channels))

@@ -1,9 +1,9 @@
-"""Named hidden states: recorded by `sow`, opened to gradients by `perturb`, cut off from them by `stop_gradients`.
+"""Named hidden states: recorded by `sow`, perturbed by `perturb` for their gradients, or cut from the backward pass by `stop_gradients`.
 
-`model.apply(variables, images, mutable=["intermediates"])` returns every state under `intermediates/.../<name>`; without the collection nothing
-is computed. `model.clone(perturbed=("s",))` adds a zero `perturbations/.../<name>` at `init`, whose gradient is the state's.
-`model.clone(stop_gradients=("B",))` leaves the forward pass bit-identical and blocks the named states' gradients, in all blocks or, with
-`stop_blocks=((0, 1), 2)`, in some: here the second block of the first stage and the whole third.
+`model.apply(variables, images, mutable=["intermediates"])` returns every state under `intermediates/.../<name>`; without that collection no state
+is computed for it. `model.clone(perturbed=("s",))` adds a zero `perturbations/.../<name>` at `init`, whose gradient is that of the state.
+`model.clone(stop_gradients=("B",))` keeps the forward pass bit-identical and blocks the gradients of the named states: in all blocks, or in those
+of `stop_blocks=((0, 1), 2)`, here the second block of the first stage and all blocks of the third.
 """
 import numbers
 
@@ -13,30 +13,36 @@ import jax.numpy as jnp
 SS2D_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
 """x: input of the depth-wise convolution; z: gate before its activation; c: the convolution after its activation, all (b, H, W, E).
 B, C: (b, K, H, W, N); delta: step size after softplus, (b, K, H, W, E); A_bar = exp(delta A): (b, K, H, W, E, N); s: each direction's scan
-output with its D skip, (b, K, H, W, E); y: the mixer's output, (b, H, W, C). Positions are those of the map, whatever the scan's order."""
+output with its D skip, (b, K, H, W, E); y: the mixer's output, (b, H, W, C). Positions are those of the map, for every scan order."""
 
 VIM_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
-"""The same of a token sequence, the forward direction's first on axis 1: x, z, c, delta, s (b, 2, L, E); B, C (b, 2, L, N); A_bar
-(b, 2, L, E, N); y: the mixer's output, (b, L, C). Both directions have the values of x and z in common, but not the gradients. Positions are
-those of the sequence, class tokens included, whatever the direction."""
+"""The same states of a token sequence, with the forward direction first on axis 1: x, z, c, delta, s (b, 2, L, E); B, C (b, 2, L, N); A_bar
+(b, 2, L, E, N); y: the mixer's output, (b, L, C). Both directions share the values of x and z, but not the gradients. Positions are those of the
+sequence, with its class tokens, for both directions."""
 
 STOPPABLE = ("x", "z", "c", "B", "C", "delta", "A_bar", "B_bar_delta")
-"""What `stop_gradients` takes: `delta` cuts the step size everywhere, `A_bar` only in exp(delta A), `B_bar_delta` only in delta B."""
+"""Names for `stop_gradients`: `delta` blocks the step size everywhere, `A_bar` only in exp(delta A), `B_bar_delta` only in delta B."""
 
 
 def check_names(field, names, known):
-    """Raise a ValueError if `names` is not a tuple of known names."""
+    """Raise a ValueError unless `names` is a tuple of known names."""
     if isinstance(names, str):
-        raise ValueError(f"{field}={names!r}; expected a tuple of names, such as ({names!r},)")
+        raise ValueError(f"{field}={names!r}: expected a tuple of names, such as ({names!r},)")
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"{field} names {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
+        raise ValueError(f"{field}={tuple(names)}: expected names among {', '.join(known)}, not {', '.join(map(repr, unknown))}")
 
 
 def chosen_blocks(field, blocks, depths):
-    """Blocks by stage, for each stage a set of block numbers: all if `blocks` is None, else those of its stage numbers and (stage, block) pairs.
+    """Set of block numbers for each stage.
 
-    Raises a ValueError that names the field where one is not among stages of these depths.
+    Args:
+        field: name of the argument, for the error.
+        blocks: None: all blocks; or a tuple of stage numbers and (stage, block) pairs.
+        depths: blocks of each stage.
+
+    Raises:
+        ValueError: an entry outside the stages of these depths.
     """
     if blocks is None:
         return [set(range(depth)) for depth in depths]
@@ -48,31 +54,31 @@ def chosen_blocks(field, blocks, depths):
         elif isinstance(entry, (tuple, list)) and list(entry) in [[stage, block] for stage in known for block in known[stage]]:
             chosen[entry[0]].add(entry[1])
         else:
-            raise ValueError(f"{field}={blocks!r}; expected None, or a tuple of stages and (stage, block) pairs within depths={tuple(depths)}")
+            raise ValueError(f"{field}={blocks!r}: expected None, or a tuple of stages and (stage, block) pairs within depths={tuple(depths)}")
     return chosen
 
 
 def record(module, name, value):
-    """Sow `value` (or what it returns, if callable) when the caller asked for intermediates."""
+    """Sow `value`, or its result if it is callable, when the caller made `intermediates` mutable."""
     if module.is_mutable_collection("intermediates") and not module.is_initializing():
         module.sow("intermediates", name, value() if callable(value) else value)
 
 
-def watched(module, name):
-    """Whether somebody looks at a state, or adds to it."""
+def observed(module, name):
+    """True if the state is perturbed or intermediates are recorded, so that its value is needed."""
     return name in module.perturbed or module.is_mutable_collection("intermediates")
 
 
 def probe_all(module, name, directions):
-    """`probe` of one state's arrays by scan direction, stacked to (b, K, ...) only where it is watched; a list again."""
-    if watched(module, name):
+    """`probe` of one state's arrays, a list by scan direction; stacked to (b, K, ...) only if the state is observed. Returns a list."""
+    if observed(module, name):
         stacked = probe(module, name, jnp.stack(directions, axis=1))
         return [stacked[:, k] for k in range(len(directions))]
     return jax.lax.stop_gradient(directions) if name in module.stop_gradients else directions
 
 
 def probe(module, name, x):
-    """One named state in the data flow: recorded, perturbed and cut as the module's fields ask."""
+    """The state x, perturbed, cut and recorded according to the module's fields `perturbed` and `stop_gradients`."""
     if name in module.perturbed:
         x = module.perturb(name, x)
     if name in module.stop_gradients:

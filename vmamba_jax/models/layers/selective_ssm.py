@@ -1,4 +1,4 @@
-"""One direction's selective scan as a mixer uses it: gradients cut at chosen places, or the discretised decay given."""
+"""One direction's selective scan for a mixer: with gradients cut at chosen places, or from given decays."""
 import functools
 import math
 
@@ -10,19 +10,23 @@ from pallas_kernels.arguments import step_size
 
 
 def step_bias(key, shape, dtype=jnp.float32):
-    """Initial values of a step size's bias: softplus(bias) is log-uniform in [0.001, 0.1] (Mamba, arXiv 2312.00752, section 3.6)."""
+    """Initializer of a step size's bias: softplus(bias) is log-uniform in [0.001, 0.1].
+
+    Source: Mamba (Gu and Dao, arXiv 2312.00752), section 3.6.
+    """
     step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(0.001), math.log(0.1)))
     return step + jnp.log(-jnp.expm1(-step))
 
 
 def scan(u, raw, A, B, C, D, bias, *, stop_gradients=(), reverse, implementation):
-    """y (b, L, E) of `pallas_kernels.selective_scan` with the step size's gradient cut, the forward pass the same to the bit.
+    """Output y (b, L, E) of `pallas_kernels.selective_scan`, with the step size's gradient cut; the forward pass stays bit-identical.
 
     Args:
         u, raw: input and step size before bias and softplus, (b, L, E).
-        A, B, C: (E, N) and (b, L, N) twice.
+        A: (E, N).
+        B, C: (b, L, N).
         D, bias: (E,).
-        stop_gradients: "delta" cuts the step size everywhere, "A_bar" only in exp(delta A), "B_bar_delta" only in delta B; others are ignored.
+        stop_gradients: "delta" cuts the step size everywhere, "A_bar" only in exp(delta A), "B_bar_delta" only in delta B; other names are ignored.
         reverse, implementation: as for `pallas_kernels.selective_scan`.
     """
     B, C = B[:, :, None], C[:, :, None]
@@ -38,9 +42,9 @@ def scan(u, raw, A, B, C, D, bias, *, stop_gradients=(), reverse, implementation
 
 
 def _one_path(run, input_only):
-    """`run` with delta's gradient through delta B alone, or through exp(delta A) alone.
+    """`run` with delta's gradient through delta B alone (`input_only`), or through exp(delta A) alone.
 
-    What reaches delta through delta B u is u times the cotangent of delta u, and that is what reaches u (less D dy), over delta.
+    Delta's gradient through the input delta B u is u times the cotangent of delta u; that cotangent is u's gradient less D dy, divided by delta.
     """
     @jax.custom_vjp
     def scan(*args):
@@ -62,8 +66,8 @@ def _one_path(run, input_only):
     return scan
 
 
-def open_scan(u, delta, A_bar, B, C, D, *, reverse, implementation):
-    """The same scan from the step size after softplus (b, L, E) and A_bar = exp(delta A), (b, L, E, N), held in memory whole."""
+def scan_of_decays(u, delta, A_bar, B, C, D, *, reverse, implementation):
+    """The same scan from the step size after softplus (b, L, E) and the decays A_bar = exp(delta A), (b, L, E, N), which stay in memory."""
     inputs = (delta * u)[..., None] * B[:, :, None]
     flat = lambda x: x.reshape(*x.shape[:2], -1)
     h = pallas_kernels.linear_scan(flat(A_bar), flat(inputs), reverse=reverse, implementation=implementation).reshape(A_bar.shape)

@@ -1,4 +1,8 @@
-"""Vim's mixer: selective scans of a token sequence forwards and backwards between shared projections (Zhu et al., arXiv 2401.09417)."""
+"""Vim's mixer: selective scans of a token sequence in both directions, between shared projections.
+
+Source: Zhu et al., arXiv 2401.09417.
+"""
+import dataclasses
 import functools
 import math
 
@@ -9,39 +13,52 @@ import jax.numpy as jnp
 import pallas_kernels
 from pallas_kernels.arguments import step_size
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import silu, uniform
-from vmamba_jax.models.layers.selective_ssm import open_scan, scan, step_bias
+from vmamba_jax.models.layers.common import fields_of, silu, uniform
+from vmamba_jax.models.layers.selective_ssm import scan, scan_of_decays, step_bias
 
 EXPAND = 2  # inner width over the block's
 TAPS = 4    # of the causal convolution
 SUFFIXES = ("", "_b")  # of the parameters' names, forward and backward
 
 
-class VimMixer(nn.Module):
-    """Mixer of a Vim block: (b, L, C) -> (b, L, C).
-
-    The backward direction has a convolution, projections and a scan of its own, which run from the last token to the first; nothing is flipped.
-    Hidden states are recorded under the names of `states.VIM_STATES`, both directions in the tokens' order.
+@dataclasses.dataclass(repr=False, eq=False)
+class MixerFields:
+    """Fields of a Vim mixer. `VimMixer`, `Block` and `Vim` inherit them and pass them on with `mixer_fields`.
 
     Attributes:
         d_state: N, states per channel.
-        divide_out: take the mean of the two directions, not their sum.
-        out_scale: factor of the output projection's initial values; the original has depth^-1/2.
-        layer_scale: initial value of a learned factor per output channel; None for no factor.
-        stop_gradients: names of `states.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.
-        perturbed: names of `states.VIM_STATES` to open as `perturbations`.
+        divide_out: average the two directions instead of summing them.
+        layer_scale: initial value of a learned factor per output channel; None: no factor.
+        stop_gradients: names of `probes.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.
+        perturbed: names of `probes.VIM_STATES` that get `perturbations`.
         scan_implementation: `implementation` of `pallas_kernels.selective_scan`.
-        dtype, param_dtype: compute dtype (None: that of input and parameters) and the parameters'; the scan runs in at least float32.
+        dtype: compute dtype (None: that of the input and parameters); the scan runs in at least float32.
+        param_dtype: dtype of the parameters.
     """
     d_state: int = 16
     divide_out: bool = True
-    out_scale: float = 1.0
     layer_scale: float | None = None
     stop_gradients: tuple = ()
     perturbed: tuple = ()
     scan_implementation: str | None = None
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
+
+    def mixer_fields(self):
+        """{name: value} of the fields above, for a submodule that inherits them."""
+        return fields_of(MixerFields, self)
+
+
+class VimMixer(MixerFields, nn.Module):
+    """Mixer of a Vim block: (b, L, C) -> (b, L, C). Its fields are those of `MixerFields` and one more.
+
+    The backward direction has its own convolution, projections and scan, which run from the last token to the first; no array is flipped.
+    Hidden states are recorded under the names of `probes.VIM_STATES`, both directions in the order of the tokens.
+
+    Attributes:
+        out_scale: factor of the output projection's initial values; depth^-1/2 in the original.
+    """
+    out_scale: float = 1.0
 
     @nn.compact
     def __call__(self, u):
@@ -73,10 +90,10 @@ class VimMixer(nn.Module):
         return probes.probe(self, "y", y)
 
     def _scans(self, u, raw, bias, B, C):
-        """Both directions' scans of u, their D skips included: a pair of (b, L, E), of step sizes `raw` before bias and softplus."""
+        """Both directions' scans of u with their D skips, a pair of (b, L, E); `raw` are the step sizes before bias and softplus."""
         A, D = zip(*(self._decay(suffix, u[0].shape[-1]) for suffix in SUFFIXES), strict=True)
         delta = A_bar = (None, None)
-        if probes.watched(self, "delta") or probes.watched(self, "A_bar"):
+        if probes.observed(self, "delta") or probes.observed(self, "A_bar"):
             wide = jnp.promote_types(raw[0].dtype, jnp.float32)
             delta = probes.probe_all(self, "delta", [step_size(raw[k].astype(wide), bias[k], True) for k in range(2)])
             A_bar = probes.probe_all(self, "A_bar", [jnp.exp(delta[k][..., None] * A[k]) for k in range(2)])
@@ -94,14 +111,14 @@ class VimMixer(nn.Module):
         split = {"A_bar", "B_bar_delta"} & set(self.stop_gradients)
         if "A_bar" in self.perturbed or "delta" in self.perturbed and split:
             delta = jax.lax.stop_gradient(delta) if "B_bar_delta" in split else delta
-            return open_scan(u, delta, A_bar, B, C, D, **options)
+            return scan_of_decays(u, delta, A_bar, B, C, D, **options)
         if "delta" in self.perturbed:
             return pallas_kernels.selective_scan(u, delta, A, B[:, :, None], C[:, :, None], D, delta_softplus=False, **options)
         return scan(u, raw, A, B, C, D, bias, stop_gradients=self.stop_gradients, **options)
 
 
 class CausalConv(nn.Module):
-    """Depth-wise convolution of (b, L, E) that sees a token and the TAPS - 1 before it; reverse: after it. The last tap is the token's own."""
+    """Depth-wise convolution of (b, L, E) over each token and the TAPS - 1 tokens before it (reverse: after it); the last tap is the token's own."""
     reverse: bool = False
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
@@ -115,11 +132,12 @@ class CausalConv(nn.Module):
 
 
 def causal_conv(x, kernel, reverse):
-    """y_t = sum_i kernel[i] x_{t - (k - 1 - i)}, zero outside, as k shifted multiplies; reverse: x_{t + (k - 1 - i)}.
+    """y_t = sum_i kernel[i] x_{t - (k - 1 - i)}, with zeros outside the sequence, as k shifted multiplies; reverse: x_{t + (k - 1 - i)}.
 
     Args:
         x: (b, L, E).
         kernel: (k, E).
+        reverse: read the tokens after t.
     """
     length, taps = x.shape[1], len(kernel)
     kernel = kernel[::-1] if reverse else kernel
@@ -128,10 +146,13 @@ def causal_conv(x, kernel, reverse):
 
 
 class StepProjection(nn.Module):
-    """Low-rank step sizes (b, L, R) -> (b, L, features) before the bias, and the bias, which the scan adds inside its softplus.
+    """Low-rank step sizes (b, L, R) -> (b, L, features) before the bias, and the bias, which the scan adds before its softplus.
 
-    random_bias: softplus(bias) starts log-uniform in [0.001, 0.1]; otherwise the bias starts at 0, where the original's general rule resets the
-    backward direction's.
+    Attributes:
+        features: E.
+        random_bias: softplus(bias) starts log-uniform in [0.001, 0.1]; False: the bias starts at 0, because the original's general rule for
+            linear layers resets that of the backward direction.
+        dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     features: int
     random_bias: bool = True

@@ -1,4 +1,7 @@
-"""Vim (Vision Mamba): a plain stack of bidirectional selective scans on patches (Zhu et al., arXiv 2401.09417)."""
+"""Vim (Vision Mamba): a plain stack of bidirectional selective scans on patches.
+
+Source: Zhu et al., arXiv 2401.09417.
+"""
 import math
 from collections.abc import Callable
 
@@ -6,45 +9,57 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.core import checks
-from vmamba_jax.models.checks import check_images
+from vmamba_jax.core import checks, scan_orders
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import DropPath, dense, dense_init
+from vmamba_jax.models.layers.common import DropPath, RMSNorm, dense, dense_init
 from vmamba_jax.models.layers.convolution import Conv
 from vmamba_jax.models.layers.patches import resize_grid
-from vmamba_jax.models.vim.mixer import VimMixer
-from vmamba_jax.models.vmamba import scan_layouts
+from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
+from vmamba_jax.models.vim.mixer import SUFFIXES, MixerFields, VimMixer
 
 EPS = 1e-5
 CLASS_TOKENS = {"middle": ("cls_token",), "head": ("cls_token",), "double": ("cls_token_head", "cls_token_tail"), "none": ()}
 POOLS = ("last", "mean", "max", "all")
 
 
-class Vim(nn.Module):
-    """Vision Mamba: (b, H, W, in_channels) normalised images -> (b, num_classes) logits.
+class Block(MixerFields, nn.Module):
+    """r + DropPath(mixer(norm(r))), in r's dtype. Its fields are those of `VimMixer` and the drop-path rate.
 
-    Patches are read row by row, or by `scan_pattern`; `class_positions` tells where among them the class tokens stand.
+    The original adds a block's output at the start of the next block, or before the final norm, and applies drop path there: the same sum.
+    """
+    out_scale: float = 1.0
+    drop_path: float = 0.0
+
+    @nn.compact
+    def __call__(self, r, train=False):
+        norm = RMSNorm(EPS, self.dtype, self.param_dtype, name="norm")
+        mixer = VimMixer(out_scale=self.out_scale, name="mixer", **self.mixer_fields())
+        return r + DropPath(self.drop_path)(mixer(norm(r)), train).astype(r.dtype)
+
+
+class Vim(MixerFields, nn.Module):
+    """Vision Mamba: (b, H, W, in_channels) normalized images -> (b, num_classes) logits.
+
+    Patches are read row by row, or in the order of `scan_pattern`; `class_positions` returns the class tokens' positions among them. The mixer's
+    fields are those of `MixerFields`.
 
     Attributes:
-        num_classes: width of the head; 0 returns the features it would read.
+        num_classes: width of the head; 0 returns the features that the head would read.
         embed_dim, depth: width and number of blocks.
         patch_size, stride: side of a patch and distance between patches, in pixels.
-        d_state: states per channel of the scans.
+        in_channels: channels of the images.
         class_token: "middle", before patch M // 2 of M; "head", before all; "double", one before and one after all, whose features are averaged;
             "none".
-        pool: without a class token, what is read: the "last" token, the "mean" of the tokens, the "max" over the tokens of their logits, or
-            "all" tokens' logits, (b, M, num_classes).
-        scan_pattern: "rows"; or another order in which the patches, each with its own position embedding, are read (see `scan_patterns.order`).
-            Class tokens stay where they are in the sequence.
-        pos_embed, image_size: add a learned embedding of the grid that image_size has; other sizes resize it bicubically, class rows excepted.
-        divide_out, layer_scale: see `VimMixer`.
+        pool: what the head reads if class_token="none": the "last" token, the "mean" of the tokens; or "max", the maximum over the tokens of their
+            logits; or "all" tokens' logits, (b, M, num_classes).
+        scan_pattern: "rows"; or another order in which the patches, each with its own position embedding, are read (see `core.scan_orders.order`).
+            Class tokens keep their positions in the sequence.
+        pos_embed, image_size: add a learned embedding of the grid that image_size has; for other sizes it is resized bicubically, except its class
+            rows.
         residual_in_fp32: carry the sum of the blocks' outputs in at least float32, whatever the dtype.
-        drop_path_rate: rises linearly from 0 to this over the blocks' outputs.
+        drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
         remat: recompute each block's activations in the backward pass.
-        stop_gradients, perturbed: named hidden states, see `states`.
-        stop_blocks: where stop_gradients acts: None everywhere, or a tuple of block numbers.
-        scan_implementation: backend of the scan.
-        dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters'.
+        stop_blocks: where stop_gradients applies: None: everywhere; or a tuple of block numbers.
     """
     num_classes: int = 1000
     embed_dim: int = 192
@@ -52,23 +67,20 @@ class Vim(nn.Module):
     patch_size: int = 16
     stride: int = 16
     in_channels: int = 3
-    d_state: int = 16
     class_token: str = "middle"
     pool: str = "mean"
     scan_pattern: str | tuple | Callable = "rows"
     pos_embed: bool = True
     image_size: int = 224
-    divide_out: bool = True
-    layer_scale: float | None = None
     residual_in_fp32: bool = True
     drop_path_rate: float = 0.1
     remat: bool = False
-    stop_gradients: tuple = ()
     stop_blocks: tuple | None = None
-    perturbed: tuple = ()
-    scan_implementation: str | None = None
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+
+    PARAMETERS = ParameterGroups(
+        stem=r"patch_embed|pos_embed|cls_token(_head|_tail)?", head=r"norm_f|head", blocks=((r"layers_(\d+)/", lambda block: (block,)),),
+        positions=("pos_embed", "cls_token", "cls_token_head", "cls_token_tail"),
+        ssm=tuple(name for suffix in SUFFIXES for name in (f"A{suffix}_log", f"D{suffix}")))
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -86,18 +98,17 @@ class Vim(nn.Module):
             x = x + self._positions(rows, columns).astype(x.dtype)
         if self.scan_pattern != "rows":
             patches = np.delete(np.arange(x.shape[1]), positions)
-            x = x.at[:, patches].set(x[:, patches[scan_layouts.order(self.scan_pattern, rows, columns)]])
+            x = x.at[:, patches].set(x[:, patches[scan_orders.order(self.scan_pattern, rows, columns)]])
 
         options = dict(dtype=x.dtype, param_dtype=self.param_dtype)
-        mixer = dict(d_state=self.d_state, divide_out=self.divide_out, out_scale=self.depth**-0.5, layer_scale=self.layer_scale,
-                     perturbed=self.perturbed, scan_implementation=self.scan_implementation, **options)
-        stopped = [self.stop_gradients if chosen else () for chosen in probes.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)]
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        stopped = probes.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)
+        block = rematerialized(Block, self.remat)
         r = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if self.residual_in_fp32 else x
-        for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
-            r = block({**mixer, "stop_gradients": stopped[i]}, rate, name=f"layers_{i}")(r, train)
+        for i, rate in enumerate(self.drop_path_rates):
+            fields = {**self.mixer_fields(), **options, "stop_gradients": self.stop_gradients if stopped[i] else ()}
+            r = block(out_scale=self.depth**-0.5, drop_path=rate, name=f"layers_{i}", **fields)(r, train)
             probes.record(self, f"block{i}_out", r)
-        x = RMSNorm(name="norm_f", **options)(r)
+        x = RMSNorm(EPS, name="norm_f", **options)(r)
         probes.record(self, "final_norm", x)
 
         x = self._pooled(x, positions)
@@ -106,11 +117,19 @@ class Vim(nn.Module):
 
     @property
     def depths(self):
-        """Blocks of each stage, where every block counts as a stage of its own."""
+        """Blocks of each stage; every block is a stage of its own."""
         return (1,) * self.depth
 
+    @property
+    def drop_path_rates(self):
+        """Drop-path rate of every block's output, in the network's order; a single block has `drop_path_rate`.
+
+        The original counts at the receiver: block i drops its input at [0, *linspace][i], and the final norm at `drop_path_rate`.
+        """
+        return (*linear_rates(self.drop_path_rate, self.depth)[:-1], self.drop_path_rate)
+
     def _positions(self, rows, columns):
-        """The position embedding (1, rows * columns and class rows, width)."""
+        """Position embedding (1, rows * columns + class tokens, width)."""
         grid, extra = (self.image_size - self.patch_size) // self.stride + 1, len(CLASS_TOKENS[self.class_token])
         embedding = self.param("pos_embed", dense_init, (1, grid**2 + extra, self.embed_dim), self.param_dtype)
         return resize_positions(embedding, self.class_token, rows, columns)
@@ -119,7 +138,7 @@ class Vim(nn.Module):
         return self.pool if self.class_token == "none" else "class"
 
     def _pooled(self, x, positions):
-        """What the head reads: (b, width), or (b, M, width) for pools "max" and "all"."""
+        """Features for the head: (b, width), or (b, M, width) for pools "max" and "all"."""
         match self._pool():
             case "class":
                 return sum(x[:, p] for p in positions) / len(positions)
@@ -130,71 +149,35 @@ class Vim(nn.Module):
         return x
 
     def _check(self, images):
-        check_images(images, self.in_channels)
+        checks.images(images, self.in_channels)
         checks.choice("class_token", self.class_token, CLASS_TOKENS)
         checks.choice("pool", self.pool, POOLS)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
         for field in ("embed_dim", "depth", "patch_size", "stride", "d_state"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)}; expected at least 1")
+            checks.count(field, getattr(self, field))
         if min(images.shape[1:3]) < self.patch_size:
-            raise ValueError(f"images have shape {images.shape}; expected sides of at least patch_size={self.patch_size}")
+            raise ValueError(f"images.shape={images.shape}: expected sides of at least patch_size={self.patch_size}")
         if self.pos_embed and self.image_size < self.patch_size:
-            raise ValueError(f"image_size={self.image_size}; expected at least patch_size={self.patch_size}")
-
-
-class Block(nn.Module):
-    """r + DropPath(mixer(norm(r))), in r's dtype.
-
-    The original adds a block's output at the beginning of the next block, or before the final norm, and drops it there: the same sum.
-    """
-    mixer: dict
-    drop_path: float = 0.0
-
-    @nn.compact
-    def __call__(self, r, train=False):
-        norm = RMSNorm(self.mixer.get("dtype"), self.mixer.get("param_dtype", jnp.float32), name="norm")
-        return r + DropPath(self.drop_path)(VimMixer(name="mixer", **self.mixer)(norm(r)), train).astype(r.dtype)
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-5) times a learned scale, over the last axis, in at least float32; the mean is not taken off."""
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x):
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        y = wide / jnp.sqrt((wide * wide).mean(-1, keepdims=True) + EPS) * scale
-        return y.astype(self.dtype or x.dtype)
-
-
-def drop_path_rates(rate, depth):
-    """The rate each block's output is dropped with: linspace(0, rate, depth) with `rate` itself last.
-
-    The original counts from the receiving end: block i drops what it receives at [0, *linspace][i], and the final norm at `rate`.
-    """
-    return [*np.linspace(0, rate, depth)[:-1].tolist(), rate]
+            raise ValueError(f"image_size={self.image_size}: expected at least patch_size={self.patch_size}")
 
 
 def class_positions(class_token, patches):
-    """Where the class tokens stand in the sequence of so many patches and themselves, in ascending order."""
+    """Ascending positions of the class tokens in the sequence of `patches` patches and themselves."""
     return {"middle": (patches // 2,), "head": (0,), "double": (0, patches + 1), "none": ()}[class_token]
 
 
 def insert(x, tokens, positions):
-    """x (b, M, C) with each of the tokens (b, 1, C) at its position of the result; positions ascend."""
+    """x (b, M, C) with each of the tokens (b, 1, C) inserted; `positions` ascend and count in the result."""
     for token, p in zip(tokens, positions, strict=True):
         x = jnp.concatenate([x[:, :p], token, x[:, p:]], axis=1)
     return x
 
 
 def resize_positions(embedding, class_token, rows, columns):
-    """A square grid's position embedding with its class rows, (1, side * side + n, C), for a grid of rows x columns.
+    """A square grid's position embedding with its class rows, (1, side * side + n, C), resized to a grid of rows x columns.
 
-    The class rows are taken from, and put back to, where the tokens stand (the original's resizing takes row 0, wherever the token is).
+    The class rows are removed and inserted at the tokens' positions (the original removes row 0 for every position of the token).
     """
     patches = embedding.shape[1] - len(CLASS_TOKENS[class_token])
     side, taken = math.isqrt(patches), class_positions(class_token, patches)

@@ -1,7 +1,7 @@
-"""Scan patterns: which position of the map each direction visits when, and the cheapest way to lay the map out for it.
+"""Scan patterns: the order in which each direction visits the map's positions, and the cheapest layout of the map for it.
 
-A route lists, for every position l of a direction's sequence, the row-major flat index h * W + w it visits. Routes that are one another's
-reverse share one sequence (the scan runs it backwards), row-major routes read the map as it lies and column-major ones its transpose.
+A route lists, for every position l of a direction's sequence, the row-major flat index h * W + w that it visits. Two routes that are the reverse
+of each other share one sequence (the scan runs in reverse). Row-major routes read the map in place, column-major routes its transpose.
 """
 import dataclasses
 import functools
@@ -10,68 +10,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-DIRECTIONS = 4
-PATTERNS = ("cross", "unidi", "bidi", "cascade")  # cascade is no list of routes over the whole map: ss2d.py scans its rows, then its columns
-
-
-def routes(pattern, height, width):
-    """Routes of a pattern over a (height, width) map.
-
-    Args:
-        pattern: "cross" (row-major, column-major and their reverses), "unidi" (row-major four times), "bidi" (row-major twice, reversed
-            twice); one visiting order of all positions, (L,): the map is re-labelled by it and scanned crosswise; four orders, (4, L);
-            or a function (height, width) -> any of these.
-
-    Returns:
-        int array (4, L), L = height * width.
-
-    Raises:
-        ValueError: an unknown name, a wrong shape, or an order that is no permutation of the positions.
-    """
-    if callable(pattern):
-        pattern = pattern(height, width)
-    positions = np.arange(height * width)
-    if isinstance(pattern, str):
-        if pattern in ("unidi", "bidi"):
-            back = positions if pattern == "unidi" else positions[::-1]
-            return np.stack([positions, positions, back, back])
-        if pattern != "cross":
-            raise ValueError(f"scan_pattern={pattern!r}; expected one of {', '.join(PATTERNS)}, a permutation, or a function of (height, width)")
-        pattern = positions
-    orders = np.asarray(pattern)
-    if orders.shape not in ((len(positions),), (DIRECTIONS, len(positions))):
-        raise ValueError(f"scan_pattern has shape {orders.shape}; expected ({len(positions)},) or ({DIRECTIONS}, {len(positions)}) "
-                         f"for a map of {height} x {width}")
-    if orders.ndim == 1:
-        columns = orders.reshape(height, width).T.reshape(-1)
-        orders = np.stack([orders, columns, orders[::-1], columns[::-1]])
-    if not np.array_equal(np.sort(orders, axis=1), np.broadcast_to(positions, orders.shape)):
-        raise ValueError(f"scan_pattern is no permutation of the {len(positions)} positions of a {height} x {width} map")
-    return orders
-
-
-def order(pattern, height, width):
-    """One visiting order of a (height, width) map, int (L,): "rows", a permutation of its positions, or a function (height, width) -> one."""
-    if isinstance(pattern, str) and pattern != "rows":
-        raise ValueError(f"scan_pattern={pattern!r}; expected 'rows', a permutation, or a function of (height, width)")
-    positions = np.arange(height * width)
-    if isinstance(pattern, str):
-        return positions
-    found = np.asarray(pattern(height, width) if callable(pattern) else pattern)
-    if found.shape != positions.shape or not np.array_equal(np.sort(found), positions):
-        raise ValueError(f"scan_pattern of shape {found.shape} is no permutation of the {len(positions)} positions of a {height} x {width} map")
-    return found
+from vmamba_jax.core import scan_orders
 
 
 class Direction(NamedTuple):
-    """Parameter set `index` reads the layout's sequence forward or in reverse."""
+    """One direction of a layout: `index` of its parameters, and whether it reads the sequence in reverse."""
     index: int
     reverse: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One order of the positions, and the directions that read it."""
+    """One order of the map's positions, and the directions that read it."""
     height: int
     width: int
     order: np.ndarray
@@ -95,7 +45,7 @@ class Layout:
         return jnp.take(x, self.order, axis=1) if kind == "gather" else x
 
     def map(self, x, reverse=False):
-        """(batch, L, F) in this order -> (batch, H, W, F); `reverse` is the direction's, and outputs already lie as the map does."""
+        """(batch, L, F) in this order -> (batch, H, W, F). `reverse` has no effect: a reversed scan returns its output in this order too."""
         del reverse
         kind = self._kind
         if kind == "columns":
@@ -106,7 +56,7 @@ class Layout:
 
 
 def layouts(pattern, height, width):
-    """The layouts of `routes(pattern, height, width)`, each direction in exactly one."""
+    """Layouts of `scan_orders.routes(pattern, height, width)`, with each direction in exactly one of them."""
     if isinstance(pattern, (list, np.ndarray)):
         pattern = _hashable(pattern)
     return _layouts(pattern, height, width)
@@ -119,7 +69,7 @@ def _hashable(pattern):
 @functools.lru_cache(maxsize=64)
 def _layouts(pattern, height, width):
     found = []
-    for index, route in enumerate(routes(pattern, height, width)):
+    for index, route in enumerate(scan_orders.routes(pattern, height, width)):
         for order, directions in found:
             if np.array_equal(order, route) or np.array_equal(order, route[::-1]):
                 directions.append(Direction(index, reverse=not np.array_equal(order, route)))
@@ -131,7 +81,7 @@ def _layouts(pattern, height, width):
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-    """Every row (or column) of the map a sequence of its own; a reversed direction's output stays reversed (the cascade's way)."""
+    """Every row (or column) of the map as a sequence of its own; a reversed direction's output stays reversed, as in the original cascade."""
     height: int
     width: int
     columns: bool
@@ -143,13 +93,13 @@ class Lines:
         return x.reshape(-1, *x.shape[2:])
 
     def map(self, x, reverse=False):
-        """The inverse of `sequence`, a reversed direction's output left in the order the scan produced it."""
+        """Inverse of `sequence`; a reversed direction's output keeps the order in which the original scan produces it."""
         x = x[:, ::-1] if reverse else x
         x = x.reshape(-1, self.height if not self.columns else self.width, *x.shape[1:])
         return x.swapaxes(1, 2) if self.columns else x
 
 
 def cascade(height, width):
-    """The cascade's two passes: rows forward and backward by parameter sets 0 and 1, then columns by 2 and 3."""
+    """The two passes of the cascade: rows forward and in reverse (parameters 0 and 1), then columns (2 and 3)."""
     return (Lines(height, width, False, (Direction(0, False), Direction(1, True))),
             Lines(height, width, True, (Direction(2, False), Direction(3, True))))

@@ -1,4 +1,8 @@
-"""SS2D: a selective scan over four directions of a feature map (VMamba, arXiv 2401.10166, section 4.2)."""
+"""SS2D: a selective scan over four directions of a feature map.
+
+Source: VMamba (Liu et al., arXiv 2401.10166), section 4.2.
+"""
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -9,44 +13,48 @@ import numpy as np
 
 import pallas_kernels
 from pallas_kernels.arguments import step_size
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, scan_orders
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, activation, dense, standardize, uniform
-from vmamba_jax.models.layers.selective_ssm import open_scan, scan, step_bias
+from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, activation, dense, fields_of, standardize, uniform
+from vmamba_jax.models.layers.selective_ssm import scan, scan_of_decays, step_bias
 from vmamba_jax.models.vmamba import scan_layouts
-from vmamba_jax.models.vmamba.scan_layouts import DIRECTIONS
 
+DIRECTIONS = len(scan_orders.DIRECTIONS)
 OUT_NORMS = ("layer_norm", "none", "sigmoid", "softmax", "dwconv3", "layer_norm_dwconv3")
 SSM_INITS = ("v0", "v1", "v2")
 SSMS = ("mamba1", "mamba2")
 
 
-class SS2D(nn.Module):
-    """Mixer of a VMamba block: (b, H, W, C) -> (b, H, W, C).
+@dataclasses.dataclass(repr=False, eq=False)
+class SSMFields:
+    """Fields of a VMamba mixer. `SS2D`, `VSSBlock` and `VMamba` inherit them and pass them on with `ssm_fields`.
 
     Attributes:
-        ssm: "mamba1" (a decay per channel and state, the step size of rank `dt_rank`) or "mamba2" (one decay and step size per head,
-            `dt_rank` heads).
+        ssm: "mamba1" (a decay per channel and state, a step size of rank `dt_rank`) or "mamba2" (one decay and step size per head, `dt_rank`
+            heads).
         d_state: N, states per channel.
         ssm_ratio: inner width E = int(ssm_ratio * C).
-        dt_rank: R; None means ceil(C / 16), from the block's width and not the inner one.
-        act: activation after the depth-wise convolution, and of the gate.
-        conv_size: odd kernel of the depth-wise convolution; below 2 there is none (its activation stays).
-        gate: multiply the normalised scan by act(z), z being the second half of the input projection; `gate_act=False`: by z.
+        dt_rank: R; None: ceil(C / 16), of the block's width and not of the inner one.
+        ssm_act: activation after the depth-wise convolution, and of the gate.
+        conv_size: odd kernel of the depth-wise convolution; below 2: no convolution, the activation stays.
+        conv_bias: bias of that convolution.
+        gate: multiply the normalized scan by act(z), where z is the second half of the input projection.
+        gate_act: False: multiply by z itself.
         out_act: exact GELU after the output norm, before the gate.
-        out_norm: one of OUT_NORMS, over the inner channels; softmax runs over all positions per channel.
-        scan_pattern: "cross", "unidi", "bidi", "cascade", or any visiting order (see `scan_patterns.routes`).
+        out_norm: one of OUT_NORMS, over the inner channels; "softmax" runs over all positions, per channel.
+        scan_pattern: "cross", "unidi", "bidi", "cascade", or any order of the positions (see `core.scan_orders.routes`).
         ssm_init: initial values of the scan's parameters, "v0" (Mamba's), "v1" or "v2".
-        stop_gradients: names of `states.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.
-        perturbed: names of `states.SS2D_STATES` to open as `perturbations`.
+        stop_gradients: names of `probes.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.
+        perturbed: names of `probes.SS2D_STATES` that get `perturbations`.
         scan_implementation: `implementation` of `pallas_kernels.selective_scan`.
-        dtype: compute dtype (None: that of input and parameters); the scan and the output norm run in at least float32.
+        dtype: compute dtype (None: that of the input and parameters); the scan and the output norm run in at least float32.
+        param_dtype: dtype of the parameters.
     """
     ssm: str = "mamba1"
     d_state: int = 1
     ssm_ratio: float = 1.0
     dt_rank: int | None = None
-    act: str = "silu"
+    ssm_act: str = "silu"
     conv_size: int = 3
     conv_bias: bool = False
     gate: bool = False
@@ -61,13 +69,21 @@ class SS2D(nn.Module):
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
+    def ssm_fields(self):
+        """{name: value} of the fields above, for a submodule that inherits them."""
+        return fields_of(SSMFields, self)
+
+
+class SS2D(SSMFields, nn.Module):
+    """Mixer of a VMamba block: (b, H, W, C) -> (b, H, W, C). Its fields are those of `SSMFields`."""
+
     @nn.compact
     def __call__(self, x):
         channels = x.shape[-1]
         inner = int(self.ssm_ratio * channels)
         rank = math.ceil(channels / 16) if self.dt_rank is None else self.dt_rank
         self._check(channels, inner, rank)
-        act = activation(self.act)
+        act = activation(self.ssm_act)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
         x = dense(inner * (1 + self.gate), use_bias=False, name="in_proj", **options)(x)
@@ -80,7 +96,7 @@ class SS2D(nn.Module):
         u = probes.probe(self, "c", act(x))
 
         y = self._scan(u, self._parameters(inner, rank))
-        y = self._normalise(y).astype(u.dtype)
+        y = self._normalize(y).astype(u.dtype)
         if self.out_act:
             y = activation("gelu")(y)
         if self.gate:
@@ -93,20 +109,20 @@ class SS2D(nn.Module):
         for field, value, known in (("ssm", self.ssm, SSMS), ("out_norm", self.out_norm, OUT_NORMS), ("ssm_init", self.ssm_init, SSM_INITS)):
             checks.choice(field, value, known)
         if self.conv_size > 1 and self.conv_size % 2 == 0:
-            raise ValueError(f"conv_size={self.conv_size}; expected an odd size, or below 2 for no convolution")
+            raise ValueError(f"conv_size={self.conv_size}: expected an odd size, or below 2 for no convolution")
         if inner < 1 or self.d_state < 1 or rank < 1:
-            raise ValueError(f"ssm_ratio={self.ssm_ratio}, d_state={self.d_state}, dt_rank={rank} at width {channels}; "
-                             "expected an inner width, state and rank of at least 1")
+            raise ValueError(f"ssm_ratio={self.ssm_ratio}, d_state={self.d_state}, dt_rank={rank}: expected an inner width, states and a rank "
+                             f"of at least 1 at width {channels}")
         if self.ssm == "mamba2" and inner % rank:
-            raise ValueError(f"dt_rank={rank} heads do not divide the inner width {inner}")
+            raise ValueError(f"dt_rank={rank}: expected a number of heads that divides the inner width {inner} with ssm='mamba2'")
         per_direction = [name for name in ("B", "C", "delta", "A_bar", "s") if name in self.perturbed]
         if per_direction and self.scan_pattern == "cascade":
-            raise ValueError(f"perturbed names {per_direction}, of which scan_pattern='cascade' has two sets; expected only x, z, c, y")
+            raise ValueError(f"perturbed={tuple(self.perturbed)}: expected only x, z, c, y with scan_pattern='cascade', which has two sets of the others")
 
     # ---- parameters, under their original names and shapes
 
     def _parameters(self, inner, rank):
-        """Scan parameters by direction: X (K, R + 2N, E), W (K, E, R) or None, bias (K, E), A (K, E, N), D (K, E)."""
+        """Scan parameters of all directions: X (K, R + 2N, E), W (K, E, R) or None, bias (K, E), A (K, E, N), D (K, E)."""
         K, N = DIRECTIONS, self.d_state
         param = lambda name, init, shape: self.param(name, init, shape, self.param_dtype)
         X = param("x_proj_weight", uniform(inner**-0.5), (K, rank + 2 * N, inner))
@@ -136,9 +152,9 @@ class SS2D(nn.Module):
     # ---- the scan
 
     def _scan(self, u, parameters):
-        """(b, H, W, E) -> the merged scans, (b, H, W, E)."""
+        """(b, H, W, E) -> sum of the directions' scans, (b, H, W, E)."""
         height, width = u.shape[1:3]
-        if self._untouched():
+        if self._is_plain_cross_scan():
             return self._cross_scan(u, parameters)
         if self.scan_pattern != "cascade":
             return self._merge(u, scan_layouts.layouts(self.scan_pattern, height, width), parameters)
@@ -146,14 +162,14 @@ class SS2D(nn.Module):
             u = self._merge(standardize(u), (lines,), parameters)
         return u
 
-    def _untouched(self):
-        """Whether this is the plain cross scan: nobody looks into a direction or cuts its gradients."""
+    def _is_plain_cross_scan(self):
+        """Whether the kernels' cross scan serves: no state inside a direction is recorded, perturbed or cut."""
         inside = ("B", "C", "delta", "A_bar", "s")
         return (isinstance(self.scan_pattern, str) and self.scan_pattern == "cross" and self.ssm == "mamba1"
-                and not any(probes.watched(self, name) for name in inside) and not {*inside, "B_bar_delta"} & set(self.stop_gradients))
+                and not any(probes.observed(self, name) for name in inside) and not {*inside, "B_bar_delta"} & set(self.stop_gradients))
 
     def _cross_scan(self, u, parameters):
-        """All four directions by the kernels' own cross scan."""
+        """All four directions by `pallas_kernels.cross_selective_scan`."""
         X, W, bias, A, D = parameters
         v, X, W = nn.dtypes.promote_dtype(u, X, W, dtype=self.dtype)
         p = (v @ X.reshape(-1, X.shape[-1]).T).reshape(*u.shape[:3], DIRECTIONS, -1)
@@ -170,10 +186,10 @@ class SS2D(nn.Module):
                 y = self._direction(sequence, layout.sequence(steps[k]), decays and layout.sequence(decays[k]), layout.sequence(B[k]),
                                     layout.sequence(C[k]), k, reverse, parameters)
                 outputs[reverse] = outputs[reverse] + y if reverse in outputs else y
-                if probes.watched(self, "s"):
+                if probes.observed(self, "s"):
                     by_direction[k] = layout.map(y, reverse)
             if isinstance(layout, scan_layouts.Layout):
-                outputs = {False: sum(outputs.values())}    # both ways lie alike: one map() for the two
+                outputs = {False: sum(outputs.values())}    # both have the layout's order, so one map() serves both
             merged = merged + sum(layout.map(y, reverse) for reverse, y in outputs.items())
         if by_direction:
             s = self._probe_all("s", dict(sorted(by_direction.items())))
@@ -181,9 +197,10 @@ class SS2D(nn.Module):
         return merged
 
     def _project(self, u, parameters, ks):
-        """Step sizes, decays (None unless opened), B and C of directions ks from one projection of the raster map: dicts of maps.
+        """Step sizes, decays, B and C of directions ks from one projection of the raster map: dicts of maps by direction.
 
-        A step size is (b, H, W, R) before its own projection, or (b, H, W, E) after softplus where `perturbed` opens it.
+        A step size is (b, H, W, R), before its own projection; or (b, H, W, E), after softplus, if delta or A_bar is perturbed. The decays are
+        None unless A_bar is perturbed.
         """
         X, _, _, A, _ = parameters
         ks = sorted(ks)
@@ -195,21 +212,21 @@ class SS2D(nn.Module):
         B = self._probe_all("B", cut(rank, rank + self.d_state))
         C = self._probe_all("C", cut(rank + self.d_state, width))
         decays = None
-        if probes.watched(self, "delta") or probes.watched(self, "A_bar"):
+        if probes.observed(self, "delta") or probes.observed(self, "A_bar"):
             delta = self._probe_all("delta", {k: self._step_size(steps[k], k, parameters) for k in ks})
             decay = lambda k: jnp.exp(delta[k][..., None] * A[k].astype(delta[k].dtype))
             A_bar = self._probe_all("A_bar", {k: decay(k) for k in ks})
             if "A_bar" in self.perturbed:
                 decays = {k: x.reshape(*x.shape[:3], -1) for k, x in A_bar.items()}
-            if self._opened():
+            if self._perturbs_step():
                 steps = delta
         return steps, decays, B, C
 
     def _probe_all(self, name, maps):
-        """`states.probe_all` of a dict by direction."""
+        """`probes.probe_all` of a dict by direction."""
         return dict(zip(maps, probes.probe_all(self, name, list(maps.values())), strict=True))
 
-    def _opened(self):
+    def _perturbs_step(self):
         return "delta" in self.perturbed or "A_bar" in self.perturbed
 
     def _raw_step(self, steps, k, parameters):
@@ -225,18 +242,18 @@ class SS2D(nn.Module):
         return step_size(raw.astype(jnp.promote_types(raw.dtype, jnp.float32)), parameters[2][k], True)
 
     def _direction(self, u, steps, decay, B, C, k, reverse, parameters):
-        """Direction k's scan of the sequence u (b, L, E), its D skip included."""
+        """Direction k's scan of the sequence u (b, L, E), with its D skip."""
         _, _, bias, A, D = parameters
         options = dict(reverse=reverse, implementation=self.scan_implementation)
         if decay is not None:
-            return open_scan(u, steps, decay.reshape(*u.shape, self.d_state), B, C, D[k], **options)
-        if self._opened():
+            return scan_of_decays(u, steps, decay.reshape(*u.shape, self.d_state), B, C, D[k], **options)
+        if self._perturbs_step():
             return pallas_kernels.selective_scan(u, steps, A[k], B[:, :, None], C[:, :, None], D[k], delta_softplus=False, **options)
         return scan(u, self._raw_step(steps, k, parameters), A[k], B, C, D[k], bias[k], stop_gradients=self.stop_gradients, **options)
 
     # ---- after the scan
 
-    def _normalise(self, y):
+    def _normalize(self, y):
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         dwconv = lambda y: DepthwiseConv(3, use_bias=False, name="out_norm_conv", **options)(y)
         match self.out_norm:

@@ -1,30 +1,35 @@
-"""Which parameters weight decay touches: rules of (path, array), and the masks optax takes."""
+"""Which parameters weight decay applies to: rules of (path, array), and the masks that optax takes."""
 import jax
 import numpy as np
 
-from vmamba_jax.training.checks import choice, require
+from vmamba_jax.core import checks
+from vmamba_jax.models.catalog import FAMILIES
 
-POSITIONS = ("pos_embed", "cls_token", "cls_token_head", "cls_token_tail", "relative_position_bias_table")
-SSM = ("A_logs", "Ds", "dt_projs_bias", "A_log", "A_b_log", "D", "D_b")
+POSITIONS = tuple(sorted({name for family in FAMILIES for name in family.PARAMETERS.positions}))
+SSM = tuple(sorted({name for family in FAMILIES for name in family.PARAMETERS.ssm}))
 
 
 def released(path, array):
-    """What the released code of VMamba, Vim, DeiT and Swin does: spare arrays of one axis, biases and position embeddings, by shape and name alone.
+    """True for the parameters that the released code of VMamba, Vim, DeiT and Swin decays.
 
-    The marks on A_logs and Ds are never read there, so A_logs and dt_projs_bias (two axes, and not named `bias`) are decayed, as are
-    x_proj_weight and dt_projs_weight; Ds is spared where it has one axis, not in the Mamba-2 branch, where it has three.
-    path: tuple of names, the leaf's last. Returns True to decay.
+    That code exempts arrays of one axis, biases, position embeddings and class tokens, by shape and name alone. It does not read the marks on
+    A_logs and Ds, so A_logs and dt_projs_bias (two axes, and not named `bias`) are decayed, like x_proj_weight and dt_projs_weight; Ds is exempt
+    with one axis, but not in the Mamba-2 branch, where it has three.
+
+    Args:
+        path: tuple of names, the leaf's last.
+        array: the parameter.
     """
     return np.ndim(array) > 1 and path[-1] != "bias" and not path[-1].endswith(POSITIONS)
 
 
 def documented(path, array):
-    """What that code says it does: as `released`, and the scan's A, D and step bias are never decayed, whatever their rank."""
+    """True for the parameters that the released code intends to decay: as `released`, but never the scan's A, D and step bias."""
     return released(path, array) and path[-1] not in SSM
 
 
 def everything(path, array):
-    """Decay every parameter, as the S4/S5 adversarial-training study does."""
+    """True for every parameter, as in the S4/S5 adversarial-training study."""
     del path, array
     return True
 
@@ -33,13 +38,13 @@ RULES = {"released": released, "documented": documented, "everything": everythin
 
 
 def mask(rule="released"):
-    """A function params -> tree of bools, as optax's `mask=` takes.
+    """A function params -> tree of bools, for optax's `mask=`.
 
-    rule: a name in `RULES`, or a function `(path, array) -> bool`.
+    Args:
+        rule: a name in `RULES`, or a function (path, array) -> bool.
     """
     if not callable(rule):
-        require(choice("decay_rule", rule, RULES))
-        rule = RULES[rule]
+        rule = RULES[checks.choice("decay_rule", rule, RULES)]
 
     def decays(path, array):
         return bool(rule(tuple(map(_name, path)), array))

@@ -1,24 +1,24 @@
-"""OpenCV's edge detector and distance transform, for the rims of drops."""
+"""OpenCV's Canny edge detector and distance transform, for `spatter`."""
 import functools
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions.reproducible import fence
+from vmamba_jax.evaluation.corruptions.reproducible import barrier
 
-CHAMFER = {(0, 1): 1.0, (1, 1): 1.4, (1, 2): 2.1969}  # lengths of a 5 x 5 mask's steps, OpenCV's DIST_L2
+CHAMFER = {(0, 1): 1.0, (1, 1): 1.4, (1, 2): 2.1969}  # lengths of the steps of a 5 x 5 mask, OpenCV's DIST_L2
 _FLAT, _STEEP = (1.0, CHAMFER[1, 2] - 2), (CHAMFER[1, 2] - CHAMFER[1, 1], 2 * CHAMFER[1, 1] - CHAMFER[1, 2])
-FACETS = np.float32([_FLAT, _STEEP, _STEEP[::-1], _FLAT[::-1]])  # of a way's length, the greatest of four sums
+FACETS = np.float32([_FLAT, _STEEP, _STEEP[::-1], _FLAT[::-1]])  # the length of a path is the maximum of four sums
 
 
 def canny(levels, low, high):
-    """Edges of an image (H, W) of whole levels, bool: `cv2.Canny` with a 3 x 3 Sobel filter and |dx| + |dy| as length."""
-    x = fence(jnp.pad(levels, 1, mode="edge"))
+    """Edges (H, W) bool of an image of whole levels: `cv2.Canny` with a 3 x 3 Sobel filter and |dx| + |dy| as gradient magnitude."""
+    x = barrier(jnp.pad(levels, 1, mode="edge"))
     rise, smooth = x[:, 2:] - x[:, :-2], x[:, 2:] + 2 * x[:, 1:-1] + x[:, :-2]
     dx, dy = rise[2:] + 2 * rise[1:-1] + rise[:-2], smooth[2:] - smooth[:-2]
-    dx, dy, size = fence(dx, dy, jnp.abs(dx) + jnp.abs(dy))
-    around = fence(jnp.pad(size, 1))
+    dx, dy, size = barrier(dx, dy, jnp.abs(dx) + jnp.abs(dy))
+    around = barrier(jnp.pad(size, 1))
 
     def at(row, col):
         return around[1 + row:1 + row + size.shape[0], 1 + col:1 + col + size.shape[1]]
@@ -33,37 +33,37 @@ def canny(levels, low, high):
 
 
 def _connected(seeds, allowed):
-    """What the seeds reach through `allowed`, by steps to any of eight neighbours."""
+    """Pixels of `allowed` connected to the seeds by steps to any of eight neighbors."""
     height, width = seeds.shape
 
     def step(found):
-        padded = fence(jnp.pad(found, 1))
-        rows = fence(padded[:-2] | padded[1:-1] | padded[2:])
+        padded = barrier(jnp.pad(found, 1))
+        rows = barrier(padded[:-2] | padded[1:-1] | padded[2:])
         return (rows[:, :width] | rows[:, 1:-1] | rows[:, 2:]) & allowed
 
     def grow(state):
         found, _ = state
-        wider = fence(step(fence(step(found))))
+        wider = barrier(step(barrier(step(found))))
         return wider, (wider - found).max() > 0
-    seeds, allowed = fence(seeds.astype(jnp.int32), allowed.astype(jnp.int32))
+    seeds, allowed = barrier(seeds.astype(jnp.int32), allowed.astype(jnp.int32))
     return lax.while_loop(lambda state: state[1], grow, (seeds, jnp.array(True)))[0] > 0
 
 
 def distance(marks, limit):
-    """Length of the shortest way in steps of `CHAMFER` from each pixel to a mark (H, W), at most `limit`.
+    """Length (H, W) of the shortest path in steps of `CHAMFER` from each pixel to a mark, at most `limit`.
 
-    A way of a pixels along one axis and b <= a along the other is max(a + 0.1969 b, 0.7969 a + 0.6031 b) long. It grows with either, so the
-    nearest mark of each column is enough.
+    A path of a pixels along one axis and b <= a along the other has length max(a + 0.1969 b, 0.7969 a + 0.6031 b). It increases in both, so
+    only the nearest mark of each column matters.
     """
     reach = int(limit) - 1
-    rise = jnp.where(marks, 0.0, np.float32(limit))  # to the column's nearest mark
+    rise = jnp.where(marks, 0.0, np.float32(limit))  # distance to the nearest mark of the column
     done = 0
     while done < reach:
         step = min(done + 1, reach - done)
         padded = jnp.pad(rise, ((step, step), (0, 0)), constant_values=limit)
-        rise = fence(jnp.minimum(rise, jnp.minimum(padded[:-2 * step], padded[2 * step:]) + step))
+        rise = barrier(jnp.minimum(rise, jnp.minimum(padded[:-2 * step], padded[2 * step:]) + step))
         done += step
-    padded = fence(jnp.pad(rise, ((0, 0), (reach, reach)), constant_values=limit))
+    padded = barrier(jnp.pad(rise, ((0, 0), (reach, reach)), constant_values=limit))
     far, width = jnp.minimum(rise, limit), marks.shape[1]
     for run in range(1, reach + 1):
         near = jnp.minimum(padded[:, reach - run:reach - run + width], padded[:, reach + run:reach + run + width])
