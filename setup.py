@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*",
                                     "configs", "experiments"]),
-    package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data": ["*.tsv", "*.json"]},
+    package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data.datasets": ["*.tsv", "*.json"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

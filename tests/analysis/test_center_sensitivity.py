@@ -1,4 +1,4 @@
-"""Centre sensitivity against a loop over the window's positions, and its slope against NumPy's and SciPy's least squares."""
+"""Center sensitivity against a loop over the window's positions, and its slope against NumPy's and SciPy's least squares."""
 import json
 
 import jax
@@ -17,7 +17,7 @@ def net(weights, images):
 
 
 def setting(height=8, width=8):
-    """A linear classifier whose weights grow towards the centre, and images it classifies rightly but for five."""
+    """A linear classifier whose weights grow towards the center, and images it classifies correctly except for five."""
     y, x = np.meshgrid(*(np.arange(side) - (side - 1) / 2 for side in (height, width)), indexing="ij")
     near = np.exp(-(y**2 + x**2) / 8)[..., None] * np.ones(2)
     weights = jnp.asarray(np.random.default_rng(0).standard_normal((near.size, 4)) * near.reshape(-1, 1), jnp.float32)

@@ -116,9 +116,9 @@ def test_keys_of_images_decide():
     (lambda: data.mix.create(mixup="0.8"), TypeError, "mixup='0.8': expected a finite number"),
     (lambda: data.mix.create(mode="half"), ValueError, "mode='half': expected one of"),
     (lambda: data.mix.create(switch_probability=1.1), ValueError, "switch_probability"),
-    (lambda: data.mix.create(label_smoothing=1), ValueError, "label_smoothing must be below 1, got 1"),
-    (lambda: data.mix.create()(*(x[:5] for x in batch()), jax.random.key(0), CLASSES), ValueError, "even B, got shape"),
-    (lambda: data.mix.create()(batch()[0], jnp.zeros((N, 3)), jax.random.key(0), CLASSES), ValueError, r"labels must be \(6,\) integers or \(6, 4\)"),
+    (lambda: data.mix.create(label_smoothing=1), ValueError, "label_smoothing=1: expected less than 1"),
+    (lambda: data.mix.create()(*(x[:5] for x in batch()), jax.random.key(0), CLASSES), ValueError, r"images of shape \(5, 8, 10, 1\) .* even B"),
+    (lambda: data.mix.create()(batch()[0], jnp.zeros((N, 3)), jax.random.key(0), CLASSES), ValueError, r"labels of shape \(6, 3\): expected \(6,\) integers or \(6, 4\)"),
 ])
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):

@@ -38,5 +38,5 @@ def test_it_is_another_source():
     assert source.fingerprint != numbered(4).fingerprint and source.labels.tolist() == [0, 1, 2, 0]
     with pytest.raises(ValueError, match="times=0: expected an integer >= 1"):
         data.Repeated(numbered(4), 0)
-    with pytest.raises(TypeError, match="source must be a data.Source"):
+    with pytest.raises(TypeError, match="source=.*: expected a data.Source"):
         data.Repeated([1, 2], 2)

@@ -60,12 +60,12 @@ def test_bad_index(index, error):
 
 
 @pytest.mark.parametrize("images, labels, classes, message", [
-    (np.zeros((2, 3, 3), np.uint8), [0, 1], None, r"images must be \(n, H, W, C\) uint8, got shape \(2, 3, 3\)"),
+    (np.zeros((2, 3, 3), np.uint8), [0, 1], None, r"images of shape \(2, 3, 3\) and uint8: expected \(n, H, W, C\) uint8"),
     (np.zeros((2, 3, 3, 1), np.float32), [0, 1], None, "float32"),
-    (np.zeros((2, 3, 3, 1), np.uint8), [0, 1, 2], None, r"labels must be \(2,\) integers"),
+    (np.zeros((2, 3, 3, 1), np.uint8), [0, 1, 2], None, r"labels of shape \(3,\) and int64: expected \(2,\) integers"),
     (np.zeros((2, 3, 3, 1), np.uint8), [0., 1.], None, "float64"),
-    (np.zeros((2, 3, 3, 1), np.uint8), [0, 2], ("a", "b"), r"labels must lie in \[0, 2\), got 0 to 2"),
-    (np.zeros((2, 3, 3, 1), np.uint8), [0, -1], None, "got -1"),
+    (np.zeros((2, 3, 3, 1), np.uint8), [0, 2], ("a", "b"), r"labels from 0 to 2: expected values in \[0, 2\)"),
+    (np.zeros((2, 3, 3, 1), np.uint8), [0, -1], None, r"labels from -1 to 0: expected"),
 ])
 def test_bad_arrays(images, labels, classes, message):
     with pytest.raises(ValueError, match=message):
@@ -101,7 +101,7 @@ def test_subset(lazy):
 
 
 @pytest.mark.parametrize("which, options, error, message", [
-    (21, {}, ValueError, "at most the 20"), (-1, {}, ValueError, "which=-1: expected an integer >= 0"), ([20], {}, IndexError, "20"), (2.0, {}, TypeError, "which"),
+    (21, {}, ValueError, "which=21: expected at most the 20"), (-1, {}, ValueError, "which=-1: expected an integer >= 0"), ([20], {}, IndexError, "20"), (2.0, {}, TypeError, "which"),
     ([0.5], {}, TypeError, "indices"), ([1], {"stratified": True}, ValueError, "positions"), (2, {"seed": -1}, ValueError, "seed"),
     (2, {"seed": None, "stratified": True}, ValueError, "seed"),
 ])
@@ -129,7 +129,7 @@ def test_permutation_is_fixed_for_good():
 
 @pytest.mark.parametrize("call, error, message", [
     (lambda: data.load("imagenot", "train"), ValueError, "dataset='imagenot': expected one of 'digits', .*'tfds:<name>'"),
-    (lambda: data.load(3, "train"), TypeError, "name"),
+    (lambda: data.load(3, "train"), TypeError, "name=3: expected a str"),
     (lambda: data.load("digits", "val"), ValueError, "split='val': expected one of"),
     (lambda: data.load("digits", "train", size=3), TypeError, "size=3: expected an option of dataset 'digits', which has none"),
     (lambda: data.load("mnist", "train", split_seed=3), TypeError, r"split_seed=3: expected an option of dataset 'mnist', one of 'validation'$"),
@@ -146,7 +146,7 @@ def test_bad_load(call, error, message):
 ])
 def test_absent_data_says_what_to_put_where(name, wanted, tmp_path, monkeypatch):
     monkeypatch.delenv("VMAMBA_JAX_DATA", raising=False)
-    for root, place in ((None, "VMAMBA_JAX_DATA"), (tmp_path, str(tmp_path)), (tmp_path / "no", "is not a folder")):
+    for root, place in ((None, "VMAMBA_JAX_DATA"), (tmp_path, str(tmp_path)), (tmp_path / "no", "expected a folder")):
         with pytest.raises(data.DataNotFoundError) as caught:
             data.load(name, "train", root)
         assert wanted in str(caught.value) and place in str(caught.value) and isinstance(caught.value, FileNotFoundError)

@@ -1,4 +1,4 @@
-"""Accuracy under a disturbance: as by hand, the same on all devices and batches, one compilation of the model."""
+"""Accuracy under a disturbance: computed by hand, independent of devices and batches, one compilation of the model."""
 import functools
 import json
 
@@ -45,7 +45,7 @@ def test_same_for_all_devices_and_batches(disturbance, devices, batch_size):
 
 
 def test_clean_given_and_one_compilation():
-    """The clean pass may be given; other disturbances trace the model no more."""
+    """With `clean` there is one pass; other disturbances do not retrace the model."""
     options = {"key": KEY, "batch_size": 16}
     whole = evaluation.disturbed_accuracy(logits_fn(), examples(), "patch_shuffle", grid=2, **options)
     clean = evaluation.accuracy(logits_fn(), examples(), batch_size=16)["correct"]

@@ -1,4 +1,4 @@
-"""Natural shifts: the class lists, logits over them, sources labelled in their order, the gap to the same classes."""
+"""Natural shifts: class lists, logits of their classes, labels in their order, the gap on the same classes."""
 import hashlib
 import json
 

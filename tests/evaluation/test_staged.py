@@ -1,4 +1,4 @@
-"""Attacks of several stages over a set: only what stands is attacked, any cut into batches agrees, a killed run goes on to the same result."""
+"""Attacks of several stages over a set: only robust images are attacked, batches do not matter, a killed run resumes."""
 import dataclasses
 import functools
 
@@ -34,24 +34,24 @@ def whole():
     return evaluate()
 
 
-def test_against_the_attacks_by_hand():
+def test_stages_by_hand():
     images, labels = examples()
-    result, standing = whole(), np.arange(37) < 31
+    result, robust = whole(), np.arange(37) < 31
     margin = lambda x: np.asarray(attacks.losses.margin(logits_fn()(x), labels))
     highest = margin(images)
     for code, (name, attack) in enumerate(Ensemble().stages()):
         keys = jax.vmap(lambda i, code=code: jax.random.fold_in(jax.random.fold_in(KEY, i), code))(jnp.arange(37))
         adversarial = jax.jit(attack)(logits_fn(), images, labels, keys)
-        fooled = standing & (np.asarray(logits_fn()(adversarial)).argmax(1) != labels)
-        highest = np.where(standing, np.maximum(highest, margin(adversarial)), highest)
+        fooled = robust & (np.asarray(logits_fn()(adversarial)).argmax(1) != labels)
+        highest = np.where(robust, np.maximum(highest, margin(adversarial)), highest)
         np.testing.assert_array_equal(result["broken_by"] == code, fooled)
         record = result["stages"][code + 1]
-        assert record["name"] == name and record["attacked"] == standing.sum() and record["broken"] == fooled.sum() and record["seconds"] >= 0
-        standing &= ~fooled
-    assert 0 < standing.sum() < 31 and all(stage["broken"] > 0 for stage in result["stages"])
-    np.testing.assert_array_equal(result["robust"], standing)
+        assert record["name"] == name and record["attacked"] == robust.sum() and record["broken"] == fooled.sum() and record["seconds"] >= 0
+        robust &= ~fooled
+    assert 0 < robust.sum() < 31 and all(stage["broken"] > 0 for stage in result["stages"])
+    np.testing.assert_array_equal(result["robust"], robust)
     np.testing.assert_allclose(result["margin"], highest, atol=1e-5)
-    assert result["accuracy"] == 31 / 37 and result["robust_accuracy"] == standing.mean() and result["attack"] == Ensemble().settings
+    assert result["accuracy"] == 31 / 37 and result["robust_accuracy"] == robust.mean() and result["attack"] == Ensemble().settings
 
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (8, 5), (3, 10)])
@@ -64,7 +64,7 @@ def test_same_for_all_devices_and_batches(devices, batch_size):
 @pytest.mark.parametrize(("batch_size", "attacked", "devices", "rows"), [
     (64, 64, 1, 64), (64, 63, 1, 64), (64, 34, 1, 36), (64, 9, 2, 12), (64, 1, 8, 8), (64, 0, 1, 4), (512, 33, 8, 64), (10, 3, 1, 3), (24, 5, 8, 8),
     (4, 9, 8, 4)])
-def test_few_survivors_take_small_batches(batch_size, attacked, devices, rows):
+def test_rows_of_a_stage(batch_size, attacked, devices, rows):
     assert staged._rows(batch_size, attacked, devices) == rows
 
 
@@ -74,15 +74,15 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("batches_done", [1, 2, 3, 5, 6])
 def test_killed_and_resumed(tmp_path, batches_done):
-    """Stopped after some batches, in the clean pass or a stage; the second run does not repeat them and ends alike."""
+    """Killed after some batches, in the clean pass or a stage; the second run does not repeat them and has the same result."""
     calls = []
 
-    def die(done, n, figures):
+    def kill(done, n, figures):
         calls.append(figures["stage"])
         if len(calls) == batches_done:
             raise Killed
     with pytest.raises(Killed):
-        evaluate(batch_size=16, state=tmp_path / "state.npz", progress=die)
+        evaluate(batch_size=16, state=tmp_path / "state.npz", progress=kill)
     resumed = evaluate(batch_size=16, state=tmp_path / "state.npz", progress=lambda done, n, figures: calls.append(figures["stage"]))
     unbroken = []
     evaluate(batch_size=16, progress=lambda done, n, figures: unbroken.append(figures["stage"]))
@@ -131,14 +131,14 @@ def test_by_name():
         evaluation.robust_accuracy(logits_fn(), examples(), attacks.fgsm(0.1), steps=3, key=KEY)
 
 
-def test_nothing_left_standing():
+def test_nothing_left_robust():
     """A stage with no survivors attacks nobody."""
     images, labels = examples()
     result = evaluation.robust_accuracy(logits_fn(), (images, (np.asarray(logits_fn()(images)).argmax(1) + 1) % 5), Ensemble(), key=KEY)
     assert result["robust_accuracy"] == result["accuracy"] == 0 and [stage["attacked"] for stage in result["stages"]] == [37, 0, 0, 0]
 
 
-def test_autoattack_stage_by_stage_is_autoattack():
+def test_staged_autoattack_equals_autoattack():
     """The same images stand as when one call attacks the whole set as a batch."""
     images, labels = examples()
     attack = attacks.autoattack(0.05, n_targets=3, steps=6, queries=20)

@@ -52,7 +52,7 @@ def test_runs_and_seeds_in_order():
     assert [each.name for each in planned] == NAMES
     assert [each.config.seed for each in planned] == [0, 0, 1, 1]
     assert planned[0].config.objective.to_dict() == digits.get_config("objective=standard").objective.to_dict()
-    assert planned[1].config.to_json() == digits.get_config("objective=pgd_at").to_json()
+    assert planned[1].config.to_dict() == digits.get_config("objective=pgd_at").to_dict()
 
 
 def test_no_seeds_leave_the_base_seed():

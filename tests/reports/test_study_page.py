@@ -3,9 +3,9 @@ import json
 
 import numpy as np
 import pytest
-from test_reports import Page
 
 from tests.helpers import fake_study
+from tests.helpers.html_page import Page
 from vmamba_jax import reports
 from vmamba_jax.reports.study import claims as study_claims
 from vmamba_jax.reports.study.claims import Comparison, judge

@@ -1,29 +1,34 @@
-"""Parts of a set by what its examples are: classes, renumbered, or the files that a list names."""
+"""Subsets of a source by class, or by a list of files."""
 import functools
 import json
 import pathlib
 
 import numpy as np
 
-from vmamba_jax.data.source import Source, Subset, digest
+from vmamba_jax.data.source import Subset, check_source, digest
 
 
 def select_classes(source, classes):
     """The examples of some classes, as a source of its own; label k is classes[k].
 
-    classes: names of the source's classes, in the wanted order of labels. Raises ValueError for one that it does not have, or that comes twice.
+    Args:
+        source: a `data.Source`.
+        classes: names of its classes, in the order of the new labels.
+
+    Raises:
+        ValueError: a class that the source does not have, or a repeated one.
     """
-    _check(source)
+    check_source(source)
     classes = tuple(map(str, classes))
     if unknown := [name for name in classes if name not in source.classes]:
-        raise ValueError(f"classes must be classes of {source!r}, which has no {', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}")
+        raise ValueError(f"classes={', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}: expected classes of {source!r}")
     if len(set(classes)) != len(classes):
-        raise ValueError("classes must not repeat a name")
-    return Relabelled(source, classes)
+        raise ValueError(f"classes={classes}: expected each name once")
+    return Relabeled(source, classes)
 
 
-class Relabelled(Subset):
-    """The examples of another source's `classes`, in its order, with their places among these as labels."""
+class Relabeled(Subset):
+    """The examples of some classes of another source, in its order; their labels are positions in `classes`."""
 
     def __init__(self, source, classes):
         self._places = np.array([classes.index(name) if name in classes else -1 for name in source.classes], np.int32)
@@ -50,16 +55,19 @@ class Relabelled(Subset):
 
 
 def subset_from_list(source, path):
-    """The examples whose files a list names, in the list's order.
+    """The examples whose files a list names, in the list's order; the result's split has the name of the list.
 
-    source: with `files`: a folder, a tar file, or ImageNet's.
-    path: a text file, one name a line, as RobustBench's, or JSON, a list of names or {"images": list}, as that of Malik et al. Of a name the
-        last two parts count, <class>/<file>, or the last where the source's files lie in no class folders.
-    The split's name tells the list's. Raises ValueError for a name that the source does not have, or that comes twice, naming it.
+    Args:
+        source: a source of files: a folder, a tar file, or ImageNet's.
+        path: a text file with one name per line, as RobustBench's, or JSON: a list of names or {"images": list}, as that of Malik et al. Only the
+            last two parts of a name count, <class>/<file>, or the last one if the source's files are in no class folders.
+
+    Raises:
+        ValueError: a name that the source does not have, or a repeated one.
     """
-    _check(source)
+    check_source(source)
     if not hasattr(source, "files"):
-        raise ValueError(f"source must be of files (a folder, a tar file), got {source!r}")
+        raise ValueError(f"source={source!r}: expected a source of files (a folder, a tar file)")
     path = pathlib.Path(path)
     names = _names(path)
     parts = 2 if any("/" in name.removeprefix("./") for name in source.files) else 1
@@ -68,7 +76,7 @@ def subset_from_list(source, path):
     if absent := [name for name in wanted if name not in places]:
         raise ValueError(f"{path}: {source!r} lacks {len(absent)} of {len(wanted)} files: {', '.join(absent[:3])}{', ...' * (len(absent) > 3)}")
     if len(set(wanted)) != len(wanted):
-        raise ValueError(f"{path}: {next(name for name in wanted if wanted.count(name) > 1)} comes twice")
+        raise ValueError(f"{path}: expected each name once, got {next(name for name in wanted if wanted.count(name) > 1)} twice")
     part = Subset(source, [places[name] for name in wanted])
     part.split = f"{source.split}[{path.name}: {len(part)} of {len(source)}]"
     return part
@@ -82,14 +90,9 @@ def _names(path):
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: expected names of files, one a line, or as JSON a list of them or {{'images': list}}")
+        raise ValueError(f"{path}: expected names of files, one per line, or as JSON a list of them or {{'images': list}}")
     return names
 
 
 def _end(name, parts):
     return "/".join(name.replace("\\", "/").split("/")[-parts:])
-
-
-def _check(source):
-    if not isinstance(source, Source):
-        raise TypeError(f"source must be a data.Source, got {type(source).__name__}")

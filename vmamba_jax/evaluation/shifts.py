@@ -1,8 +1,7 @@
-"""Natural distribution shifts of ImageNet: which classes a set has, where its images lie, and accuracy over those classes alone.
+"""Natural distribution shifts of ImageNet: classes and folders of the sets, and accuracy over their classes.
 
-ImageNet-A (Hendrycks et al., arXiv 1907.07174) and -R (arXiv 2006.16241) have 200 of the 1000 classes each. Their figures are of the argmax over
-these 200 columns of the logits, the labels being numbered by WordNet identifier; an argmax over all 1000 gives lower ones, comparable with
-nothing published. ImageNet-V2 (arXiv 1902.10811) and -Sketch (arXiv 1905.13549) have all 1000.
+ImageNet-A (Hendrycks et al., arXiv 1907.07174) and -R (arXiv 2006.16241) have 200 of the 1000 classes each. Published accuracies use
+the argmax over the logits of these 200 classes, with labels numbered by WordNet identifier; the argmax over all 1000 gives lower values. ImageNet-V2 (arXiv 1902.10811) and -Sketch (arXiv 1905.13549) have all 1000.
 """
 import dataclasses
 import pathlib
@@ -19,7 +18,14 @@ from vmamba_jax.evaluation.loop import Loop, argument
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """A set: its folder as released, the names of its class folders ("identifiers" or label "numbers"), its TFDS name, its size."""
+    """A set.
+
+    Attributes:
+        folder: name of the released folder.
+        tfds: name in TFDS.
+        examples: number of images.
+        folders: names of its class folders: WordNet "identifiers" or label "numbers".
+    """
     folder: str
     tfds: str
     examples: int
@@ -37,7 +43,7 @@ SHIFTS = {
 
 
 def columns(shift):
-    """The set's classes as ImageNet-1k labels, ascending: 200 ints of ImageNet-A and -R, all 1000 of the others."""
+    """The set's classes as ImageNet-1k labels, ascending: 200 integers for ImageNet-A and -R, all 1000 for the others."""
     _check(shift)
     return imagenet.subsets().get(shift, tuple(range(1000)))
 
@@ -49,19 +55,19 @@ def identifiers(shift):
 
 
 def sliced(logits_fn, shift):
-    """images -> the logits of the set's classes alone, in label order; of a set with all classes `logits_fn` itself."""
+    """A function images -> logits of the set's classes, in label order; `logits_fn` itself for a set with all classes."""
     chosen = columns(shift)
     return logits_fn if len(chosen) == 1000 else Partial(_columns, argument(logits_fn), jnp.asarray(chosen))
 
 
 def load(shift, root=None, *, tfds=False, file_list=None, **options):
-    """The set's images as a source, labelled in the order of `identifiers(shift)`.
+    """The set's images as a source, labeled in the order of `identifiers(shift)`.
 
     Args:
-        root: folder that holds the released one (`SHIFTS[shift].folder`), or that itself; of a TFDS set its data_dir.
-        tfds: read the set that TFDS prepared, in place of folders.
-        file_list: see `data.subset_from_list`.
-        options: of `data.load("folder", ...)`, or of "tfds:": size=224, resize=256, interpolation="bicubic" are what published figures use.
+        root: the released folder (`SHIFTS[shift].folder`) or its parent; for TFDS its data_dir.
+        tfds: read the set prepared by TFDS instead of folders.
+        file_list: see `data.subset_from_list`; None: all images.
+        options: for `data.load("folder", ...)`, or for "tfds:"; published accuracies use size=224, resize=256, interpolation="bicubic".
     """
     _check(shift)
     about = SHIFTS[shift]
@@ -75,9 +81,9 @@ def load(shift, root=None, *, tfds=False, file_list=None, **options):
 
 
 def relabelled(source, shift):
-    """The images of a source that are of the set's classes, labelled in their order: so the validation set's, for the gap.
+    """The images of a source that belong to the set's classes, labeled in their order: for example the validation set, for the gap.
 
-    source: of `vmamba_jax.data`, its classes WordNet identifiers.
+    source: a source of `vmamba_jax.data` whose classes are WordNet identifiers.
     """
     return data.select_classes(source, identifiers(shift))
 
@@ -88,14 +94,14 @@ def shift_accuracy(logits_fn, source, shift, *, validation=None, **loop):
     Args:
         logits_fn: [0, 1] images -> logits of the 1000 classes of ImageNet-1k.
         source: the set, as from `load`; or a pair (images, labels), labeled in the order of `identifiers(shift)`.
-        validation: ImageNet's validation set, as from `data.load("imagenet", "validation")`; its images of the same classes are classified too.
-            None: no gap.
+        validation: ImageNet's validation set, as from `data.load("imagenet", "validation")`; its images of the same classes are classified
+            too. None: no gap.
         loop: as for `robust_accuracy`; progress counts the set, not the validation images.
 
     Returns:
-        The row of `summary` with "shift", "classes", and "set", "split" and "fingerprint" of the source (None for a pair), which identify the
-        subset. With `validation` also its "validation_" entries, and "gap", the validation accuracy minus the accuracy, with its 95 % interval
-        (Newcombe 1998, method 10).
+        The row of `summary` with "shift", "classes", and "set", "split" and "fingerprint" of the source (None for a pair), which identify
+        the subset. With `validation` also its "validation_" entries, and "gap", the validation accuracy minus the accuracy, with its 95 %
+        interval (Newcombe 1998, method 10).
     """
     fn, loop = sliced(logits_fn, shift), Loop(**loop)
     result = accuracy(fn, source, **vars(loop))
@@ -117,7 +123,7 @@ def _columns(logits_fn, chosen, images):
 
 
 def _which(source):
-    return {name: getattr(source, attribute, None) for name, attribute in (("set", "name"), ("split", "split"), ("fingerprint", "fingerprint"))}
+    return {"set": getattr(source, "name", None)} | {name: getattr(source, name, None) for name in ("split", "fingerprint")}
 
 
 def _check(shift):

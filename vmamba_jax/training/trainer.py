@@ -241,7 +241,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
 
 def _timing(meter):
     """Values of a line of timing.jsonl: seconds, rate and input fraction since the last restart; empty if no step was made since."""
-    return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.share} if meter.images else {}
+    return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.wait_fraction} if meter.images else {}
 
 
 @functools.lru_cache(maxsize=4)

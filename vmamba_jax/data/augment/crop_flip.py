@@ -1,7 +1,7 @@
-"""Augmentation on the device: pure, jit-able functions `augment(images, key) -> images`, drawn image by image.
+"""Crops and flips of a batch on the device, and `create` for every augmentation: pure, jit-able functions `augment(images, key) -> images`.
 
-Every image has a key of its own, so what happens to it does not depend on its batch or its device: pass one key for each image, or a
-single key, from which image i gets fold_in(key, i).
+Every image has a key of its own, so its augmentation does not depend on the batch or the device: pass one key per image, or a single key,
+from which image i gets fold_in(key, i).
 """
 
 import jax
@@ -15,38 +15,52 @@ _FILLS = {"zeros": "constant", "reflect": "reflect", "edge": "edge"}
 
 
 def create(name, **options):
-    """An augmentation by name; `names()` lists them, options are their keyword arguments.
+    """An augmentation by name: a function of images (B, H, W, C) and a key, which returns images of the same shape and dtype.
 
-    The result takes images (B, H, W, C) and a key (typed or legacy; one, or B of them) and returns images of the same shape and dtype.
-    Raises ValueError for an unknown name or a value out of range, TypeError for an unknown option.
+    The key is typed or legacy; one, or B of them.
+
+    Args:
+        name: one of `names()`.
+        options: keyword arguments of the augmentation.
+
+    Raises:
+        ValueError: an unknown name, or a value out of range. TypeError: an unknown option.
     """
     return checks.by_name("augmentation", name, _AUGMENTATIONS, options)(**options)
 
 
 def names():
-    """The names `create` knows."""
+    """The names that `create` accepts."""
     return list(_AUGMENTATIONS)
 
 
 def none():
-    """Images as they are."""
+    """No augmentation: returns the images."""
     return lambda images, key: images
 
 
 def crop(pad=2, fill="zeros"):
-    """Shift by up to `pad` pixels each way: pad on all sides, then crop to the old size at a uniformly drawn place.
+    """Random translation: padding on all sides, then a crop of the old size at a uniform position.
 
-    pad: at least 0, in pixels; for "reflect" smaller than the image. fill: "zeros" (black), "reflect" or "edge".
+    Args:
+        pad: pixels, at least 0; for fill="reflect" smaller than the image.
+        fill: "zeros" (black), "reflect" or "edge".
     """
     return crop_flip(pad, fill, flip=0.0)
 
 
 def crop_flip(pad=4, fill="reflect", flip=0.5):
-    """`crop`, then a mirror image (left to right) with probability `flip`: CIFAR-10's usual augmentation (He et al. 2015, section 4.2)."""
+    """`crop`, then a horizontal flip: CIFAR-10's usual augmentation.
+
+    Args:
+        pad, fill: see `crop`.
+        flip: probability of the flip, in [0, 1].
+
+    Source: He et al. 2015, arXiv 1512.03385, section 4.2.
+    """
     pad = checks.count("pad", pad, 0)
     checks.choice("fill", fill, _FILLS)
-    if not 0 <= flip <= 1:
-        raise ValueError(f"flip must be a probability in [0, 1], got {flip!r}")
+    checks.number("flip", flip, low=0, high=1)
 
     def one(image, key):  # image (H, W, C)
         crop_key, flip_key = jax.random.split(key)
@@ -60,9 +74,9 @@ def crop_flip(pad=4, fill="reflect", flip=0.5):
 
     def augment(images, key):
         if images.ndim != 4:
-            raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")
+            raise ValueError(f"images of shape {images.shape}: expected (B, H, W, C)")
         if fill == "reflect" and pad >= min(images.shape[1:3]):
-            raise ValueError(f"pad must be below the image's {images.shape[1]}x{images.shape[2]} for fill='reflect', got {pad}")
+            raise ValueError(f"pad={pad}: expected less than the sides {images.shape[1]}x{images.shape[2]} of the image for fill='reflect'")
         return jax.vmap(one)(jnp.asarray(images), image_keys(key, len(images)))
     return augment
 

@@ -1,13 +1,21 @@
-"""Does the input keep up? Images a second, and the share of the time that was spent waiting for them."""
+"""Measures the input: images per second, and the fraction of the time spent waiting for them."""
 import time
+import warnings
 
 
 class Meter:
-    """An iterator of batches that notes what its consumer waited.
+    """An iterator over batches that measures how long its consumer waits for them.
 
-    Since the last `restart` (or the first request): images handed out, seconds `waited` for them, seconds `elapsed`, images a second
-    (`rate`) and `share` = waited / elapsed in [0, 1], near 1 where the input is what limits. `close` closes the iterator.
-    size: batch -> the number of its images; None: of its labels.
+    Args:
+        batches: iterable of batches.
+        size: function from a batch to its number of images; None: its number of labels.
+        clock: function that returns seconds.
+
+    Attributes, since the last `restart` (or the first request):
+        images: number of images returned.
+        waited, elapsed: seconds of waiting, and in all.
+        rate: images per second.
+        wait_fraction: waited / elapsed in [0, 1]; near 1 if the input is the bottleneck.
     """
 
     def __init__(self, batches, size=None, clock=time.perf_counter):
@@ -34,7 +42,7 @@ class Meter:
         return 0.0 if self._since is None else self._clock() - self._since
 
     @property
-    def share(self):
+    def wait_fraction(self):
         return self.waited / max(self.elapsed, 1e-9)
 
     @property
@@ -42,17 +50,28 @@ class Meter:
         return self.images / max(self.elapsed, 1e-9)
 
     def restart(self):
+        """Reset all measurements."""
         self.images, self.waited, self._since = 0, 0.0, self._clock()
 
     def close(self):
+        """Close the iterator over the batches."""
         if hasattr(self._batches, "close"):
             self._batches.close()
 
+    def __getattr__(self, name):
+        if name != "share":
+            raise AttributeError(f"'Meter' object has no attribute {name!r}")
+        warnings.warn("Meter.share is now Meter.wait_fraction; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
+        return self.wait_fraction
+
 
 def input_rate(batches, steps=10, warmup=2):
-    """Images a second that `batches` (with `iterate`) give when nothing else is done: the most a model can be fed.
+    """Images per second of `batches` if nothing else runs: an upper bound on the rate of training.
 
-    warmup: batches read first, while threads and workers start; with what these made ahead, measure several times as many steps.
+    Args:
+        batches: `data.Batches` or `data.Pipeline`.
+        steps: batches to time; take several times as many as are read ahead.
+        warmup: batches read before, while threads and workers start.
     """
     stream = batches.iterate(0, warmup + steps)
     meter = Meter(stream)

@@ -1,4 +1,4 @@
-"""Batches of images decoded and transformed while a model trains, on threads or in worker processes, through Grain."""
+"""Batches of images that threads or worker processes decode and transform while a model trains, through Grain."""
 import atexit
 import concurrent.futures
 import logging
@@ -13,12 +13,12 @@ from vmamba_jax.data.batching.batches import Batches
 from vmamba_jax.data.decoding.images import BadImageError
 
 MOST_STEPS = 2**62
-LISTED = 20  # bad images that an error names
+LISTED = 20  # bad images that an error message names
 _log = logging.getLogger("vmamba_jax.data")
 
 
 class BadImagesError(ValueError):
-    """More images did not decode than were allowed; the message lists them."""
+    """More images that do not decode than `max_bad`; the message lists them."""
 
 
 class Pipeline(Batches):
@@ -26,44 +26,50 @@ class Pipeline(Batches):
 
     Order, epochs, shards and the content of a batch are those of `Batches`: the global batch is the same for every number of hosts, and
     `pipeline[t]` is a pure function of t. The transform draws from a generator of its own for every example, seeded by (seed, epoch,
-    position), so nothing depends on threads, workers or on what was read before.
+    position), so a batch does not depend on threads, workers or earlier reads.
 
-    transform: `transform(image, rng) -> uint8 (H, W, C)`, all of one shape; image: what `source.picture` gives (a loaded PIL.Image, or
-        uint8 (H, W, C)), before the source's own resize and crop; rng: numpy.random.Generator. None: that resize and crop.
-    workers: processes that make whole batches; 0: none. They are started ("spawn") by `iterate`, so a program that uses them guards its
-        main part by `if __name__ == "__main__"`, and source and transform must pickle.
-    threads: decoding threads, in each worker; None: the processors shared out among the workers.
-    max_bad: images that may fail to decode. Each is logged, kept by name in `bad`, and replaced by the next good one in the source
-        (whose position the batch's "index" gives); one more raises BadImagesError. Each host counts its own.
-    uint8: leave images as they are, uint8 in [0, 255], a quarter of the memory; `training.train`, by `data.on_device`, makes them float32
-        in [0, 1] on the device.
+    Args:
+        source, batch_size, seed, shuffle, shard, drop_remainder: see `Batches`.
+        transform: `transform(image, rng) -> uint8 (H, W, C)`, all of one shape. image: from `source.picture`, before the source's own resize
+            and crop: a loaded PIL.Image, or uint8 (H, W, C). rng: numpy.random.Generator. None: the source's own resize and crop.
+        workers: processes that make whole batches; 0: none. `iterate` starts them ("spawn"), so a program that uses them guards its main part
+            by `if __name__ == "__main__"`, and source and transform must pickle.
+        threads: decoding threads in each worker; None: the number of processors divided by the number of workers.
+        max_bad: number of images that may fail to decode. Each is logged, recorded in `bad`, and replaced by the next good one in the source
+            (the batch's "index" has the position of that one); one more raises BadImagesError. Each host counts its own.
+        uint8: leave images uint8 in [0, 255], a quarter of the memory; `data.on_device` converts them to float32 in [0, 1] on the device,
+            and `training.train` calls it.
+
+    Attributes:
+        bad: {position: message} of the images that did not decode in the batches returned so far.
     """
 
     def __init__(self, source, batch_size, *, seed=0, shuffle=True, shard=(0, 1), drop_remainder=True, transform=None, workers=0,
                  threads=None, max_bad=10, uint8=False):
         super().__init__(source, batch_size, seed=seed, shuffle=shuffle, shard=shard, drop_remainder=drop_remainder)
         if transform is not None and not callable(transform):
-            raise TypeError(f"transform must be callable, transform(image, rng), got {transform!r}")
+            raise TypeError(f"transform={transform!r}: expected a function transform(image, rng), or None")
         self.transform, self.uint8 = transform, bool(uint8)
         self.workers, self.max_bad = checks.count("workers", workers, 0), checks.count("max_bad", max_bad, 0)
-        share = max(1, (os.cpu_count() or 1) // max(1, self.workers))
-        self.threads = share if threads is None else checks.count("threads", threads)
-        self.bad = {}  # position -> message, of the batches handed out so far
+        self.threads = max(1, (os.cpu_count() or 1) // max(1, self.workers)) if threads is None else checks.count("threads", threads)
+        self.bad = {}
 
     def __getitem__(self, t):
         return self._finish(*self._read(checks.count("t", t, 0)))
 
     def iterate(self, start=0, stop=None, *, depth=2):
-        """A `Stream` of the batches of steps start, start + 1, ... below stop (None: without end).
+        """A `Stream` of the batches of steps start, start + 1, ... below stop (None: endless).
 
-        depth: batches made ahead, by each worker; without workers, by a thread (0: none).
+        Args:
+            start, stop: steps.
+            depth: batches that each worker makes ahead; without workers, those that a thread makes ahead (0: none).
         """
         return Stream(self, checks.count("start", start, 0), MOST_STEPS if stop is None else checks.count("stop", stop, 0),
                       checks.count("depth", depth, 1 if self.workers else 0))
 
     def dataset(self, start=0, stop=None, depth=2):
-        """The pairs (batch with uint8 images, bad images of it) of these steps as a grain.IterDataset, with Grain's own state."""
-        import grain  # slow to import, and only this needs it
+        """A grain.IterDataset, with Grain's own state, of pairs (batch with uint8 images, its bad images) for these steps."""
+        import grain  # slow to import
         steps = grain.MapDataset.range(start, MOST_STEPS if stop is None else max(start, stop)).map(self._read)
         if not self.workers:
             return steps.to_iter_dataset(grain.ReadOptions(num_threads=min(1, depth), prefetch_buffer_size=depth))
@@ -72,22 +78,22 @@ class Pipeline(Batches):
         return steps.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=depth)).map(_unpack)
 
     def _read(self, t):
-        """Step t's batch, and the images that were bad in it as [(position, message)]."""
+        """(batch of step t, its bad images as [(position, message)])."""
         examples = list(zip(*(part.tolist() for part in self._examples(t)), strict=True))
         if self.threads < 2 or len(examples) < 2:
             made = [self._example(*example) for example in examples]
-        else:
+        else:  # `pipeline[t]` uses it too; Grain's own threads, one image each, took 4 to 15 % more CPU time per image
             with concurrent.futures.ThreadPoolExecutor(min(self.threads, len(examples)), "decode") as pool:
                 made = list(pool.map(self._example, *zip(*examples, strict=True)))
         images, labels, indices, bad = zip(*made, strict=True)
         if shapes := {image.shape for image in images} - {images[0].shape}:
-            raise ValueError(f"images of one batch must have one shape, got {images[0].shape} and {shapes.pop()}: give the source size=N, "
-                             "or a transform to one size")
+            raise ValueError(f"images of shapes {images[0].shape} and {shapes.pop()} in one batch: expected one shape; load the source with size=N, "
+                             "or pass a transform to one size")
         batch = {"image": np.stack(images), "label": np.array(labels, np.int32), "index": np.array(indices, np.int64)}
         return batch, sorted({pair for pairs in bad for pair in pairs})
 
     def _example(self, epoch, position):
-        """(image, label, position, [(position, message)]); the last are the bad images in whose place this one stands."""
+        """(image, label, position, [(position, message)]); the list has the bad images that this one replaces."""
         bad, i = [], position
         while True:
             try:
@@ -101,11 +107,11 @@ class Pipeline(Batches):
         if self.transform is not None:
             image = np.asarray(self.transform(image, generator(self.seed, epoch, i)))
             if image.dtype != np.uint8 or image.ndim != 3:
-                raise TypeError(f"transform must return uint8 (H, W, C), got shape {image.shape} of {image.dtype} from {self.transform!r}")
+                raise TypeError(f"transform={self.transform!r}: expected it to return uint8 (H, W, C), got shape {image.shape} of {image.dtype}")
         return image, label, i, bad
 
     def _finish(self, batch, bad):
-        """Count a batch's bad images, and turn its own into floats."""
+        """Record the batch's bad images, and convert its images to [0, 1] unless `uint8`."""
         for i, message in bad:
             if i not in self.bad:
                 self.bad[i] = message
@@ -119,10 +125,10 @@ class Pipeline(Batches):
 
 
 class Stream:
-    """Batches of a pipeline in order, made ahead; `get_state()` after any of them is JSON-able and `set_state` goes on exactly there.
+    """An iterator over a pipeline's batches in order, made ahead; `set_state(state)` resumes exactly where `get_state()` was called.
 
-    The state holds the next step, the bad images known so far, and what the order depends on; not the number of workers, threads or
-    hosts, which may change. Since `pipeline[t]` is a function of t, `pipeline.iterate(t)` goes on exactly there too.
+    The state is JSON-able. It has the next step, the bad images so far, and the settings that determine the order; not the number of
+    workers, threads or hosts, which may change. `pipeline.iterate(t)` resumes at step t too, since `pipeline[t]` is a function of t.
     """
 
     def __init__(self, pipeline, start, stop, depth):
@@ -141,21 +147,22 @@ class Stream:
         return batch
 
     def get_state(self):
+        """The position after the last batch, as a dict of JSON values."""
         return {"step": self.step, "bad": sorted(map(list, self.pipeline.bad.items())), "order": self._order()}
 
     def set_state(self, state):
-        """Go on after the batch that `state` was taken after; ValueError if it is not of such a pipeline."""
+        """Resume after the batch after which `state` was saved; ValueError if it is the state of another pipeline."""
         if not isinstance(state, dict) or state.keys() != self.get_state().keys():
-            raise ValueError(f"state must be what get_state gives, a dict of {', '.join(self.get_state())}, got {state!r}")
+            raise ValueError(f"state={state!r}: expected a dict of {', '.join(self.get_state())}, as from get_state")
         if (given := state["order"]) != (own := self._order()):
             differing = [f"{name} was {given.get(name)!r}, is {own[name]!r}" for name in own if given.get(name) != own[name]]
-            raise ValueError(f"the state belongs to another pipeline: {'; '.join(differing)}")
+            raise ValueError(f"state of another pipeline: {'; '.join(differing)}")
         self.close()
         self.step = checks.count("step", state["step"], 0)
         self.pipeline.bad = {i: message for i, message in state["bad"]}
 
     def close(self):
-        """End threads and workers; reading again starts them anew."""
+        """Stop threads and workers; the next read restarts them."""
         made, self._made = self._made, None
         if made is not None:
             made.close()
@@ -167,12 +174,12 @@ class Stream:
 
 
 def generator(seed, epoch, position):
-    """The random numbers of one example in one epoch."""
+    """The random generator of one example in one epoch."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch, position, 2))))
 
 
 def _pack(read):
-    """Arrays as bytes, which go through the worker's pipe: of arrays Grain makes shared memory, scarce in containers and left behind."""
+    """Arrays as bytes, sent through the worker's pipe: Grain puts arrays into shared memory, which is scarce in containers and leaks."""
     batch, bad = read
     return {name: (x.tobytes(), x.dtype.str, x.shape) for name, x in batch.items()}, bad
 
@@ -183,13 +190,13 @@ def _unpack(packed):
 
 
 def _too_many(bad, allowed):
-    listed = "".join(f"\n  {message}" for _, message in sorted(bad.items())[:LISTED])
-    more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-    return BadImagesError(f"{len(bad)} images do not decode, max_bad={allowed} may:{listed}{more}")
+    listed = "; ".join(message for _, message in sorted(bad.items())[:LISTED])
+    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    return BadImagesError(f"max_bad={allowed}: expected at most that many images that do not decode, got {len(bad)}: {listed}{more}")
 
 
 def _mark_flags_parsed():
-    """Grain reads absl's flags before it starts workers, which raises where the program parsed none."""
+    """Mark absl's flags as parsed: Grain reads them before it starts workers, which raises if the program parsed none."""
     from absl import flags
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
@@ -200,6 +207,6 @@ _open_streams = weakref.WeakSet()
 
 @atexit.register
 def _close_streams():
-    """Workers left to the interpreter's end complain about modules that are gone."""
+    """Workers that are alive when the interpreter exits print errors about modules that are already deleted."""
     for stream in list(_open_streams):
         stream.close()

@@ -1,1 +1,1 @@
-"""One file per dataset: load(split, root, **options) -> Source."""
+"""One module per data set, or per layout of files; `data.load` opens them by name."""

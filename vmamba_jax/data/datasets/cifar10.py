@@ -1,4 +1,4 @@
-"""CIFAR-10 from its binary version or its python version (Krizhevsky 2009; www.cs.toronto.edu/~kriz/cifar.html)."""
+"""CIFAR-10 from its binary or Python version (Krizhevsky 2009; www.cs.toronto.edu/~kriz/cifar.html)."""
 import numpy as np
 
 from vmamba_jax.core import checks
@@ -18,10 +18,16 @@ ADVICE = (
 
 
 def load(split, root=None, *, validation=0, records=None):
-    """CIFAR-10: (32, 32, 3) uint8, 50,000 train and 10,000 test images; the binary version is taken where both lie side by side.
+    """CIFAR-10: (32, 32, 3) uint8, 50,000 training and 10,000 test images; prefers the binary version if both are present.
 
-    validation: number of training images held out as split "validation" (stratified, fixed); "train" is then the rest.
-    records: images that every file must hold (10,000 in the release); None admits excerpts: any number, the same in every file.
+    Args:
+        split: "train", "validation" or "test".
+        root: see `data.load`.
+        validation: number of training images held out as split "validation" (stratified, fixed); "train" is the rest.
+        records: images that every file must have (10,000 in the release); None: accept truncated files with any equal number of images.
+
+    Raises:
+        DataNotFoundError: absent files. ValueError: damaged files.
     """
     check_split(split)
     if records is not None:
@@ -31,7 +37,7 @@ def load(split, root=None, *, validation=0, records=None):
     parts = []
     for path in paths:
         parts.append((_read_binary if path.suffix == ".bin" else _read_python)(path, records))
-        records = len(parts[0][1])  # a file cut short between two records is noticed by the others
+        records = len(parts[0][1])  # detects a file that is truncated between two records
     pixels, labels = zip(*parts, strict=True)
     labels = np.concatenate(labels).astype(np.int32)
     part = slice(None) if split == "test" else splits.hold_out(labels, validation, split)
@@ -65,5 +71,5 @@ def _read_python(path, records):
 
 def _check_labels(path, labels):
     if labels.min() < 0 or labels.max() > 9:
-        raise ValueError(f"{path}: labels must be 0 to 9, got {labels.min()} to {labels.max()}")
+        raise ValueError(f"{path}: expected labels from 0 to 9, got {labels.min()} to {labels.max()}")
     return labels

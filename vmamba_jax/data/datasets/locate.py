@@ -1,4 +1,4 @@
-"""Finding a data set's files under a root folder, and saying what belongs where when they are not there."""
+"""Finds a data set's files under a root folder; the errors name the files to put there."""
 import os
 import pathlib
 
@@ -9,7 +9,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class DataNotFoundError(FileNotFoundError):
-    """Data files are absent; the message says which files to put where, and where they come from."""
+    """Absent data files; the message names them, their folder and their source."""
 
 
 def check_split(split):
@@ -17,21 +17,34 @@ def check_split(split):
 
 
 def root_folder(root, advice):
-    """root, or $VMAMBA_JAX_DATA for None, as a Path; DataNotFoundError with `advice` unless it is a folder."""
+    """The data folder as a Path.
+
+    Args:
+        root: path; None: $VMAMBA_JAX_DATA.
+        advice: sentences for the error, about the files to put there.
+
+    Raises:
+        DataNotFoundError: no folder given, or none at that path.
+    """
     root = root or os.environ.get(ROOT_VARIABLE)
     if not root:
-        raise DataNotFoundError(f"no data folder was given: pass root=... or set the environment variable {ROOT_VARIABLE}. {advice}")
+        raise DataNotFoundError(f"root=None: expected a data folder; pass root=... or set the environment variable {ROOT_VARIABLE}. {advice}")
     root = pathlib.Path(root)
     if not root.is_dir():
-        raise DataNotFoundError(f"root {str(root)!r} is not a folder. {advice}")
+        raise DataNotFoundError(f"root={str(root)!r}: expected a folder. {advice}")
     return root
 
 
 def find_files(root, folders, choices, advice):
-    """The first complete set of files among the folders under root.
+    """Paths of the first complete set of files in the folders under root.
 
-    folders: names tried in turn ("" is root itself). choices: sets of files that would do, each a list with, for every file, the
-    spellings it may have. A set found in part raises DataNotFoundError naming what is missing.
+    Args:
+        root, advice: see `root_folder`.
+        folders: names to try in order; "" is root itself.
+        choices: alternative sets of files; each is a list with the accepted spellings of every file.
+
+    Raises:
+        DataNotFoundError: no complete set; of a partial one it names the missing files.
     """
     root, partial = root_folder(root, advice), None
     for folder in folders:
@@ -43,4 +56,4 @@ def find_files(root, folders, choices, advice):
                 partial = partial or (root / folder, [spellings[0] for spellings, p in zip(files, paths, strict=True) if p is None])
     if partial:
         raise DataNotFoundError(f"{str(partial[0])!r} lacks {', '.join(partial[1])}. {advice}")
-    raise DataNotFoundError(f"none of the files are in {str(root)!r}. {advice}")
+    raise DataNotFoundError(f"root={str(root)!r}: expected the files of the set, got none of them. {advice}")

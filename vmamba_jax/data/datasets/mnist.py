@@ -1,4 +1,4 @@
-"""MNIST from its IDX files, gzipped or not (LeCun, Cortes and Burges; format on "THE MNIST DATABASE of handwritten digits")."""
+"""MNIST from its IDX files, gzipped or not (LeCun, Cortes and Burges; the format is on "THE MNIST DATABASE of handwritten digits")."""
 import gzip
 import math
 import zlib
@@ -18,9 +18,15 @@ ADVICE = (
 
 
 def load(split, root=None, *, validation=0):
-    """MNIST: (28, 28, 1) uint8, 60,000 train and 10,000 test images.
+    """MNIST: (28, 28, 1) uint8, 60,000 training and 10,000 test images.
 
-    validation: number of training images held out as split "validation" (stratified, fixed); "train" is then the rest.
+    Args:
+        split: "train", "validation" or "test".
+        root: see `data.load`.
+        validation: number of training images held out as split "validation" (stratified, fixed); "train" is the rest.
+
+    Raises:
+        DataNotFoundError: absent files. ValueError: damaged files.
     """
     check_split(split)
     prefix = "t10k" if split == "test" else "train"
@@ -29,15 +35,22 @@ def load(split, root=None, *, validation=0):
     images_file, labels_file = find_files(root, FOLDERS, [files], ADVICE)
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
     if len(images) != len(labels):
-        raise ValueError(f"{images_file} holds {len(images)} images but {labels_file} {len(labels)} labels; expected as many")
+        raise ValueError(f"{images_file}: expected as many images as labels, got {len(images)} images but {labels_file} has {len(labels)} labels")
     if labels.max(initial=0) > 9:
-        raise ValueError(f"{labels_file}: labels must be 0 to 9, got {labels.max()}")
+        raise ValueError(f"{labels_file}: expected labels from 0 to 9, got {labels.max()}")
     part = slice(None) if split == "test" else splits.hold_out(labels, validation, split)
     return Arrays(images[part, ..., None], labels[part], range(10), name="mnist", split=split)
 
 
 def read_idx(path, rank):
-    """The uint8 array of `rank` axes in an IDX file, gzipped or not; ValueError naming the file if it is anything else."""
+    """The uint8 array in an IDX file, gzipped or not.
+
+    Args:
+        path: the file. rank: its number of axes.
+
+    Raises:
+        ValueError: any other content, with the name of the file.
+    """
     try:
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -53,5 +66,5 @@ def read_idx(path, rank):
         raise ValueError(f"{path}: expected a whole gzip file, but it is damaged or truncated ({error})") from error
     if len(body) != size:
         more = "more" if len(body) > size else len(body)
-        raise ValueError(f"{path}: its header announces {shape}, so {size} bytes were expected, got {more}")
+        raise ValueError(f"{path}: expected {size} bytes for the shape {shape} in its header, got {more}")
     return np.frombuffer(body, np.uint8).reshape(shape)

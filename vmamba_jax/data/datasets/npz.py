@@ -1,4 +1,4 @@
-"""Images and labels as arrays in an .npz file: the layout of the released generated sets (Wang et al. 2023, arXiv 2302.04638)."""
+"""Images and labels as arrays in an .npz file, the layout of the released generated sets (Wang et al. 2023, arXiv 2302.04638)."""
 import functools
 import zipfile
 import zlib
@@ -8,7 +8,7 @@ import numpy as np
 from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
 from vmamba_jax.data.source import Arrays, digest
 
-LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name and extra field
+LOCAL_HEADER = 30  # bytes of a zip member's local header, before its name and extra field
 ADVICE = (
     "An .npz set is ROOT/<split>.npz with arrays image (n, H, W, C) uint8 and label (n,) integers, as the generated sets of "
     "'Better Diffusion Models Further Improve Adversarial Training' (1m.npz and so on). Pass file=... for a file of another name."
@@ -16,21 +16,28 @@ ADVICE = (
 
 
 def load(split, root=None, *, file=None, image_key="image", label_key="label", classes=None):
-    """Arrays of an .npz file; images stored without compression (`np.savez`) are mapped into memory, others are read into it.
+    """Arrays of an .npz file; images stored without compression (`np.savez`) are memory-mapped, others are read into memory.
 
-    file: its name under root; None: <split>.npz. image_key, label_key: names of the arrays. classes: their names in label order; None
-    numbers them.
-    Raises DataNotFoundError for an absent file, ValueError for a damaged one or for arrays of another kind.
+    Args:
+        split: "train", "validation" or "test".
+        root: see `data.load`.
+        file: name of the file under root; None: <split>.npz.
+        image_key, label_key: names of the arrays.
+        classes: names in label order; None: the labels' numbers.
+
+    Raises:
+        DataNotFoundError: an absent file.
+        ValueError: a damaged file, or arrays of another kind.
     """
     check_split(split)
     path = root_folder(root, ADVICE) / (f"{split}.npz" if file is None else str(file))
     if not path.is_file():
-        raise DataNotFoundError(f"{path} is not there. {ADVICE}")
+        raise DataNotFoundError(f"{path}: no such file. {ADVICE}")
     return Npz(path, image_key, label_key, classes, split)
 
 
 class Npz(Arrays):
-    """Arrays of an .npz file, mapped where possible; pickled by name."""
+    """Arrays of an .npz file, memory-mapped where possible; a pickle of it holds the path, not the arrays."""
 
     def __init__(self, path, image_key, label_key, classes, split):
         self._made_from = (path, image_key, label_key, classes, split)
@@ -39,10 +46,10 @@ class Npz(Arrays):
                 members = {info.filename: info for info in archive.infolist()}
                 for key in (image_key, label_key):
                     if f"{key}.npy" not in members:
-                        raise ValueError(f"{path} has no array {key!r}; it has {sorted(name.removesuffix('.npy') for name in members)}")
+                        raise ValueError(f"{path}: expected an array {key!r}, got {sorted(name.removesuffix('.npy') for name in members)}")
                 images, labels = (_array(path, archive, members[f"{key}.npy"]) for key in (image_key, label_key))
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{path}: expected a whole .npz file, but it is damaged or cut short ({error})") from error
+            raise ValueError(f"{path}: expected a whole .npz file, but it is damaged or truncated ({error})") from error
         self._sums = [(members[f"{key}.npy"].CRC, members[f"{key}.npy"].file_size) for key in (image_key, label_key)]
         try:
             super().__init__(images, labels, classes, name=path.stem, split=split)
@@ -51,7 +58,7 @@ class Npz(Arrays):
 
     @functools.cached_property
     def fingerprint(self):
-        """sha256 of the arrays' lengths and of the CRC-32 sums that the file keeps of them; the images are not read."""
+        """SHA-256 of the arrays' lengths and of their CRC-32 checksums in the file; the images are not read."""
         return digest(self._sums)
 
     def __reduce__(self):
@@ -62,7 +69,7 @@ def _array(path, archive, member):
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{path}: array {member.filename} is of format {version}, expected 1.0 or 2.0")
+            raise ValueError(f"{path}: expected array {member.filename} in format 1.0 or 2.0, got {version}")
         shape, fortran, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(file)
         header = file.tell()
     if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not np.prod(shape):

@@ -14,48 +14,55 @@ def load(name, split, root=None, *, image_key="image", label_key="label", size=N
          draft=None, workers=None):
     """One split of a TFDS set that was prepared as array_record or parquet (formats with random access).
 
-    name: TFDS's spelling, `set[/config][:version]`. split: one of the set's own split names, slices included ("train[:10%]").
-    root: TFDS's data_dir; None: its default ($TFDS_DATA_DIR or ~/tensorflow_datasets).
-    image_key, label_key: features holding the image and the class. size, resize, interpolation, exif, draft: see `data.images.Decoder`.
-    workers: decoding threads; None: one for each processor.
-    Raises DataNotFoundError for a set not prepared there, saying how to prepare it; ValueError for an unknown set, split or feature.
+    Args:
+        name: as in TFDS, `set[/config][:version]`.
+        split: one of the set's own split names, or a slice such as "train[:10%]".
+        root: TFDS's data_dir; None: its default ($TFDS_DATA_DIR or ~/tensorflow_datasets).
+        image_key, label_key: features with the image and the class.
+        size, resize, interpolation, exif, draft: see `decoding.images.Decoder`.
+        workers: decoding threads; None: one per processor.
+
+    Raises:
+        DataNotFoundError: a set that is not prepared there; the message says how to prepare it.
+        ValueError: an unknown version, config, split or feature.
     """
-    import tensorflow_datasets as tfds  # slow to import, and only these sets need it
+    import tensorflow_datasets as tfds  # takes seconds to import
     if not isinstance(split, str):
-        raise TypeError(f"split must be a str such as 'train', got {split!r}")
+        raise TypeError(f"split={split!r}: expected a str such as 'train'")
     decoder = Decoder(size, resize, interpolation, exif=exif, draft=draft)
     try:
         builder = tfds.builder(name, **({} if root is None else {"data_dir": root}))
     except tfds.core.DatasetNotFoundError:
         close = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
-        raise DataNotFoundError(f"TFDS has no set {name!r}, nor is one prepared in {_place(root)}. "
+        raise DataNotFoundError(f"name={name!r}: expected a set of TFDS, or one prepared in {_place(root)}. "
                                 + (f"Close names: {', '.join(close)}." if close else "")) from None
-    except AssertionError as error:  # what TFDS raises for a version or config it does not know
-        raise ValueError(f"name must be a set, config and version that TFDS knows, got {name!r}: {error}") from error
-    for key in (image_key, label_key):
-        if key not in (features := builder.info.features):
-            raise ValueError(f"TFDS set {name!r} has no feature {key!r}; it has {sorted(features)}")
+    except AssertionError as error:  # raised by TFDS for an unknown version or config
+        raise ValueError(f"name={name!r}: expected a set, config and version of TFDS ({error})") from error
+    features = builder.info.features
+    for argument, key in (("image_key", image_key), ("label_key", label_key)):
+        if key not in features:
+            raise ValueError(f"{argument}={key!r}: expected a feature of TFDS set {name!r}, one of {sorted(features)}")
     if not (isinstance(image := features[image_key], tfds.features.Image) and image.np_dtype == np.uint8):
-        raise ValueError(f"image_key {image_key!r} of TFDS set {name!r} must be a uint8 image feature, got {image}")
+        raise ValueError(f"image_key={image_key!r}: expected a uint8 image feature of TFDS set {name!r}, got {image}")
     if not isinstance(label := features[label_key], tfds.features.ClassLabel):
-        raise ValueError(f"label_key {label_key!r} of TFDS set {name!r} must be a class label, got {label}")
+        raise ValueError(f"label_key={label_key!r}: expected a class label of TFDS set {name!r}, got {label}")
     ready = builder.is_prepared()
     if ready and not set(builder.info.available_file_formats()) & set(tfds.core.FileFormat.with_random_access()):
         raise ValueError(f"TFDS set {name!r} in {builder.data_dir} is stored as {builder.info.file_format.value}, which has no random "
                          f"access. {_how_to_prepare(name, root)}")
-    # Only under tfds.testing.mock_data can an unprepared set be read, and its fakes cannot be had encoded.
+    # An unprepared set is readable only under tfds.testing.mock_data, whose fake images exist only decoded.
     decoders = {image_key: tfds.decode.SkipDecoding()} if ready else None
     try:
         examples = builder.as_data_source(split, decoders=decoders)
     except (NotImplementedError, FileNotFoundError):
         raise DataNotFoundError(f"TFDS set {name!r} is not prepared in {_place(root)}. {_how_to_prepare(name, root)}") from None
     except ValueError as error:
-        raise ValueError(f"split must be one of {sorted(builder.info.splits)} of TFDS set {name!r} or a slice, got {split!r}") from error
+        raise ValueError(f"split={split!r}: expected one of {sorted(builder.info.splits)} of TFDS set {name!r}, or a slice") from error
     return Prepared(builder, examples, str(split), decoder, image_key, label_key, workers)
 
 
 class Prepared(Decoded):
-    """Examples of a prepared TFDS set; the encoded image is read from its record and decoded here."""
+    """Examples of a prepared TFDS set; encoded images are read from their records and decoded by `decoder`."""
 
     def __init__(self, builder, examples, split, decoder, image_key, label_key, workers=None):
         image, label = builder.info.features[image_key], builder.info.features[label_key]
@@ -77,14 +84,14 @@ class Prepared(Decoded):
 
     @functools.cached_property
     def labels(self):
-        """(n,) int32; the first use reads every record (images stay encoded)."""
+        """(n,) int32; the first access reads every record, without decoding the images."""
         labels = np.fromiter((self.examples[i][self.label_key] for i in range(len(self))), np.int32, len(self))
         labels.flags.writeable = False
         return labels
 
     @functools.cached_property
     def fingerprint(self):
-        """sha256 of the set's full name, split, length, file names with sizes, and the decoding options; records are not read."""
+        """SHA-256 of the set's full name, split, length, file names with sizes, and the decoding options; records are not read."""
         splits = self.builder.info.splits
         files = [(path.name, path.stat().length) for s in sorted(splits) for path in splits[s].filepaths]
         return digest(self.name, self.split, len(self), files, self.image_key, self.label_key, self.decoder)

@@ -1,4 +1,4 @@
-"""Members of tar and zip files and of folders, read in any order without unpacking anything."""
+"""Members of tar files, zip files and folders, read in any order without unpacking."""
 import abc
 import functools
 import hashlib
@@ -20,9 +20,14 @@ END = 1024  # a tar file ends with two blocks of zeros
 
 
 class Archive(abc.ABC):
-    """Regular files inside a container: `names` (list of str, "/" between folders), `sizes` ((n,) int64, bytes), `read(i)` -> bytes.
+    """Regular files in a container; `read(i)` returns the bytes of member i.
 
-    Reading is safe on several threads; a pickled archive opens its file anew.
+    Several threads may read at once; a pickled archive reopens its file.
+
+    Attributes:
+        path: of the container.
+        names: list of str, with "/" between folders.
+        sizes: (n,) int64, bytes.
     """
 
     def __init__(self, path):
@@ -32,15 +37,15 @@ class Archive(abc.ABC):
     def read(self, i): ...
 
     def text(self, name):
-        """The content of the text file `name`, or None if there is none."""
+        """The content of the text file `name`; None: no such member."""
         return self.read(self.names.index(name)).decode() if name in self.names else None
 
     def __len__(self):
         return len(self.names)
 
 
-class Folder(Archive):
-    """The files below a folder, hidden ones left out."""
+class Directory(Archive):
+    """The files below a folder, except hidden ones."""
 
     def __init__(self, path):
         super().__init__(path)
@@ -59,7 +64,7 @@ class Folder(Archive):
 
 
 class Zip(Archive):
-    """The members of a zip file. ValueError naming the file where it is damaged or cut short."""
+    """The members of a zip file; ValueError with its name if it is damaged or truncated."""
 
     def __init__(self, path):
         super().__init__(path)
@@ -72,7 +77,7 @@ class Zip(Archive):
         try:
             file = zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{self.path}: expected a whole zip file, but it is damaged or cut short ({error})") from error
+            raise ValueError(f"{self.path}: expected a whole zip file, but it is damaged or truncated ({error})") from error
         weakref.finalize(self, file.close)
         return file
 
@@ -87,11 +92,17 @@ class Zip(Archive):
 
 
 class Tar(Archive):
-    """The members of an uncompressed tar file; with nested=True those of the tar files in it, named "<inner file's stem>/<member>".
+    """The members of an uncompressed tar file.
 
-    Where each member lies is found by going through the file once, and kept in an index: <file>.index.npz beside it or, where that
-    cannot be written, in $XDG_CACHE_HOME/vmamba_jax (~/.cache). It is made anew when the file's size or time of change differs.
-    ValueError naming the file where it is compressed, damaged or cut short.
+    The first opening reads the file once and writes the position of each member to an index: <file>.index.npz beside it or, if that folder is
+    read-only, in $XDG_CACHE_HOME/vmamba_jax (~/.cache). A change of the file's size or modification time rebuilds the index.
+
+    Args:
+        path: the file.
+        nested: list the members of the tar files inside it, named "<inner file's stem>/<member>".
+
+    Raises:
+        ValueError: a file that is compressed, damaged or truncated, by name.
     """
 
     def __init__(self, path, nested=False):
@@ -118,8 +129,15 @@ class Tar(Archive):
         return {name: value for name, value in vars(self).items() if name != "_file"}
 
 
-class Packed(Decoded):
-    """Images decoded when asked for from members of an archive. members: (n,) positions there. labels: (n,) integers."""
+class ArchivedImages(Decoded):
+    """Images decoded on demand from members of an archive.
+
+    Args:
+        archive: an `Archive`.
+        members: (n,) positions in it.
+        labels: (n,) integers.
+        classes, decoder, name, split, workers: see `Decoded`.
+    """
 
     def __init__(self, archive, members, labels, classes, decoder, *, name, split, workers=None):
         super().__init__(name, split, classes, decoder, workers)
@@ -141,15 +159,16 @@ class Packed(Decoded):
 
     @functools.cached_property
     def fingerprint(self):
-        """sha256 of class names, labels, the members' names and sizes and the decoding options; the images are not read."""
+        """SHA-256 of class names, labels, the members' names and sizes, and the decoding options; the images are not read."""
         names = [self.archive.names[i] for i in self.members.tolist()]
         return digest(self.classes, self._labels.astype("<i4"), names, self.archive.sizes[self.members].astype("<i8"), self.decoder)
 
 
 def _index_places(path):
+    """Paths where the index of an archive may be, in order of preference."""
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vmamba_jax"
-    whole = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return path.with_name(path.name + ".index.npz"), cache / f"{path.name}.{whole}.index.npz"
+    resolved = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # separates archives of one name
+    return path.with_name(path.name + ".index.npz"), cache / f"{path.name}.{resolved}.index.npz"
 
 
 def _load_index(path, key):
@@ -159,7 +178,7 @@ def _load_index(path, key):
                 if np.array_equal(index["key"], key):
                     return index["names"], index["offsets"], index["sizes"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            continue  # absent or damaged: made anew
+            continue  # absent or damaged: rebuilt
     return None
 
 
@@ -174,7 +193,7 @@ def _build_index(path, key, nested):
                 np.savez(file, key=key, names=names, offsets=offsets, sizes=sizes)
             break
         except OSError:
-            continue  # a folder that cannot be written: the index is made again next time
+            continue  # a read-only folder; without any other, the next opening rebuilds the index
     return names, offsets, sizes
 
 
@@ -183,7 +202,7 @@ def _members(file, path, nested, where=""):
     try:
         archive = tarfile.open(fileobj=file, mode="r:")
         while (member := archive.next()) is not None:
-            archive.members.clear()  # else a million of them are kept
+            archive.members.clear()  # otherwise tarfile caches a million of them
             if not nested and member.isreg():
                 yield where + member.name.removeprefix("./"), member.offset_data, member.size
             elif nested and member.isreg() and member.name.endswith(".tar"):
@@ -191,7 +210,7 @@ def _members(file, path, nested, where=""):
                 for name, offset, size in _members(archive.extractfile(member), f"{path}:{member.name}", False, f"{stem}/"):
                     yield name, member.offset_data + offset, size
     except tarfile.TarError as error:
-        raise ValueError(f"{path}: expected a whole, uncompressed tar file, but it is damaged, cut short or compressed ({error})") from error
-    file.seek(archive.offset)  # tarfile takes a damaged header, or none at all, for the end
+        raise ValueError(f"{path}: expected a whole, uncompressed tar file, but it is damaged, truncated or compressed ({error})") from error
+    file.seek(archive.offset)  # tarfile takes a damaged or missing header for the end of the archive
     if file.read(END).strip(b"\0") or file.tell() < archive.offset + END // 2:
-        raise ValueError(f"{path}: expected a whole tar file, but it is damaged or cut short at byte {archive.offset}")
+        raise ValueError(f"{path}: expected a whole tar file, but it is damaged or truncated at byte {archive.offset}")

@@ -47,8 +47,8 @@ def draw_photons(key, image, rate):
 def _alias_table(rate):
     """Walker's alias method (1977) for the 256 levels: cells (256 * width,) uint32 and the power of two `width`.
 
-    A count k is drawn uniformly below `width` and accepted with the probability in the high bits of cell k, in units of `width` 2 ** -32; if it is
-    rejected, the result is the alias in the low bits of the cell. Built as in Vose (1991), for all levels at once.
+    A count k is drawn uniformly below `width` and accepted with the probability in the high bits of cell k, in units of `width` 2 ** -32;
+    if it is rejected, the result is the alias in the low bits of the cell. Built as in Vose (1991), for all levels at once.
     """
     width = 1 << int(np.ceil(np.log2(rate + 8 * np.sqrt(rate) + 8)))
     left, rows = _poisson(rate, width) * width, np.arange(256)

@@ -52,8 +52,8 @@ def frost(image, patch, weight, frost_weight):
 def draw_patch(key, image, weight, frost_weight, textures):
     """A patch of the image's size at a random position of a random texture.
 
-    textures: {"pixels": (t, h, w, 3) uint8, "sizes": (t, 2)} from `load_textures`; a patch ends at least one pixel before the bottom and right
-        borders.
+    textures: {"pixels": (t, h, w, 3) uint8, "sizes": (t, 2)} from `load_textures`; a patch ends at least one pixel before the bottom and
+        right borders.
     """
     del weight, frost_weight
     which, row, col = jax.random.split(key, 3)

@@ -16,11 +16,11 @@ class SalientDrop(GridDrop):
     """The patches of highest saliency dropped.
 
     Attributes:
-        by: "area": exactly `area` patches. "mass": the patches of highest saliency that together hold a fraction `area` (a float) of it, as the
-            published program of Malik et al. (arXiv 2406.09407) selects the foreground.
+        by: "area": exactly `area` patches. "mass": the patches of highest saliency that together hold a fraction `area` (a float) of it, as
+            the published program of Malik et al. (arXiv 2406.09407) selects the foreground.
         saliency: a map (b, h, w) >= 0, summed over each patch; or a function from images to such maps, a `jax.tree_util.Partial` if it has
-            weights (for the attention received, see `analysis.attention_fn`); None or "gradient": the magnitude of the cross-entropy's input
-            gradient, summed over channels. `settings` can restore only the last.
+            weights (for the attention received, see `analysis.attention_fn`); None or "gradient": the magnitude of the cross-entropy's
+            input gradient, summed over channels. `settings` can restore only the last.
     """
     _: dataclasses.KW_ONLY
     by: str = "area"
