@@ -1,4 +1,4 @@
-"""Square beyond its parity: windows, patterns, and what each norm promises."""
+"""Square: windows, patterns, and properties of each norm."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ CASES = {"linf": attacks.square(0.1, 60), "l2": attacks.square(0.5, 60, "l2"), "
 
 
 @pytest.mark.parametrize("norm", CASES)
-def test_promises(norm, tiny, check_search):
+def test_ball_box_and_success(norm, tiny, check_search):
     assert 2 < check_search(CASES[norm], tiny).sum() < 12
 
 
@@ -33,7 +33,7 @@ def test_bump(norm, side):
     assert (x[:side // 2] > 0).all() and (x[side // 2:] < 0).all()
 
 
-def test_a_move_changes_its_window_only():
+def test_proposal_changes_only_its_window():
     images = jnp.full((2, 6, 7, 3), 0.5)
     corner, signs = jnp.array([[0, 1], [3, 2]]), jnp.array([[1.0, -1, 1], [-1, 1, 1]])
     x = square_proposals.square(attacks.ThreatModel("linf", 0.1), images, images, 2, corner, signs)
