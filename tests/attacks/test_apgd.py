@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from vmamba_jax import attacks, parallel
 from vmamba_jax.attacks import norms
+from vmamba_jax.attacks.autoattack.apgd import random_start
 from vmamba_jax.attacks.autoattack.apgd_schedule import dense_checkpoints
 from vmamba_jax.attacks.randomized import value_and_gradient
 from vmamba_jax.core.keys import fold_in
@@ -113,6 +114,16 @@ def test_larger_radii_do_not_depend_on_the_batch(tiny):
     one = jax.jit(lambda x, y, k: attack(net, x, y, k))
     alone = [one(images[i:i + 1], labels[i:i + 1], keys[i:i + 1])[0] for i in range(6)]
     np.testing.assert_allclose(alone, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", EPS)
+def test_random_start_has_length_eps(norm, tiny):
+    """In l1 the projected Gaussian is far outside the ball, so its projection is on the surface too."""
+    _, images, _ = tiny
+    images = 0.4 + 0.2 * images
+    threat = attacks.ThreatModel(norm, 0.3)
+    start = random_start(threat, images, attacks.per_image_keys(jax.random.key(0), 12))
+    np.testing.assert_allclose(threat.distance(images, start), 0.3, rtol=1e-5)
 
 
 def test_checkpoints():

@@ -207,6 +207,15 @@ def test_weights_are_traced():
     assert (first != second).any() and (np.abs(third - images) <= 0.05 + 1e-6).all() and (np.abs(first - images) > 0.06).any()
 
 
+@pytest.mark.parametrize("name", attacks.losses.LOSSES)
+def test_16_bit_logits_are_evaluated_in_float32(name):
+    labels, logits = jnp.arange(4), jax.random.normal(jax.random.key(0), (4, 5)).astype(jnp.bfloat16)
+    value, success = attacks.losses.objective(lambda x: logits, labels, name)(labels)
+    assert value.dtype == jnp.float32
+    np.testing.assert_array_equal(value, attacks.losses.get(name)(logits.astype(jnp.float32), labels))
+    np.testing.assert_array_equal(success, logits.argmax(1) != labels)
+
+
 def test_traced_radius():
     logits_fn, images, labels = examples()
     key = jax.random.key(2)

@@ -46,6 +46,13 @@ def test_unreachable_plane_gives_the_corner():
         np.testing.assert_allclose(project_to_plane(norm, t, w, jnp.array([9.0]), 0.0, 1.0), [[0.5, -0.5, 0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_restarts_begin_at_half_the_radius(norm, tiny):
+    images = 0.4 + 0.2 * tiny[1]
+    start = attacks.fab(0.3, 2, norm, restarts=2)._near(images, attacks.per_image_keys(jax.random.key(0), 12))
+    np.testing.assert_allclose(attacks.ThreatModel(norm, 0.3).distance(images, start), 0.15, rtol=1e-5)
+
+
 def test_smallest_is_at_most_the_first(tiny):
     net, images, labels = tiny
     def change(keep):

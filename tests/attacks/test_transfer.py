@@ -147,6 +147,13 @@ def test_defaults_are_pgd():
     np.testing.assert_array_equal(run(attacks.transfer_pgd(0.1, 3)), run(attacks.pgd(0.1, 3, random_start=False)))
 
 
+def test_published_names():
+    for name, options in attacks.TRANSFER.items():
+        assert attacks.transfer_pgd(0.1, 3, norm="l2", **options).published == name
+    assert attacks.momentum_pgd(0.1, 3).published == "mi_fgsm"
+    assert attacks.transfer_pgd(0.1, 3).published is None and attacks.momentum_pgd(0.1, 3, accumulate="steps").published is None
+
+
 def test_settings_and_errors():
     attack = attacks.transfer_pgd(0.1, 3, **ALL)
     assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack and hash(attack)
