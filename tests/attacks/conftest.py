@@ -1,4 +1,4 @@
-"""The network, images and labels of the attacks' oracles."""
+"""The network, images and labels of the golden arrays, and a small network for property tests."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ from jax import lax
 
 
 def common_net(arrays, images):
-    """The oracles' network, NHWC; its head expects the features flattened in C, H, W order."""
+    """The network of the golden arrays, NHWC; its head expects features flattened in C, H, W order."""
     x = images
     for name in ("c1", "c2"):
         kernel = arrays[f"w_{name}_w"].transpose(2, 3, 1, 0)
@@ -43,7 +43,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def check_search():
-    """`check_search(attack, tiny)` -> which images were broken; after judging ball, box, untouched images and independence of the batch."""
+    """`check_search(attack, tiny)` -> which images were misclassified; it checks ball, box, unchanged images and independence of the batch."""
     def check(attack, tiny, key=7):
         net, images, labels = tiny
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(key), i))(jnp.arange(12))
@@ -56,6 +56,6 @@ def check_search():
         length = np.linalg.norm(change, {"linf": np.inf, "l2": 2, "l1": 1}[attack.norm], axis=1)
         assert (length <= attack.eps * (1 + 1e-5)).all()
         broken = np.asarray(net(found)).argmax(1) != labels
-        np.testing.assert_array_equal(length > 0, broken & (np.arange(12) < 11))  # the clean image where nothing was found or needed
+        np.testing.assert_array_equal(length > 0, broken & (np.arange(12) < 11))  # the clean image if nothing was found or needed
         return broken
     return check

@@ -1,4 +1,4 @@
-"""Settings, representation, creation by name, and what wrong arguments are told."""
+"""Settings, representation, creation by name, and errors of bad arguments."""
 import json
 
 import jax
@@ -14,7 +14,7 @@ from vmamba_jax import attacks
     attacks.pgd(3, 5, norm="l1", projection="radial", targeted=True),
     attacks.momentum_pgd(0.1, 4, decay=0.5, accumulate="steps", bounds=(-1, 1)),
 ], ids=repr)
-def test_settings_make_the_attack_again(attack):
+def test_settings_round_trip(attack):
     assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack
     assert hash(attacks.create(**attack.settings)) == hash(attack)
 

@@ -213,3 +213,10 @@ def test_saved_config_errors(tmp_path):
     for path in ("broken.json", "absent.json", "other.json"):
         with pytest.raises(ValueError, match=f"{path}': expected the config.json of a run"):
             saved.get_config(str(tmp_path / path))
+
+
+def test_attack_labels():
+    for options, label in [({"name": "pgd", "eps": 0.1, "steps": 20, "restarts": 5}, "PGD-20, 5 restarts"), ({"name": "fgsm", "eps": 0.1}, "FGSM"),
+                           ({"name": "momentum_pgd", "eps": 0.1, "steps": 10}, "MI-FGSM-10"), ({"name": "autoattack", "eps": 0.1}, "AutoAttack standard"),
+                           ({"name": "transfer_pgd", "eps": 0.1, "steps": 3, "scales": 2}, "transfer_pgd-3")]:
+        assert build.attack_label(attacks.create(**options)) == label
