@@ -23,6 +23,7 @@ OPTIONS = {
     "awp": {"objective": "pgd_at", "attack": PGD, "gamma": 0.05},
     "singh": {"eps": 0.1},
 }
+HALF = training.schedules.ramp(4, start=0.5)
 COSTS = {"trades": (4, 2, 0), "mart": (4, 0, 0), "free": (2, 0, 0), "fast": (2, 0, 0), "yopo": (2, 0, 6), "awp": (4, 0, 0), "singh": (4, 0, 0)}
 
 
@@ -131,10 +132,9 @@ def test_costs_of_the_published_settings():
     assert cost("awp", attack=pgd10) == (12, 0, 0) and cost("pgd_at", attack=pgd10) == (11, 0, 0)
     assert cost("awp", objective="trades") == (14, 10, 0)
     assert cost("singh") == (4, 0, 0) and cost("light", eps_schedule=lambda t: 1.0) == (2, 0, 0) and cost("ares") == (4, 0, 0)
-    with pytest.raises(ValueError, match="expected one of constant cost"):
+    with pytest.raises(ValueError, match="expected one with a constant number of passes"):
         cost("pgd_at", attack=attacks.square(0.1))
-    with pytest.raises(ValueError, match="expected one of constant cost"):  # several gradients per step
-        cost("pgd_at", attack=attacks.transfer_pgd(0.1, 3, scales=5))
+    assert cost("pgd_at", attack=attacks.transfer_pgd(0.1, 3, scales=5)) == (16, 0, 0)  # five gradients per step
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -310,6 +310,25 @@ def test_recipes_scale_what_their_programs_scale():
     assert metrics["eps_scale"] == 0.25
     half = objectives.inner_attack.scale_radius(PGD, 0.5, ("step_size",))
     assert (half.eps, half.step_size) == (0.1, 0.03)
+
+
+@pytest.mark.parametrize("name, options, same", [
+    ("singh", {}, {"attack": attacks.apgd(0.1, steps=2, random_start=False, keep="highest_loss"), "label_smoothing": 0.1}),
+    ("ares", {"eps_schedule": HALF}, {"attack": attacks.pgd(0.1, steps=3, step_size=0.2 / 3), "eps_schedule": HALF, "scheduled": ("step_size",)}),
+    ("fast", {}, {"attack": attacks.pgd(0.1, steps=1, step_size=0.125), "attack_mode": "train"}),
+])
+def test_pgd_at_with_the_settings_of(name, options, same):
+    classifier = Classifier(Net("batch"))
+    steps = (objectives.create(name, classifier, sgd(), eps=0.1, **options), objectives.pgd_at(classifier, sgd(), **same))
+    close(*(jax.jit(step)(start(classifier), batch(), KEY) for step in steps))
+
+
+def test_watch_scales_its_radius():
+    """At a scale of 0 both measurements are the clean accuracy."""
+    step, state = make("fast", eps=0.5, step_size=0.5, watch_every=1, watch_stride=1, eps_schedule=lambda t: 0.0 * t)
+    _, metrics = jax.jit(step)(state, batch(), KEY)
+    clean = (logits_of(state.params, batch()["image"]).argmax(-1) == batch()["label"]).mean()
+    assert metrics["fgsm_accuracy"] == metrics["pgd_accuracy"] == clean > 0.1 and metrics["overfitting"] == 0
 
 
 @pytest.mark.parametrize("name, options, message", [
