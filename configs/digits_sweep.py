@@ -6,12 +6,12 @@
 Expected on the 360 test digits at Linf radius 0.2: 98 % clean and 70 % under PGD-20 for `pgd_at`, 97.5 % and 1 % for `standard`. Cost: about a
 minute for each run on two CPU cores.
 """
-from configs import common, digits, sweeps
+from configs import base, digits, sweeps
 
 
 def get_config(arg=None):
     """Argument: `seeds=3`, the number of seeds, from 0; seeds=0 runs each objective once, with the base's seed."""
-    arg = common.parse_arg(arg, seeds=3)
+    arg = base.parse_arg(arg, seeds=3)
     if arg["seeds"] < 0:
         raise ValueError(f"config argument seeds={arg['seeds']}: expected at least 0")
     standard = digits.get_config("objective=standard")

@@ -22,7 +22,7 @@ from absl import flags
 
 from experiments import evaluate as evaluation
 from experiments import train as training_program
-from experiments.common import cli, machine, results
+from experiments.common import cli, environment, results
 from experiments.sweeps import display, plan, records
 from vmamba_jax import reports, training
 
@@ -98,7 +98,7 @@ def _run(planned, folder, train, evaluate):
                       commands=[f"python -m experiments.evaluate --workdir {folder}"])
         error_file.unlink(missing_ok=True)
     except Exception as error:  # the other runs go on
-        if isinstance(error, cli.Stopped):
+        if isinstance(error, training.Stopped):
             records.stop(record, folder)
             raise
         expected = isinstance(error, (cli.ConfigError, cli.RunError))
@@ -123,8 +123,8 @@ def _line(planned, record, workdir):
 def _index(config, planned):
     """Content of sweep.json: the sweep's config and its runs; what became of each is in its own folder."""
     devices = jax.devices()
-    return {"config": records.plain(config), "runs": [{"name": each.name, "group": each.group, "axes": each.axes, "seed": each.seed} for each in planned],
-            "groups": list(dict.fromkeys(each.group for each in planned)), "versions": machine.versions(results.PACKAGES), "commit": results.commit(),
+    return {"config": results.plain(config), "runs": [{"name": each.name, "group": each.group, "axes": each.axes, "seed": each.seed} for each in planned],
+            "groups": list(dict.fromkeys(each.group for each in planned)), "versions": environment.versions(), "commit": results.commit(),
             "device": f"{devices[0].device_kind} x {len(devices)}"}
 
 

@@ -24,11 +24,12 @@ def lean(scan_forward, scan_backward, plain, options):
 
     Of the four directions only what each saves is kept; their step sizes, four maps as large as u, are projected again on the way back.
     """
+    scan_forward, scan_backward = (jax.jit(f, static_argnames="options") for f in (scan_forward, scan_backward))   # equal directions share one
     return differentiable(functools.partial(_forward, scan_forward), functools.partial(_backward, scan_backward), plain, options)
 
 
 def _forward(scan_forward, args, options):
-    found = [scan_forward(_direction(args, k), _one(options, k)) for k in DIRECTIONS]
+    found = [scan_forward(_direction(args, k), options=_one(options, k)) for k in DIRECTIONS]
     return _merge(args, options, [y for y, _ in found]), tuple(saved for _, saved in found)
 
 
@@ -38,7 +39,7 @@ def _backward(scan_backward, args, saved, dy, options):
     for k, kept in zip(DIRECTIONS, saved, strict=True):
         scan_args, pullback = jax.vjp(functools.partial(_direction, k=k), args)
         one = _one(options, k)
-        found, = pullback(scan_backward(scan_args, kept, _sequence(dy, k).astype(one.out_dtype), one))
+        found, = pullback(scan_backward(scan_args, kept, _sequence(dy, k).astype(one.out_dtype), options=one))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     return total
 

@@ -13,6 +13,7 @@ from rich import progress as rich_progress
 
 from experiments.common import environment
 from vmamba_jax import parallel
+from vmamba_jax.training import Stopped
 
 OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
 
@@ -27,10 +28,6 @@ class ConfigError(ValueError):
 
 class RunError(RuntimeError):
     """A valid run that failed, such as by a full disk or diverged weights: printed as one line without a traceback."""
-
-
-class Stopped(Exception):
-    """A run that a signal stopped after it was saved: the message is printed and the exit status is 0."""
 
 
 @contextlib.contextmanager

@@ -53,10 +53,12 @@ def _train(run, workdir, progress):
 
     since = time.perf_counter()
     state = training.train(
-        run.step, state, run.batches, steps=run.steps, key=key, workdir=workdir, mesh=run.mesh, log_every=min(per_epoch, config.log_every),
-        eval_every=config.validation.every_epochs * per_epoch, evaluate=_validation(run), progress=progress, keep_latest=config.checkpoints.keep,
-        best_metric=f"validation/{config.validation.select}", config=plain, skips_in_a_row=config.skips.in_a_row,
-        skips_in_all=config.skips.in_all, stop_on_signals=True, on_log=wandb.logger(config.wandb, workdir, plain))
+        run.step, state, run.batches, steps=run.steps, key=key, workdir=workdir, mesh=run.mesh,
+        checkpoints=training.Checkpointing(keep_latest=config.checkpoints.keep, best_metric=f"validation/{config.validation.select}", config=plain),
+        validation=training.Validation(_validation(run), every=config.validation.every_epochs * per_epoch),
+        monitoring=training.Monitoring(
+            log_every=min(per_epoch, config.log_every), on_log=wandb.logger(config.wandb, workdir, plain), progress=progress,
+            skips_in_a_row=config.skips.in_a_row, skips_in_all=config.skips.in_all, stop_on_signals=True))
 
     with training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         best = {"step": saved.best_step, **saved.metrics("best")}
@@ -84,7 +86,7 @@ def _failures(workdir):
     try:
         yield
     except training.Stopped as stop:
-        raise cli.Stopped(f"{stop}; the same command resumes from there") from stop
+        raise training.Stopped(f"{stop}; the same command resumes from there") from stop
     except (cli.ConfigError, cli.RunError):
         raise
     except (data.BadImagesError, training.SaveError, training.Locked, training.DamagedCheckpoint, FloatingPointError) as error:

@@ -7,10 +7,11 @@ import re
 
 import ml_collections
 
+from configs import base
 from experiments.common.cli import ConfigError, checking
 
 NAME = re.compile(r"[\w.+=-]+")
-FREE = ("overrides", "options")  # sections that take any field: of a model's module, of a dataset's loader
+FREE = ("overrides", "options", "attacks")  # sections that take any key: fields of a model's module, options of a dataset, named attacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +45,20 @@ def expand(config):
         raise ConfigError(f"config.control={config.control!r}: expected one of {', '.join(groups)}")
     if not config.margin >= 0:
         raise ConfigError(f"config.margin={config.margin}: expected a number >= 0")
+    with checking("config.base"):
+        full = base.complete(config.base)
     planned = []
     for seed in seeds or (None,):
         for name, (axes, layers) in groups.items():
             if not NAME.fullmatch(name) or set(name) == {"."}:
                 raise ConfigError(f"config.runs: name {name!r}: expected letters, digits and any of _ . + = -")
-            changed = copy.deepcopy(config.base)
+            changed = copy.deepcopy(full)
             for where, changes in layers:
                 apply(changed, changes, where)
             if seed is not None:
                 changed.seed = seed
+            with checking(f"config of group {name!r}"):
+                changed = base.complete(changed)
             planned.append(Planned(name if seed is None else f"{name}/seed_{seed}", name, axes, changed.seed, changed))
     return planned
 

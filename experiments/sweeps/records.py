@@ -7,7 +7,8 @@ import time
 
 from flax import traverse_util
 
-from experiments.common import machine, results
+from configs import base
+from experiments.common import environment, results
 from experiments.common.cli import ConfigError
 
 FILE = "run.json"
@@ -23,7 +24,7 @@ def read(folder):
 def finished(planned, folder):
     """Whether the run is done with this very config, and its result files are those that were recorded."""
     record = read(folder)
-    return record.get("status") == "done" and record["config"] == plain(planned.config) and record["files"] == _digests(folder)
+    return record.get("status") == "done" and _complete(record["config"]) == results.plain(planned.config) and record["files"] == _digests(folder)
 
 
 def attempts(folder):
@@ -46,7 +47,7 @@ def check(plan, workdir, reevaluate):
         record = read(folder)
         done = record.get("status") == "done"
         old = record.get("config") if done else results.load_json(folder / "config.json") if (folder / "checkpoints").exists() else None
-        for field, was, now in differences(old, plain(planned.config)) if old is not None else ():
+        for field, was, now in differences(_complete(old), results.plain(planned.config)) if old is not None else ():
             if not field.startswith(EVALUATION) or (done and not reevaluate):
                 differing.append((planned.name, field, json.dumps(was), json.dumps(now)))
     if not differing:
@@ -62,7 +63,7 @@ def check(plan, workdir, reevaluate):
 def begin(planned, folder):
     """Record that this process runs it. Returns the record, for `end`."""
     record = {"name": planned.name, "group": planned.group, "seed": planned.seed, "status": "running", "attempts": attempts(folder),
-              "process": os.getpid(), "host": socket.gethostname(), "since": machine.now(), "time": time.time()}
+              "process": os.getpid(), "host": socket.gethostname(), "since": environment.now(), "time": time.time()}
     results.save_json(folder / FILE, record)
     return record
 
@@ -74,7 +75,7 @@ def stop(record, folder):
 
 def end(record, planned, folder, seconds, reason=""):
     """Record how it ended: done, or failed for a reason. Returns the record."""
-    record = record | {"status": "failed" if reason else "done", "seconds": round(seconds, 1), "finished": machine.now(), "config": plain(planned.config)}
+    record = record | {"status": "failed" if reason else "done", "seconds": round(seconds, 1), "finished": environment.now(), "config": results.plain(planned.config)}
     record |= {"reason": reason, "attempts": record["attempts"] + 1} if reason else {"files": _digests(folder)}
     results.save_json(folder / FILE, record)
     return record
@@ -88,9 +89,9 @@ def differences(old, new):
             if (field in old, old.get(field)) != (field in new, new.get(field))]
 
 
-def plain(config):
-    """A config as JSON returns it, with lists for tuples."""
-    return json.loads(config.to_json())
+def _complete(config):
+    """A saved config with every key; keys newer than it have their neutral values."""
+    return results.plain(base.complete(config))
 
 
 def _digests(folder):

@@ -1,152 +1,164 @@
-"""The backward pass of the selective scan on NVIDIA GPUs.
+"""Backward pass of the selective scan on NVIDIA GPUs.
 
-Every program walks its tile's segments against the scan: it recomputes a segment's states into shared memory from the saved one, then
-sweeps back with the message m = exp(dt A) g that one step's adjoint g = C dy + m hands the step before it. Chunks are joined like the
-forward's: first their messages when begun at zero, then a carry. For N > 1 one state after the other runs over the segment, the sums over
-states kept in shared memory.
+Every program walks its tile's segments against the scan's direction: it recomputes a segment's states into shared memory from the saved one, then
+sweeps back. At each step g = C dy + adjoint is the cotangent of the state, and exp(dt A) g is the adjoint that enters the step before. Chunks are
+joined as in the forward pass: first their adjoints when begun at zero, then a carry. For N > 1 the states run over the segment one after the other,
+and the sums over states stay in shared memory.
 
-dB and dC are sums over a group's channels: each tile writes its own, one float a row, step and state (2 N / width of u's traffic), and XLA
-adds them.
+dB and dC are sums over a group's channels: each tile stores its own, one float per row, step and state (2 N / width of u's traffic), and XLA adds
+them.
 """
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels.arguments import Arguments
-from pallas_kernels.gpu.forward import chunk_ends, rows_of, step_size_and_slope
+from pallas_kernels.gpu.forward import STATIC, chunk_ends, rows_of, step_size_and_slope
 from pallas_kernels.gpu.linear import carried
-from pallas_kernels.gpu.tiles import AHEAD, ROWS, clock, from_rows, launch, march, narrow, to_rows, widen
+from pallas_kernels.gpu.tiles import AHEAD, ROWS, clock, direction, from_rows, launch, narrow, pipelined_loop, to_rows, widen
 
 
 def backward(args, saved, dy, options):
-    """Cotangents of args, each of its argument's dtype and shape."""
+    """Cotangents of args, each in its argument's dtype and shape."""
     states, decay = saved
     p, x = rows_of(args)
     dy = to_rows(widen(dy, p), p)
-    message = None
+    adjoint = None
     if p.chunks > 1:
         end, _ = chunk_ends(p, dy, x.delta, x.C, x, options, adjoint=True)
-        (message,) = carried((decay,), (end,), p, options._replace(reverse=not options.reverse))
-    out = _sweep(p, x, dy, states, message, options)
+        (adjoint,) = carried((decay,), (end,), p, options._replace(reverse=not options.reverse))
+    out = _sweep(direction(options.reverse), x, dy, states, adjoint, p=p, softplus=options.delta_softplus, interpret=options.interpret)
 
-    whole = lambda x, like: narrow(from_rows(x, p), p).astype(like.dtype)
+    sequence = lambda x, like: narrow(from_rows(x, p), p).astype(like.dtype)
     maps = lambda x, like: from_rows(x.sum(0), p).astype(like.dtype)
     each = lambda x, like: None if like is None else narrow(x.sum(0), p).astype(like.dtype)
-    return Arguments(u=whole(out["du"], args.u), delta=whole(out["ddelta"], args.delta),
+    return Arguments(u=sequence(out["du"], args.u), delta=sequence(out["ddelta"], args.delta),
                      A=narrow(out["dA"].sum(0), p).T.astype(args.A.dtype), B=maps(out["dB"], args.B), C=maps(out["dC"], args.C),
                      D=each(out.get("dD"), args.D), delta_bias=each(out.get("dbias"), args.delta_bias))
 
 
-def _sweep(p, x, dy, states, message, options):
-    count, clocked = x.A.shape[0], clock(p, options.reverse)
+@functools.partial(jax.jit, static_argnames=STATIC)
+def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
+    """Name -> cotangent, as the tiles store them; `incoming` is the adjoint (rows, N, channels) that enters each chunk, or None for zero."""
+    count = x.A.shape[0]
     many = count > 1
     ahead = AHEAD if many else p.ahead
 
     def body(tile, refs):
-        rows, columns, group = tile.rows, tile.columns, tile.group
-        shared = lambda ref: None if ref is None else tile.read(ref, slice(None), columns)
-        bias, D, fresh = shared(refs.bias), shared(refs.D), None if refs.fresh is None else tile.read(refs.fresh, tile.index)
-        stored = lambda ref, n: tile.zeros() if ref is None else tile.read(ref, rows, n, columns)
-        counted = lambda x: x if fresh is None else x * fresh          # a channel that two tiles hold is summed in one
+        rows, columns, group, clocked = tile.rows, tile.columns, tile.group, clock(refs.direction, p)
+        shared = lambda ref: None if ref is None else tile.load_float(ref, slice(None), columns)
+        bias, D, owned = shared(refs.bias), shared(refs.D), None if refs.owned is None else tile.load_float(refs.owned, tile.index)
+        entering = lambda n: tile.zeros() if refs.incoming is None else tile.load_float(refs.incoming, rows, n, columns)
+        counted = lambda x: x if owned is None else x * owned          # of two tiles that hold a channel, one sums it
 
-        def sizes(delta):
+        def step_size(delta):
             delta = delta.astype(jnp.float32)
-            return step_size_and_slope(delta if bias is None else delta + bias, options.delta_softplus)
+            return step_size_and_slope(delta if bias is None else delta + bias, softplus)
 
-        def finish(t, u, delta, dy, along, over, carry):
-            """du and ddelta of a step from sum_n g B and the sum over n of A's cotangent / dt times A."""
-            dt, slope = sizes(delta)
+        def finish(t, u, delta, dy, sum_gB, sum_gA, carry):
+            """Store du and ddelta of a step, given the sums over n of g B and of A times the cotangent of dt A."""
+            dt, slope = step_size(delta)
             dD, dbias = carry
-            du, ddelta = along * dt, over + along * u
+            du, ddelta = sum_gB * dt, sum_gA + sum_gB * u
             ddelta = ddelta if slope is None else ddelta * slope
-            tile.write(refs.du, rows, t, columns, du if D is None else du + D * dy)
-            tile.write(refs.ddelta, rows, t, columns, ddelta)
+            tile.store(refs.du, rows, t, columns, du if D is None else du + D * dy)
+            tile.store(refs.ddelta, rows, t, columns, ddelta)
             return None if D is None else dD + dy * u, None if bias is None else dbias + ddelta
 
         def segment(s, steps, carry):
             time = lambda i: clocked(s * p.segment + i)
-            raw = lambda ref, t: tile.raw(ref, rows, t, columns)
-            delta_at = (lambda i: tile.raw(refs.sizes, i)) if many else (lambda i: raw(refs.delta, time(i)))
-            size_of = (lambda x: x) if many else (lambda x: sizes(x)[0])
+            load = lambda ref, t: tile.load(ref, rows, t, columns)
+            delta_at = (lambda i, t: tile.load(refs.dt, i)) if many else (lambda i, t: load(refs.delta, t))
+            size_of = (lambda x: x) if many else (lambda x: step_size(x)[0])
 
-            def state(n, message, dA, carry):
-                A = tile.read(refs.A, n, slice(None), columns)
-                each = lambda ref, t: tile.each(ref, rows, t, group, n)
+            def state(n, adjoint, dA, carry):
+                A = tile.load_float(refs.A, n, slice(None), columns)
+                row_values = lambda ref, t: tile.load_row_values(ref, rows, t, group, n)
 
-                tile.settle()
+                tile.sync()
 
-                def redo(i, held, h):
-                    u, delta, B = held
-                    tile.write(refs.before, i, h)
+                def fetch_forward(i):
+                    t = time(i)
+                    return load(refs.u, t), delta_at(i, t), row_values(refs.B, t)
+
+                def recompute(i, operands, h):
+                    u, delta, B = operands
+                    tile.store(refs.before, i, h)
                     dt = size_of(delta)
                     return jnp.exp(dt * A) * h + dt * u.astype(jnp.float32) * tile.spread(B)
 
-                entry = tile.read(refs.states, rows, s, n, columns)
-                march(steps, lambda i: (raw(refs.u, time(i)), delta_at(i), each(refs.B, time(i))), redo, entry, ahead)
+                entry = tile.load_float(refs.states, rows, s, n, columns)
+                pipelined_loop(steps, fetch_forward, recompute, entry, ahead)
 
-                def fetch(j):
+                def fetch_back(j):
                     i = steps - 1 - j
                     t = time(i)
-                    return raw(refs.u, t), delta_at(i), raw(refs.dy, t), each(refs.B, t), each(refs.C, t)
+                    return load(refs.u, t), delta_at(i, t), load(refs.dy, t), row_values(refs.B, t), row_values(refs.C, t)
 
-                def back(j, held, walk):
-                    message, dA, carry = walk
+                def back(j, operands, carried):
+                    adjoint, dA, carry = carried
                     i = steps - 1 - j
                     t = time(i)
-                    u, delta, dy, B, C = held
+                    u, delta, dy, B, C = operands
                     u, dy, dt, B = u.astype(jnp.float32), dy.astype(jnp.float32), size_of(delta), tile.spread(B)
-                    before, decay = tile.raw(refs.before, i), jnp.exp(dt * A)
+                    before, decay = tile.load(refs.before, i), jnp.exp(dt * A)
                     z = dt * u
-                    g = message + tile.spread(C) * dy
-                    message = decay * g
-                    log = message * before                             # cotangent of dt A
-                    along, over = g * B, log * A
-                    tile.write_sum(refs.dB, tile.index, rows, t, group, n, counted(g * z))
-                    tile.write_sum(refs.dC, tile.index, rows, t, group, n, counted((decay * before + z * B) * dy))
+                    g = adjoint + tile.spread(C) * dy
+                    adjoint = decay * g
+                    dlog = adjoint * before                            # cotangent of dt A
+                    gB, gA = g * B, dlog * A
+                    tile.store_sum(refs.dB, tile.index, rows, t, group, n, counted(g * z))
+                    tile.store_sum(refs.dC, tile.index, rows, t, group, n, counted((decay * before + z * B) * dy))
                     if many:
-                        tile.write(refs.along, i, tile.raw(refs.along, i) + along)
-                        tile.write(refs.over, i, tile.raw(refs.over, i) + over)
+                        tile.store(refs.sum_gB, i, tile.load(refs.sum_gB, i) + gB)
+                        tile.store(refs.sum_gA, i, tile.load(refs.sum_gA, i) + gA)
                     else:
-                        carry = finish(t, u, delta, dy, along, over, carry)
-                    return message, dA + log * dt, carry
+                        carry = finish(t, u, delta, dy, gB, gA, carry)
+                    return adjoint, dA + dlog * dt, carry
 
-                tile.settle()
-                return march(steps, fetch, back, (message, dA, carry), ahead // 2)     # what it reads is mostly in a cache by now
+                tile.sync()
+                return pipelined_loop(steps, fetch_back, back, (adjoint, dA, carry), ahead // 2)     # most of its loads now hit a cache
 
             if not many:
                 return state(0, *carry)
 
             def prepare(i, delta, _):
-                tile.write(refs.sizes, i, sizes(delta)[0])
-                tile.write(refs.along, i, tile.zeros())
-                tile.write(refs.over, i, tile.zeros())
+                tile.store(refs.dt, i, step_size(delta)[0])
+                tile.store(refs.sum_gB, i, tile.zeros())
+                tile.store(refs.sum_gA, i, tile.zeros())
 
-            march(steps, lambda i: raw(refs.delta, time(i)), prepare, None)
+            pipelined_loop(steps, lambda i: load(refs.delta, time(i)), prepare, None)
 
-            @pl_loop(count)
+            @loop(count)
             def _(n):
-                message, dA, _ = state(n, tile.raw(refs.message, n), tile.raw(refs.sumA, n), None)
-                tile.write(refs.message, n, message)
-                tile.write(refs.sumA, n, dA)
+                adjoint, dA, _ = state(n, tile.load(refs.adjoint, n), tile.load(refs.sum_dA, n), None)
+                tile.store(refs.adjoint, n, adjoint)
+                tile.store(refs.sum_dA, n, dA)
 
-            tile.settle()
+            tile.sync()
 
-            def conclude(i, held, carry):
-                u, delta, dy = held
+            def fetch(i):
+                t = time(i)
+                return [load(ref, t) for ref in (refs.u, refs.delta, refs.dy)]
+
+            def conclude(i, operands, carry):
+                u, delta, dy = operands
                 u, dy = u.astype(jnp.float32), dy.astype(jnp.float32)
-                return finish(time(i), u, delta, dy, tile.raw(refs.along, i), tile.raw(refs.over, i), carry)
+                return finish(time(i), u, delta, dy, tile.load(refs.sum_gB, i), tile.load(refs.sum_gA, i), carry)
 
-            return None, None, march(steps, lambda i: [raw(ref, time(i)) for ref in (refs.u, refs.delta, refs.dy)], conclude, carry[2])
+            return None, None, pipelined_loop(steps, fetch, conclude, carry[2])
 
         sums = tuple(None if x is None else tile.zeros() for x in (D, bias))
         if many:
             carry = None, None, sums
 
-            @pl_loop(count)
+            @loop(count)
             def _(n):
-                tile.write(refs.message, n, stored(refs.incoming, n))
-                tile.write(refs.sumA, n, tile.zeros())
+                tile.store(refs.adjoint, n, entering(n))
+                tile.store(refs.sum_dA, n, tile.zeros())
         else:
-            carry = stored(refs.incoming, 0), tile.zeros(), sums
+            carry = entering(0), tile.zeros(), sums
         full, last = divmod(p.steps, p.segment)
         if last:
             carry = segment(full, last, carry)
@@ -155,34 +167,35 @@ def _sweep(p, x, dy, states, message, options):
 
         _, dA, (dD, dbias) = carry
         if many:
-            pl_loop(count)(lambda n: tile.write(refs.dA, rows, n, columns, tile.raw(refs.sumA, n)))
+            loop(count)(lambda n: tile.store(refs.dA, rows, n, columns, tile.load(refs.sum_dA, n)))
         else:
-            tile.write(refs.dA, rows, 0, columns, dA)
+            tile.store(refs.dA, rows, 0, columns, dA)
         if D is not None:
-            tile.write(refs.dD, rows, columns, dD)
+            tile.store(refs.dD, rows, columns, dD)
         if bias is not None:
-            tile.write(refs.dbias, rows, columns, dbias)
+            tile.store(refs.dbias, rows, columns, dbias)
 
     sequence, each = (p.rows, p.steps, p.channels), ((p.rows, p.channels), jnp.float32)
     maps = (p.tiles, p.rows, p.steps, p.groups, count), jnp.float32
     rates = (p.rows, count, p.channels), jnp.float32
     outputs = dict(du=(sequence, x.u.dtype), ddelta=(sequence, x.delta.dtype), dA=rates, dB=maps, dC=maps)
     outputs |= ({} if x.D is None else dict(dD=each)) | ({} if x.bias is None else dict(dbias=each))
-    held, kept = (min(p.segment, p.steps), ROWS, p.width), (count, ROWS, p.width)
-    scratch = dict(before=held) | (dict(sizes=held, along=held, over=held, message=kept, sumA=kept) if many else {})
-    inputs = dict(u=x.u, delta=x.delta, dy=dy, A=x.A, B=x.B, C=x.C, D=x.D, bias=x.bias, states=states, incoming=message, fresh=_fresh(p))
-    return launch(body, p, options.interpret, inputs, outputs, scratch)
+    per_step, per_state = (min(p.segment, p.steps), ROWS, p.width), (count, ROWS, p.width)
+    scratch = dict(before=per_step) | (dict(dt=per_step, sum_gB=per_step, sum_gA=per_step, adjoint=per_state, sum_dA=per_state) if many else {})
+    inputs = dict(direction=direction, u=x.u, delta=x.delta, dy=dy, A=x.A, B=x.B, C=x.C, D=x.D, bias=x.bias, states=states, incoming=incoming,
+                  owned=_owned(p))
+    return launch(body, p, interpret, inputs, outputs, scratch)
 
 
-def pl_loop(count):
-    """`body(n)` for n below count."""
+def loop(count):
+    """Decorator that runs `body(n)` for n below count."""
     def run(body):
         jax.lax.fori_loop(0, count, lambda n, _: body(n), None)
     return run
 
 
-def _fresh(p):
-    """(tiles, 4, width): 1 where a channel is not already in the tile before, or None if tiles do not overlap."""
+def _owned(p):
+    """(tiles, 4, width): 1 where a channel is not in an earlier tile, else 0; None if tiles do not overlap."""
     if not p.overlapping:
         return None
     start = jnp.minimum(jnp.arange(p.tiles) * p.width, p.lanes - p.width)

@@ -1,14 +1,17 @@
-"""What the GPU kernels share: how arrays are cut into tiles, how a tile is read and written, and how a serial loop is kept fed.
+"""Tiles of the GPU kernels: how arrays are cut, how a tile is loaded and stored, and the loop over time steps.
 
-Time is cut into chunks that run side by side; (batch, chunk) pairs are *rows*. A program is one warpgroup and holds a tile of 4 rows, one
-a warp, by 32, 64, 96 or 128 channels, consecutive channels on consecutive lanes: float32 is read and written in whole 128-byte lines, and a
-sum over the tile's channels stays inside a warp (five shuffles, no barrier, no shared memory). Widths of 96, 192 or 384 leave no lane
-idle. A last tile that would stick out is moved back over its neighbour: both compute the same numbers and write the same values. Only
-groups narrower than 32 channels are padded (by XLA, to 32), and only a length that no suitable number of chunks divides.
+Time is cut into chunks that run in parallel; (batch, chunk) pairs are *rows*. A program is one warpgroup and holds a tile of 4 rows, one for each
+warp, by 32, 64, 96 or 128 channels, with consecutive channels on consecutive lanes: float32 is loaded and stored in whole 128-byte lines, and a
+sum over the tile's channels stays inside a warp (five shuffles, no barrier, no shared memory). Widths of 96, 192 or 384 leave no lane idle. A last
+tile that would exceed the channels is shifted back over its neighbor: both compute the same numbers and store the same values. Only groups narrower
+than 32 channels are padded (by XLA, to 32), and only a length that no suitable number of chunks divides.
 
-Operands are read from global memory into registers a few steps ahead of their use, not through `emit_pipeline`: that needs every width
-aligned for TMA and a length of whole blocks, and holds tens of KB of shared memory that the backward pass wants for states. This form is
-the same on Ampere and Hopper, in interpret mode and in jax 0.10 to 0.12.
+Operands are loaded from global memory into registers a few steps ahead of their use. `emit_pipeline` would need every width aligned for TMA and a
+length of whole blocks, and would take tens of KB of the shared memory in which the backward pass stores states. This form is the same on Ampere and
+Hopper, in interpret mode and in jax 0.10 to 0.12.
+
+Kernels use lane semantics and state the layout of every load. With warpgroup semantics, JAX searches for the layouts, and lowering takes 3 to 7
+times as long for the same loads, stores and arithmetic.
 """
 import functools
 import inspect
@@ -28,9 +31,9 @@ else:
     UNAVAILABLE = None
 
 ROWS, LANES = 4, 32
-AHEAD = 4            # steps between reading an operand and using it, usually
-FILL = 2 * 132       # programs that keep a Hopper chip busy; with fewer, time is cut into chunks
-SHORTEST = 64        # steps a chunk should have at least: below, a kernel's launch costs more than the steps it saves
+AHEAD = 4            # default number of steps between loading an operand and using it
+FILL = 2 * 132       # programs that occupy a Hopper chip; with fewer, time is cut into chunks
+SHORTEST = 64        # minimum steps of a chunk: below, a kernel's launch costs more than the steps it saves
 
 
 class Plan(NamedTuple):
@@ -40,12 +43,12 @@ class Plan(NamedTuple):
     groups: int
     given: int       # channels of a group
     lanes: int       # the same, padded to 32 if below
-    across: int      # channels a lane holds
+    across: int      # channels per lane
     tiles: int       # tiles of a group
     chunks: int      # chunks of a sequence
     steps: int       # steps of a chunk
     segment: int     # steps between two saved states
-    ahead: int       # steps between reading an operand and using it; the more states, the more work (and the slower to compile) a step is
+    ahead: int       # steps between loading an operand and using it; fewer for many states, whose steps are longer and slower to compile
 
     @property
     def width(self):
@@ -69,15 +72,17 @@ class Plan(NamedTuple):
 
 
 def plan(batch, length, groups, per_group, state):
-    """The cut: of the tile widths that compute fewest channels twice the widest that makes FILL programs of a whole sequence each. If none
-    does, time too is cut, since chunks read u and delta twice and narrow tiles do not: into as many chunks as reach FILL (up to four times
-    that to divide the length) but none shorter than SHORTEST, of the widest tiles that then reach FILL, or are widest if none do. A program
-    needs 4 rows: a batch below 4 is always cut.
+    """The `Plan` of a call.
 
-    Saved states weigh N / segment of u; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums) above.
+    Of the tile widths that compute the fewest channels twice, it takes the widest that makes FILL programs of a whole sequence each. If none does,
+    time is cut too, because chunks load u and delta twice and narrow tiles do not: into as many chunks as reach FILL (up to four times that to divide
+    the length) but none shorter than SHORTEST, of the widest tiles that then reach FILL, or of the widest if none do. A program needs 4 rows: a batch
+    below 4 is always cut.
+
+    Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums) above.
     """
     lanes = max(per_group, LANES)
-    widest = {1: 4, 2: 2}.get(state, 1)          # registers: every state of a channel is in one in the forward pass
+    widest = {1: 4, 2: 2}.get(state, 1)          # registers: the forward pass keeps every state of a channel in one
     count = {m: -(-lanes // (LANES * m)) for m in range(widest, 0, -1) if LANES * m <= lanes}
     widths = [m for m in count if m * count[m] == min(m * count[m] for m in count)]
     programs = {m: -(-batch // ROWS) * groups * count[m] for m in widths}
@@ -87,7 +92,7 @@ def plan(batch, length, groups, per_group, state):
     wanted = cuts[across]
     chunks = next((k for k in range(wanted, 4 * wanted) if length % k == 0), wanted)
     segment = {1: 64, 2: 32, 3: 16, 4: 16}[across] // (1 if state == 1 else 2)
-    thin = state == 1 and across <= 2 and programs[across] >= FILL          # few bytes a read: more of them under way
+    thin = state == 1 and across <= 2 and programs[across] >= FILL          # few bytes per load: keep more loads in flight
     ahead = 2 * AHEAD if thin else max(1, AHEAD // max(1, state // 2))
     return Plan(batch, length, groups, per_group, lanes, across, count[across], chunks, -(-length // chunks), segment, ahead)
 
@@ -95,7 +100,7 @@ def plan(batch, length, groups, per_group, state):
 # ---- arrays, outside of the kernels
 
 def to_rows(x, p):
-    """(b, L, ...) -> (rows, steps, ...); the copy that padding makes is only there when the chunks do not divide L."""
+    """(b, L, ...) -> (rows, steps, ...); copied only when the chunks do not divide L and padding is needed."""
     short = p.chunks * p.steps - p.length
     x = jnp.pad(x, ((0, 0), (0, short)) + ((0, 0),) * (x.ndim - 2)) if short else x
     return x.reshape(p.rows, p.steps, *x.shape[2:])
@@ -122,23 +127,28 @@ def narrow(x, p):
 
 
 def over_rows(x, p):
-    """(..., groups * given) -> (..., 4, channels) in float32, as a tile reads what all rows share."""
+    """(..., groups * given) -> (..., 4, channels) in float32: an array that all rows share, in the shape of a tile."""
     x = widen(x.astype(jnp.float32), p)
     return jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], ROWS, x.shape[-1]))
+
+
+def direction(reverse):
+    """The direction of time as an array that a kernel loads, so that one kernel serves both directions."""
+    return jnp.full((1,), reverse, jnp.int32)
 
 
 # ---- inside of a kernel
 
 @functools.cache
 def _layouts():
-    """Of a (4, width) tile, rows on warps and channels on lanes, and of the (4,) vector that is one number a row."""
+    """Layouts of a (4, width) tile, rows on warps and channels on lanes, and of a (4,) vector with one number per row."""
     tile = TiledLayout(Tiling(((ROWS, LANES), (1,))), warp_dims=(-3,), lane_dims=(-2,), vector_dim=-1)
     tile = plgpu.Layout.TILED(tile.tiling, tile.warp_dims, tile.lane_dims, tile.vector_dim)
     return tile, tile.reduce(1)
 
 
 class Tile:
-    """One program's tile: where it lies, and reading and writing there."""
+    """One program's tile: its position, and loads and stores there."""
 
     def __init__(self, p, interpret):
         self.interpret, self.shape, self.index = interpret, (ROWS, p.width), jax.lax.axis_index("tile")
@@ -149,88 +159,98 @@ class Tile:
     def _as(self, x, layout):
         return x if self.interpret else plgpu.layout_cast(x, _layouts()[layout])
 
-    def _implied(self, x, layout):
-        """A layout that follows from what x is combined with: the search of jax 0.10 needs it stated, the later one is faster without."""
-        return x if hasattr(plgpu, "store") else self._as(x, layout)
-
-    def _read(self, ref, index):
+    def _load(self, ref, index, layout):
         if self.interpret:
             return ref[index]
         if "idx" in inspect.signature(plgpu.load).parameters:              # jax 0.10
-            return plgpu.load(ref, index, optimized=False)
-        return plgpu.load(ref.at[index], optimized=False)
+            return plgpu.load(ref, index, layout=_layouts()[layout], optimized=False)
+        return plgpu.load(ref.at[index], layout=_layouts()[layout], optimized=False)
 
-    def _write(self, ref, index, x):
+    def _store(self, ref, index, x):
         if self.interpret or not hasattr(plgpu, "store"):
             ref[index] = x.astype(ref.dtype)
         else:
             plgpu.store(ref.at[index], x.astype(ref.dtype), optimized=False)
 
-    def raw(self, ref, *index):
-        """The tile at index of an array whose last axis is channels, or of scratch, as it is stored."""
-        return self._implied(self._read(ref, index), 0)
+    def load(self, ref, *index):
+        """The tile at an index of an array whose last axis is channels, or of scratch, in its own dtype."""
+        return self._load(ref, index, 0)
 
-    def read(self, ref, *index):
-        """The same in float32, its layout stated."""
-        return self._as(self._read(ref, index).astype(jnp.float32), 0)
+    def load_float(self, ref, *index):
+        """`load` in float32."""
+        return self.load(ref, *index).astype(jnp.float32)
 
-    def write(self, ref, *index_and_value):
+    def load_row_values(self, ref, *index):
+        """One number per row, (4,)."""
+        return self._load(ref, index, 1)
+
+    def store(self, ref, *index_and_value):
         """Store a tile at an index."""
         *index, x = index_and_value
-        self._write(ref, tuple(index), x)
+        self._store(ref, tuple(index), x)
 
-    def each(self, ref, *index):
-        """One float32 a row."""
-        return self._implied(self._read(ref, index), 1)
+    def store_sum(self, ref, *index_and_value):
+        """Store a tile's sums over channels, one number per row."""
+        *index, x = index_and_value
+        self._store(ref, tuple(index), self._as(x.sum(1), 1))
 
     def spread(self, x):
-        """One number a row -> the tile."""
-        return self._implied(jax.lax.broadcast_in_dim(x, self.shape, (0,)), 0)
+        """One number per row -> the tile."""
+        return self._as(jax.lax.broadcast_in_dim(x, self.shape, (0,)), 0)
 
-    def write_sum(self, ref, *index_and_value):
-        """Store a tile's sums over channels, one number a row."""
-        *index, x = index_and_value
-        self._write(ref, tuple(index), self._implied(x.sum(1), 1))
-
-    def settle(self):
-        """Make what a warp wrote to shared memory readable by all its lanes: Mosaic moves tiles by stmatrix and ldmatrix, across lanes."""
+    def sync(self):
+        """Make what a warp stored in shared memory visible to all its lanes."""
         plgpu.commit_smem()
 
     def zeros(self):
         return self._as(jnp.zeros(self.shape, jnp.float32), 0)
 
 
-def march(count, fetch, step, carry, ahead=AHEAD, begin=None):
-    """`carry = step(i, fetch(i), carry)` for i below count, each fetch issued `ahead` steps early; `begin(i, carry)` runs every `ahead`."""
-    held = [fetch(j) for j in range(min(ahead, count))]
+def pipelined_loop(count, fetch, step, carry, ahead=AHEAD, begin=None):
+    """Loop over steps with loads issued ahead of their use: `carry = step(i, fetch(i), carry)` for i below count.
+
+    Args:
+        count: number of steps.
+        fetch: i -> operands of step i, issued `ahead` steps early.
+        step: (i, operands, carry) -> carry.
+        carry: the initial carry.
+        ahead: number of steps in flight; the loop is unrolled by it.
+        begin: (i, carry) -> None, called at every `ahead`-th step before it runs; None: not called.
+
+    Returns:
+        the final carry.
+    """
+    operands = [fetch(j) for j in range(min(ahead, count))]
 
     def group(k, state):
-        held, carry = state
+        operands, carry = state
         first = k * ahead
         if begin is not None:
             begin(first, carry)
-        coming = [fetch(jnp.minimum(first + ahead + j, count - 1)) for j in range(ahead)]
+        following = [fetch(jnp.minimum(first + ahead + j, count - 1)) for j in range(ahead)]
         for j in range(ahead):
-            carry = step(first + j, held[j], carry)
-        return coming, carry
+            carry = step(first + j, operands[j], carry)
+        return following, carry
 
     groups = count // ahead
     if groups:
-        held, carry = jax.lax.fori_loop(0, groups, group, (held, carry))
+        operands, carry = jax.lax.fori_loop(0, groups, group, (operands, carry))
     if begin is not None and count % ahead:
         begin(groups * ahead, carry)
     for j in range(count % ahead):
-        carry = step(groups * ahead + j, held[j], carry)
+        carry = step(groups * ahead + j, operands[j], carry)
     return carry
 
 
-def clock(p, reverse):
-    """Step of the scan -> position in the chunk."""
-    return (lambda i: p.steps - 1 - i) if reverse else (lambda i: i)
+def clock(direction, p):
+    """Function from the step of the scan to the position in the chunk; `direction` is the kernel's reference to `direction(reverse)`."""
+    reverse = direction[0]
+    first, stride = reverse * (p.steps - 1), 1 - 2 * reverse
+    return lambda i: first + stride * i
 
 
 def interpreter():
-    """CPU interpret mode of Mosaic GPU; its class is public from jax 0.11."""
+    """Parameters of Mosaic GPU's interpret mode on CPU; the class is public from jax 0.11."""
     try:
         return plgpu.InterpretGPUParams()
     except AttributeError:
@@ -242,9 +262,12 @@ def launch(body, p, interpret, inputs, outputs, scratch=None):
     """Run `body(tile, refs)` for every tile.
 
     Args:
-        inputs: name -> array, or None for one that is not there; refs has it under that name.
+        body: the kernel; refs has an attribute for each name below.
+        p: the `Plan`.
+        interpret: run in interpret mode on CPU.
+        inputs: name -> array, or None for an absent one, which is None in refs too.
         outputs: name -> (shape, dtype).
-        scratch: name -> shape of float32 shared memory.
+        scratch: name -> shape of float32 shared memory; None: no shared memory.
 
     Returns:
         name -> array of the outputs.
@@ -256,8 +279,8 @@ def launch(body, p, interpret, inputs, outputs, scratch=None):
     def kernel(*refs):
         body(Tile(p, interpret), types.SimpleNamespace(**dict(zip(names, refs, strict=True)), **absent))
 
-    # No barriers around reads and writes: a warp reads only what it wrote itself, or what no thread of this launch writes.
-    parameters = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup, unsafe_no_auto_barriers=True)
+    # No barriers around loads and stores: a warp loads only what it stored itself, or what no thread of this launch stores.
+    parameters = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane, unsafe_no_auto_barriers=True)
     run = plgpu.kernel(kernel, out_type=tuple(jax.ShapeDtypeStruct(*x) for x in outputs.values()),
                        scratch_types=tuple(plgpu.SMEM(shape, jnp.float32) for shape in (scratch or {}).values()),
                        grid=(-(-p.rows // ROWS), p.groups, p.tiles), grid_names=("row", "group", "tile"), compiler_params=parameters,

@@ -1,4 +1,4 @@
-"""Attention as the model records it, and what hidden attention pays to each position, against the matrix written out."""
+"""Attention probabilities as recorded, and hidden attention against its explicit matrix."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +8,7 @@ from jax.tree_util import Partial
 import vmamba_jax
 from vmamba_jax import analysis, attacks
 from vmamba_jax.analysis import attention_maps
-from vmamba_jax.attacks.patch_fool import selection
-from vmamba_jax.core import scan_orders
+from vmamba_jax.core import grids, scan_orders
 from vmamba_jax.models import VMamba
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.vim.vim import Vim
@@ -46,7 +45,8 @@ def dense(states, routes, signed):
 @pytest.fixture(scope="module")
 def vmamba():
     variables = random_variables(VMAMBA)
-    logits, recorded = jax.jit(lambda v, x: VMAMBA.apply(v, x, mutable=["intermediates"]))(variables, (IMAGES - jnp.array(MEAN)) / jnp.array(STD))
+    x = (IMAGES - jnp.array(MEAN)) / jnp.array(STD)
+    logits, recorded = jax.jit(lambda v, x: VMAMBA.apply(v, x, mutable=["intermediates"]))(variables, x)
     return variables, logits, recorded["intermediates"]
 
 
@@ -61,7 +61,7 @@ def test_scan_attention(vmamba, signed):
 
 
 def test_scan_attention_of_vim():
-    """Class tokens before and after the patches pay, but are no position of the map."""
+    """Class tokens before and after the patches count as queries, but are no position of the map."""
     variables = random_variables(VIM)
     recorded = jax.jit(lambda x: VIM.apply(variables, x, mutable=["intermediates"])[1]["intermediates"])(IMAGES)
     steps = np.arange(3 * 5 + 2)
@@ -71,7 +71,7 @@ def test_scan_attention_of_vim():
 
 
 def test_attention_fn(vmamba):
-    """The logits of `logits_fn`, each block's map or probabilities; weights are an argument."""
+    """The logits equal `logits_fn`; each block has a map or probabilities; the weights are an argument."""
     variables, logits, _ = vmamba
     fn = analysis.attention_fn(VMAMBA, variables, MEAN, STD)
     assert isinstance(fn, Partial) and jax.tree.structure(fn) == jax.tree.structure(analysis.attention_fn(VMAMBA, variables, MEAN, STD))
@@ -89,35 +89,35 @@ def test_attention_fn(vmamba):
 
 
 def test_patch_fool_of_models(vmamba):
-    """Of a transformer it takes the patches attended to most, of VMamba those that its scans attend to most, and attacks these."""
+    """Patch-Fool attacks the patches with the most attention, for a transformer and for the scans of VMamba."""
     labels, key = jnp.array([0, 1]), jax.random.key(0)
     options = {"patch_size": 4, "steps": 2, "attention_layer": 0, "selection": "attention"}
-    look = analysis.attention_fn(VIT, random_variables(VIT))
-    chosen = attacks.patch_fool(with_attention=look, **options).choose(None, IMAGES, labels, key)
-    np.testing.assert_array_equal(chosen[:, 0], np.asarray(look(IMAGES)[1][0]).mean((1, 2))[:, 1:].argmax(1))
+    attend = analysis.attention_fn(VIT, random_variables(VIT))
+    chosen = attacks.patch_fool(with_attention=attend, **options).choose(None, IMAGES, labels, key)
+    np.testing.assert_array_equal(chosen[:, 0], np.asarray(attend(IMAGES)[1][0]).mean((1, 2))[:, 1:].argmax(1))
 
     small = VMAMBA.clone(depths=(1,))
-    look, logits_fn = analysis.attention_fn(small, vmamba[0], MEAN, STD), vmamba_jax.logits_fn(small, vmamba[0], MEAN, STD)
-    attack = attacks.patch_fool(with_attention=look, **options)
+    attend, logits_fn = analysis.attention_fn(small, vmamba[0], MEAN, STD), vmamba_jax.logits_fn(small, vmamba[0], MEAN, STD)
+    attack = attacks.patch_fool(with_attention=attend, **options)
     changed = np.asarray(jax.jit(lambda attack, *args: attack(*args))(attack, logits_fn, IMAGES, labels, key) != IMAGES).any(3)
     paid = np.asarray(analysis.scan_attention(VMAMBA, vmamba[0], IMAGES, 0, mean=MEAN, std=STD))
     most = paid.reshape(2, 2, 2, 3, 2).sum((2, 4)).reshape(2, -1).argmax(1)
-    np.testing.assert_array_equal(changed, np.asarray(selection.mask(most[:, None], IMAGES.shape, 4))[..., 0])
+    np.testing.assert_array_equal(changed, np.asarray(grids.pixel_mask(grids.chosen_patches(most[:, None], 2, 3), 8, 12))[..., 0])
 
 
 def test_bad_arguments(vmamba):
-    with pytest.raises(ValueError, match="block=2; expected an index of one of 2 blocks"):
+    with pytest.raises(ValueError, match="block=2: expected an index of one of 2 blocks"):
         analysis.scan_attention(VMAMBA, vmamba[0], IMAGES, 2)
-    with pytest.raises(TypeError, match="model is ViT; expected VMamba, Vim"):
+    with pytest.raises(TypeError, match="model is ViT: expected VMamba, Vim"):
         analysis.scan_attention(VIT, {}, IMAGES, 0)
-    with pytest.raises(TypeError, match="model is ResNet; expected ViT, VMamba, Vim"):
+    with pytest.raises(TypeError, match="model is ResNet: expected ViT, VMamba, Vim"):
         analysis.attention_fn("resnet18", {})
     for changed in ({"scan_pattern": "cascade"}, {"ssm_ratio": 0.0}):
         with pytest.raises(ValueError, match=f"{next(iter(changed))}=.*expected scans over the whole map"):
             analysis.attention_fn(VMAMBA.clone(**changed), {})
 
 
-def test_length_is_not_squared():
+def test_memory_is_linear_in_length():
     """No array of the program has L x L elements."""
     def largest(jaxpr):
         inside = [largest(inner.jaxpr) for equation in jaxpr.eqns for inner in jax.tree.leaves(equation.params) if hasattr(inner, "jaxpr")]

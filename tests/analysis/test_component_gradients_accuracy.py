@@ -1,4 +1,4 @@
-"""Component-wise gradients: attacked through the blocked model, judged by the unblocked one, compared image by image."""
+"""Component-wise gradients: attacks use the blocked model, images are classified by the unblocked one."""
 import functools
 import json
 
@@ -18,7 +18,7 @@ ATTACK = attacks.pgd(0.12, 2)
 
 
 class Toy(nn.Module):
-    """Two stages of one and two blocks, x + tanh(B(x)) * C(x): quick to compile, with the fields of a state space model."""
+    """Two stages of one and two blocks, x + tanh(B(x)) * C(x): compiles fast, with the fields of a state space model."""
     stop_gradients: tuple = ()
     stop_blocks: tuple | None = None
     depths: tuple = (1, 2)
@@ -40,7 +40,7 @@ class Toy(nn.Module):
 
 @functools.cache
 def setting():
-    """(classifier, variables, images, labels): the labels are its own, but for the last five."""
+    """(classifier, variables, images, labels): the labels are its predictions, except for the last five."""
     classifier = Classifier(Toy(), mean=0.5, std=0.3)
     images = np.asarray(jax.random.uniform(jax.random.key(1), (N, 2, 2, 3)))
     variables = classifier.init(jax.random.key(0), (2, 2, 3))
@@ -75,7 +75,7 @@ def test_as_by_hand(blocks, places):
         low, high = row["difference_interval"]
         assert low < row["difference"] < high
     if blocks is None:
-        assert rows[0]["gained"] > 3  # blocking misleads this attacker
+        assert rows[0]["gained"] > 3  # blocking weakens this attack
     assert json.loads(json.dumps(result)) == result
     assert reports[-1] == (N * (1 + len(rows)),) * 2 and reports == sorted(reports)
 
@@ -96,13 +96,14 @@ def test_vmamba():
     logits = jax.jit(classifier)(variables, images)
     variables["params"]["head"]["bias"] -= logits.mean(0)  # or all images would be of one class
     labels = np.asarray((logits - logits.mean(0)).argmax(1))
-    result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",), blocks="stages")
+    result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",),
+                                          blocks="stages")
     row, = result["components"]
     assert result["accuracy"] == 1 and row["blocks"] == [0] and row["gained"] + row["lost"] > 0, result
 
 
 @pytest.mark.parametrize(("change", "text"), [
-    ({"components": ("A",)}, "components names 'A'"), ({"components": "B"}, "components='B'"), ({"blocks": "layers"}, "blocks='layers'"),
+    ({"components": ("A",)}, "components=('A',): expected"), ({"components": "B"}, "components='B': expected"), ({"blocks": "layers"}, "blocks='layers'"),
     ({"blocks": ((2,),)}, "blocks=(2,)"), ({"model": create_model("vit_tiny", image_size=32)}, "model ViT has no stop_gradients"),
     ({"attack": attacks.pgd(0.1, 1, targeted=True)}, "untargeted"),
 ])

@@ -1,4 +1,4 @@
-"""Another trajectory: in the model or in the image; the two are one for a Vim that knows its patches by their order alone."""
+"""Scan trajectories in the model and in the image; both are equal for a Vim without position embedding."""
 import functools
 import json
 
@@ -17,7 +17,8 @@ from vmamba_jax.models.vim.vim import Vim
 
 N = 24
 VIM = Vim(num_classes=4, embed_dim=8, depth=1, patch_size=4, stride=4, d_state=2, image_size=12, pos_embed=False)
-VMAMBA = create_model("vmamba_tiny", num_classes=4, dims=(4,), depths=(1,), mlp_ratio=0.0, conv_size=0, patch_embed="v1", patch_size=2, d_state=2)
+VMAMBA = create_model("vmamba_tiny", num_classes=4, dims=(4,), depths=(1,), mlp_ratio=0.0, conv_size=0, patch_embed="v1", patch_size=2,
+                      d_state=2)
 
 
 @functools.cache
@@ -32,7 +33,7 @@ def setting(model, side=12):
     return classifier, variables, images, np.asarray((logits - logits.mean(0)).argmax(1))
 
 
-def test_vim_reads_what_a_reordered_image_shows_it():
+def test_vim_equals_reordered_image():
     """Without position embeddings another scan of the image and the scan of another image are the same to rounding."""
     classifier, variables, images, labels = setting(VIM)
     rows = analysis.trajectory_accuracy(classifier, variables, (images, labels), orders=("snake", Order("random", seed=2)), grid=3)
@@ -44,7 +45,7 @@ def test_vim_reads_what_a_reordered_image_shows_it():
 
 
 @pytest.mark.parametrize("class_token", ["middle", "double"])
-def test_vim_takes_position_embeddings_along(class_token):
+def test_vim_keeps_position_embeddings(class_token):
     model = VIM.clone(pos_embed=True, class_token=class_token)
     images = jax.random.normal(jax.random.key(1), (2, 12, 12, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
@@ -61,7 +62,7 @@ def test_vim_takes_position_embeddings_along(class_token):
     assert abs(np.asarray(run({"params": params}, images) - found)).max() > 0.1
 
 
-def test_scan_attention_of_vim_lies_as_the_image_does():
+def test_scan_attention_of_vim_in_image_order():
     classifier, variables, images, _ = setting(VIM)
     order = Order("columns")
     found = attention_maps.scan_attention(VIM.clone(scan_pattern=order), variables, images[:2], 0, mean=0, std=1)

@@ -1,4 +1,4 @@
-"""Random numbers in bulk: Threefry's own, their distributions, and that nothing but the key and the place counts."""
+"""Threefry random numbers: the cipher, their distributions, and their dependence on key and position alone."""
 import functools
 import math
 
@@ -19,7 +19,7 @@ SHAPE = (128, 128, 3)
 
 @functools.cache
 def drawn(name):
-    """(24, 128, 128, 3) float64, images and channels by their own axes."""
+    """(24, 128, 128, 3) float64: images, rows, columns, channels."""
     return np.asarray(jax.jit(jax.vmap(lambda key: getattr(random, name)(key, SHAPE)))(KEYS), np.float64)
 
 
@@ -60,18 +60,18 @@ def test_distribution(name):
 
 
 @pytest.mark.parametrize("name", ["normals", "uniforms"])
-def test_neighbours_images_and_channels_are_independent(name):
+def test_independence(name):
     x = drawn(name)
     x = (x - x.mean()) / x.std()
-    pairs = {"rows": (x[:, 1:], x[:, :-1]), "columns": (x[:, :, 1:], x[:, :, :-1]), "channels": (x[..., 1:], x[..., :-1]), "images": (x[1:], x[:-1]),
-             "far": (x[:, 64:], x[:, :64])}
+    pairs = {"rows": (x[:, 1:], x[:, :-1]), "columns": (x[:, :, 1:], x[:, :, :-1]), "channels": (x[..., 1:], x[..., :-1]),
+             "images": (x[1:], x[:-1]), "far": (x[:, 64:], x[:, :64])}
     for where, (a, b) in pairs.items():
-        for power in (1, 2):  # squares too: sizes may hang together where signs do not
+        for power in (1, 2):  # squares too: magnitudes can be correlated if signs are not
             p, q = a**power - (a**power).mean(), b**power - (b**power).mean()
             assert abs((p * q).mean() / (p.std() * q.std())) < 4.5 / p.size**0.5, (where, power)
 
 
-def test_both_words_and_their_bits_are_even():
+def test_bits_are_uniform():
     a, b = (np.asarray(word) for word in random.words(KEYS[1], (1 << 18,)))
     for word in (a, b, a ^ b, a[1:] ^ a[:-1]):
         ones = (word[:, None] >> np.arange(32, dtype=np.uint32) & 1).mean(0)
@@ -86,7 +86,7 @@ def test_offsets(reach):
     assert len(counts) == cells and np.square(counts * cells / 60_000 - 1).sum() * 60_000 / cells < cells + 4.5 * (2 * cells) ** 0.5
 
 
-def test_the_same_under_vmap_shard_map_and_from_raw_keys():
+def test_vmap_shard_map_and_raw_keys_agree():
     draw = lambda key: random.normals(key, (6, 5))
     alone = np.stack([draw(key) for key in KEYS[:4]])
     mapped = parallel.map_batch(lambda tree, keys, key: jax.vmap(draw)(keys), parallel.data_mesh(jax.devices()[:2]))
@@ -97,7 +97,7 @@ def test_the_same_under_vmap_shard_map_and_from_raw_keys():
     assert np.isfinite(other).all() and (other != alone[0]).any()
 
 
-def test_a_fence_changes_nothing():
+def test_barrier_is_identity():
     for x in (jnp.array([[-1.5, jnp.nan], [2.0, 0.0]]), jnp.array([[7, -3], [0, 1]]), jnp.array([[1 << 31, 5], [0, 1]], jnp.uint32)):
         y, z = jax.jit(lambda x: reproducible.barrier(x, x + 1))(x)
         np.testing.assert_array_equal(y, x)
@@ -106,7 +106,7 @@ def test_a_fence_changes_nothing():
 
 
 @pytest.mark.parametrize("name", ["shot_noise", "motion_blur"])
-def test_the_whole_batch_at_once_as_one_by_one(name):
+def test_batched_equals_one_by_one(name):
     images = jnp.round(jax.random.uniform(jax.random.key(8), (3, 16, 16, 3)) * 255) / 255
     alone = corruptions.corrupt(name, 3, images, KEYS[:3])
     together = jax.jit(jax.vmap(lambda image, key: corruptions.corrupt(name, 3, image[None], key[None])[0]))(images, KEYS[:3])
@@ -115,7 +115,7 @@ def test_the_whole_batch_at_once_as_one_by_one(name):
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_accelerators_get_the_whole_batch_at_once(platform):
+def test_only_cpus_loop_over_images(platform):
     run = jax.jit(lambda x, keys: corruptions.corrupt("gaussian_blur", 3, x, keys))
     text = run.trace(jnp.zeros((4, 16, 16, 3)), KEYS[:4]).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.while" in text) == (platform == "cpu") != ("stablehlo.optimization_barrier" in text)

@@ -215,7 +215,7 @@ def test_scaling(tmp_path):
         ("global", 1, 16), ("global", 4, 16), ("per_device", 1, 1), ("per_device", 4, 4)]
     assert content["notes"] == ["vit_tiny on 16 devices: only 8 are available (on a CPU, JAX_NUM_CPU_DEVICES sets the number)"] * 2
     text = benchmarks.markdown([benchmarks.named("scaling", content)])
-    assert "Scaling, vit_tiny, training step on PGD-2" in text and "| the same on each | 4 | 4 |" in text and "what spreading a step" in text
+    assert "Scaling, vit_tiny, training step on PGD-2" in text and "| constant batch per device | 4 | 4 |" in text and "the overhead of sharding a step" in text
     for change in ({"devices": (2, 4)}, {"batch": 9}, {"models": {"nosuch": {}}}):
         wrong = tiny(parts=("scaling",), devices=8)
         wrong.scaling.update(change)

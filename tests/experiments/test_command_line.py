@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 DRIVER = """
 import json, os, runpy, sys, tempfile, traceback
 import absl.app, jax, ml_collections.config_flags, rich.progress, sklearn.datasets, vmamba_jax
-for room in vmamba_jax.ROOMS: getattr(vmamba_jax, room)  # imported once, here
+for name in vmamba_jax.SUBMODULES: getattr(vmamba_jax, name)  # imported once, before the forks
 answers = []
 for program, *command in json.loads(sys.argv[1]):
     with tempfile.TemporaryFile("w+") as output:

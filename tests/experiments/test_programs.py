@@ -15,7 +15,7 @@ import vmamba_jax
 from configs import base, evaluate_weights
 from experiments import evaluate, quickstart, train
 from experiments.common import build, cli, results, wandb
-from tests.helpers.tiny_runs import forbidden, tiny
+from tests.helpers.tiny_runs import forbidden, tiny, tiny_quickstart
 from vmamba_jax import attacks, checkpoints, data, evaluation, parallel, training
 
 FILES = {"config.json", "metrics.jsonl", "timing.jsonl", "results.json", "training.html", "evaluation.json", "examples.npz"}
@@ -33,10 +33,10 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data.Batches, "__getitem__", signalling)
-        with pytest.raises(cli.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command resumes from there"):
+        with pytest.raises(training.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command resumes from there"):
             train.run(tiny("pgd_at"), workdir / "pgd_at", progress=False)
         assert sent and not (workdir / "pgd_at" / "results.json").exists()
-    page, evaluations = quickstart.run(workdir, {name: tiny(name) for name in ("standard", "pgd_at")}, progress=False)
+    page, evaluations = quickstart.run(workdir, tiny_quickstart(), progress=False)
     return workdir, page, evaluations
 
 
@@ -94,7 +94,7 @@ def test_finished_runs_are_not_repeated(finished, monkeypatch):
     monkeypatch.setattr(training, "train", forbidden)
     monkeypatch.setattr(evaluation, "robust_accuracy", forbidden)
     before = page.read_text()
-    again = quickstart.run(workdir, {name: tiny(name) for name in ("standard", "pgd_at")}, progress=False)
+    again = quickstart.run(workdir, tiny_quickstart(), progress=False)
     assert again == (page, evaluations) and page.read_text() == before
 
 
@@ -111,7 +111,7 @@ def other_preprocessing(config, patch):
 
 
 def other_model(config, patch):
-    config.model.overrides.act = "relu"
+    config.model.overrides.mlp_act = "relu"
 
 
 def other_images(config, patch):
@@ -221,7 +221,7 @@ def test_weights_and_biases(monkeypatch, tmp_path):
     """With a stand-in for the package, which is imported only if a project is named."""
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert wandb.logger("", tmp_path, {}) is None
-    with pytest.raises(cli.ConfigError, match="config.wandb='mine' expected the package wandb to be installed; pip install wandb"):
+    with pytest.raises(cli.ConfigError, match="config.wandb='mine': expected the package wandb to be installed; pip install wandb"):
         wandb.logger("mine", tmp_path, {})
     begun, logged = [], []
 

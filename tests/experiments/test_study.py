@@ -87,7 +87,7 @@ def test_cell_has_its_identity(finished, config):
     cell = read.cell("vmamba", "pgd")
     assert set(cell["identity"]) == {"versions", "weights", "data", "settings"}
     assert set(cell["identity"]["settings"]) == {"model", "probe", "seed", "example"} and cell["identity"]["versions"]["jax"] == jax.__version__
-    assert cell["file"] == f"cells/pgd-{results.digest(cell['inputs'])}.json" and cell["identity"]["weights"] == index["models"][0]["weights"]
+    assert cell["file"] == f"cells/pgd-{results.digest(cell['identity'])}.json" and cell["identity"]["weights"] == index["models"][0]["weights"]
     row, = cell["rows"]
     assert claims.right(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
     assert cell["attack"]["steps"] == 2 and cell["label"] == "PGD-2" and cell["pictures"][0]["uri"].startswith("data:image/png;")

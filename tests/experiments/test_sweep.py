@@ -52,7 +52,7 @@ def test_runs_and_seeds_in_order():
     assert [each.name for each in planned] == NAMES
     assert [each.config.seed for each in planned] == [0, 0, 1, 1]
     assert planned[0].config.objective.to_dict() == digits.get_config("objective=standard").objective.to_dict()
-    assert planned[1].config.to_json() == digits.get_config("objective=pgd_at").to_json()
+    assert planned[1].config.to_dict() == digits.get_config("objective=pgd_at").to_dict()
 
 
 def test_no_seeds_leave_the_base_seed():
@@ -164,7 +164,7 @@ def test_exit_status_of_failed_runs(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 1 and f"1 of 4 runs failed: {NAMES[0]}" in said.err and "runs: 1 failed, 3 done" in said.out
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), cli.Stopped("stopped by SIGTERM")], ids=["interrupt", "signal"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), training.Stopped("stopped by SIGTERM")], ids=["interrupt", "signal"])
 def test_a_stopped_sweep_resumes(tmp_path, error):
     with pytest.raises(type(error)):
         fake(fake_sweep.plan(), tmp_path, train=failing({NAMES[2]}, error))

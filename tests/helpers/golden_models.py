@@ -1,4 +1,4 @@
-"""Golden arrays of timm's models: how a test reads them, and what ours gives for the same weights and images."""
+"""Golden arrays of the original models: loading, and comparison with a model of the same weights and images."""
 import functools
 import json
 import pathlib
@@ -20,7 +20,7 @@ def load(name):
 
 
 def released(family):
-    """{original name: shape} of a released file."""
+    """{original name: shape} of a family's released file."""
     return {name: tuple(shape) for name, shape in json.loads((GOLDEN / f"released_{family}.json").read_text()).items()}
 
 
@@ -34,7 +34,7 @@ def nhwc(x):
 
 
 def run(model, name, dtype):
-    """(logits, gradient of the mean cross entropy in the images, recorded intermediates), in one compiled call."""
+    """(logits, gradient of the mean cross entropy with respect to the images, recorded intermediates), in one compiled call."""
     arrays, _ = load(name)
     variables, labels = checkpoints.convert(model, weights(name, dtype)), arrays["labels"]
 
@@ -49,7 +49,7 @@ def run(model, name, dtype):
 
 
 def check_float64(model, name):
-    """Logits and input gradient at 1e-9; returns the recorded intermediates. Needs the x64 fixture."""
+    """Compare logits and input gradient at 1e-9 and return the recorded intermediates. Needs the x64 fixture."""
     arrays, _ = load(name)
     logits, gradient, recorded = run(model, name, np.float64)
     assert logits.dtype == jnp.float64

@@ -1,4 +1,4 @@
-"""A network of two layers, and images that it gets right but for the last few."""
+"""A network of two layers, and images that it classifies correctly except for the last few."""
 import functools
 
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 KEY = jax.random.key(11)
-TRACES = []  # shapes of the images that it was traced or called with
+TRACES = []  # shapes of the images of each trace or call
 
 
 def net(weights, images):
@@ -24,7 +24,7 @@ def logits_fn(seed=0, side=3):
 
 @functools.cache
 def examples(n=37, wrong=6, side=3):
-    """Images (n, side, side, 2) with the network's own predictions as labels, but for the last few."""
+    """Images (n, side, side, 2) with the network's own predictions as labels, except for the last few."""
     images = np.asarray(jax.random.uniform(jax.random.key(1), (n, side, side, 2)))
     labels = np.array(logits_fn(side=side)(images).argmax(1))
     labels[n - wrong:] = (labels[n - wrong:] + 1) % 5

@@ -1,5 +1,5 @@
 """Runs on the real digits whose model and training are so small that only the programs are tested."""
-from configs import digits
+from configs import digits, sweeps
 
 
 def tiny(objective):
@@ -14,6 +14,11 @@ def tiny(objective):
     if objective == "pgd_at":
         config.objective.attack.steps = 1
     return config
+
+
+def tiny_quickstart():
+    """The quickstart's sweep with the configs of `tiny`."""
+    return sweeps.sweep(tiny("pgd_at"), runs={"standard": tiny("standard").to_dict(), "pgd_at": {}}, control="standard")
 
 
 def forbidden(*args, **options):

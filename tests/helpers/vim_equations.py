@@ -1,4 +1,4 @@
-"""Vim from its equations, as plainly as they can be written, and what its tests share."""
+"""Vim written plainly from its equations, and random variables for its tests."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ def normal(shape, seed=1, dtype=np.float32):
 
 
 def random_variables(module, shape, dtype=np.float32):
-    """Variables with nothing at its special initial value."""
+    """Random variables, none at a special initial value."""
     params = jax.eval_shape(lambda: module.init(jax.random.key(0), np.zeros(shape, dtype)))["params"]
     rng = np.random.default_rng(0)
     return {"params": jax.tree.map(lambda x: (0.3 * rng.standard_normal(x.shape)).astype(dtype), params)}
@@ -25,7 +25,7 @@ def drawn(module, shape):
 
 
 def explicit_mixer(params, u, stop=None):
-    """Vim's mixer (divide_out) from its equations, the backward direction by flipping; `stop`, a bool by name, makes plain stop_gradients."""
+    """Vim's mixer (divide_out) from its equations, the backward direction by flipping; `stop`, {name: bool}, applies plain stop_gradients."""
     cut = lambda name, value: value if stop is None else jnp.where(stop[name], jax.lax.stop_gradient(value), value)
     length, y = u.shape[1], 0
     x, z = jnp.split(u @ params["in_proj"]["kernel"], 2, axis=-1)
@@ -48,7 +48,7 @@ def explicit_mixer(params, u, stop=None):
 
 
 def explicit_vim(model, params, images):
-    """The original's program, with its residual added a block later."""
+    """The original program, which adds each residual one block later."""
     rms = lambda x, p: x / jnp.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * p["scale"]
     side, stride = model.patch_size, model.stride
     rows, columns = ((n - side) // stride + 1 for n in images.shape[1:3])

@@ -17,7 +17,7 @@ def test_original_tables():
 
 
 def test_original_scans(golden):
-    """The original's cross-scanned arrays (B, K, C, L) are our layouts' sequences, its merges our maps summed."""
+    """The original's scanned arrays (B, K, C, L) equal the layouts' sequences, and its merged arrays the sum of their maps."""
     arrays = golden("cross_scan_3x5")
     names = {"cross": "cross2d", "unidi": "unidi", "bidi": "bidi"}
     for pattern, original in names.items():

@@ -1,4 +1,4 @@
-"""ViT and DeiT: timm's numbers, names and traps, attention within reach of a gradient, other image sizes."""
+"""ViT and DeiT: timm's numbers, names and traps, differentiable attention, other image sizes."""
 from unittest import mock
 
 import jax
@@ -38,7 +38,7 @@ def test_float32(model):
 
 
 def test_traps_show(x64, model):
-    """Tanh instead of exact GELU, and LayerNorm's eps 1e-5 instead of 1e-6, move the logits by more than the parity test allows."""
+    """Tanh instead of exact GELU, or eps 1e-5 instead of 1e-6, changes the logits by more than the parity tolerance."""
     arrays, _ = golden_models.load(GOLDEN)
     variables = checkpoints.convert(model, golden_models.weights(GOLDEN, np.float64))
     images = golden_models.nhwc(arrays["input"]).astype(np.float64)
@@ -79,7 +79,7 @@ def test_attention_is_recorded_and_differentiable(tiny):
 
 
 def test_other_image_sizes(tiny):
-    """A larger image gives what a model of that size gives with the position embedding resized at conversion; not square is fine."""
+    """A larger image equals a model of that size with the position embedding resized at conversion; images need not be square."""
     model, variables = tiny
     images = jax.random.uniform(jax.random.key(1), (1, 24, 24, 3))
     original = {name: np.random.default_rng(i).standard_normal(shape).astype(np.float32) * 0.1
@@ -122,9 +122,9 @@ def test_wrong_fields_and_images(fields, shape, words):
 
 
 def test_options():
-    with pytest.raises(ValueError, match="global_pool='avg'; only 'token' is supported"):
+    with pytest.raises(ValueError, match="global_pool='avg': expected 'token', the only supported value"):
         checkpoints.model_from_options("deit", {"global_pool": "avg"})
-    with pytest.raises(ValueError, match="deit has no option patches=4"):
+    with pytest.raises(ValueError, match="patches=4: expected options of deit"):
         checkpoints.model_from_options("deit", {"patches": 4})
     with pytest.raises(TypeError, match="features_only"):
         vmamba_jax.create_model("deit_tiny", features_only=True)

@@ -1,4 +1,5 @@
-"""VMamba beyond parity: sizes, precision, rematerialisation, drop path, scan orders, and the layers' traps."""
+"""VMamba beyond parity: image sizes, precision, rematerialization, drop path, scan orders, position embedding, and the layers' traps."""
+import dataclasses
 import re
 
 import flax.linen as nn
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from vmamba_jax import create_model
-from vmamba_jax.models import SS2D
+from vmamba_jax.models import SS2D, VMamba, VSSBlock
 from vmamba_jax.models.layers import common
+from vmamba_jax.models.vmamba.ss2d import SSMFields
 
 TINY = dict(num_classes=5, dims=(8, 16), depths=(1, 1))
 
@@ -32,7 +34,7 @@ def logits(model, variables, x, **options):
 @pytest.mark.parametrize("height,width", [(32, 32), (33, 47), (8, 20), (4, 4), (1, 5)])
 @pytest.mark.parametrize("downsample", ["v1", "v3"])
 def test_any_size(height, width, downsample):
-    """ceil(n / 2) at every halving, H != W and odd sides included."""
+    """ceil(n / 2) at every halving, for rectangular images and odd sides too."""
     model = create_model("vmamba_tiny", **TINY, downsample=downsample)
     maps = jax.eval_shape(lambda v, x: model.clone(out_indices=(0, 1)).init_with_output(jax.random.key(0), x)[0],
                           None, jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32))
@@ -50,7 +52,7 @@ def test_batch_entries_do_not_mix():
     np.testing.assert_allclose(logits(model, variables, x[1:2]), whole[1:2], atol=1e-5)
 
 
-def test_bfloat16_computes_narrow_and_scans_wide():
+def test_bfloat16_scans_in_float32():
     model = create_model("vmamba_tiny", **TINY)
     variables, x = variables_of(model), images(2, 16, 16, 3)
     narrow = model.clone(dtype=jnp.bfloat16)
@@ -67,7 +69,7 @@ def test_bfloat16_computes_narrow_and_scans_wide():
 
 
 @pytest.mark.slow
-def test_remat_changes_no_number():
+def test_remat_keeps_the_numbers():
     model = create_model("vmamba_tiny", **TINY, gate=True)
     variables, x = variables_of(model), images(2, 16, 16, 3)
     gradient = lambda model: jax.jit(jax.grad(lambda x: model.apply(variables, x).sum()))
@@ -86,6 +88,26 @@ def test_drop_path_needs_training_and_a_key():
         logits(model, variables, images_, train=True)
 
 
+def test_ssm_fields_reach_every_mixer():
+    """Every shared field, at a value that is not its default, arrives in the blocks and their mixers."""
+    fields = dict(ssm="mamba2", d_state=3, ssm_ratio=2.0, dt_rank=2, ssm_act="gelu", conv_size=5, conv_bias=True, gate=True, gate_act=False,
+                  out_act=True, out_norm="softmax", scan_pattern="bidi", ssm_init="v2", stop_gradients=("B",), perturbed=("y",),
+                  scan_implementation="xla", dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    assert fields.keys() == {field.name for field in dataclasses.fields(SSMFields)}
+    assert all(fields[field.name] != field.default for field in dataclasses.fields(SSMFields))
+    found = []
+
+    def note(call, args, kwargs, context):
+        if context.method_name == "__call__" and isinstance(context.module, SSMFields):
+            found.append((type(context.module), context.module.ssm_fields()))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(create_model("vmamba_tiny", **TINY, **fields).init, jax.random.key(0), images(1, 16, 16, 3))
+    assert [kind for kind, _ in found] == [VMamba, VSSBlock, SS2D, VSSBlock, SS2D]
+    assert all(passed == fields for _, passed in found)
+
+
 def test_batch_norm_updates_in_training_only():
     model = create_model("vmamba_tiny", **TINY, norm="batch_norm", drop_path_rate=0.0)
     variables, x = variables_of(model), images(4, 16, 16, 3)
@@ -96,8 +118,8 @@ def test_batch_norm_updates_in_training_only():
     np.testing.assert_allclose(after["mean"], 0.9 * before["mean"] + 0.1 * stem.mean((0, 1, 2)), atol=1e-5)
 
 
-def test_scan_order_given_as_a_permutation_is_the_image_permuted_for_the_scan():
-    """Without a convolution, scanning positions in another order is permuting the map, scanning it crosswise, and permuting it back."""
+def test_scan_order_permutes_the_map():
+    """Without a convolution, a scan in another order equals the cross scan of the permuted map, permuted back."""
     order = np.random.default_rng(0).permutation(12)
     module = SS2D(conv_size=0)
     x = images(2, 3, 4, 8)
@@ -111,8 +133,8 @@ def test_scan_order_given_as_a_permutation_is_the_image_permuted_for_the_scan():
     assert not np.allclose(logits(model, v, images(1, 16, 16, 3)), logits(model.clone(scan_pattern="cross"), v, images(1, 16, 16, 3)))
 
 
-def test_stop_gradients_on_the_whole_model():
-    """Logits to the bit; with every state cut, only the residual and MLP paths reach the input."""
+def test_stop_gradients():
+    """Logits stay bit-identical; with every state cut, only the residual paths carry a gradient to the input."""
     model = create_model("vmamba_tiny", **TINY, mlp_ratio=0.0)
     variables, x = variables_of(model), images(2, 16, 16, 3)
     stopped = model.clone(stop_gradients=("x", "B", "C", "delta"))
@@ -130,7 +152,7 @@ def test_stop_gradients_on_the_whole_model():
 
 
 @pytest.mark.slow
-def test_whole_model_double_backward_and_forward_mode():
+def test_second_derivatives():
     model = create_model("vmamba_tiny", **TINY)
     variables, x = variables_of(model), images(1, 8, 8, 3)
     direction = images(1, 8, 8, 3, seed=5)
@@ -142,7 +164,7 @@ def test_whole_model_double_backward_and_forward_mode():
 
 
 @pytest.mark.parametrize("name,exact", [("gelu", lambda x: jax.nn.gelu(x, approximate=False)), ("silu", jax.nn.silu)])
-def test_activations_are_exact_and_differentiable_both_ways(x64, name, exact):
+def test_activations_and_their_derivatives(x64, name, exact):
     x = jnp.linspace(-6, 6, 101, dtype=jnp.float64)
     f = common.activation(name)
     np.testing.assert_allclose(f(x), exact(x), atol=1e-12)
@@ -151,7 +173,7 @@ def test_activations_are_exact_and_differentiable_both_ways(x64, name, exact):
     assert np.abs(f(x) - jax.nn.gelu(x, approximate=True)).max() > 1e-4
 
 
-def test_layer_norm_is_the_textbook_one(x64):
+def test_layer_norm(x64):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 7)))
     plain = lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
     np.testing.assert_allclose(common.standardize(x), plain(x), atol=1e-12)
@@ -159,13 +181,13 @@ def test_layer_norm_is_the_textbook_one(x64):
     np.testing.assert_allclose(g(common.standardize)(x), g(plain)(x), atol=1e-10)
     hessian = lambda f: jax.hessian(lambda x: (jnp.sin(f(x)) * jnp.arange(7.0)).sum())(x[0])
     np.testing.assert_allclose(hessian(common.standardize), hessian(plain), atol=1e-9)
-    tiny = 1e-3 * x   # where eps matters: 1e-6 would give another answer
+    tiny = 1e-3 * x   # small enough that eps 1e-6 would return other values
     assert np.abs(common.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
 
 
 @pytest.mark.parametrize("height,width", [(16, 16), (24, 20)])
-def test_position_embedding_is_added_to_the_patch_embedding(height, width):
-    """A constant embedding acts as the patch norm's bias, resized too; an embedding that varies changes the logits in another way."""
+def test_position_embedding(height, width):
+    """A constant added to the embedding equals one added to the patch norm's bias, also after resizing; a change of one row changes the logits."""
     model = create_model("vmamba_tiny", **TINY, pos_embed=True, image_size=16)
     variables, x = variables_of(model, (16, 16, 3)), images(1, height, width, 3)
     params = variables["params"]

@@ -1,4 +1,4 @@
-"""Every golden VMamba: logits, input gradients, parameter gradients and stage taps of the original program."""
+"""VMamba against golden arrays: logits, gradients of inputs and parameters, and intermediate maps of the original program."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ CHANNELS_FIRST = ("ln2d", "bn")
 
 
 def each(dtype):
-    """All of them: some in every run, the others slow."""
+    """All golden classifiers, those outside OFTEN as slow tests."""
     return [pytest.param(name, marks=() if name in OFTEN[dtype] else pytest.mark.slow) for name in CLASSIFIERS]
 
 
@@ -43,7 +43,7 @@ def run(name, dtype):
 
 @pytest.mark.parametrize("name", each("float64"))
 def test_float64(x64, name):
-    """Everything the original gave: logits and input gradient in float64, taps and parameter gradients (its float32 ones)."""
+    """Logits and input gradient in float64; intermediate maps and parameter gradients against the original's float32 arrays."""
     arrays, info = load(name)
     model, logits, recorded, params, gradient = run(name, np.float64)
     assert logits.dtype == jnp.float64
@@ -67,7 +67,7 @@ def test_float64(x64, name):
 
 
 def close(got, wanted, what):
-    """To the golden array's own float32 rounding."""
+    """Compare up to the float32 rounding of the golden array."""
     np.testing.assert_allclose(got, wanted, atol=2e-5 * max(1, np.abs(wanted).max()), err_msg=what)
 
 
@@ -93,7 +93,7 @@ def test_backbone_maps():
 
 @pytest.mark.parametrize("size", ["native", "resized"])
 def test_position_embedding(x64, size):
-    """Numbers of `golden/make_posembed_vmamba.py`, for images of the embedding's own size and of another."""
+    """Golden arrays of `golden/make_posembed_vmamba.py`, for images of the embedding's size and of another size."""
     arrays, info = load("posembed_vmamba")
     model = checkpoints.model_from_options("vmamba", info["config"])
     variables = checkpoints.convert(model, {key: arrays[key] for key in info["state_dict"]})

@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A classifier made of a function of parameters and NCHW images."""
+    """A classifier from a function of parameters and NCHW images."""
     forward: callable
 
     def __call__(self, variables, images, train=False, rngs=None, mutable=False):
@@ -87,7 +87,7 @@ def test_both_starts_of_pgd(pieces, kind):
 
 
 @pytest.mark.parametrize("recompute", [True, False])
-def test_trades_of_the_released_tanh_net(pieces, recompute):
+def test_trades_of_the_released_network(pieces, recompute):
     arrays, params, images, labels = pieces
     noise = nhwc(arrays["trades_noise"])
     attack = attacks.pgd(arrays["eps"].item(), 10, arrays["alpha"].item(), start=lambda images, keys: images + noise)
@@ -98,7 +98,7 @@ def test_trades_of_the_released_tanh_net(pieces, recompute):
 
 
 def test_free_perturbation_over_four_replays(pieces):
-    """The golden net's weights stand still: rate 0."""
+    """The learning rate is 0, as the golden network's weights are constant."""
     arrays, params, images, labels = pieces
     step = objectives.free(tanh_net(), optax.sgd(0.0), replays=1, released=True)
     for n in range(4):

@@ -1,4 +1,4 @@
-"""Analyses of trained models: attention of the scan, gradients through its components, scan trajectories, sensitivity to the image center."""
+"""Analyses of trained models: attention maps, component-wise gradients, scan trajectories, sensitivity to the image center."""
 from vmamba_jax.analysis.attention_maps import attention_fn, scan_attention
 from vmamba_jax.analysis.center_sensitivity import center_sensitivity
 from vmamba_jax.analysis.component_gradients import component_gradients

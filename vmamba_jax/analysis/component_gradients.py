@@ -1,4 +1,4 @@
-"""Which parts of a selective scan an attacker's gradient comes through: robust accuracy with a part's gradient blocked, less that without."""
+"""Component-wise gradients of a selective scan: robust accuracy with and without the gradient of one component."""
 import dataclasses
 
 import numpy as np
@@ -14,43 +14,45 @@ COMPONENTS = ("B", "C", "delta", "A_bar", "B_bar_delta")
 
 
 def component_gradients(classifier, variables, source, attack, *, key, components=COMPONENTS, blocks=None, **loop):
-    """Attack a state space model with the gradient of one part blocked, judge the unblocked model, and compare with the full gradient.
+    """Robust accuracy of a state space model when the attack cannot use the gradient of one component of its scans.
 
-    The forward pass is the same to the bit, so only where the attack looks for its way changes. After Du, Li, Xu (arXiv 2403.10935), whose own
-    definitions are unpublished: A, a parameter, is cut as A_bar = exp(delta A); delta everywhere or, as B_bar_delta, in delta B only.
+    The forward pass is bit-identical, so only the attack's gradients change; the images are classified by the unblocked model.
 
     Args:
-        classifier: a `Classifier`, a Linen module or a catalog name; its model has `stop_gradients`, and `stop_blocks` where `blocks` is given.
-        variables: its variables.
-        source, attack, key, batch_size, mesh: as of `robust_accuracy`; every run draws the same random numbers.
-        components: names of `states.STOPPABLE`, one blocked at a time.
-        blocks: where: None, in all blocks at once; "stages", in one stage after the other; "blocks", in one block after the other; or a
-            sequence of what the model's `stop_blocks` takes, ((0,), (1, 2), ((3, 0),)).
-        progress: called as progress(images done, images in all, figures so far), over all runs together.
+        classifier: a `Classifier`, a Linen module or a catalog name; its model has `stop_gradients`, and `stop_blocks` if `blocks` is
+            given.
+        variables: the model's variables.
+        source, attack, key, loop: as for `robust_accuracy`; every run uses the same random numbers, and progress counts all runs.
+        components: names from `probes.STOPPABLE`, blocked one at a time. A is a parameter and is blocked as A_bar = exp(delta A); delta is
+            blocked everywhere, or as B_bar_delta only in delta B.
+        blocks: None: all blocks at once; "stages": one stage after another; "blocks": one block after another; or a sequence of values of
+            the model's `stop_blocks`, such as ((0,), (1, 2), ((3, 0),)).
 
-    Returns a dict ready for JSON: the row of `summary` for the full gradient, and
-        "components": one row for each component and place, {"component", "blocks" (None: all), "robust_accuracy", "difference", its
-            "difference_interval" of 95 %, "gained", "lost"}.
-    The difference is blocked less full: above 0, the part's gradient helps the attacker; below, following it misleads him. Gained are the images
-    robust only with the part blocked, lost those robust only without.
+    Returns:
+        Plain JSON: the row of `summary` for the full gradient, and "components": one row per component and value of `stop_blocks`,
+        {"component", "blocks" (None: all), "robust_accuracy", "difference", "difference_interval" (95 %), "gained", "lost"}. The difference
+        is blocked minus full: positive if the component's gradient makes the attack stronger, negative if it makes the attack weaker.
+        "gained" counts the images robust only with the component blocked, "lost" those robust only without.
+
+    Source: Du, Li, Xu, arXiv 2403.10935, whose own definitions are unpublished.
     """
     loop, classifier = Loop(**loop), as_classifier(classifier)
     probes.check_names("components", components, probes.STOPPABLE)
     places = _places(classifier.model, blocks)
-    cuts = [(name, place, _blocked(classifier, name, place)) for name in components for place in places]
+    blocked = [(name, place, _blocked(classifier, name, place)) for name in components for place in places]
     fn = logits_fn(classifier, variables)
 
     def run(i, attack):
-        return robust_accuracy(fn, source, attack, key=key, **vars(loop.part(i, 1 + len(cuts))))
+        return robust_accuracy(fn, source, attack, key=key, **vars(loop.part(i, 1 + len(blocked))))
 
     full = run(0, attack)
-    rows = [_row(name, place, full, run(i, Partial(cut, argument(attack)))) for i, (name, place, cut) in enumerate(cuts, 1)]
+    rows = [_row(name, place, full, run(i, Partial(through, argument(attack)))) for i, (name, place, through) in enumerate(blocked, 1)]
     return summary(full) | {"components": rows}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Through:
-    """An attack that takes its gradients from `classifier`, with the weights of the model it is asked to attack."""
+    """An attack whose gradients come from `classifier`, with the weights of the attacked model."""
     classifier: Classifier
 
     def __call__(self, attack, logits_fn, images, labels, keys):
@@ -67,7 +69,7 @@ def _places(model, blocks):
     """Values of `stop_blocks`, in the order of the rows."""
     needed = ["stop_gradients"] + ["stop_blocks"] * (blocks is not None)
     if missing := [field for field in needed if not hasattr(model, field)]:
-        raise ValueError(f"model {type(model).__name__} has no {missing[0]}: expected a state space model that has")
+        raise ValueError(f"model {type(model).__name__} has no {missing[0]}: expected a state space model with that field")
     if blocks is None:
         return [None]
     stages = range(len(model.depths))

@@ -1,4 +1,4 @@
-"""Another trajectory: the model reads the image in an order it was not trained with, or the image lies in another order under the model's own."""
+"""Scan trajectories: accuracy with another scan order, in the model with the image unchanged, or in the image with the model unchanged."""
 import jax
 
 from vmamba_jax.core import scan_orders
@@ -10,26 +10,27 @@ from vmamba_jax.models.classifier import as_classifier, logits_fn
 
 CHANGES = ("scan", "image")
 ORDERS = ("reversed", "columns", "snake", "blocks", "random")
-TRAINED = ("cross", "rows")  # of VMamba and Vim: what an order may take the place of
+TRAINED = ("cross", "rows")  # scan patterns of VMamba and Vim that an order can replace
 
 
 def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes=CHANGES, grid=14, **loop):
-    """Accuracy with the order of visit replaced: in the model, with the image untouched, and in the image, with the model untouched.
+    """Accuracy with the scan order replaced in the model, and with the patches of the image rearranged into that order.
 
-    Where a model depended on nothing but the order in which it meets the patches, both would cost the same. VMamba visits crosswise the map
-    re-labelled by the order (see `core.scan_orders.routes`), in every block; Vim reads its patches in that order, each with its own position
-    embedding. After Du, Li, Xu (arXiv 2403.10935), who interrupt the trajectory.
+    For a model that depends only on the order in which it reads the patches, both cost the same. VMamba cross-scans the map relabeled by
+    the order (see `core.scan_orders.routes`) in every block; Vim reads its patches in that order, each with its own position embedding.
 
     Args:
         classifier: a `Classifier`, a Linen module or a catalog name.
-        variables: its variables.
-        orders: of `disturbances.Order`: kinds, dicts of fields or instances.
-        changes: "scan" (models with a `scan_pattern`, which must be the trained "cross" or "rows") and "image" (any model).
-        grid: patches a side, or (rows, columns), that the image is cut into to be put into another order; must divide its sides.
-        source, batch_size, mesh: as of `robust_accuracy`.
-        progress: called as progress(images done, images in all, figures so far), over all rows together.
+        variables: the model's variables.
+        orders: kinds, dicts of fields or instances of `disturbances.Order`.
+        changes: "scan" (models whose `scan_pattern` is the trained "cross" or "rows") and "image" (any model).
+        grid: patches per side, or (rows, columns), of the image that is rearranged; must divide its sides.
+        source, loop: as for `robust_accuracy`; progress counts all rows.
 
-    Returns rows: {"change", "order", "grid" (of "image")} and the figures of `disturbed_accuracy`.
+    Returns:
+        Rows {"change", "order", "grid" (only for "image")} with the entries of `disturbed_accuracy`.
+
+    Source: after Du, Li, Xu, arXiv 2403.10935, who interrupt the trajectory.
     """
     loop, classifier = Loop(**loop), as_classifier(classifier)
     orders, changes = [scan_orders.get(order) for order in orders], (changes,) if isinstance(changes, str) else tuple(changes)
@@ -37,8 +38,8 @@ def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes
         raise ValueError(f"changes={changes!r}: expected some of {', '.join(map(repr, CHANGES))}")
     pattern = getattr(classifier.model, "scan_pattern", None)
     if "scan" in changes and not (isinstance(pattern, str) and pattern in TRAINED):
-        raise ValueError(f"changes={changes!r} of model {type(classifier.model).__name__} with scan_pattern={pattern!r}: expected a model that scans "
-                         f"{' or '.join(map(repr, TRAINED))}, or changes=('image',)")
+        raise ValueError(f"changes={changes!r} for model {type(classifier.model).__name__} with scan_pattern={pattern!r}: "
+                         f"expected scan_pattern {' or '.join(map(repr, TRAINED))}, or changes=('image',)")
     disturbances = [PatchReorder(grid, order=order) for order in orders]
     passes, rows = 1 + len(orders) * len(changes), []
     fn = logits_fn(classifier, variables)

@@ -1,6 +1,7 @@
-"""Atomic writes of files and folders, and the digest of a file."""
+"""Atomic writes of files and folders, the digest of a file, and JSON lines."""
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import secrets
@@ -51,6 +52,32 @@ def sha256(path):
     """The SHA-256 of a file's content, as a hex digest."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json_lines(path, number=None):
+    """The objects of a JSONL file as a list of dicts, without a last line that a crash left incomplete.
+
+    Args:
+        path: the file.
+        number: key that must have a number in every object; None: no such key.
+
+    Raises:
+        ValueError: any other line is not such an object; the message names the line.
+    """
+    lines = pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows = []
+    for i, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or (number is not None and (isinstance(row[number], bool) or not isinstance(row[number], (int, float)))):
+                raise TypeError
+        except (ValueError, TypeError, KeyError) as error:
+            expected = "a JSON object" if number is None else f"a JSON object with a number {number!r}"
+            raise ValueError(f"{path}, line {i}: expected {expected}, got {line.strip()[:80]!r}") from error
+        rows.append(row)
+    return rows
 
 
 def _draft(path):

@@ -4,7 +4,7 @@ import numpy as np
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # per RGB channel, of images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# value / 255 for each uint8 value. On a device, index this table: a compiled division by a constant may differ from the host's in the last bit.
+# value / 255 for each uint8 value. On a device, index this table: XLA's division by a constant may differ in the last bit.
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 
 

@@ -80,8 +80,8 @@ def mean_interval(values):
         values: (n,) floats, n >= 1; for paired groups, the differences.
 
     Returns:
-        {"n", "mean", "sd", "low", "high"}: sd is the sample standard deviation, (low, high) Student's t interval of the mean. All three are None for
-        one value.
+        {"n", "mean", "sd", "low", "high"}: sd is the sample standard deviation, (low, high) Student's t interval of the mean. All three are
+        None for one value.
     """
     x = np.asarray(values, float)
     if x.ndim != 1 or not x.size:
@@ -102,9 +102,9 @@ def slope(x, y):
         y: (n, positions): one row per example.
 
     Returns:
-        {"slope", "intercept", "slope_error", "slope_error_images"}, floats. "slope_error" comes from the residuals of the line; None for fewer than
-        three positions. "slope_error_images" is the standard error of the mean of the examples' own slopes; None for one example. All are None
-        if x is constant.
+        {"slope", "intercept", "slope_error", "slope_error_images"}, floats. "slope_error" comes from the residuals of the line; None for
+        fewer than three positions. "slope_error_images" is the standard error of the mean of the examples' own slopes; None for one
+        example. All are None if x is constant.
     """
     if np.ptp(x) == 0:
         return {"slope": None, "intercept": None, "slope_error": None, "slope_error_images": None}
@@ -115,7 +115,7 @@ def slope(x, y):
 
 
 def summary(result):
-    """The scalar entries of a result of `accuracy` or `robust_accuracy`, with a 95 % interval "<name>_interval" for each accuracy; plain JSON."""
+    """The entries of a result of `accuracy` or `robust_accuracy` that are no arrays, with a 95 % "_interval" per accuracy; plain JSON."""
     row = {}
     for name, value in result.items():
         if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""Evaluation of classifiers over a set on all devices: accuracy clean, under attack, corrupted, disturbed and shifted; transfer; calibration."""
+"""Evaluation of classifiers over a set, on all devices: clean, attacked, corrupted, disturbed and shifted; transfer and calibration."""
 from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.core.statistics import summary, wilson_interval
 from vmamba_jax.evaluation import corruptions, disturbances, shifts

@@ -23,8 +23,8 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, show=(), **op
     """Accuracy over a set, without and with an attack on every image.
 
     Args:
-        logits_fn: [0, 1] images (b, H, W, C) -> logits (b, classes). If it is a pytree (`vmamba_jax.logits_fn`), its weights are an argument of
-            the compiled program: other weights need no new compilation.
+        logits_fn: [0, 1] images (b, H, W, C) -> logits (b, classes). If it is a pytree (`vmamba_jax.logits_fn`), its weights are an
+            argument of the compiled program: other weights need no new compilation.
         source: a pair (images, labels), or a source of `vmamba_jax.data`.
         attack: untargeted `attack(logits_fn, images, labels, keys) -> adversarial`, or the name of one with its `options`, as for
             `attacks.create`: attack="autoattack", eps=8 / 255.
@@ -34,21 +34,21 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, show=(), **op
         options: the attack's, and those of the loop:
             batch_size: examples per batch over all devices, >= 1; 256 by default.
             mesh: one-dimensional, see `parallel.data_mesh`; None: all devices.
-            progress: called after each batch as progress(examples done, examples in total, {"accuracy", "robust_accuracy"} so far). An attack of
-                several stages adds "stage", its name, and "robust", the number of images still robust; its examples done are a fraction of all
-                stages.
+            progress: called after each batch as progress(examples done, examples in total, {"accuracy", "robust_accuracy"} so far). An
+                attack of several stages adds "stage", its name, and "robust", the number of images still robust; its examples done are a
+                fraction of all stages.
 
     Returns:
-        {"accuracy", "robust_accuracy", "correct" (n,) bool, "robust" (n,) bool, "examples", "attack": its settings}. An image is robust if it is
-        classified correctly both without and with the attack; an image with non-finite logits is misclassified. Each stage of an attack of
-        several stages (AutoAttack) attacks only the images that are still robust, gathered into full batches; the result adds "stages"
-        [{"name", "attacked", "broken", "seconds"}], "broken_by" (n,) int, the index of the stage that broke the image, -1 (still robust) or -2
-        (misclassified without attack), and "margin" (n,) float, the highest max_{j != y} z_j - z_y found. `show` adds "adversarial"
-        (len(show), H, W, C). `summary` makes the result plain JSON, `per_image` lists its images.
+        {"accuracy", "robust_accuracy", "correct" (n,) bool, "robust" (n,) bool, "examples", "attack": its settings}. An image is robust if
+        it is classified correctly both without and with the attack; an image with non-finite logits is misclassified. Each stage of an
+        attack of several stages (AutoAttack) attacks only the images that are still robust, gathered into full batches; the result adds
+        "stages" [{"name", "attacked", "broken", "seconds"}], "broken_by" (n,) int, the index of the stage that broke the image, -1 (still
+        robust) or -2 (misclassified without attack), and "margin" (n,) float, the highest max_{j != y} z_j - z_y found. `show` adds
+        "adversarial" (len(show), H, W, C). `summary` makes the result plain JSON, `per_image` lists its images.
 
     Raises:
-        ValueError: `state` of another model, set, attack or key, a damaged `state`, or `state` for an attack of one stage; a position in `show`
-            outside the set, or `show` for an attack of several stages.
+        ValueError: `state` of another model, set, attack or key, a damaged `state`, or `state` for an attack of one stage; a position in
+            `show` outside the set, or `show` for an attack of several stages.
     """
     loop = Loop.take(options)
     if isinstance(attack, str):
@@ -79,7 +79,8 @@ def accuracy_curve(logits_fn, source, make_attack, radii, *, key, **loop):
     made = [make_attack(radius) for radius in radii]  # raises for a wrong radius before any work
     make, rows = argument(make_attack), []
     for i, (radius, attack) in enumerate(zip(radii, made, strict=True)):
-        result = robust_accuracy(logits_fn, source, Partial(_attack_at, make, jnp.asarray(radius)), key=key, **vars(loop.part(i, len(radii))))
+        traced = Partial(_attack_at, make, jnp.asarray(radius))
+        result = robust_accuracy(logits_fn, source, traced, key=key, **vars(loop.part(i, len(radii))))
         rows.append({"eps": radius} | summary(result | {"attack": getattr(attack, "settings", repr(attack))}))
     return rows
 

@@ -17,14 +17,15 @@ def calibration_error(logits_fn, source, *, bins=15, **loop):
         logits_fn, source, loop: as for `robust_accuracy`.
 
     Returns:
-        The row of `summary` for the accuracy, with "confidence" (the mean), "ece" (bins of equal width), "adaptive_ece" (bins of equally many
-        images) and "bins", `reliability` in equal widths; plain JSON.
+        The row of `summary` for the accuracy, with "confidence" (the mean), "ece" (bins of equal width), "adaptive_ece" (bins of equally
+        many images) and "bins", `reliability` in equal widths; plain JSON.
     """
     loop, bins = Loop(**loop), checks.count("bins", bins)
     result = gather(on_mesh(_confidence, (argument(logits_fn),), loop), source, loop)
     confidence, correct = (result.pop(name) for name in ("confidence", "correct"))
-    errors = {name: expected_error(reliability(confidence, correct, bins, adaptive)) for name, adaptive in (("ece", False), ("adaptive_ece", True))}
-    return summary(result) | {"confidence": float(confidence.mean(dtype=float))} | errors | {"bins": reliability(confidence, correct, bins)}
+    equal, adaptive = (reliability(confidence, correct, bins, adaptive) for adaptive in (False, True))
+    return summary(result) | {"confidence": float(confidence.mean(dtype=float)), "ece": expected_error(equal),
+                              "adaptive_ece": expected_error(adaptive), "bins": equal}
 
 
 def reliability(confidence, correct, bins=15, adaptive=False):
@@ -53,8 +54,9 @@ def reliability(confidence, correct, bins=15, adaptive=False):
         number = np.clip(np.searchsorted(ends, confidence, side="left") - 1, 0, bins - 1)
         groups = [np.flatnonzero(number == k) for k in range(bins)]
         edges = list(zip(ends, ends[1:], strict=False))
-    return [{"low": float(low), "high": float(high), "examples": len(group), "confidence": float(confidence[group].mean()) if len(group) else None,
-             "accuracy": float(correct[group].mean()) if len(group) else None} for (low, high), group in zip(edges, groups, strict=True)]
+    mean = lambda values: float(values.mean()) if len(values) else None
+    return [{"low": float(low), "high": float(high), "examples": len(group), "confidence": mean(confidence[group]),
+             "accuracy": mean(correct[group])} for (low, high), group in zip(edges, groups, strict=True)]
 
 
 def expected_error(bins):

@@ -16,11 +16,12 @@ SQUARE_GAIN = 0.002    # largest fraction of the set broken by Square after the 
 def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, result=None, surrogate=None):
     """Signs that a robust accuracy is too high: [{"sign", "measured", "meaning"}], empty if there are none.
 
-    Signs measured on the images, as in the reference AutoAttack: "randomised" (five forward passes differ by more than 1e-4), "probabilities" (rows
-    within [0, 1] that sum to 1: attacks need logits), "zero_gradient" (correctly classified images without gradient, for cross-entropy or the DLR
-    loss) and "few_classes" (fewer than 4 classes: targeted DLR is not defined; fewer than 10: the 9 targeted runs are not available). From a result
-    of `robust_accuracy`: "square" (Square broke more than 0.2 % of the set after the gradient attacks). Two more: "single_step" (FGSM breaks more
-    images than PGD-20 at the same radius) and "transfer" (PGD against `surrogate` breaks more images of this model than PGD against itself).
+    Signs measured on the images, as in the reference AutoAttack: "randomised" (five forward passes differ by more than 1e-4),
+    "probabilities" (rows within [0, 1] that sum to 1: attacks need logits), "zero_gradient" (correctly classified images without gradient,
+    for cross-entropy or the DLR loss) and "few_classes" (fewer than 4 classes: targeted DLR is not defined; fewer than 10: the 9 targeted
+    runs are not available). From a result of `robust_accuracy`: "square" (Square broke more than 0.2 % of the set after the gradient attacks).
+    Two more: "single_step" (FGSM breaks more images than PGD-20 at the same radius) and "transfer" (PGD against `surrogate` breaks more
+    images of this model than PGD against itself).
 
     Args:
         logits_fn: images (n, H, W, C) in [0, 1] -> logits (n, classes).
@@ -62,7 +63,7 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
     if single < white_box:
         add("single_step", [single, white_box], "accuracy under FGSM is below accuracy under PGD-20: gradients mislead over several steps")
     if surrogate is not None and (black_box := robust(pgd, argument(surrogate))) < white_box:
-        add("transfer", [black_box, white_box], "accuracy under PGD on another model is below accuracy under PGD on this one: gradients are masked")
+        add("transfer", [black_box, white_box], "accuracy under another model's PGD is below that under its own: gradients are masked")
     if result is not None:
         gain = sum(stage["broken"] for stage in result.get("stages", ()) if stage["name"].startswith("square")) / result["examples"]
         if gain > SQUARE_GAIN:

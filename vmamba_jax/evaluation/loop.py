@@ -101,13 +101,16 @@ def gather(run, source, loop, show=()):
         for name, values in outputs.items():
             arrays.setdefault(name, np.zeros((n, *values.shape[1:]), values.dtype))[index] = values
         if loop.progress:
-            loop.progress(int(seen.sum()), n, {mean: float(arrays[name][seen].mean()) for name, mean in ACCURACIES.items() if name in arrays})
-    means = {mean: float(arrays[name].mean()) for name, mean in ACCURACIES.items() if name in arrays}
-    return means | arrays | ({ADVERSARIAL: np.stack([shown[i] for i in places])} if places else {}) | {"examples": n}
+            loop.progress(int(seen.sum()), n, _means(arrays, seen))
+    return _means(arrays, seen) | arrays | ({ADVERSARIAL: np.stack([shown[i] for i in places])} if places else {}) | {"examples": n}
+
+
+def _means(arrays, seen):
+    return {mean: float(arrays[name][seen].mean()) for name, mean in ACCURACIES.items() if name in arrays}
 
 
 def on_mesh(fn, tree, loop, key=None):
-    """batch -> fn(tree, batch, key) on every device of the mesh: compiled once for each fn, mesh and shapes; tree and key are replicated."""
+    """A function batch -> fn(tree, batch, key) over the mesh, with tree and key replicated; compiled once per fn, mesh and shapes."""
     program, (tree, key) = compiled(fn, loop.mesh), parallel.replicate((tree, key), loop.mesh)
     return lambda batch: program(tree, batch, key)
 
@@ -119,7 +122,7 @@ def compiled(fn, mesh):
 
 
 def argument(fn):
-    """A function as a pytree that jit accepts: unchanged if all its leaves are arrays or numbers, else a `Partial` that holds it statically."""
+    """A function as a pytree that jit accepts: itself if all its leaves are arrays or numbers, else a static `Partial`."""
     leaves = jax.tree.leaves(fn)
     plain = all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) for leaf in leaves)
     return fn if plain else Partial(fn)
@@ -152,7 +155,8 @@ def classify_clean(tree, batch, key):
 def batches(source, loop, which=None):
     """Yield sharded batches {"image" in [0, 1], "label", "index"} that cover a set once, in order.
 
-    All have loop.batch_size rows, rounded up to a multiple of the devices and at most as many as the set needs, so one compilation serves all.
+    All have loop.batch_size rows, rounded up to a multiple of the devices and at most as many as the set needs, so one compilation serves
+    all.
     The last batch repeats its last row: rows with the same index are the same image. Every process reads only its own rows.
 
     Args:
@@ -170,7 +174,7 @@ def batches(source, loop, which=None):
         index = which[np.unique(np.minimum(np.arange(first, first + rows), len(which) - 1))]
         images, labels = read(index)
         if images.ndim != 4:
-            raise ValueError(f"images have shape {images.shape}: expected (n, height, width, channels)")
+            raise ValueError(f"images.shape={images.shape}: expected (n, height, width, channels)")
         batch = {"image": unit_interval(images), "label": np.asarray(labels, np.int32), "index": index.astype(np.int32)}
         yield parallel.shard_batch(parallel.pad_batch(batch, rows)[0], mesh)
 

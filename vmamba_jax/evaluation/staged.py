@@ -65,12 +65,11 @@ class Ledger:
                 facts = json.loads(str(file["facts"]))
                 found = {name: file[name] for name in self.ARRAYS}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"state={str(self.path)!r} is damaged: expected the state of an evaluation ({error}); remove it to start again") from error
-        differing = sorted(name for name in self.identity.keys() | facts["identity"].keys() if self.identity.get(name) != facts["identity"].get(name))
-        if differing:
-            shown = "; ".join(f"{name}: {facts['identity'].get(name)!r} in the file, {self.identity.get(name)!r} in this run" for name in differing)
-            raise ValueError(f"state={str(self.path)!r}: expected the state of this evaluation, not of another evaluation ({shown}); remove it to "
-                             "start again")
+            raise ValueError(f"state={str(self.path)!r} is damaged ({error}): expected the state of an evaluation; remove it") from error
+        saved, own = facts["identity"], self.identity
+        if differing := sorted(name for name in own.keys() | saved.keys() if own.get(name) != saved.get(name)):
+            shown = "; ".join(f"{name}: {saved.get(name)!r} in the file, {own.get(name)!r} in this run" for name in differing)
+            raise ValueError(f"state={str(self.path)!r} is of another evaluation ({shown}): expected that of this one; remove it")
         self.stages = facts["stages"]
         for name, array in found.items():
             setattr(self, name, array)
@@ -80,7 +79,8 @@ class Ledger:
         if not self.path or jax.process_index():
             return
         with files.atomic(self.path) as part, open(part, "wb") as file:
-            np.savez(file, facts=json.dumps({"identity": self.identity, "stages": self.stages}), **{name: getattr(self, name) for name in self.ARRAYS})
+            facts = json.dumps({"identity": self.identity, "stages": self.stages})
+            np.savez(file, facts=facts, **{name: getattr(self, name) for name in self.ARRAYS})
             file.flush()
             os.fsync(file.fileno())
 

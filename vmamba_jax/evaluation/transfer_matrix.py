@@ -19,10 +19,12 @@ def transfer_matrix(models, source, attack, *, key, targets=None, **loop):
     Returns:
         A dict that `summary` makes plain JSON. In each table the first model is the one attacked, the second the one that classifies.
         "models": names in order. "examples": n. "attack": its settings. "clean": {name: accuracy}.
-        "transfer": {model: {model: fraction of images classified correctly both without and with the attack}}; on the diagonal the robust accuracy.
-        "fooled": {model: {model: of the images classified correctly without the attack, the fraction misclassified with it}}; None if there are
-            none.
-        "hit", for a targeted attack: {model: {model: of the images whose class is not their target, the fraction classified as the target}}.
+        "transfer": {model: {model: fraction of images classified correctly both without and with the attack}}; on the diagonal the robust
+            accuracy.
+        "fooled": {model: {model: of the images classified correctly without the attack, the fraction misclassified with it}}; None if there
+            are none.
+        "hit", for a targeted attack: {model: {model: of the images whose class is not their target, the fraction classified as the
+            target}}.
         "correct" (m, n), "robust" (m, m, n), "at_target" (m, m, n, targeted only): the booleans behind them.
     """
     names, n = list(models), examples(source)
@@ -81,7 +83,8 @@ def _mean(marks):
 
 def _check_targets(attack, targets, n):
     if getattr(attack, "targeted", targets is not None) != (targets is not None):
-        raise ValueError(f"targets={'None' if targets is None else 'given'} with attack={attack!r}: expected targets for a targeted attack only")
+        found = "None" if targets is None else "given"
+        raise ValueError(f"targets={found} with attack={attack!r}: expected targets for a targeted attack, None for others")
     if targets is None:
         return None
     targets = np.asarray(targets)

@@ -1,4 +1,4 @@
-"""Training: pure per-device objectives, optimizer, checkpoints, metrics and the loop that joins them.
+"""Training: pure per-device objectives, optimizer, checkpoints, metrics, and the training loop.
 
     state = training.create_state(classifier, optimizer, key, image_shape=(32, 32, 3))
     step = training.objectives.pgd_at(classifier, optimizer, attack=attacks.pgd(8 / 255, steps=10, step_size=2 / 255))
@@ -12,7 +12,8 @@ from vmamba_jax.training.run.lock import Locked, one_run
 from vmamba_jax.training.run.metrics import Writer, read_metrics
 from vmamba_jax.training.run.signals import Stopped
 from vmamba_jax.training.state import TrainState, create_state
-from vmamba_jax.training.trainer import train
+from vmamba_jax.training.trainer import Checkpointing, Monitoring, Validation, train
 
-__all__ = ["Checkpoints", "DamagedCheckpoint", "Locked", "SaveError", "Stopped", "TrainState", "Writer", "create_state", "objectives", "one_run",
-           "optimizer", "read_metrics", "restore_variables", "schedules", "skip_nonfinite", "train", "weight_decay"]
+__all__ = ["Checkpointing", "Checkpoints", "DamagedCheckpoint", "Locked", "Monitoring", "SaveError", "Stopped", "TrainState", "Validation",
+           "Writer", "create_state", "objectives", "one_run", "optimizer", "read_metrics", "restore_variables", "schedules",
+           "skip_nonfinite", "train", "weight_decay"]

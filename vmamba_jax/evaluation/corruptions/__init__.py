@@ -8,5 +8,5 @@ from vmamba_jax.evaluation.corruptions.catalog import CORRUPTIONS, EXTRA, FUNCTI
 from vmamba_jax.evaluation.corruptions.scores import ALEXNET, ALEXNET_CLEAN, mean_corruption_error, mean_error
 from vmamba_jax.evaluation.corruptions.severities import SEVERITIES, TABLES, parameters
 
-__all__ = ["ALEXNET", "ALEXNET_CLEAN", "CORRUPTIONS", "EXTRA", "FUNCTIONS", "GROUPS", "SEVERITIES", "TABLES", "corrupt", "mean_corruption_error",
-           "mean_error", "parameters"]
+__all__ = ["ALEXNET", "ALEXNET_CLEAN", "CORRUPTIONS", "EXTRA", "FUNCTIONS", "GROUPS", "SEVERITIES", "TABLES", "corrupt",
+           "mean_corruption_error", "mean_error", "parameters"]

@@ -11,23 +11,24 @@ from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
 from vmamba_jax.evaluation.loop import Loop, argument, classify_clean, examples, on_mesh, over_set
 
 
-def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRUPTIONS, severities=corruptions.SEVERITIES, table=None, **loop):
+def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRUPTIONS, severities=corruptions.SEVERITIES, table=None,
+                        **loop):
     """Accuracy under each corruption at each severity. Every batch is read once, then corrupted in all ways and classified on its devices.
 
     Args:
         logits_fn: [0, 1] images (b, S, S, 3) -> logits (b, classes), as for `robust_accuracy`.
         source: a pair (images, labels), or a source of `vmamba_jax.data`, of clean square images.
-        key: a random key. Image i of the set uses `fold_in(key, i)`, folded again by corruption and severity, for any batch size, devices and
-            choice of corruptions.
+        key: a random key. Image i of the set uses `fold_in(key, i)`, folded again by corruption and severity, for any batch size, devices
+            and choice of corruptions.
         corruptions: names from `corruptions.CORRUPTIONS` and `corruptions.EXTRA`.
         severities: integers from 1 to 5.
         table: as for `corruptions.corrupt`.
         loop: as for `robust_accuracy`; progress reports {corruption: accuracy so far, averaged over severities}.
 
     Returns:
-        One row per corruption and severity, in the given order: {"corruption", "severity", "accuracy", "accuracy_interval", "examples"}, plain
-        JSON. `corruption_errors` turns them into the argument of `corruptions.mean_corruption_error`. The released ImageNet-C was compressed
-        once more by JPEG at quality 85, so its accuracies differ (`data.load("imagenet_c", ...)` with `accuracy` gives them).
+        One row per corruption and severity, in the given order: {"corruption", "severity", "accuracy", "accuracy_interval", "examples"},
+        plain JSON. `corruption_errors` turns them into the argument of `corruptions.mean_corruption_error`. The released ImageNet-C was
+        compressed once more by JPEG at quality 85, so its accuracies differ (`data.load("imagenet_c", ...)` with `accuracy` gives them).
     """
     loop, cases = Loop(**loop), [(name, severity) for name in corruptions for severity in severities]
     if not cases:

@@ -31,7 +31,7 @@ def defocus_blur(image, draws, radius, sigma):
 
 
 def zoom_blur(image, draws, factors):
-    """Mean of the image and its enlargements by each factor. The factors include 1, so the image counts twice, as in the released program."""
+    """Mean of the image and its enlargements by each factor; factors include 1, so the image counts twice, as in the released program."""
     del draws
     total = image
     for factor in factors:
@@ -70,8 +70,8 @@ def shuffle(image, dx, dy):
 def _sources(height, width, dx, dy):
     """(H * W,): the pixel whose value before a pass each pixel has after it.
 
-    A pixel copies the new value of a pixel visited before it, and the old value of any other. These references are followed for all pixels at
-    once, twice as far in every iteration.
+    A pixel copies the new value of a pixel visited before it, and the old value of any other. These references are followed for all pixels
+    at once, twice as far in every iteration.
     """
     reach = (height - len(dx)) // 2
     n = height * width
@@ -91,7 +91,8 @@ def _sources(height, width, dx, dy):
 def motion_blur(image, angle, radius, sigma):
     """ImageMagick's motion blur: the weighted mean of an image (H, W, ...) shifted by 0 .. 2 radius pixels along `angle` degrees.
 
-    Weights are exp(-i^2 / 2 sigma^2); shifts are rounded to whole pixels (halves down); borders are repeated; the result is truncated to levels.
+    Weights are exp(-i^2 / 2 sigma^2); shifts are rounded to whole pixels (halves down); borders are repeated; the result is truncated to
+    levels.
     """
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2)
     weights = (weights / weights.sum()).astype(np.float32)
@@ -99,7 +100,8 @@ def motion_blur(image, angle, radius, sigma):
     turn = jnp.deg2rad(angle)
     height, width, depth = *image.shape[:2], int(np.prod(image.shape[2:]))
     reach = 2 * radius
-    padded = jnp.pad(image.reshape(height, width, depth), ((reach, reach), (reach, reach), (0, 0)), mode="edge").reshape(height + 2 * reach, -1)
+    padded = jnp.pad(image.reshape(height, width, depth), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    padded = padded.reshape(height + 2 * reach, -1)
     rows, cols = (reach + jnp.ceil(i * shift - 0.5).astype(jnp.int32) for shift in (jnp.sin(turn), jnp.cos(turn)))
     padded, rows, cols = barrier(padded, rows, depth * cols)
     shifted = [lax.dynamic_slice(padded, (row, col), (height, width * depth)) for row, col in zip(rows, cols, strict=True)]

@@ -1,7 +1,7 @@
 """Brightness, contrast and saturation; elastic transform, pixelation and JPEG compression.
 
-JPEG as libjpeg encodes it by default: 4:2:0 chroma, standard tables, triangle ("fancy") upsampling, the integer arithmetic of its "slow" cosine
-transform. Entropy coding is lossless and left out. The result equals libjpeg(-turbo)'s to the level.
+JPEG as libjpeg encodes it by default: 4:2:0 chroma, standard tables, triangle ("fancy") upsampling, the integer arithmetic of its "slow"
+cosine transform. Entropy coding is lossless and left out. The result equals libjpeg(-turbo)'s to the level.
 """
 import jax
 import jax.numpy as jnp
@@ -115,11 +115,11 @@ def _folded(index, n, mode):
     return jnp.minimum(index, period - (mode == "reflect") - index)
 
 
-def pixelate(image, draws, share):
-    """Resized to sides int(share * side) and back by Pillow's BOX filter: columns, then rows, rounded to levels after each."""
+def pixelate(image, draws, fraction):
+    """Resized to sides int(fraction * side) and back by Pillow's BOX filter: columns, then rows, rounded to levels after each."""
     del draws
     height, width = image.shape[:2]
-    x = _resize(image, int(height * share), int(width * share))
+    x = _resize(image, int(height * fraction), int(width * fraction))
     return _resize(x, height, width)
 
 
@@ -140,7 +140,8 @@ def jpeg_compression(image, draws, quality):
     planes = barrier(*(x[..., i] for i in range(3)))
     y, cb, cr = (_mixed(planes, weights, offset) for weights, offset in zip(TO_YCC, ROUND_YCC, strict=True))
     y = _coded(y, _table(LUMA_TABLE, quality))[:height, :width]
-    cb, cr = (_enlarged(_coded(_halved(c), _table(CHROMA_TABLE, quality))[:-(-height // 2), :-(-width // 2)])[:height, :width] - 128 for c in (cb, cr))
+    table, half = _table(CHROMA_TABLE, quality), np.s_[:-(-height // 2), :-(-width // 2)]
+    cb, cr = (_enlarged(_coded(_halved(c), table)[half])[:height, :width] - 128 for c in (cb, cr))
     y, cb, cr = (plane[..., None] for plane in barrier(y, cb, cr))
     return jnp.clip(y + _mixed((cb, cr), TO_RGB.T, 1 << 15), 0, 255) / 255
 

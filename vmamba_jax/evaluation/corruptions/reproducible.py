@@ -9,8 +9,8 @@ SLACK = 1 / 4096  # of a level: the error of a whole level in float32
 def barrier(*arrays):
     """The arrays, computed once and stored: operations that read them are not fused with those that compute them.
 
-    XLA's CPU compiler removes `lax.optimization_barrier` before fusion. On CPUs the arrays are therefore the state of a loop that never runs, which
-    the compiler cannot prove.
+    XLA's CPU compiler removes `lax.optimization_barrier` before fusion. On CPUs the arrays are therefore the state of a loop that never
+    runs, which the compiler cannot prove.
 
     Args:
         arrays: of 32-bit types.

@@ -44,7 +44,7 @@ def mean_corruption_error(errors, clean_error=None, relative=False):
 
 
 def mean_error(errors):
-    """Mean error over corruptions and severities, in [0, 1], as reported for CIFAR-10-C. errors: as for `mean_corruption_error`, any corruptions."""
+    """Mean error over corruptions and severities, in [0, 1], as reported for CIFAR-10-C; errors: of any corruptions."""
     return float(np.mean(list(_means(errors).values())))
 
 

@@ -11,13 +11,15 @@ ROUNDS = 13  # the fewest without known flaws
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = np.uint32(0x1BD11BDA)
 _W = np.linspace(0, 0.25, 513)
-_SINE = np.polynomial.Polynomial.fit(_W**2, 2 * np.pi * np.sinc(2 * _W), 5).convert().coef.astype(np.float32)  # sin(2 pi w) / w by w^2, to 1e-7
+# sin(2 pi w) / w as a polynomial in w^2, to 1e-7
+_SINE = np.polynomial.Polynomial.fit(_W**2, 2 * np.pi * np.sinc(2 * _W), 5).convert().coef.astype(np.float32)
 
 
 def words(key, shape):
     """Two independent arrays of random uint32: Threefry-2x32 of the element's number, under two words drawn from `key`.
 
-    The result depends on the key alone: it is the same on every backend and under jit, vmap and shard_map. shape: less than 2 ** 32 elements.
+    The result depends on the key alone: it is the same on every backend and under jit, vmap and shard_map. shape: less than 2 ** 32
+    elements.
 
     Source: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), with 13 rounds, which pass all its tests.
     """

@@ -1,10 +1,10 @@
-"""Occlusions and patch shuffles aligned with the scan order: frozen, pure functions `disturb(images, keys) -> images` on [0, 1] images (b, H, W, C).
+"""Occlusions and patch shuffles aligned with the scan order: pure functions `disturb(images, keys)` of [0, 1] images (b, H, W, C).
 
     disturb = disturbances.create("information_drop", rate=0.5, profile="peak", direction="columns", grid=8)
     disturbed = jax.jit(disturb)(images, keys)      # one key, or one per image
 
-A disturbance with `needs_model` also takes the model: `disturb(images, keys, logits_fn, labels)`. Corruptions imitate what a camera or a codec does to
-an image; disturbances remove or move parts of it.
+A disturbance with `needs_model` also takes the model: `disturb(images, keys, logits_fn, labels)`. Corruptions imitate what a camera or a
+codec does to an image; disturbances remove or move parts of it.
 """
 import warnings
 
@@ -40,8 +40,8 @@ def create(name, **options):
         ValueError: an unknown name; the message lists the known ones. TypeError: an option that the disturbance does not have.
     """
     if name in tuple(RENAMED):
-        warnings.warn(f"name={name!r} is now {RENAMED[name]!r}; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
-        name = RENAMED[name]
+        old, name = name, RENAMED[name]
+        warnings.warn(f"name={old!r} is now {name!r}; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
     return checks.by_name("disturbance", name, DISTURBANCES, options)(**options)
 
 

@@ -21,9 +21,9 @@ def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **opt
             {"disturbed_accuracy"} so far and counts both passes.
 
     Returns:
-        "disturbance" (its settings), "examples", "accuracy", "disturbed_accuracy", both with a 95 % "_interval", "drop" (the first minus the
-        second) with its "drop_interval" for paired examples, "lost" and "gained" (images classified correctly only without, only with the
-        disturbance), all plain JSON; and "correct" (n,) bool under the disturbance.
+        "disturbance" (its settings), "examples", "accuracy", "disturbed_accuracy", both with a 95 % "_interval", "drop" (the first minus
+        the second) with its "drop_interval" for paired examples, "lost" and "gained" (images classified correctly only without, only with
+        the disturbance), all plain JSON; and "correct" (n,) bool under the disturbance.
     """
     loop = Loop.take(options)
     if isinstance(disturbance, str):
@@ -36,14 +36,15 @@ def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **opt
     passes = 1 if clean is not None else 2
     if clean is None:
         clean = accuracy(logits_fn, source, **vars(loop.part(0, passes, "accuracy")))["correct"]
-    disturb = on_mesh(_disturb, (argument(disturbance), argument(logits_fn) if getattr(disturbance, "needs_model", False) else None), loop, key)
+    model = argument(logits_fn) if getattr(disturbance, "needs_model", False) else None
+    disturb = on_mesh(_disturb, (argument(disturbance), model), loop, key)
     classify = on_mesh(classify_clean, (argument(logits_fn),), loop)
     after = gather(lambda batch: classify(batch | {"image": disturb(batch)}), source, loop.part(passes - 1, passes, "disturbed_accuracy"))
     return {"disturbance": getattr(disturbance, "settings", repr(disturbance))} | compared(clean, after["correct"])
 
 
 def compared(clean, disturbed):
-    """The row of `disturbed_accuracy` from two bool arrays (n,): whether each image is classified correctly without and with the disturbance."""
+    """The row of `disturbed_accuracy` from (n,) bool: whether each image is classified correctly without and with the disturbance."""
     clean, disturbed = np.asarray(clean, bool), np.asarray(disturbed, bool)
     n, lost, gained = len(clean), int((clean & ~disturbed).sum()), int((disturbed & ~clean).sum())
     return {"examples": n, "accuracy": float(clean.mean()), "accuracy_interval": wilson_interval(int(clean.sum()), n),

@@ -13,8 +13,8 @@ from vmamba_jax.evaluation.disturbances import fills
 class Disturbance(records.Described):
     """A pure function `disturb(images, keys) -> images`, described by its fields.
 
-    A subclass is a `records.record` with a `name`, `draws` (whether it needs keys) and `run(images, keys, logits_fn, labels)`, where keys are one
-    per image, or a single one if `shared`.
+    A subclass is a `records.record` with a `name`, `draws` (whether it needs keys) and `run(images, keys, logits_fn, labels)`, where keys
+    are one per image, or a single one if `shared`.
 
     Attributes:
         shared: use the same random numbers for all images, from `seed`, instead of one key per image. The published program draws once per
@@ -39,13 +39,13 @@ class Disturbance(records.Described):
 
         Args:
             images: (b, H, W, C), floating, in [0, 1].
-            keys: one random key (image i uses `fold_in(key, i)`) or one per image; None: only for a disturbance without random numbers, or with
-                `shared`.
+            keys: one random key (image i uses `fold_in(key, i)`) or one per image; None: only for a disturbance without random numbers, or
+                with `shared`.
             logits_fn, labels: the model, and labels (b,), if `needs_model`.
         """
         if getattr(images, "ndim", None) != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(f"images are {getattr(images, 'dtype', type(images).__name__)}{getattr(images, 'shape', '')}: expected a floating "
-                             "type and (b, height, width, channels)")
+            found = f"{getattr(images, 'dtype', type(images).__name__)}{getattr(images, 'shape', '')}"
+            raise ValueError(f"images={found}: expected a floating type and (b, height, width, channels)")
         if self.needs_model and (logits_fn is None or labels is None):
             raise ValueError(f"logits_fn or labels is None: expected both for {self!r}, which evaluates the model")
         if self.draws and not self.shared and keys is None:

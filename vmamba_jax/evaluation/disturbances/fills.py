@@ -1,7 +1,8 @@
 """Fills for dropped pixels: zeros, a constant color, noise, shuffled pixels or an adversarial perturbation.
 
 A fill is called as `fill(images, mask, patch, keys, logits_fn, labels)` and returns images (b, H, W, C), of which the pixels of `mask`
-(b or 1, H, W, 1) are used; `patch` (H, W) holds each pixel's patch number. A config names a fill with its arguments: "zeros", ["noise", 0.3].
+(b or 1, H, W, 1) are used; `patch` (H, W) holds each pixel's patch number. A config names a fill with its arguments: "zeros", ["noise",
+0.3].
 """
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ class Color(Fill):
 
     def __call__(self, images, mask, patch, keys, logits_fn, labels):
         if len(self.value) not in (1, images.shape[-1]):
-            raise ValueError(f"value={self.value} for images of {images.shape[-1]} channels: expected one number per channel, or one for all")
+            raise ValueError(f"value={self.value}: expected one number, or one for each of {images.shape[-1]} channels")
         return jnp.broadcast_to(jnp.asarray(self.value, images.dtype), images.shape)
 
 

@@ -1,7 +1,7 @@
 """Information drop along a scan: the number of pixels dropped from a patch depends on when the scan visits it.
 
-The counts equal those of the program of Malik et al. (arXiv 2406.09407). With N patches of P pixels, the i-th patch in scan order (from 0) loses
-this many of its pixels, drawn at random:
+The counts equal those of the program of Malik et al. (arXiv 2406.09407). With N patches of P pixels, the i-th patch in scan order (from 0)
+loses this many of its pixels, drawn at random:
 
     linear       int(P r (i + 1) / N)
     falling      int(P r) - linear
@@ -52,13 +52,14 @@ class InformationDrop(Occlusion):
         patch = grids.patch_of_pixels(*images.shape[1:3], *self.grid)
         size = np.bincount(patch.ravel())
         visited = scan_orders.ranks(self.direction, *self.grid)
-        lost = np.array([dropped(self.profile, self.rate, i, len(visited), n) for i, n in zip(visited.tolist(), size.tolist(), strict=True)])
+        pairs = zip(visited.tolist(), size.tolist(), strict=True)
+        lost = np.array([dropped(self.profile, self.rate, i, len(visited), n) for i, n in pairs])
         rank = jax.vmap(grids.random_ranks, (0, None))(keys, patch)
         return (rank < jnp.asarray(lost[patch]))[..., None], patch
 
 
 def dropped(profile, rate, i, patches, pixels):
-    """Number of pixels that the i-th of `patches` patches loses. int() truncates, so the operations keep the order of the published program."""
+    """Pixels that the i-th of `patches` patches loses. int() truncates, so the operations keep the order of the published program."""
     linear, half = int(pixels * rate * (i + 1) / patches), patches // 2 or 1
     peak = min(pixels, int(pixels * rate * ((i + 1) if i < half else (patches - i)) / half))
     match profile:

@@ -45,7 +45,7 @@ class PatchReorder(Disturbance):
 
 
 def rearranged(images, grid, order):
-    """Images whose l-th patch, row by row, is patch order[l] of the input; order: (b or 1, rows * columns). The grid must divide the sides."""
+    """Images whose l-th patch, row by row, is patch order[l] of the input; order: (b or 1, rows * columns); the grid divides the sides."""
     b, height, width, channels = images.shape
     rows, columns = grid
     if height % rows or width % columns:

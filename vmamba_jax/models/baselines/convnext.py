@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, conv, dense_init
-from vmamba_jax.models.layers.stages import StagedBackbone
-from vmamba_jax.models.parameter_groups import ParameterGroups
+from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
 
 EPS = 1e-6
 

@@ -13,8 +13,7 @@ from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DropPath, batch_norm, conv, fan_out_init
 from vmamba_jax.models.layers.convolution import LAYOUT, depthwise_conv
-from vmamba_jax.models.layers.stages import rematerialized
-from vmamba_jax.models.parameter_groups import ParameterGroups
+from vmamba_jax.models.layers.stages import ParameterGroups, rematerialized
 
 STEM, HEAD = 32, 1280  # fixed in every Lite model
 GROUPS = (  # blocks, kernel, stride, expansion, output channels of each group, before scaling

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DropPath, batch_norm, conv, conv_kernel_init, fan_out_init, uniform
-from vmamba_jax.models.layers.stages import StagedBackbone
-from vmamba_jax.models.parameter_groups import ParameterGroups
+from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
 
 BLOCKS = {"basic": 1, "bottleneck": 4}  # name -> width of a block's output over its inner width
 STEMS = ("imagenet", "cifar")

@@ -12,8 +12,7 @@ from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.attention import PADDINGS, WindowAttention, stage_windows
 from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, uniform
 from vmamba_jax.models.layers.patches import Downsample
-from vmamba_jax.models.layers.stages import StagedBackbone
-from vmamba_jax.models.parameter_groups import ParameterGroups
+from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
 
 
 class Block(nn.Module):

@@ -10,8 +10,7 @@ from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.attention import Attention
 from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense, uniform
 from vmamba_jax.models.layers.patches import resize_grid
-from vmamba_jax.models.layers.stages import linear_rates, rematerialized
-from vmamba_jax.models.parameter_groups import ParameterGroups
+from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
 
 EPS = 1e-6
 

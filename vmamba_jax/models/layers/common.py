@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.layers.convolution import Conv, depthwise_conv
 
 LAYER_NORM_EPS = 1e-5
@@ -66,9 +67,7 @@ def activation(name):
     Raises:
         ValueError: an unknown name.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation={name!r}: expected one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+    return checks.by_name("activation", name, ACTIVATIONS)
 
 
 # ---- initializers (PyTorch's defaults, as the original models use them)

@@ -1,8 +1,8 @@
-"""Convolutions with gradients that run fast on a CPU too.
+"""Convolutions whose gradients also run fast on a CPU.
 
-XLA:CPU brings a convolution to the layout its fast kernels know only outside of loops. Within `lax.scan` and `lax.fori_loop`, where an attack
-takes its steps, the gradients that JAX derives, whose axes are swapped, run ten to seventy times slower. The rules below therefore write each
-tangent with its axes swapped beforehand, so that its transpose, the gradient, has them in order.
+XLA:CPU converts a convolution to the layout of its fast kernels only outside of loops. Inside `lax.scan` and `lax.fori_loop`, where attacks run
+their steps, the gradients that JAX derives have swapped axes and run 10 to 70 times slower. The rules below therefore write each tangent with
+swapped axes, so that its transpose, the gradient, has them in order.
 """
 import functools
 
@@ -46,12 +46,14 @@ _conv.defjvp(_conv_jvp, symbolic_zeros=True)
 
 def conv_general_dilated(x, kernel, window_strides, padding, *, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
                          precision=None):
-    """`lax.conv_general_dilated` as `nn.Conv(conv_general_dilated=...)` calls it; undilated, ungrouped convolutions of NHWC maps get the rules.
+    """`lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`; undilated, ungrouped convolutions of NHWC maps use the rules on CPU.
 
     Args:
         x: (batch, H, W, in).
         kernel: (kh, kw, in, out).
-        window_strides: two ints. padding: "SAME", "VALID" or two pairs.
+        window_strides: two ints.
+        padding: "SAME", "VALID" or two pairs.
+        lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, precision: as for `lax.conv_general_dilated`.
     """
     native = functools.partial(lax.conv_general_dilated, window_strides=window_strides, padding=padding, lhs_dilation=lhs_dilation,
                                rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
@@ -75,15 +77,16 @@ def _offsets(kernel):
 
 @jax.custom_jvp
 def _shifted_sum(x, kernel):
-    """The convolution as kh * kw shifted multiplies: XLA:CPU's grouped convolution is more than ten times slower."""
+    """The convolution as kh * kw shifted multiplies: XLA:CPU's grouped convolution is more than 10 times slower."""
     (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
     return functools.reduce(jnp.add, (padded[:, i:i + height, j:j + width] * kernel[i, j, 0] for i, j in _offsets(kernel)))
 
 
 def _spread_sum(x, kernel):
-    """The same by adding up every position's contributions. Slow, but its transpose, which is the gradient, is the fast form above:
-    the transpose of reading windows is adding up padded arrays, and the other way round.
+    """The same convolution as a sum of padded arrays.
+
+    It is slow, but its transpose, the gradient, is the fast form above: the transpose of reading windows is a sum of padded arrays, and vice versa.
     """
     (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
     pad = lambda y, i, j: jnp.pad(y, ((0, 0), (kh - 1 - i, i), (kw - 1 - j, j), (0, 0)))

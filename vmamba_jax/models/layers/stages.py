@@ -1,5 +1,11 @@
-"""The staged backbone of VMamba, Swin, ConvNeXt and ResNet: stem, stages of blocks, maps or head; and what every stack of blocks shares."""
+"""The staged backbone of VMamba, Swin, ConvNeXt and ResNet: stem, stages of blocks, maps or head; and what every stack of blocks shares.
+
+Every model class declares the places of its parameters as a class attribute PARAMETERS. Layer decay and weight decay read these declarations, so a
+new family needs no change in `training`.
+"""
+import dataclasses
 import functools
+import re
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -19,6 +25,33 @@ def linear_rates(rate, blocks):
 def rematerialized(block, remat):
     """`block`, a module class called with (x, train); with `remat`, its activations are recomputed in the backward pass."""
     return nn.remat(block, static_argnums=(2,)) if remat else block
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroups:
+    """Names of one family's parameters.
+
+    Attributes:
+        stem: regular expression of the top-level names before the first block.
+        blocks: pairs (regular expression of a path's beginning, function of its numbers -> the block). A block is a tuple of ints that sorts in the
+            order of the network: (stage, block), or (block,) without stages. A layer between two stages belongs to the block after it.
+        head: regular expression of the top-level names after the last block.
+        positions: leaf names of position embeddings and class tokens.
+        ssm: leaf names of the scan's decay A, skip D and step bias.
+    """
+    stem: str
+    blocks: tuple[tuple[str, Callable], ...]
+    head: str
+    positions: tuple[str, ...] = ()
+    ssm: tuple[str, ...] = ()
+
+    def place(self, path):
+        """Place of the parameter at `path`, names joined by "/": "stem", "head", a block, or None for a parameter of another family."""
+        for pattern, block in self.blocks:
+            if found := re.match(pattern, path):
+                return block(*map(int, found.groups()))
+        top = path.partition("/")[0]
+        return "stem" if re.fullmatch(self.stem, top) else "head" if re.fullmatch(self.head, top) else None
 
 
 class Stage(nn.Module):

@@ -14,8 +14,7 @@ from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DropPath, RMSNorm, dense, dense_init
 from vmamba_jax.models.layers.convolution import Conv
 from vmamba_jax.models.layers.patches import resize_grid
-from vmamba_jax.models.layers.stages import linear_rates, rematerialized
-from vmamba_jax.models.parameter_groups import ParameterGroups
+from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
 from vmamba_jax.models.vim.mixer import SUFFIXES, MixerFields, VimMixer
 
 EPS = 1e-5

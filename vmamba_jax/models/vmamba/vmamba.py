@@ -10,8 +10,7 @@ from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DropPath, activation, norm
 from vmamba_jax.models.layers.patches import DOWNSAMPLES, PATCH_EMBEDS, Downsample, PatchEmbed, resize_grid
-from vmamba_jax.models.layers.stages import StagedBackbone
-from vmamba_jax.models.parameter_groups import ParameterGroups
+from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
 from vmamba_jax.models.vmamba.ss2d import SS2D, SSMFields
 
 NORMS = ("layer_norm", "batch_norm")

@@ -1,1 +1,1 @@
-"""Optimizer, learning-rate schedules, layer-wise rates, weight decay masks, skipped updates."""
+"""Optimizer, learning-rate schedules, layer-wise learning rates, weight-decay masks, skipped updates."""

@@ -11,7 +11,7 @@ from vmamba_jax.models.catalog import FAMILIES
 def depths(params):
     """Depth of every parameter, a tree of ints: 0 for the stem, 1 to n for the n blocks in order, n + 1 for the final norm and the head.
 
-    The places are those of the family's `PARAMETERS` (see `models.parameter_groups`); a layer between two stages belongs to the block after it.
+    The places are those of the family's `PARAMETERS` (see `models.layers.stages.ParameterGroups`); a layer between two stages belongs to the block after it.
 
     Args:
         params: parameter tree of a model whose family is in the catalog, of any size.

@@ -1,1 +1,1 @@
-"""What a run needs around its steps: batches, progress, metrics, checkpoints, signals, the folder lock."""
+"""The parts of a run around its steps: batches, progress, metrics, checkpoints, signals, the folder lock."""

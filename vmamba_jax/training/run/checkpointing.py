@@ -1,8 +1,7 @@
-"""Checkpoints of a run: asynchronous, the latest and the best kept, checked when restored, with clear errors."""
+"""Checkpoints of a run: saved asynchronously, the latest and the best kept, verified by checksums when restored."""
 import contextlib
 import json
 import math
-import numbers
 import os
 import pathlib
 import shutil
@@ -19,41 +18,48 @@ from vmamba_jax.core import checks, files
 from vmamba_jax.training.run import checksums
 
 ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
-ABOUT = "about.json"  # which metric ranks the steps, and the run's config
+ABOUT = "about.json"  # the metric that ranks the steps, and the run's config
 
 
 class DamagedCheckpoint(ValueError):
-    """A saved step that does not read, or reads as something else than was saved; the message names step, arrays and cause."""
+    """A saved step cannot be read or differs from what was saved; the message names step, arrays and cause."""
 
 
 class SaveError(OSError):
-    """A step could not be saved; the message names the step, the cause and the last step that is whole."""
+    """A step could not be saved; the message names the step, the cause and the last complete step."""
 
 
 class Checkpoints:
-    """A folder of numbered checkpoints, to be used as a context manager: leaving it waits for the saves under way.
+    """A folder of numbered checkpoints; a context manager whose exit waits for pending saves.
 
-    directory: made where absent. keep_latest: how many of the newest steps stay, >= 1. keep_best: how many of the best by `best_metric`
-    stay besides ("max" or "min" by `best_mode`); a step saved without that metric, or with one that is not finite, is never best.
-    config: JSON-able description of the run, written beside the steps. read_only: change nothing; `best_metric` is then the one recorded.
-    Step folders that a killed process left unfinished are removed; read-only, they are passed over.
-    Every array is saved with its checksum. What was damaged on disk since is found when a step is restored: asked for "latest", the newest step
-    that is whole is given with a warning, and the damaged ones are set aside as STEP.damaged (read-only, they stay); DamagedCheckpoint where a
-    step was asked for by number or as "best", or where all are damaged.
+    Unfinished step folders of a killed process are removed (read_only: ignored).
+    Every array is saved with its checksum, and restoring a step verifies them. Restoring "latest" then returns the newest undamaged step
+    with a warning and renames the damaged ones to STEP.damaged (read_only: leaves them); restoring a step by number or "best" raises
+    DamagedCheckpoint, as does "latest" if all are damaged.
+
+    Args:
+        directory: created if absent.
+        keep_latest: number of newest steps kept, >= 1.
+        keep_best: number of best steps by `best_metric` kept besides, >= 0.
+        best_metric: name of the metric that ranks the steps; a step saved without it, or with a non-finite value, is never best. None: no
+            ranking.
+        best_mode: "max" or "min".
+        config: JSON-able description of the run, written beside the steps; None: none.
+        read_only: change nothing; `best_metric` is then the recorded one.
     """
 
     def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
-        checks.count("keep_latest", keep_latest)
+        checks.count("keep_latest", keep_latest, 1)
         checks.count("keep_best", keep_best, 0)
         checks.choice("best_mode", best_mode, ("max", "min"))
         self.directory = pathlib.Path(directory).absolute()
         if read_only:
             if not self.directory.is_dir():
-                raise FileNotFoundError(f"no checkpoints: {self.directory} does not exist")
+                raise FileNotFoundError(f"directory={str(self.directory)!r}: expected a folder of checkpoints, which does not exist")
             about = _read(self.directory)
             if damaged := _without_metrics(self.directory):
-                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; resuming the run, or "
-                                        "moving the step's folder away, makes the others readable")
+                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; "
+                                        "resume the run, or move the step's folder away, to read the others")
             best_metric, best_mode = best_metric or about.get("best_metric"), about.get("best_mode", best_mode)
         else:
             _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
@@ -64,31 +70,41 @@ class Checkpoints:
 
         keep = [managers.LatestN(keep_latest)]
         if best_metric is not None:
-            # LatestN is needed beside BestN: by itself Orbax's best_fn drops the newest step of a worsening run, and a resume goes back.
+            # LatestN is needed beside BestN: Orbax's best_fn alone deletes the newest step of a worsening run, and a resume repeats steps.
             keep.append(managers.BestN(get_metric_fn=rank, reverse=best_mode == "min", n=keep_best, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(
             best_fn=rank if best_metric is not None else None, best_mode=best_mode, create=not read_only,
             preservation_policy=managers.AnyPreservationPolicy(keep), cleanup_tmp_directories=not read_only)
-        self._saving = None  # the step of the last save begun
+        self._saving = None  # the step of the latest save
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=tuple(ITEMS),
                                               item_handlers={name: handler() for name, handler in ITEMS.items()})
 
     def save(self, state, metrics=None, extra=None):
-        """Start saving a state under its own `state.step`; returns once its buffers may be reused, and False if that step is saved already.
+        """Starts saving a state as step `state.step`; returns once its buffers may be reused.
 
-        metrics: {name: number} that `best_metric` is looked up in. extra: JSON-able, given back by `extra`.
-        Raises ValueError for a step before the latest one, SaveError where this save or the one before it fails (a full disk).
+        Args:
+            state: `TrainState`.
+            metrics: {name: number} with `best_metric`; None: the step is not ranked.
+            extra: JSON-able, returned by `extra`; None: {}.
+
+        Returns:
+            False if that step is already saved, else True.
+
+        Raises:
+            ValueError: the step is before the latest one.
+            KeyError: the metrics lack `best_metric`.
+            SaveError: this save or the one before it failed (a full disk).
         """
         if self.read_only:
-            raise ValueError(f"{self.directory} was opened read_only")
+            raise ValueError(f"read_only=True for {self.directory}: expected False to save")
         step, latest = int(state.step), self.latest_step
         if latest is not None and step <= latest:
             if step in self.steps:
                 return False
-            raise ValueError(f"cannot save step {step}: {self.directory} already holds step {latest}, and steps only grow")
+            raise ValueError(f"step={step}: expected more than {latest}, the latest step in {self.directory}")
         if metrics is not None:
             if self.best_metric is not None and self.best_metric not in metrics:
-                raise KeyError(f"metrics lack best_metric {self.best_metric!r}; they hold {', '.join(sorted(metrics))}")
+                raise KeyError(f"metrics with {', '.join(sorted(metrics))}: expected best_metric={self.best_metric!r} among them")
             metrics = {name: float(value) for name, value in metrics.items()}
             if self.best_metric is not None and not math.isfinite(metrics[self.best_metric]):
                 metrics = None
@@ -97,42 +113,51 @@ class Checkpoints:
         sums = {"state": checksums.of_tree(tree), "extra": checksums.of_json(extra)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), extra=ocp.args.JsonSave(extra), checksums=ocp.args.JsonSave(sums))
         self._saving = step
-        with self._telling():
+        with self._save_errors():
             return self._manager.save(step, args=items, metrics=metrics)
 
     def restore(self, template, step="latest"):
-        """The state saved at a step, in the structure, dtypes and placement of `template`.
+        """The state saved at a step, in the structure, dtypes and sharding of `template`.
 
-        step: a number, "latest" or "best". Raises FileNotFoundError where there is no such step, ValueError listing all that differs.
+        Args:
+            template: `TrainState`.
+            step: a number, "latest" or "best".
+
+        Raises:
+            FileNotFoundError: there is no such step.
+            ValueError: the saved state does not fit; the message lists missing, unexpected and different arrays.
+            DamagedCheckpoint: see the class.
         """
         def load(step):
             target = _tree(template)
             self._compare(checksums.flat(target), step)
             return self._load(step, jax.tree.map(_abstract, target))
 
-        return serialization.from_state_dict(template, {"carry": None, **self._whole(step, load)[1]})
+        return serialization.from_state_dict(template, {"carry": None, **self._undamaged(step, load)[1]})
 
     def restore_variables(self, step="latest", ema=False):
-        """Model variables saved at a step as numpy arrays, with no template: {"params": ..., "batch_stats": ..., ...}.
+        """Model variables saved at a step as numpy arrays, without a template: {"params": ..., "batch_stats": ..., ...}.
 
-        ema: the averaged weights instead of the last; ValueError where none were saved.
+        Args:
+            step: a number, "latest" or "best".
+            ema: the averaged weights instead of the last; ValueError if the step has none.
         """
         def load(step):
             return self._load(step, jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), self._saved(step)))
 
-        step, state = self._whole(step, load)
+        step, state = self._undamaged(step, load)
         if ema and state["ema"] is None:
-            raise ValueError(f"step {step} in {self.directory} holds no averaged weights: it was trained without ema_decay")
+            raise ValueError(f"ema=True for step {step} in {self.directory}, which has no averaged weights: expected a run with ema_decay")
         return {"params": state["ema" if ema else "params"], **state["model_state"]}
 
     def extra(self, step="latest"):
-        """What was given to `save` as `extra`."""
+        """The `extra` that the step was saved with."""
         step = self.find(step)
         with _damage(step, "extra"):
             return self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
 
     def metrics(self, step="latest"):
-        """The metrics a step was saved with, or None."""
+        """The metrics that the step was saved with, or None."""
         return self._manager.metrics(self.find(step))
 
     @property
@@ -142,7 +167,7 @@ class Checkpoints:
 
     @property
     def steps(self):
-        """Complete steps, ascending, saves under way included."""
+        """Complete steps, ascending, pending saves included."""
         return [step for step in self._manager.all_steps() if not _unfinished(self.directory / str(step))]
 
     @property
@@ -151,28 +176,30 @@ class Checkpoints:
 
     @property
     def best_step(self):
-        """The best step by `best_metric`, or None where no step has it."""
+        """The best step by `best_metric`, or None if no step has it."""
         return None if self.best_metric is None else self._manager.best_step()
 
     def find(self, step):
-        """A step number for "latest", "best" or a number; FileNotFoundError where there is none."""
+        """The step number of "latest", "best" or a number; FileNotFoundError if there is no such step."""
         self.wait()
         steps = self.steps
-        checks.require(step in ("latest", "best") or isinstance(step, numbers.Integral) and step >= 0,
-                       f"step={step!r}: expected an integer >= 0, 'latest' or 'best'")
+        if isinstance(step, str):
+            checks.choice("step", step, ("latest", "best"))
+        else:
+            checks.count("step", step, 0)
         found = {"latest": self.latest_step, "best": self.best_step}.get(step, step if step in steps else None)
         if found is None:
             why = f"; best_metric is {self.best_metric!r}" if step == "best" else ""
-            raise FileNotFoundError(f"no step {step} in {self.directory}, which holds {steps or 'no checkpoint'}{why}")
+            raise FileNotFoundError(f"step={step!r}: expected one of {steps or 'no checkpoint'} in {self.directory}{why}")
         return found
 
     def wait(self):
-        """Wait until every save is on disk; SaveError where one failed."""
-        with self._telling():
+        """Waits until every save is on disk; SaveError if one failed."""
+        with self._save_errors():
             self._manager.wait_until_finished()
 
     def close(self):
-        with self._telling():
+        with self._save_errors():
             self._manager.close()
 
     def __enter__(self):
@@ -182,8 +209,8 @@ class Checkpoints:
         self.close()
 
     @contextlib.contextmanager
-    def _telling(self):
-        """Around saving: whatever Orbax raises becomes a SaveError, and what it left half-written is removed."""
+    def _save_errors(self):
+        """Turns any exception of Orbax during saving into a SaveError, and removes the unfinished step folder."""
         try:
             yield
         except Exception as error:  # of many kinds: TensorStore's ValueErrors, OSErrors of threads
@@ -193,10 +220,10 @@ class Checkpoints:
                     shutil.rmtree(part, ignore_errors=True)
             whole = [s for s in self.steps if s != step]
             raise SaveError(f"step {step} could not be saved in {self.directory}: {_first_line(error)}; "
-                            f"the last step saved is {max(whole) if whole else 'none'}") from error
+                            f"the last complete step is {max(whole) if whole else 'none'}") from error
 
-    def _whole(self, step, load):
-        """(step, what `load` makes of it); for "latest", of the newest step that is not damaged."""
+    def _undamaged(self, step, load):
+        """(step, load(step)); for "latest", of the newest undamaged step."""
         chosen, damage = self.find(step), {}
         for number in [chosen] if step != "latest" else reversed(self.steps):
             try:
@@ -204,7 +231,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damage[number], found = str(error), None
             if _anywhere(found is None):
-                damage.setdefault(number, f"step {number}: another process found it damaged")
+                damage.setdefault(number, f"step {number}: damaged for another process")
                 continue
             if damage:
                 self._set_aside(damage, number)
@@ -212,14 +239,14 @@ class Checkpoints:
         raise DamagedCheckpoint(f"no step in {self.directory} can be restored: " + "; ".join(damage.values()))
 
     def _load(self, step, target):
-        """The state saved at a step, as `target` says; DamagedCheckpoint where it is not what was saved."""
+        """The state saved at a step, in the structure of `target`; DamagedCheckpoint if a checksum differs."""
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore(), checksums=ocp.args.JsonRestore())
         with _damage(step):
             found = self._manager.restore(step, args=args)
             sums = found.checksums
             changed = checksums.differing(found.state, sums["state"]) + ["extra"] * (checksums.of_json(found.extra) != sums["extra"])
         if changed:
-            raise DamagedCheckpoint(f"step {step}: not what was saved: {', '.join(changed)}")
+            raise DamagedCheckpoint(f"step {step}: checksums differ from the saved ones: {', '.join(changed)}")
         return found.state
 
     def _set_aside(self, damage, instead):
@@ -231,7 +258,7 @@ class Checkpoints:
             for step in damage:
                 _move_aside(self.directory, step)
             _write(self.directory, {**_read(self.directory), "damaged": [*_read(self.directory).get("damaged", ()), text]})
-        _together()
+        _barrier()
         self._manager.reload()
 
     def _saved(self, step):
@@ -250,17 +277,17 @@ class Checkpoints:
 
 
 def restore_variables(directory, step="latest", ema=False):
-    """Model variables from a folder of checkpoints that a run may still be writing: see `Checkpoints.restore_variables`."""
+    """Model variables from a folder of checkpoints, also while a run writes to it: see `Checkpoints.restore_variables`."""
     with Checkpoints(directory, read_only=True) as checkpoints:
         return checkpoints.restore_variables(step, ema)
 
 
 def _prepare(directory, **about):
-    """Make the folder, clear it of what a killed process left, and record what it holds."""
+    """Creates the folder, removes the unfinished steps of a killed process, and writes `about` to about.json."""
     try:
         json.dumps(about)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"config must be JSON-able: {error}") from error
+        raise TypeError(f"config={about['config']!r}: expected JSON-able content; {error}") from error
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         for folder in directory.iterdir():
@@ -268,9 +295,10 @@ def _prepare(directory, **about):
                 shutil.rmtree(folder)
         for step in _without_metrics(directory):
             _move_aside(directory, step)
-            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is set aside as {step}.damaged", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is renamed to {step}.damaged", RuntimeWarning,
+                          stacklevel=4)
         _write(directory, {**_read(directory), **about})
-    _together()
+    _barrier()
 
 
 def _read(directory):
@@ -283,8 +311,8 @@ def _write(directory, content):
         part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _together():
-    """Wait for the other processes."""
+def _barrier():
+    """Waits for the other processes."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("vmamba_jax.training.checkpointing")
 
@@ -296,7 +324,7 @@ def _anywhere(flag):
 
 @contextlib.contextmanager
 def _damage(step, what="it"):
-    """Around reading a step: whatever Orbax raises becomes a DamagedCheckpoint; for a file cut short that is a bare Exception."""
+    """Turns any exception of Orbax during reading into a DamagedCheckpoint; for a truncated file it is a bare Exception."""
     try:
         yield
     except Exception as error:
@@ -309,23 +337,23 @@ def _first_line(error):
 
 
 def _unfinished(folder):
-    """A step folder that stands under its final name without all it should hold."""
+    """Whether a step folder has its final name but lacks some of its files."""
     return folder.is_dir() and not ((folder / "_CHECKPOINT_METADATA").exists() and (folder / "state" / "_METADATA").exists())
 
 
 def _tree(state):
-    """The state as nested dicts, without a carry of None: runs begun before there was one go on."""
+    """The state as nested dicts, without a carry of None, so that checkpoints older than the carry can be restored."""
     tree = serialization.to_state_dict(state)
     return {name: tree[name] for name in tree if name != "carry" or tree[name] is not None}
 
 
 def _without_metrics(directory):
-    """Steps whose metrics do not read; Orbax would not open a folder with one."""
+    """Steps whose metrics cannot be read; Orbax does not open a folder with such a step."""
     return [int(path.parent.parent.name) for path in sorted(directory.glob("*/metrics/metrics"))
-            if path.parent.parent.name.isdigit() and not _reads(path)]
+            if path.parent.parent.name.isdigit() and not _is_readable(path)]
 
 
-def _reads(path):
+def _is_readable(path):
     try:
         return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
     except ValueError:

@@ -1,17 +1,18 @@
-"""Checksums of saved arrays: a byte that changes on disk restores silently otherwise."""
+"""Checksums of saved arrays, without which a byte changed on disk would be restored unnoticed."""
 import json
 import zlib
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 
 def of_tree(tree):
-    """{"a/b": CRC-32} of the arrays of nested dicts, as their bytes lie in C order.
+    """{"a/b": CRC-32} of the arrays of nested dicts, of their bytes in C order.
 
-    An array that no single host holds whole is left out; one that is the same everywhere counts once, so hosts agree.
+    An array sharded over hosts is left out; a replicated one is read from one device, so all hosts get the same checksum.
     """
-    return {name: of_array(leaf) for name, leaf in flat(tree).items() if _is_here(leaf)}
+    return {name: of_array(leaf) for name, leaf in flat(tree).items() if _is_complete(leaf)}
 
 
 def of_array(array):
@@ -23,22 +24,20 @@ def of_array(array):
 
 
 def of_json(content):
-    """CRC-32 of what `content` is as JSON."""
+    """CRC-32 of `content` as JSON with sorted keys."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def differing(tree, saved):
-    """Names in `saved` whose array in the tree has another checksum, sorted."""
+    """Sorted names of `saved` whose array in the tree has another checksum."""
     found = of_tree(tree)
     return sorted(name for name, value in saved.items() if name in found and found[name] != value)
 
 
-def flat(tree, prefix=""):
-    """{"a/b": leaf} of nested dicts; empty dicts and None leave nothing."""
-    if isinstance(tree, dict):
-        return {name: leaf for key, child in tree.items() for name, leaf in flat(child, f"{prefix}/{key}" if prefix else key).items()}
-    return {} if tree is None else {prefix: tree}
+def flat(tree):
+    """{"a/b": leaf} of nested dicts, without empty dicts and None."""
+    return {name: leaf for name, leaf in traverse_util.flatten_dict(tree, sep="/").items() if leaf is not None}
 
 
-def _is_here(array):
+def _is_complete(array):
     return not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated

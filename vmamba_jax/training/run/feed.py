@@ -1,4 +1,4 @@
-"""The batches of a run, from either kind of loader, with what a checkpoint must keep of it."""
+"""Batches for the trainer, plus the loader state that a checkpoint must save."""
 import contextlib
 import json
 from typing import Any, NamedTuple
@@ -10,31 +10,44 @@ from jax.experimental import multihost_utils
 from vmamba_jax import data
 
 
-class Fed(NamedTuple):
-    """One batch made ready. batch: arrays on the device; index: (b,) examples' numbers or None; state: the loader's after this batch."""
+class DeviceBatch(NamedTuple):
+    """One batch on the device.
+
+    Attributes:
+        batch: {name: array on the device}.
+        index: (b,) positions of the examples in the data set, on the host, or None.
+        state: the loader's state after this batch, or None.
+    """
     batch: Any
     index: Any
     state: Any
 
 
 def feed(batches, start, steps, place):
-    """Yield the batches of the steps `start` to `steps` - 1 as `Fed`.
+    """Yields the batches of the steps `start` to `steps` - 1, each a `DeviceBatch`.
 
-    batches: `batches[t]` is step t's batch, and `batches.iterate(start, stop)`, where there is one, reads them ahead; or an object with `get_state` and `set_state`, which is iterated, its state (JSON-able) taken after
-    every batch. place: puts a batch on the device, see `data.on_device`; an entry "index" stays on the host.
+    Args:
+        batches: `batches[t]` is step t's batch; `batches.iterate(start, stop)`, if there is such a method, reads them ahead. Or an iterable
+            with `get_state` and `set_state`, whose JSON-able state is read after every batch.
+        start: number of steps done before.
+        steps: total number of steps.
+        place: puts a batch on the device, see `data.on_device`; an entry "index" stays on the host.
+
+    Raises:
+        ValueError: the iterable ends before the last step.
     """
     with contextlib.closing(_reader(batches, start, steps)) as reader:
         for t in range(start, steps):
             try:
                 batch = next(reader)
             except StopIteration:
-                raise ValueError(f"batches ended after {t} of {steps} steps") from None
+                raise ValueError(f"batches ended after {t} of {steps} steps: expected one batch per step") from None
             state = batches.get_state() if has_state(batches) else None
-            yield Fed(*data.on_device(batch, place), state)
+            yield DeviceBatch(*data.on_device(batch, place), state)
 
 
 def _reader(batches, start, steps):
-    """A generator of the batches that are left; closing it ends what a loader started for them."""
+    """A generator of the remaining batches; closing it also closes the loader's iterator."""
     if start == steps:
         return
     if has_state(batches):
@@ -49,7 +62,7 @@ def _reader(batches, start, steps):
 
 
 def has_state(batches):
-    """Whether a loader keeps its place itself."""
+    """Whether a loader has a state of its own."""
     return hasattr(batches, "get_state") and hasattr(batches, "set_state")
 
 
@@ -64,14 +77,20 @@ def gather(state):
 
 
 def restore(batches, states, where):
-    """Give a loader its state back; `states` as of `gather`, None where the checkpoint `where` has none.
+    """Sets a loader's state from a checkpoint.
 
-    Raises ValueError where checkpoint and loader, or the numbers of processes, do not belong together.
+    Args:
+        batches: as of `feed`.
+        states: as `gather` returned them; None: the checkpoint has none.
+        where: the checkpoint's name, for the messages.
+
+    Raises:
+        ValueError: only one of checkpoint and loader has a state, or the checkpoint is of another number of processes.
     """
     if has_state(batches) != (states is not None):
-        raise ValueError(f"{where} was saved {'without' if states is None else 'with'} a loader's state, but batches "
-                         f"{'keeps one' if has_state(batches) else 'is read by number'}")
+        raise ValueError(f"{where} was saved {'without' if states is None else 'with'} a loader's state: expected batches that "
+                         f"{'are read by number' if states is None else 'have get_state and set_state'}")
     if states is not None:
         if len(states) != jax.process_count():
-            raise ValueError(f"{where} holds the loader states of {len(states)} processes; this run has {jax.process_count()}")
+            raise ValueError(f"{where} has the loader states of {len(states)} processes: expected {jax.process_count()}, as this run has")
         batches.set_state(states[jax.process_index()])

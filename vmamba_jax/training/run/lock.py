@@ -1,4 +1,8 @@
-"""One run a folder: a lock that the system frees when its process ends, however it ends."""
+"""One run per folder: a lock that the operating system releases when its process ends for any reason.
+
+Not the package `filelock`: where a file system lacks flock, it falls back on a file whose existence is the lock, which a killed run would
+leave locked; and its file does not name the holder.
+"""
 import contextlib
 import datetime
 import fcntl
@@ -9,20 +13,23 @@ import socket
 import weakref
 
 FILE = ".lock"
-_held = {}  # path: how many times this process has it
+_held = {}  # path: how many times this process holds it
 _open = weakref.WeakSet()
 
 
 class Locked(OSError):
-    """Another process works in the folder; the message names it."""
+    """Another process uses the folder; the message names it."""
 
 
 @contextlib.contextmanager
 def one_run(folder):
-    """Hold a folder, made where absent; `Locked` where another process has it. The same process may hold it several times over.
+    """A context that locks a folder, created if absent. The same process may lock it several times.
 
-    The lock is `flock` on FOLDER/.lock, which names process, host and since when: of a killed run the file stays but holds nothing, and
-    the next run takes it over. Network file systems must support flock.
+    The lock is `flock` on FOLDER/.lock, which contains process, host and start time. A killed run leaves the file but not the lock, and the
+    next run acquires it. Network file systems must support flock.
+
+    Raises:
+        Locked: another process holds the lock.
     """
     path = pathlib.Path(folder).absolute() / FILE
     if path in _held:
@@ -34,7 +41,7 @@ def one_run(folder):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
-        _take(file, path)
+        _acquire(file, path)
         _open.add(file)
         _held[path] = 1
         try:
@@ -44,7 +51,7 @@ def one_run(folder):
             file.truncate(0)
 
 
-def _take(file, path):
+def _acquire(file, path):
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -62,11 +69,11 @@ def _holder(path):
         return "another process"
 
 
-def _let_go():
-    """In a forked child: a copy of the open file would keep the lock when the run is gone."""
+def _release_in_child():
+    """Closes the lock files in a forked child, whose copies would keep the lock after the run has ended."""
     for file in list(_open):
         os.close(file.fileno())
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release_in_child)

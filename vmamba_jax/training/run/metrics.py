@@ -1,4 +1,4 @@
-"""Scalars of a run on disk: metrics.jsonl and timing.jsonl, one JSON object a line, and TensorBoard curves."""
+"""Scalars of a run on disk: metrics.jsonl and timing.jsonl, one JSON object per line, and TensorBoard curves."""
 import json
 import pathlib
 
@@ -12,10 +12,15 @@ TIMING = "timing.jsonl"
 
 
 class Writer:
-    """Writes `<workdir>/metrics.jsonl`, `<workdir>/timing.jsonl` and TensorBoard events; only the first process of several writes.
+    """Writes `<workdir>/metrics.jsonl`, `<workdir>/timing.jsonl` and TensorBoard events; only the first of several processes writes.
 
-    step: the step a run continues from. Lines of later steps, left by a run that was stopped between two checkpoints, are cut, so that a
-    resumed run leaves the very metrics.jsonl an unbroken one leaves. None of its values may therefore depend on the clock; `time` takes those.
+    Lines of steps after `step`, written by a run that was stopped between two checkpoints, are removed, so that a resumed run produces the
+    same metrics.jsonl as an uninterrupted one. Its values must therefore not depend on the clock; those go to `time`.
+
+    Args:
+        workdir: the run's folder, created if absent.
+        step: the step from which a run resumes.
+        tensorboard: also write `<workdir>/tensorboard/`.
     """
 
     def __init__(self, workdir, step=0, tensorboard=True):
@@ -31,16 +36,16 @@ class Writer:
                 self._events = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1)
 
     def write(self, step, values):
-        """Write one line of scalars, flushed at once. values: {name: number}; `step` is no name."""
+        """Writes and flushes one line of scalars. values: {name: number}, without a name "step"."""
         self._line(FILE, step, values)
 
     def time(self, step, values):
-        """Write scalars that depend on the clock: a line of timing.jsonl. values: as of `write`."""
+        """Writes a line of timing.jsonl: scalars that depend on the clock. values: as of `write`."""
         self._line(TIMING, step, values)
 
     def _line(self, name, step, values):
         if "step" in values:
-            raise ValueError("values must not contain 'step': it is the line's own field")
+            raise ValueError(f"values with step={values['step']!r}: expected no 'step', which is the line's own field")
         values = {key: _plain(key, value) for key, value in values.items()}
         if name in self._files:
             self._files[name].write(json.dumps({"step": int(step), **values}) + "\n")
@@ -64,44 +69,33 @@ class Writer:
 
 
 def read_metrics(path):
-    """The lines of a metrics.jsonl as a list of dicts; a last line cut short by a crash is left out.
+    """The lines of a metrics.jsonl as a list of dicts, without a last line that a crash left incomplete.
 
-    path: the file, or the folder it lies in. Raises ValueError naming the line where any other line is damaged.
+    Args:
+        path: the file, or its folder.
+
+    Raises:
+        ValueError: any other line is not a JSON object with a number "step"; the message names the line.
     """
     path = pathlib.Path(path)
-    path = path / FILE if path.is_dir() else path
-    return [row for _, row in _rows(path)]
-
-
-def _rows(path):
-    """Pairs (text, parsed line) of the whole lines."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            row["step"] + 0
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, line {number}: expected a JSON object with a number 'step', got {line.strip()[:80]!r}") from error
-        rows.append((line, row))
-    return rows
+    return files.read_json_lines(path / FILE if path.is_dir() else path, number="step")
 
 
 def _cut(path, step):
+    """Removes the lines of later steps; the others keep their bytes."""
     if not path.exists():
         return
-    kept = "".join(line for line, row in _rows(path) if row["step"] <= step)
+    rows = files.read_json_lines(path, number="step")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     with files.atomic(path) as part:
-        part.write_text(kept, encoding="utf-8")
+        part.write_text("".join(line for line, row in zip(lines, rows, strict=False) if row["step"] <= step), encoding="utf-8")
 
 
 def _plain(name, value):
     """A Python number."""
     if getattr(value, "shape", ()) != ():
-        raise TypeError(f"metric {name!r} must be a scalar; got shape {value.shape}")
+        raise TypeError(f"{name}=array of shape {value.shape}: expected a scalar")
     value = value.item() if hasattr(value, "item") else value
     if not isinstance(value, (int, float)):
-        raise TypeError(f"metric {name!r} must be a number; got {type(value).__name__}")
+        raise TypeError(f"{name}={value!r}: expected a number")
     return value

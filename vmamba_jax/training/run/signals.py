@@ -1,4 +1,4 @@
-"""A run that is asked to stop: by SIGTERM or Ctrl-C, on one process or agreed on by several."""
+"""Stopping a run by SIGTERM or Ctrl-C, in one process or in several at the same step."""
 import contextlib
 import os
 import signal
@@ -11,16 +11,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """A run ended before its last step because it was asked to; what it had reached is saved. The message says when and by what."""
+    """A signal stopped the run before its last step, and its state is saved. The message names the signal and the step."""
 
 
 @contextlib.contextmanager
 def stop_requests(listen=True):
-    """Within it, SIGTERM and SIGINT are requests; yields `asked(step) -> None or the signal's name`, to be called after every step.
+    """A context in which SIGTERM and SIGINT request a stop.
 
-    One process: the first signal is a request, the second ends the process at once. Several: SIGTERM reaches JAX's preemption service, SIGINT is
-    handed on to it, and all processes are told at the same step; all must ask at every step. listen=False, or a thread other than the main one,
-    where Python allows no handlers: nothing is changed and `asked` says None.
+    It yields `requested(step) -> None or the signal's name`, to call after every step.
+
+    One process: the first signal is a request, the second ends the process at once. Several processes: SIGTERM reaches JAX's preemption
+    service, SIGINT is forwarded to it, and `requested` returns the request at the same step in all of them; all must call it at every step.
+
+    Args:
+        listen: False: no handler is installed and `requested` returns None. So it is in threads other than the main one, where Python
+            allows no signal handlers.
     """
     if not listen or threading.current_thread() is not threading.main_thread():
         yield lambda step: None
@@ -35,15 +40,15 @@ def stop_requests(listen=True):
         if several:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def asked(step):
+    def requested(step):
         if several:
             return "a signal to one of the processes" if multihost_utils.reached_preemption_sync_point(step) else None
         return received[0] if received else None
 
-    mine = (signal.SIGINT,) if several else SIGNALS  # JAX has its own handler of SIGTERM where processes are joined
-    before = {number: signal.signal(number, request) for number in mine}
+    handled = (signal.SIGINT,) if several else SIGNALS  # JAX has its own handler of SIGTERM where processes are joined
+    before = {number: signal.signal(number, request) for number in handled}
     try:
-        yield asked
+        yield requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

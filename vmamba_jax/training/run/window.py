@@ -1,4 +1,4 @@
-"""Means of metrics over a window of steps, and the count of skipped ones, summed on the device so that no step waits for the host."""
+"""Means of metrics over a window of steps and counts of skipped steps, summed on the device so that no step waits for the host."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +9,15 @@ NONE = np.int32(-1)
 
 
 class Window:
-    """Sums since the last line written; `Window(**window.to_json(), limits=limits)` continues it to the last bit.
+    """Sums since the last log line; `Window(**window.to_json(), limits=limits)` restores one bit-exactly.
 
-    A step whose metrics are not all finite is counted as skipped and stays out of the sums.
-    sums: {name: float}; taken, skipped: steps in the window; in_a_row, in_all: skipped steps up to now, of the whole run.
-    limits: (in a row, in all) how many skipped steps are borne, None: any number.
+    A step with a non-finite metric counts as skipped and is not added to the sums.
+
+    Args:
+        sums: {name: float}.
+        taken, skipped: numbers of steps in the window.
+        in_a_row, in_all: numbers of skipped steps in the whole run: the latest in a row, and in total.
+        limits: (in a row, in total) maximum numbers of skipped steps; None: no limit.
     """
 
     def __init__(self, sums=None, taken=0, skipped=0, in_a_row=0, in_all=0, limits=(0, None)):
@@ -25,13 +29,13 @@ class Window:
     def add(self, step, metrics):
         metrics = {name: value for name, value in metrics.items() if name != SKIPPED}
         if self._sums and self._sums.keys() != metrics.keys():
-            raise ValueError(f"step {step} gives metrics {sorted(metrics)}, but the window holds {sorted(self._sums)}")
+            raise ValueError(f"metrics={sorted(metrics)} of step {step}: expected {sorted(self._sums)}, as in the steps before")
         zeros = dict.fromkeys(metrics, np.float32(0))
         stop = self._stop or (NONE, zeros, self._counts)
         self._sums, self._counts, self._stop = _add(self._sums or zeros, self._counts, stop, self._limits, np.int32(step), metrics)
 
     def beyond_limits(self):
-        """(step, its metrics that are not finite, {"in_a_row": n, "in_all": n}) of the first step beyond the limits, or None."""
+        """(step, its non-finite metrics, {"in_a_row": n, "in_all": n}) of the first step beyond the limits, or None."""
         if self._stop is None:
             return None
         step, values, counts = jax.device_get(self._stop)
@@ -41,16 +45,17 @@ class Window:
         return int(step), bad, {name: int(counts[name]) for name in ("in_a_row", "in_all")}
 
     def means(self):
-        """{name: mean over the steps not skipped}, none where all were, and how many were `skipped`."""
+        """{name: mean over the steps that were not skipped} (empty if all were), and the number "skipped"."""
         sums, counts = jax.device_get((self._sums or {}, self._counts))
         means = {name: float(value) / int(counts["taken"]) for name, value in sums.items()} if counts["taken"] else {}
         return means | {SKIPPED: int(counts[SKIPPED])}
 
     def restart(self):
-        """Begin the next window; the counts over the whole run go on."""
+        """Begins the next window; the counts over the whole run stay."""
         self._sums, self._counts = None, self._counts | {"taken": np.int32(0), SKIPPED: np.int32(0)}
 
     def to_json(self):
+        """The window as plain numbers, for a checkpoint."""
         sums, counts = jax.device_get((self._sums or {}, self._counts))
         return {"sums": {name: float(value) for name, value in sums.items()}, **{name: int(n) for name, n in counts.items()}}
 

@@ -1,4 +1,4 @@
-"""One of two processes of a run, for the test of signals: python two_processes.py PORT PROCESS FOLDER SIGNAL_AT, where 0 is no signal."""
+"""One of two processes of a run: python -m tests.helpers.two_processes PORT PROCESS FOLDER SIGNAL_AT, where SIGNAL_AT 0 sends no signal."""
 import os
 import pathlib
 import signal
@@ -6,13 +6,13 @@ import sys
 
 import jax
 import numpy as np
-from tiny import SHAPE, Classifier, Net, Toy
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy
 from vmamba_jax import parallel, training
 
 
 class Stream:
-    """This process' half of every batch, from a loader that keeps its place; the second process is sent SIGTERM when it reads batch `signal_at`."""
+    """This process' half of every batch, from a loader with a state; the second process gets SIGTERM when it reads batch `signal_at`."""
 
     def __init__(self, process, signal_at):
         self.batches, self.process, self.signal_at, self.taken = Toy(16), process, signal_at, 0
@@ -45,8 +45,9 @@ def main(port, process, folder, signal_at):
     state = training.create_state(classifier, optimizer, jax.random.key(0), SHAPE)
     batches = Stream(process, int(signal_at))
     try:
-        state = training.train(step, state, batches, steps=40, key=jax.random.key(1), workdir=folder, mesh=parallel.data_mesh(), log_every=7,
-                               checkpoint_every=10, progress=False, stop_on_signals=True)
+        state = training.train(step, state, batches, steps=40, key=jax.random.key(1), workdir=folder, mesh=parallel.data_mesh(),
+                               checkpoints=training.Checkpointing(every=10),
+                               monitoring=training.Monitoring(log_every=7, progress=False, stop_on_signals=True))
     except training.Stopped as stop:
         print(stop)
     else:

@@ -1,4 +1,4 @@
-"""Gradients stopped in chosen blocks: the forward pass to the bit, the gradient as if those mixers alone were cut."""
+"""stop_blocks: the forward pass stays bit-identical, and only the mixers of the chosen blocks are cut from the gradient."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from vmamba_jax.models.layers import probes
 from vmamba_jax.models.vim.mixer import VimMixer
 
 MODEL = create_model("vmamba_tiny", num_classes=3, dims=(4, 8), depths=(1, 1), mlp_ratio=0.0, conv_size=0, patch_embed="v1", downsample="v1")
-EVERYTHING = ("x", "B", "C", "delta")  # cuts the mixer off
+EVERYTHING = ("x", "B", "C", "delta")  # every input of the mixer
 
 
 def images(seed=1):
@@ -39,7 +39,7 @@ def gradient(model, variables):
 
 
 def stops(**fields):
-    """What every mixer stops, by its place."""
+    """stop_gradients of every mixer, in the order of the calls."""
     found = {}
 
     def note(next_function, args, kwargs, context):
@@ -52,7 +52,7 @@ def stops(**fields):
 
 
 def test_cut_where_chosen(variables, plain):
-    """With every way into a mixer stopped, the gradient is as if that mixer's output, and no other's, were."""
+    """With every input of a mixer stopped, the gradient equals that with only this mixer's output stopped."""
     stopped = MODEL.clone(stop_gradients=EVERYTHING, stop_blocks=((1, 0),))
     np.testing.assert_array_equal(logits(stopped, variables), plain[0])
     found = gradient(stopped, variables)
@@ -99,7 +99,7 @@ def test_refusals(blocks):
         probes.chosen_blocks("stop_blocks", blocks, model.depths)
 
 
-def test_names_are_checked_even_where_nothing_is_cut():
+def test_names_are_checked_without_blocks():
     model = MODEL.clone(stop_gradients=("A",), stop_blocks=())
-    with pytest.raises(ValueError, match="stop_gradients names 'A'"):
+    with pytest.raises(ValueError, match=r"stop_gradients=\('A',\): expected names among"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), images()))
