@@ -5,6 +5,7 @@
     python -m experiments.benchmark --config configs/benchmark.py:machine=accelerator --workdir runs/gpu
     python -m experiments.benchmark --against torch --config.parts="('attacks',)" --config.attacks.models="('runs/cifar10',)"
     python -m experiments.benchmark --config.parts="('corruptions',)"
+    python -m experiments.benchmark --config.parts="('compile',)"
     JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
@@ -24,6 +25,7 @@ from experiments import (
     _attack_cases,
     _build,
     _cli,
+    _compile_cases,
     _corruption_cases,
     _environment,
     _machine,
@@ -38,7 +40,7 @@ from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG, WORKDIR = ROOT / "configs" / "benchmark.py", "runs/benchmark"
-PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions")
+PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile")
 
 
 def run(config, out, against="", *, command="", progress=True):
@@ -61,13 +63,15 @@ def run(config, out, against="", *, command="", progress=True):
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
 
+    compiled = len(_compile_cases.measurements(config)) * config.compile.repeats if "compile" in config.parts else 0
+
     attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + len(_attack_cases.SUBJECTS) * bool(against)) if "attacks" in config.parts else 0
 
     def save():
         content.update(finished=_machine.now(), load=content["load"] | {"after": _machine.load()})
         _results.save_json(out, content)
 
-    with _cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
+    with _cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + compiled + attacked, progress) as bar:
         for group in groups:
             cases = _cases(group, content["notes"], bar)
             content["records"] += _corruption_cases.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
@@ -76,6 +80,10 @@ def run(config, out, against="", *, command="", progress=True):
             records, notes = _model_cases.memory(config, devices, lambda: bar.advance(0))
             content["records"] += records
             content["notes"] += notes
+            save()
+        if compiled:
+            bar.update(0, description="tracing, lowering and compiling")
+            content["records"] += _compile_cases.records(config, lambda: bar.advance(0))
             save()
         if "attacks" in config.parts:
             bar.update(0, description="attacks")

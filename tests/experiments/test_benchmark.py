@@ -9,9 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-import pallas_kernels
 from configs import benchmark as benchmark_config
-from experiments import _baseline_scans, _cli, _model_cases, _scan_cases, _timing, benchmark
+from experiments import _cli, _model_cases, _scan_cases, _timing, benchmark
 from vmamba_jax import models
 from vmamba_jax.reports import benchmarks
 
@@ -21,7 +20,7 @@ TINY = {"dims": (8,), "depths": (1,), "num_classes": 4}  # compiling is what tak
 def tiny(**fields):
     config = benchmark_config.get_config()
     config.repeats, config.copy_mib, config.devices = 2, 1, 2
-    config.scan.update(shapes=((49, 8),), batches=(2,), backends=("pallas", "xla", "associative_scan"))
+    config.scan.update(shapes=((49, 8),), batches=(2,), backends=("pallas", "xla", "associative"))
     config.models.update(overrides=TINY, batches=(2,), size=32)
     config.models.attack.steps = 2
     config.memory.update(variants=("ours", "remat"), batch=2, size=32)
@@ -41,7 +40,7 @@ def test_everything_asked_for_is_measured(measured):
     rows = content["records"]
     of = lambda what, *fields: [tuple(row[field] for field in fields) for row in rows if row["what"] == what]
     assert content["notes"] == []
-    assert of("scan", "name", "pass", "backend") == list(itertools.product(_scan_cases.OPERATIONS, ("forward", "gradient"), ("xla", "associative_scan")))
+    assert of("scan", "name", "pass", "backend") == list(itertools.product(_scan_cases.OPERATIONS, ("forward", "gradient"), ("xla", "associative")))
     assert len(of("call", "seconds")) == 1 and of("copy", "share_of_copy") == [(1,)] * 4
     assert of("model", "name", "backend", "pass") == [("vmamba_tiny", "ours", which) for which in ("forward", "gradient", "training", "pgd")]
     assert of("memory", "backend") == [("ours",), ("remat",)] and all(temp > 0 for temp, in of("memory", "temp_mib"))
@@ -101,44 +100,26 @@ def test_what_cannot_run_is_noted(tmp_path, monkeypatch):
     def refuses(*args, **options):
         raise ValueError("too wide\nfor this kernel")
 
-    monkeypatch.setattr(_scan_cases, "associative_scan", refuses)
+    function = _scan_cases.function
+    monkeypatch.setattr(_scan_cases, "function", lambda *args: refuses if args[1] == "associative" else function(*args))
     content = benchmark.run(tiny(parts=("scan",), scan=dict(passes=("forward",), operations=("selective_scan",))), tmp_path / "out.json", progress=False)
     assert [row["backend"] for row in content["records"] if row["what"] == "scan"] == ["xla"]
-    assert content["notes"] == ["selective_scan associative_scan forward 49 8 float32: too wide"]
+    assert content["notes"] == ["selective_scan associative forward 49 8 float32: too wide"]
 
 
 def test_memory_only(tmp_path):
-    config = tiny(parts=("memory",), memory=dict(variants=("associative_scan",)))
-    config.models.overrides = TINY | {"ssm_ratio": 0.0}  # no scan inside, so none that could be replaced
+    config = tiny(parts=("memory",), memory=dict(names=("resnet18",), variants=("associative",)))
+    config.models.overrides = {}
     content = benchmark.run(config, tmp_path / "out.json", progress=False)
-    assert content["records"] == [] and "calls no scan of pallas_kernels" in content["notes"][0]
+    assert content["records"] == [] and "the model has no field scan_implementation" in content["notes"][0]
     xml.etree.ElementTree.fromstring((tmp_path / "out.svg").read_text())
 
 
-@pytest.mark.parametrize("reverse, groups, state", list(itertools.product((False, True), (1, 2), (1, 3))))
-def test_associative_scan_is_the_selective_scan(reverse, groups, state):
-    rng = np.random.default_rng(state)
-    normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    args = (normal(2, 7, 4), normal(2, 7, 4), -np.exp(normal(4, state)), normal(2, 7, groups, state), normal(2, 7, groups, state), normal(4), normal(4))
-    expected = pallas_kernels.selective_scan(*args, reverse=reverse, implementation="reference")
-    np.testing.assert_allclose(_baseline_scans.associative_scan(*args, reverse=reverse), expected, atol=1e-5)
-
-
-def test_cross_associative_scan_is_the_cross_selective_scan():
-    rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    args = (normal(2, 3, 5, 6), normal(2, 3, 5, 4, 2), normal(4, 6, 2), -np.exp(normal(4, 6, 2)), normal(2, 3, 5, 4, 2), normal(2, 3, 5, 4, 2),
-            normal(4, 6), normal(4, 6))
-    expected = pallas_kernels.cross_selective_scan(*args, implementation="reference")
-    np.testing.assert_allclose(_baseline_scans.cross_associative_scan(*args), expected, atol=1e-4)
-
-
 def test_another_scan_inside_the_model_changes_no_logits():
-    classifier = models.Classifier(models.create_model("vmamba_tiny", dims=(8,), depths=(1,), num_classes=4))
+    classifier = models.Classifier(models.create_model("vmamba_tiny", **TINY))
     images = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
     variables = classifier.init(jax.random.key(0), (16, 16, 3))
-    with _model_cases._other_scan("associative_scan"):
-        other = jax.jit(classifier)(variables, images)
+    other = jax.jit(_model_cases._classifier("vmamba_tiny", "associative", "float32", TINY))(variables, images)
     np.testing.assert_allclose(other, jax.jit(classifier)(variables, images), atol=1e-5)
 
 
