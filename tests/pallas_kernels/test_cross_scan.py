@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.scans import EXACT, KERNELS, by, draw_cross, relative, value_and_gradients
+from tests.helpers.scans import EXACT, KERNELS, by, draw_cross, relative, value_and_gradients
 
 from pallas_kernels import cross_selective_scan
 from pallas_kernels.arguments import CrossArguments

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.scans import draw, relative
+from tests.helpers.scans import draw, relative
 
 import pallas_kernels
 from pallas_kernels import linear_scan, selective_scan

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.scans import BACKENDS, EXACT, KERNELS, by, draw, relative, value_and_gradients
+from tests.helpers.scans import BACKENDS, EXACT, KERNELS, by, draw, relative, value_and_gradients
 from jax.test_util import check_grads
 
 import pallas_kernels
