@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*",
                                     "configs", "experiments"]),
-    package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data": ["*.tsv", "*.json"]},
+    package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data.datasets": ["*.tsv", "*.json"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
@@ -31,6 +31,7 @@ setup(
         "importlib_resources",  # tensorflow-datasets' imagenet2012 imports it without declaring it
         "grain>=0.2.12",
         "numpy>=2.0",
+        "scipy>=1.14",
         "pillow>=10",
         "safetensors>=0.5",
         "flatbuffers>=24",

@@ -1,1 +1,1 @@
-"""One `get_config(arg=None)` an experiment; everything it sets may be overridden by `--config.field=value`."""
+"""One `get_config(arg=None)` per experiment; `--config.field=value` overrides any field. base.py lists every key."""

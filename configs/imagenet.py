@@ -1,13 +1,13 @@
-"""ImageNet-1k from scratch, or adversarially at Linf radius 4/255, by the published recipes, with any model of the catalog.
+"""Published ImageNet-1k recipes for any catalog model: standard training, or adversarial training at Linf radius 4/255.
 
     python -m experiments.train --config configs/imagenet.py:recipe=vmamba,model=vmamba_tiny --workdir runs/vmamba_tiny \\
         --config.data.root=/data/imagenet
     python -m experiments.train --config configs/imagenet.py:recipe=singh,model=vmamba_tiny --workdir runs/vmamba_tiny_robust \\
         --config.data.root=/data/imagenet --config.init.checkpoint=vssm1_tiny_0230s_ckpt_epoch_264.pth
 
-The root holds train/ and val/ with one folder per class. None of these was run here: figures are those of the papers, for their own models.
+The root holds train/ and val/ with one folder per class. No recipe was run here: the figures are the papers', for their own models.
 
-| recipe | paper and program | expected top-1, or clean / AutoAttack | cost: forward-backwards an image, epochs |
+| recipe | paper and program | expected top-1, or clean / AutoAttack | cost: forward-backward passes per image, epochs |
 |---|---|---|---|
 | vmamba | arXiv 2401.10166, its repository | VMamba-T/S/B 82.6, 83.6, 83.9 % | 1, 300; T: 571 images/s on an A100 |
 | vim | 2401.09417, its scripts | Vim-Ti/S/B 76.1, 80.5, 81.9 % | 1, 300; in float32 |
@@ -18,28 +18,25 @@ The root holds train/ and val/ with one folder per class. None of these was run 
 | singh | 2303.01870, its run_train.sh | ConvNeXt-T 72.4 / 48.6 % | 4 (APGD-2), 300; 50 for larger models |
 | light | 2209.07399, xcit-adv-training.yaml | XCiT-S12 72.34 / 41.78, ConvNeXt-T 71.64 / 44.44 % | 2 (PGD-1), 110 |
 
-`ares` and `singh` begin with a cleanly trained model, `config.init.checkpoint`: a released file or what `checkpoints convert` wrote; "" begins
-at random. Sections beside those of the other configs:
+`ares` and `singh` start from a standard-trained model, `config.init.checkpoint`: a released file or the output of `checkpoints convert`; "" starts
+from random weights. Sections that only these configs set:
 
     transform  `data.transforms.create`, on the host, for training images; config.data.options are the evaluation's resize and crop
     augment    `data.augment.create`, on the device before the attack: random erasing
-    mix        `data.mix.create`, after augment: mixup, CutMix and the label smoothing; with mixup=0 and cutmix=0 that alone
-    repeats    so many differently transformed copies of an image in an epoch of as many images (Hoffer et al., arXiv 1901.09335)
-    loader     decoding: worker processes (0: none), threads (0: a core each), images that may fail to decode
-    schedule   warmup, cooldown: shares of the updates; the rest is the cosine. `batch=` scales learning rates as the recipe says
-    optimizer  clip_norm and layer_decay: None for none; fine-tuning takes the latter, ConvNeXt 0.7
-    objective  scheduled: which fields of the attack grow with ramp
+    mix        `data.mix.create`, after augment: mixup, CutMix and label smoothing; mixup=0 and cutmix=0 leave label smoothing
+    repeats    differently transformed copies of an image per epoch; the epoch's length stays (Hoffer et al., arXiv 1901.09335)
+    loader     decoding: worker processes (0: none), threads (0: one per core), max_bad: images that may fail to decode
+    schedule   warmup, cooldown: fractions of the updates; the cosine is between them. `batch=` scales learning rates as the recipe says
+    optimizer  clip_norm, layer_decay: None disables them; ConvNeXt's fine-tuning uses layer_decay=0.7
+    objective  scheduled: fields of the attack that grow with ramp
 
-The cosine counts from the end of the warm-up and moves with every update, as in VMamba's and Swin's programs; DeiT's and Vim's moves once an
-epoch and counts from the start. Another resolution is `size=`: crops of that size, evaluation's resize in proportion.
+The cosine starts after the warm-up and changes with every update, as in VMamba's and Swin's programs; DeiT's and Vim's changes once per epoch and
+starts at the first. `size=` sets another resolution: crops of that size, and evaluation's resize in proportion.
 """
 import dataclasses
 from collections.abc import Callable
 
-import ml_collections
-from ml_collections import config_dict
-
-from configs import common
+from configs import base
 from vmamba_jax import models
 
 EPS = 4 / 255
@@ -49,7 +46,13 @@ MIX = {"mixup": 0.8, "cutmix": 1.0, "probability": 1.0, "switch_probability": 0.
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a recipe fixes. rates: learning rates as a function of the batch. warmup, cooldown, ramp: in epochs. drop_path: None, the catalog's."""
+    """Settings of a published recipe.
+
+    Attributes:
+        rates: function of the batch size that returns the learning rates of the schedule.
+        warmup: in epochs, as are cooldown and ramp.
+        drop_path: rate; None: the catalog's.
+    """
 
     model: str
     rates: Callable
@@ -70,16 +73,16 @@ class Recipe:
     scheduled: tuple = ("eps", "step_size")
 
 
-def _rates(base, start, end, *, per=512, scaled=False):
-    """Rates that grow with the batch: `base` for `per` images; `start` of the warm-up and `end` of the cosine only where `scaled`."""
+def _rates(rate, start, end, *, per=512, scaled=False):
+    """Learning rates proportional to the batch size: `rate` for `per` images; `start` and `end` scale too if `scaled`."""
     def at(batch):
-        share = batch / per
-        return {"learning_rate": base * share, "warmup_start": start * (share if scaled else 1), "end": end * (share if scaled else 1)}
+        scale = batch / per
+        return {"learning_rate": rate * scale, "warmup_start": start * (scale if scaled else 1), "end": end * (scale if scaled else 1)}
     return at
 
 
 def _adamw(weight_decay, clip_norm=None, b2=0.999):
-    return {"name": "adamw", "weight_decay": weight_decay, "clip_norm": clip_norm, "b1": 0.9, "b2": b2, "eps": 1e-8, "layer_decay": None}
+    return {"weight_decay": weight_decay, "clip_norm": clip_norm, "b2": b2}
 
 
 def _attack(name, **options):
@@ -96,7 +99,7 @@ RECIPES = {
     "convnext": Recipe("convnext_tiny", _rates(4e-3, 0.0, 1e-6, per=4096), _adamw(0.05), batch=4096, ema_decay=0.9999),
     "ares": Recipe("vmamba_tiny", _rates(5e-4, 1e-6, 1e-5), _adamw(0.05), batch=512, warmup=5, ema_decay=0.9998, drop_path=0.0,
                    attack=_attack("pgd", steps=3, step_size=2 * EPS / 3, random_start=False), ramp=5, scheduled=("step_size",)),
-    # 80 images a GPU in its script, taken as eight GPUs. The rate does not depend on them. Erased pixels are N(0, 1) in images without preprocessing
+    # 80 images per GPU in its script, taken as eight GPUs; the rate does not depend on the batch. Erased pixels are N(0, 1) before preprocessing
     "singh": Recipe("vmamba_tiny", lambda batch: {"learning_rate": 1e-3, "warmup_start": 1e-7, "end": 1e-10}, _adamw(0.05, b2=0.95), batch=640,
                     ema_decay=0.9999, drop_path=0.0, augment={**ERASE, "mean": (0.0,), "std": (1.0,)},
                     attack=_attack("apgd", steps=2, random_start=False, keep="highest_loss")),
@@ -112,13 +115,12 @@ BY_MODEL = {  # Vim's scripts differ by size
 
 def get_config(arg=None):
     """Axes: `recipe=`, one of the table; `model=`, any of `vmamba_jax.list_models()` ("": the recipe's); `batch=` (0: the recipe's); `size=`."""
-    arg = common.parse_arg(arg, recipe="vmamba", model="", batch=0, size=224)
-    recipe = common.choose("recipe", arg["recipe"], RECIPES)
+    arg = base.parse_arg(arg, recipe="vmamba", model="", batch=0, size=224)
+    recipe = base.choose("recipe", arg["recipe"], RECIPES)
     name, size = arg["model"] or recipe.model, arg["size"]
     recipe = dataclasses.replace(recipe, **BY_MODEL.get((arg["recipe"], name), {}))
     p = models.entry(name).preprocessing
-    config = ml_collections.ConfigDict()
-    config.seed = 0
+    config = base.run()
     config.epochs = recipe.epochs
     config.batch_size = arg["batch"] or recipe.batch
 
@@ -131,21 +133,17 @@ def get_config(arg=None):
     config.augment = {**seen, **recipe.augment}
     config.mix = recipe.mix
     config.repeats = recipe.repeats
-    config.loader = {"workers": 0, "threads": 0, "max_bad": 10}
     config.preprocessing = {"mean": p.mean, "std": p.std}
-    config.init = {"checkpoint": ""}
     config.model = {"name": name, "overrides": {"num_classes": 1000, **({} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path})}}
 
-    adversarial = {"attack": recipe.attack, "ramp": recipe.ramp / recipe.epochs, "scheduled": recipe.scheduled} if recipe.attack else {}
-    config.objective = {"name": "pgd_at" if adversarial else "standard", "label_smoothing": 0.0, "accumulate": 1, **adversarial}
-    config.optimizer = {key: config_dict.placeholder(float) if value is None else value for key, value in recipe.optimizer.items()}
-    config.schedule = {"name": "cosine", "warmup": recipe.warmup / recipe.epochs, "cooldown": recipe.cooldown / recipe.epochs,
-                       **recipe.rates(config.batch_size)}
+    if recipe.attack:
+        config.objective.update(name="pgd_at", attack=recipe.attack, ramp=recipe.ramp / recipe.epochs, scheduled=recipe.scheduled)
+    config.optimizer.update(recipe.optimizer)
+    config.schedule.update(name="cosine", warmup=recipe.warmup / recipe.epochs, cooldown=recipe.cooldown / recipe.epochs,
+                           **recipe.rates(config.batch_size))
     config.ema_decay = recipe.ema_decay
 
-    config.validation = common.validation(config.objective.name, eps=EPS if adversarial else 1 / 255, every_epochs=5, limit=5000)
-    config.checkpoints = {"keep": 1}
+    config.validation.update(base.validation(config.objective.name, eps=EPS if recipe.attack else 1 / 255, every_epochs=5, limit=5000))
     config.log_every = 100
-    config.evaluation = common.evaluation(EPS, (0.0, 1 / 255, 2 / 255, EPS, 8 / 255), restarts=1, batch_size=64)
-    config.evaluation.split = "validation"
+    config.evaluation.update(base.evaluation(EPS, (0.0, 1 / 255, 2 / 255, EPS, 8 / 255), restarts=1, batch_size=64), split="validation")
     return config

@@ -1,27 +1,27 @@
-"""Models beside each other under every probe of robustness: attacks, patches, corruptions, shifts, gradients by component, lost information.
+"""Several models under every robustness probe: attacks, patches, corruptions, shifts, component gradients, information drops.
 
 The questions of Du, Li, Xu, "Understanding Robustness of Visual State Space Models for Image Classification" (arXiv 2403.10935), with the
-protocol of Malik et al. (arXiv 2406.09407) where theirs is unpublished; docs/study.md lists every probe and where its settings are from.
+protocol of Malik et al. (arXiv 2406.09407) where theirs is unpublished; docs/study.md lists every probe with the source of its settings.
 
     python -m experiments.study --workdir runs/study --config configs/robustness_study.py
     python -m experiments.study --workdir runs/imagenet_study --config.data.root=/data/imagenet --config \\
         configs/robustness_study.py:data=imagenet,size=full,models=vmamba_tiny@vssm1_tiny_0230s_ckpt_epoch_264.pth+swin_tiny@swin_tiny.safetensors
 
-A model is the folder of a trained run, a folder that `checkpoints convert` wrote, or name@file with a released file; + stands between them.
-Without models the study of digits trains four small ones, VMambas of two sizes, a Swin and a ResNet, and probes them. Expected: 97 % clean; under
-PGD-20 some 94 % at radius 0.025, 46 % at 0.1 and none at 0.2 for the smaller VMamba; nobody published what should follow. Cost: some 20 minutes
-of a CPU core's time, of which most is compiling. `size=full` is 5,000 images, AutoAttack as published, all corruptions and every grid: for a model
-of 30 million parameters a matter of an accelerator; not measured.
+A model is the folder of a trained run, a folder that `checkpoints convert` wrote, or NAME@FILE with a released file; + separates models.
+Without models, the study of digits trains and probes four small ones: two sizes of VMamba, a Swin and a ResNet. Expected for the smaller VMamba:
+97 % clean accuracy; under PGD-20 about 94 % at radius 0.025, 46 % at 0.1 and 0 % at 0.2. No published figures exist to compare with. Cost: about
+20 minutes of CPU time, most of it compilation. `size=full` uses 5,000 images, AutoAttack as published, all corruptions and every grid; a model of
+30 million parameters needs an accelerator for it (not measured).
 """
-import ml_collections
-
-from configs import common
-from vmamba_jax.data import imagenet
+from configs import base
+from vmamba_jax.core.scan_orders import DIRECTIONS
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import corruptions
+from vmamba_jax.reports.study import tables
 
-# Of each set: the unit in which radii are counted (the paper's is 1/255), the side of a patch that Patch-Fool replaces, the finest grid that the
-# images are cut into, the window of the centre map and its stride, how images are read, the unit of Patch-Fool's steps where not ImageNet's,
-# and the radius in units of the attack that is taken apart by components, which must break many of the images, and not all.
+# unit: of the radii (1/255 in the paper). patch: side in pixels of a Patch-Fool patch. grid: finest patch grid. window: side and stride in pixels
+# of the center-sensitivity window. options: of data.load. scale: mean and std that set Patch-Fool's step size, if not ImageNet's. through: radius
+# in units of the attack behind `components`, which must break many of the images but not all.
 SETS = {
     "digits": {"unit": 0.025, "patch": 2, "grid": 4, "window": (2, 1), "classes": None, "options": {},
                "scale": {"mean": 0.5, "std": 0.5}, "through": 4},
@@ -30,35 +30,30 @@ SETS = {
     "imagenet": {"unit": 1 / 255, "patch": 16, "grid": 14, "window": (32, 16), "classes": 1000, "options": {"exif": False}, "scale": {},
                  "through": 1},
 }
-SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 CORRUPTIONS = {"few": ("gaussian_noise", "defocus_blur", "contrast", "pixelate"),
                "all": corruptions.CORRUPTIONS}
 ORDERS = ("reversed", "columns", "snake", "blocks", "random")
-DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")
 
 
 def get_config(arg=None):
-    """The axes: `models=` (see above), `data=` digits, cifar10 or imagenet, `size=` small or full."""
-    arg = common.parse_arg(arg, models="", data="digits", size="small")
-    about, full = common.choose("data", arg["data"], SETS), common.choose("size", arg["size"], {"small": False, "full": True})
-    config = ml_collections.ConfigDict()
-    config.seed = 0
+    """Axes: `models=` (see above), `data=` digits, cifar10 or imagenet, `size=` small or full."""
+    arg = base.parse_arg(arg, models="", data="digits", size="small")
+    about, full = base.choose("data", arg["data"], SETS), base.choose("size", arg["size"], {"small": False, "full": True})
+    config = base.study()
     config.models = tuple(filter(None, arg["models"].split("+")))
-    config.data = {"name": arg["data"], "root": "", "split": "validation" if about["classes"] else "test", "options": about["options"],
-                   "limit": 5000 if full else 360}  # a random subset, the same for every model; 0: all
-    if about["classes"]:  # class folders, read and cropped as each release was measured
+    config.data.update(name=arg["data"], split="validation" if about["classes"] else "test", options=about["options"],
+                       limit=5000 if full else 360)
+    if about["classes"]:  # class folders, with each release's own resize and crop
         config.data.name = "folder"
         config.data.options["classes"] = tuple(identifier for identifier, _ in imagenet.classes())
     config.train = {} if config.models or arg["data"] != "digits" else _small_models()
     config.batch_size = 64 if about["classes"] else 360
-    config.margin = 0.03      # differences within it count as none
-    config.example = 0        # the image of the subset that the page shows through every probe
     config.probes = _probes(about, full, CORRUPTIONS["few" if arg["data"] == "digits" and not full else "all"])
     return config
 
 
 def _small_models():
-    """Models of the digits, to be trained by the recipe of configs/digits.py."""
+    """Model sections that the study trains on digits by the recipe of configs/digits.py."""
     vmamba = {"patch_size": 2, "patch_embed": "v1", "drop_path_rate": 0.0, "depths": (1, 1)}
     return {
         "vmamba_s": {"name": "vmamba_tiny", "overrides": {"dims": (16, 32), **vmamba}},
@@ -69,7 +64,7 @@ def _small_models():
 
 
 def _probes(about, full, names):
-    """Every probe by name: its kind, which `experiments.study` runs, its settings, and its heading on the page."""
+    """Every probe by name: its kind, one of `experiments.robustness_study.probes.KINDS`, its settings, and its heading on the page."""
     unit, grid = about["unit"], about["grid"]
     pgd = lambda steps, units, step: {"name": "pgd", "eps": units * unit, "steps": steps, "step_size": step * unit}
     patch_fool = {"name": "patch_fool", "patch_size": about["patch"], "steps": 250 if full else 50, **about["scale"]}
@@ -82,7 +77,7 @@ def _probes(about, full, names):
         "budget": {"kind": "curve", "attack": pgd(20, 8, 2), "radii": tuple(units * unit for units in (0.5, 1, 2, 3, 4, 6, 8))}}
     patches = {f"patch_fool_{n}": {"kind": "attack", "attack": {**patch_fool, "patches": n}} for n in (1, 2, 4)}
     corrupted = {f"corruption_{name}": {"kind": "corruption", "corruption": name, "severities": (1, 2, 3, 4, 5)} for name in names}
-    shifts = {name: {"kind": "shift", "shift": name, "root": ""} for name in SHIFTS} if about["classes"] else {}
+    shifts = {name: {"kind": "shift", "shift": name, "root": ""} for name in tables.SHIFTS} if about["classes"] else {}
     through = pgd(5, about["through"], about["through"] / 2)
     components = {
         "components": {"kind": "components", "attack": through, "components": ("B", "C", "delta", "A_bar"), "blocks": ""},
@@ -93,10 +88,10 @@ def _probes(about, full, names):
 
 
 def _disturbances(grid, full):
-    """Information lost, at several steps of each disturbance."""
+    """Occlusions and shuffles, each at several strengths."""
     rates, areas = ((0.2, 0.4, 0.6, 0.8, 1.0), (0.1, 0.25, 0.5, 0.75, 0.9)) if full else ((0.25, 0.5, 0.75), (0.25, 0.5, 0.75))
     profiles = ("linear", "peak", "trough", "sequential") if full else ("sequential",)
-    layouts = ("random", "contiguous", "dispersed", "dense", "centre", "border", *(("salient", "non_salient") if full else ()))
+    layouts = ("random", "contiguous", "dispersed", "dense", "center", "border", *(("salient", "non_salient") if full else ()))
     probe = lambda group, title, over, steps, **disturbance: {
         "kind": "disturbance", "group": group, "title": title, "over": over, "steps": steps, "disturbance": disturbance}
     drops = {f"drop_{profile}_{direction}": probe("information_drop", f"{profile}, {direction.replace('_', ' ')}", "rate", rates,

@@ -1,21 +1,16 @@
-"""The config of an earlier run, from its config.json: `--config configs/saved.py:runs/digits/config.json`."""
+"""The config of an earlier run, read from its config.json: `--config configs/saved.py:runs/digits/config.json`.
+
+Keys that are newer than the file get the neutral values of configs/base.py, which are what the earlier version did.
+"""
 import json
 
-import ml_collections
+from configs import base
 
 
 def get_config(arg=None):
-    """arg: path of a config.json. Raises ValueError where it is missing or not JSON."""
+    """The config saved at the path `arg`; a ValueError if the file is missing, is not JSON or is not the config of a run."""
     try:
         with open(arg or "", encoding="utf-8") as file:
-            saved = json.load(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no saved config at {arg!r}: {error}") from None
-    return ml_collections.ConfigDict(_tuples(saved))
-
-
-def _tuples(value):
-    """JSON has lists where configs have tuples."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+            return base.complete(json.load(file))
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"{arg!r}: expected the config.json of a run ({error})") from None

@@ -1,4 +1,4 @@
-"""Time the scan, whole models and attacks on this machine: forward, input gradient, training step; memory; growth with the image.
+"""Benchmark the scan, models and attacks on this machine: forward pass, input gradient, training step, memory, growth with the image size.
 
     python -m experiments.benchmark
     python -m experiments.benchmark --against torch --config.models.names="('vmamba_tiny','vmamba_small')" --config.repeats=21
@@ -9,9 +9,10 @@
     JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
-The folder (--workdir, by default runs/benchmark) gets benchmark.json and the figure benchmark.svg; --out=PATH.json names the file otherwise.
-What is compared is run in turn, round by round, in one process, on the devices JAX shows. --against torch adds timm's models where torch and
-timm are installed; for attacks it runs the reference AutoAttack (pyautoattack) on the same weights and images. A file moved to docs/benchmarks/ becomes part of docs/benchmarks.md by --docs, which measures nothing.
+The folder (--workdir, by default runs/benchmark) gets benchmark.json and the figure benchmark.svg; --out=PATH.json sets another file.
+The candidates of a comparison run in turn, round by round, in one process, on the devices of JAX. --against torch adds timm's models, if torch and
+timm are installed; for attacks it runs the reference AutoAttack (pyautoattack) on the same weights and images. --docs draws docs/benchmarks.md from
+the files in docs/benchmarks/ and measures nothing.
 """
 import json
 import pathlib
@@ -21,21 +22,10 @@ import sys
 import jax
 from absl import flags
 
-from experiments import (
-    _attack_cases,
-    _build,
-    _cli,
-    _compile_cases,
-    _corruption_cases,
-    _environment,
-    _machine,
-    _model_cases,
-    _results,
-    _scaling,
-    _scan_cases,
-    _torch_cases,
-)
-from experiments._timing import Skip, measure
+from experiments.benchmarks import attacks, corruptions, models, scaling, scans, torch_models
+from experiments.benchmarks import compile as compiling
+from experiments.benchmarks.timing import Skip, measure
+from experiments.common import build, cli, environment, results
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -44,50 +34,61 @@ PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruption
 
 
 def run(config, out, against="", *, command="", progress=True):
-    """Measure as the config says and return the content of the JSON file `out`, beside which the figure is drawn.
+    """Measure as the config says, and write the JSON file and a figure next to it.
 
-    config: of configs/benchmark.py. against: "torch" to add its models, or "". command: the line that is recorded as having asked for it.
-    The file is written anew after every group: what was measured before a run is stopped stays. Raises ConfigError.
+    The file is rewritten after every group, so a stopped benchmark keeps the groups it finished.
+
+    Args:
+        config: ConfigDict such as configs/benchmark.py returns, with every key of `configs.base.benchmark`.
+        out: path of the JSON file.
+        against: "torch" adds its models; "": none.
+        command: the command line to record.
+        progress: whether to draw the progress bar.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ConfigError: a config that cannot be measured.
     """
     out = pathlib.Path(out)
     _check(config, against)
-    _cli.folder(out.parent)
+    cli.folder(out.parent)
     devices = jax.devices()[:config.devices or None]
-    versions = _machine.versions() | (_torch_cases.require(config.against) if against else {})
-    versions |= _machine.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
+    versions = environment.versions(environment.KERNEL_PACKAGES) | (torch_models.require(config.against) if against else {})
+    versions |= environment.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
     groups = [group for part in config.parts for group in _groups(part, config, devices, against)]
     content = {
-        "kind": "benchmark", "device": _machine.device(devices), "versions": versions, "commit": _results.commit(), "command": command,
-        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": _machine.now(),
-        "load": {"before": _machine.load()}, "notes": [], "records": [],
+        "kind": "benchmark", "device": environment.device(devices), "versions": versions, "commit": results.commit(), "command": command,
+        "against": against, "config": json.loads(config.to_json()), "seed": config.seed, "started": environment.now(),
+        "load": {"before": environment.load()}, "notes": [], "records": [],
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
-
-    compiled = len(_compile_cases.measurements(config)) * config.compile.repeats if "compile" in config.parts else 0
-
-    attacked = len(config.attacks.models) * len(config.attacks.attacks) * (1 + len(_attack_cases.SUBJECTS) * bool(against)) if "attacks" in config.parts else 0
+    processes = len(compiling.measurements(config)) * config.compile.repeats if "compile" in config.parts else 0
+    programs = 1 + len(attacks.SUBJECTS) * bool(against)
+    attacked = len(config.attacks.models) * len(config.attacks.attacks) * programs if "attacks" in config.parts else 0
 
     def save():
-        content.update(finished=_machine.now(), load=content["load"] | {"after": _machine.load()})
-        _results.save_json(out, content)
+        content.update(finished=environment.now(), load=content["load"] | {"after": environment.load()})
+        results.save_json(out, content)
 
-    with _cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + compiled + attacked, progress) as bar:
+    with cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + processes + attacked, progress) as bar:
         for group in groups:
             cases = _cases(group, content["notes"], bar)
-            content["records"] += _corruption_cases.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
+            content["records"] += corruptions.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
             save()
         if memory:
-            records, notes = _model_cases.memory(config, devices, lambda: bar.advance(0))
+            records, notes = models.memory(config, devices, lambda: bar.advance(0))
             content["records"] += records
             content["notes"] += notes
             save()
-        if compiled:
+        if processes:
             bar.update(0, description="tracing, lowering and compiling")
-            content["records"] += _compile_cases.records(config, lambda: bar.advance(0))
+            content["records"] += compiling.records(config, lambda: bar.advance(0))
             save()
         if "attacks" in config.parts:
             bar.update(0, description="attacks")
-            records, notes = _attack_cases.records(config, devices, bool(against), lambda: bar.advance(0))
+            records, notes = attacks.records(config, devices, bool(against), lambda: bar.advance(0))
             content["records"] += records
             content["notes"] += notes
             save()
@@ -97,62 +98,62 @@ def run(config, out, against="", *, command="", progress=True):
 
 
 def _check(config, against):
-    _build.positive(config, "repeats")
+    build.positive(config, "repeats")
     if against not in ("", "torch"):
-        raise _cli.ConfigError(f"--against={against}: expected torch")
+        raise cli.ConfigError(f"--against={against}: expected torch")
     if not config.parts or any(part not in PARTS for part in config.parts):
-        raise _cli.ConfigError(f"config.parts={config.parts!r}: expected some of {', '.join(PARTS)}")
+        raise cli.ConfigError(f"config.parts={config.parts!r}: expected some of {', '.join(PARTS)}")
     if not 0 <= config.devices <= jax.device_count():
-        raise _cli.ConfigError(f"config.devices={config.devices}: expected 0 for all, or at most the {jax.device_count()} there are")
+        raise cli.ConfigError(f"config.devices={config.devices}: expected 0 for all, or at most the {jax.device_count()} of this process")
     if jax.process_count() > 1:
-        raise _cli.ConfigError("several hosts: this program measures one; start it on one")
+        raise cli.ConfigError(f"--processes={jax.process_count()}: expected 1; this program measures one host")
 
 
 def _groups(part, config, devices, against):
     if part == "scan":
-        return _scan_cases.groups(config, devices)
+        return scans.groups(config, devices)
     if part == "models":
-        return _model_cases.groups(config, devices, bool(against))
+        return models.groups(config, devices, bool(against))
     if part == "corruptions":
-        return _corruption_cases.groups(config, devices)
+        return corruptions.groups(config, devices)
     if part == "scaling":
-        return _scaling.groups(config, devices)
-    return _model_cases.growth_groups(config, devices) if part == "growth" else []
+        return scaling.groups(config, devices)
+    return models.growth_groups(config, devices) if part == "growth" else []
 
 
 def _cases(group, notes, bar):
-    """The group's candidates, compiled and run once; those that cannot run become notes."""
+    """The group's candidates, compiled and run once; a candidate that cannot run adds its reason to `notes`."""
     cases = []
     for make in group:
         try:
             bar.update(0, description="compiling " + " ".join(word for word in make.args if isinstance(word, str)))
             case = make()
-            told = [str(case.record[field]) for field in ("name", "pass", "size", "length") if field in case.record]
-            bar.update(0, advance=1, description="timing " + " ".join(told))
+            facts = [str(case.record[field]) for field in ("name", "pass", "size", "length") if field in case.record]
+            bar.update(0, advance=1, description="timing " + " ".join(facts))
             case.seconds(1)
             cases.append(case)
         except Skip as skip:
             notes.append(str(skip))
-        except RuntimeError as error:  # out of memory, most likely
+        except RuntimeError as error:  # usually out of memory
             notes.append(f"{case.record['name']} {case.record['backend']} {case.record['pass']}: {str(error).splitlines()[0]}")
     return cases
 
 
 def _flags():
     flags.DEFINE_string("out", None, "the JSON file; by default benchmark.json in the workdir")
-    flags.DEFINE_string("against", "", "torch: add timm's models, run by torch")
-    flags.DEFINE_bool("docs", False, "draw docs/benchmarks.md again from docs/benchmarks/*.json, and do nothing else")
+    flags.DEFINE_string("against", "", "torch: also measure timm's models in torch")
+    flags.DEFINE_bool("docs", False, "only draw docs/benchmarks.md again from docs/benchmarks/*.json")
     return "out", "against", "docs"
 
 
 def _defaults(argv):
-    """Without --config and --workdir, this program's own."""
+    """The arguments with this program's --config and --workdir, if they lack them."""
     given = {"config": CONFIG, "workdir": WORKDIR}
-    return [f"--{name}={value}" for name, value in given.items() if _cli.argument(argv, name) is None] + argv
+    return [f"--{name}={value}" for name, value in given.items() if cli.argument(argv, name) is None] + argv
 
 
 def _command(argv):
-    """The line that asks for the same measurement: without the flags that only say where its files go."""
+    """The command line of the measurement, without the flags that only set its files' place."""
     kept, skip = [], False
     for word in argv:
         name, equals, _ = word.lstrip("-").partition("=")
@@ -164,11 +165,12 @@ def _command(argv):
 
 
 def main(config, workdir, out, against, docs):
+    """Measure and print the tables, or draw docs/benchmarks.md."""
     if docs:
-        with _cli.checking("--docs"):
+        with cli.checking("--docs"):
             print(f"wrote {benchmarks.write_docs(ROOT / 'docs' / 'benchmarks', ROOT / 'docs' / 'benchmarks.md')}")
         return
-    _environment.prepare(large=True)
+    environment.prepare(large=True)
     out = pathlib.Path(out or pathlib.Path(workdir) / "benchmark.json")
     content = run(config, out, against, command=COMMAND)
     print(f"{benchmarks.markdown([benchmarks.named(out.stem, content)])}\n{out}\n{out.with_suffix('.svg')}")
@@ -176,4 +178,4 @@ def main(config, workdir, out, against, docs):
 
 if __name__ == "__main__":
     COMMAND = _command(sys.argv[1:])
-    _cli.main(main, doc=__doc__, define=_flags, complete=_defaults)
+    cli.main(main, doc=__doc__, define=_flags, complete=_defaults)

@@ -1,14 +1,13 @@
-"""Study models side by side under every probe of robustness, and put what was found on one page.
+"""Study several models under every robustness probe, and write the results on one page.
 
     python -m experiments.study --workdir runs/study
     python -m experiments.study --workdir runs/study --config configs/robustness_study.py:models=runs/a+runs/b
 
-Without --config it is that of configs/robustness_study.py, which trains four small models on digits first. Every model under every probe is a
-cell, one JSON file in WORKDIR/cells named by a digest of weights, images, settings and versions: what is done is not done again, however the
-study is changed; a killed AutoAttack goes on within its cell. A cell that cannot run says why, one that fails says how, and the others go on.
-The folder gets study.json and study.html, which `python -m experiments.study --workdir DIR --page` draws again from the JSON alone.
+Without --config, the config is configs/robustness_study.py, which trains four small models on digits first. One model under one probe is a cell, a
+JSON file in WORKDIR/cells named by a digest of weights, images, settings and versions: a finished cell is not computed again, however the study
+changes, and a killed AutoAttack resumes within its cell. A cell that does not apply or fails records the reason, and the study continues.
+The folder gets study.json and study.html; `python -m experiments.study --workdir DIR --page` draws the page again from the JSON alone.
 """
-import json
 import pathlib
 import time
 
@@ -17,67 +16,78 @@ from absl import flags
 from rich import progress as rich_progress
 
 import vmamba_jax
-from experiments import _cli, _machine, _results, _study_cells, _study_models, _study_probes
+from experiments.common import build, cli, environment, results
+from experiments.robustness_study import cells, models, probes
 from vmamba_jax import parallel, reports
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "robustness_study.py"
+REASON = 500  # characters of a failed cell's error
 
 
 def run(config, workdir, *, progress=True):
-    """Run every cell of config.models and config.train x config.probes that is not done, and write study.json after each model.
+    """Compute every unfinished cell of (config.models and config.train) x config.probes, and write study.json after each model.
 
-    Returns the content of study.json.
+    Args:
+        config: ConfigDict such as configs/robustness_study.py returns, with every key of `configs.base.study`.
+        workdir: the study's folder.
+        progress: whether to draw the progress bar.
+
+    Returns:
+        The content of study.json.
+
+    Raises:
+        ConfigError: no models.
     """
-    workdir, since, mesh = _cli.folder(workdir), time.perf_counter(), parallel.data_mesh()
-    entries = [*_study_models.trained(config, workdir, progress), *config.models]
+    workdir, since, mesh = cli.folder(workdir), time.perf_counter(), parallel.data_mesh()
+    entries = [*models.trained(config, workdir, progress), *config.models]
     if not entries:
-        raise _cli.ConfigError("config.models is empty: expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
-    plain = json.loads(config.to_json_best_effort())
-    probes = {name: config.probes[name] for name in plain["probes"]}  # a ConfigDict itself gives its names sorted
-    study = {"config": plain, "versions": _machine.versions(_results.PACKAGES), "commit": _results.commit(),
+        raise cli.ConfigError("config.models=(): expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
+    plain = results.plain(config)
+    settings = {name: config.probes[name] for name in plain["probes"]}  # in the config's order, which iterating a ConfigDict does not keep
+    study = {"config": plain, "versions": environment.versions(), "commit": results.commit(),
              "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}", "models": [], "cells": []}
-    with _cli.bar("study", len(entries) * len(probes), progress, rich_progress.MofNCompleteColumn()) as bar:
+    with cli.bar("study", len(entries) * len(settings), progress, rich_progress.MofNCompleteColumn()) as bar:
         for entry in entries:
             try:
-                subject = _study_models.read(entry, config)
-            except _cli.ConfigError as error:
+                model = models.read(entry, config)
+            except cli.ConfigError as error:
                 study["models"].append({"label": entry, "error": str(error)})
-                study["cells"] += [_absent(workdir, name, entry, str(error)) for name in probes]
-                bar.advance(0, len(probes))
+                study["cells"] += [_absent(workdir, name, entry, str(error)) for name in settings]
+                bar.advance(0, len(settings))
                 continue
-            taken = [model["label"] for model in study["models"]]
-            label = subject.label if subject.label not in taken else entry
-            study["models"].append(subject.facts | {"label": label})
-            study.setdefault("data", _data(subject.source))
-            logits_fn = vmamba_jax.logits_fn(subject.classifier, parallel.replicate(subject.variables, mesh))
-            for name, probe in probes.items():
-                study["cells"].append(_cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar))
-            _results.save_json(workdir / "study.json", study)
+            taken = [each["label"] for each in study["models"]]
+            label = model.label if model.label not in taken else entry
+            study["models"].append(model.facts | {"label": label})
+            study.setdefault("data", _data(model.source))
+            logits_fn = vmamba_jax.logits_fn(model.classifier, parallel.replicate(model.variables, mesh))
+            for name, probe in settings.items():
+                study["cells"].append(_cell(model, logits_fn, name, probe, config, mesh, workdir, label, bar))
+            results.save_json(workdir / "study.json", study)
     study["seconds"] = round(time.perf_counter() - since, 1)
-    _results.save_json(workdir / "study.json", study)
+    results.save_json(workdir / "study.json", study)
     return study
 
 
-def _cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar):
-    """Make one cell unless it is done; returns its line of study.json."""
-    inputs = {"weights": subject.facts["weights"], "model": _study_models.description(subject.classifier), "data": subject.source.fingerprint,
-              "probe": json.loads(probe.to_json_best_effort()), "seed": config.seed, "example": config.example, "numerics": _study_cells.numerics()}
-    file, before = _study_cells.path(workdir, name, inputs), bar.tasks[0].completed
-    content = _study_cells.finished(file)
+def _cell(model, logits_fn, name, probe, config, mesh, workdir, label, bar):
+    """Compute one cell unless it is done; returns its entry of study.json."""
+    identity = results.identity(weights=model.facts["weights"], data=model.source.fingerprint, settings={
+        "model": build.description(model.classifier), "probe": results.plain(probe), "seed": config.seed, "example": config.example})
+    file, before = cells.path(workdir, name, identity), bar.tasks[0].completed
+    content = cells.finished(file, identity)
     if content is None:
-        def tell(share, word=""):
-            bar.update(0, completed=before + share, description=" ".join(filter(None, (label, name, word))))
-        tell(0.0)
+        def report(fraction, text=""):
+            bar.update(0, completed=before + fraction, description=" ".join(filter(None, (label, name, text))))
+        report(0.0)
         state, since = workdir / "state" / f"{file.stem}.npz", time.perf_counter()
         options = {"key": jax.random.key(config.seed), "batch_size": config.batch_size, "mesh": mesh}
         try:
-            content = {"status": "done", **_study_probes.run(_study_probes.Bench(subject, logits_fn, options, config, state, tell), probe)}
-        except _study_probes.NotApplicable as reason:
+            content = {"status": "done", **probes.run(probes.ProbeContext(model, logits_fn, options, config, state, report), probe)}
+        except probes.NotApplicable as reason:
             content = {"status": "not applicable", "reason": str(reason)}
-        except Exception as error:  # one cell's failure is a finding, and not the end of the grid
-            content = {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
-        content |= {"probe": name, "model": label, "inputs": inputs, "seconds": round(time.perf_counter() - since, 2)}
-        _results.save_json(file, content)
+        except Exception as error:  # a failed cell is a finding; the others must still be computed
+            content = {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:REASON]}"}
+        content |= {"probe": name, "model": label, "identity": identity, "seconds": round(time.perf_counter() - since, 2)}
+        results.save_json(file, content)
         if content["status"] == "done" and jax.process_index() == 0:
             state.unlink(missing_ok=True)
     bar.update(0, completed=before + 1)
@@ -85,9 +95,9 @@ def _cell(subject, logits_fn, name, probe, config, mesh, workdir, label, bar):
 
 
 def _absent(workdir, name, entry, reason):
-    inputs = {"model": entry, "probe": name}
-    file = _study_cells.path(workdir, name, inputs)
-    _results.save_json(file, {"status": "not applicable", "reason": reason, "probe": name, "model": entry, "inputs": inputs})
+    """Write the cell of a model that cannot be read; returns its entry of study.json."""
+    file = cells.path(workdir, name, {"model": entry, "probe": name})
+    results.save_json(file, {"status": "not applicable", "reason": reason, "probe": name, "model": entry})
     return {"model": entry, "probe": name, "status": "not applicable", "file": f"cells/{file.name}"}
 
 
@@ -97,25 +107,26 @@ def _data(source):
 
 
 def _own_config(argv):
-    """Without --config, that of the small study."""
-    return argv if _cli.argument(argv, "config") is not None else [f"--config={CONFIG}", *argv]
+    """The arguments with configs/robustness_study.py, if they name no config."""
+    return argv if cli.argument(argv, "config") is not None else [f"--config={CONFIG}", *argv]
 
 
 def _flags():
-    flags.DEFINE_bool("page", False, "only draw the page again, from the JSON that is there")
+    flags.DEFINE_bool("page", False, "only draw the page again, from the saved JSON")
     return ("page",)
 
 
 def main(config, workdir, page):
+    """Run the study unless `page`, write study.html, and print the table and the page's path."""
     if not page:
         run(config, workdir)
     if jax.process_index() != 0:
         return
-    with _cli.checking("--page"):
+    with cli.checking("--page"):
         study = reports.read_study(workdir)
     path = reports.write_study(pathlib.Path(workdir) / "study.html", study, commands=[f"python -m experiments.study --workdir {workdir}"])
     print(f"{reports.study_text(study)}\n\nreport: {path}")
 
 
 if __name__ == "__main__":
-    _cli.main(main, doc=__doc__, define=_flags, complete=_own_config)
+    cli.main(main, doc=__doc__, define=_flags, complete=_own_config)

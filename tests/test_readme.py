@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import vmamba_jax
+from tests.helpers.torch_files import write
 from vmamba_jax import checkpoints, models
 from vmamba_jax.__main__ import main
 
@@ -24,8 +25,6 @@ WEIGHTS = "vssm1_tiny_0230s_ckpt_epoch_264.pth"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a real photo, and a file with the released weights' names, shapes and wrapper (the values are random)."""
-    sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
-    from torch_files import write
     folder, rng = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
     Image.fromarray(load_sample_image("china.jpg")).save(folder / "photo.jpg")
     shapes = checkpoints.original_shapes(vmamba_jax.create_model("vmamba_tiny"))

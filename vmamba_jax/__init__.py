@@ -4,19 +4,21 @@ Notation, everywhere: `B` batch, `H W` map height and width, `L = H * W` sequenc
 `K` scan directions (4), `N` state size, `R` rank of the step projection, `delta` step size. Images are NHWC float32 in [0, 1], channels last;
 attacks act in that pixel space, mean and std belong to the model's preprocessing.
 
-Rooms, imported on first use: `attacks`, `data`, `parallel`, `reports`, `models`, `training`, `evaluation`, `checkpoints`.
+Submodules and the functions of `models` are imported on first use, so that `import vmamba_jax.reports` loads neither JAX nor a model.
 """
 import importlib
 
-from vmamba_jax.models import create_model, list_models, logits_fn
 from vmamba_jax.version import __version__
 
-ROOMS = ("attacks", "checkpoints", "data", "evaluation", "models", "parallel", "reports", "training")
+SUBMODULES = ("analysis", "attacks", "checkpoints", "data", "evaluation", "models", "parallel", "reports", "training")
+FUNCTIONS = ("create_model", "list_models", "logits_fn")
 
-__all__ = [*ROOMS, "__version__", "create_model", "list_models", "logits_fn"]
+__all__ = [*SUBMODULES, *FUNCTIONS, "__version__"]
 
 
 def __getattr__(name):
-    if name in ROOMS:
+    if name in SUBMODULES:
         return importlib.import_module(f"vmamba_jax.{name}")
+    if name in FUNCTIONS:
+        return getattr(importlib.import_module("vmamba_jax.models"), name)
     raise AttributeError(f"module 'vmamba_jax' has no attribute {name!r}")

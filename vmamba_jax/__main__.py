@@ -17,10 +17,12 @@ import rich.console
 import rich.table
 
 import vmamba_jax
-from vmamba_jax import checkpoints, command_line, models
+from vmamba_jax import checkpoints, models
 from vmamba_jax.checkpoints.export import PLATFORMS
-from vmamba_jax.data import imagenet
-from vmamba_jax.data.images import Decoder
+from vmamba_jax.core import command_line
+from vmamba_jax.core.images import unit_interval
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.data.decoding.images import Decoder
 
 COLUMNS = ("name", "parameters", "multiply-adds", "top-1", "measured by", "weights' tag", "preprocessing", "file", "published at")
 NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255"}  # mean -> mean and std in words
@@ -99,7 +101,7 @@ def run_predict(args):
     images = [decode(pathlib.Path(photo).read_bytes(), photo) for photo in args.photos]  # wrong photos fail before the model is made
     model = vmamba_jax.create_model(args.model, **dict(args.override))
     classifier = models.as_classifier(model, preprocessing.mean, preprocessing.std)
-    logits = vmamba_jax.logits_fn(classifier, checkpoints.read_variables(model, args.weights))(np.stack(images).astype(np.float32) / 255)
+    logits = vmamba_jax.logits_fn(classifier, checkpoints.read_variables(model, args.weights))(unit_interval(np.stack(images)))
     for photo, row in zip(args.photos, np.asarray(jax.nn.softmax(logits)), strict=True):
         print(photo)
         for label in np.argsort(-row)[:args.top]:

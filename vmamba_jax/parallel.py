@@ -1,7 +1,7 @@
 """Data parallelism: a mesh of devices, arrays laid out on it, and per-device steps mapped over it.
 
-A step is written for one device with a named axis (`lax.pmean(x, axis_name)`); `map_step` runs it on every device of the mesh, on one host
-or many. The same step runs unchanged under `jax.pmap(step, axis_name=...)`.
+A step is written for one device with a named axis (`lax.pmean(x, axis_name)`); `map_step` maps it over all devices of the mesh, on one or
+several hosts. The same step runs unchanged under `jax.pmap(step, axis_name=...)`.
 """
 import functools
 import hashlib
@@ -15,12 +15,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-# What `initialize` reads where an argument is not given.
+# Environment variables that `initialize` reads for arguments that are None.
 ENVIRONMENT = {"coordinator_address": "VMAMBA_JAX_COORDINATOR", "num_processes": "VMAMBA_JAX_PROCESSES", "process_id": "VMAMBA_JAX_PROCESS"}
 
 
 def data_mesh(devices=None, axis_name="data"):
-    """A one-dimensional mesh over `devices` (default: all, of all processes), with one Auto axis."""
+    """A one-dimensional mesh with one Auto axis over `devices`; None: all devices of all processes."""
     devices = jax.devices() if devices is None else list(devices)
     if not devices:
         raise ValueError("devices=[]: expected at least one device")
@@ -28,7 +28,7 @@ def data_mesh(devices=None, axis_name="data"):
 
 
 def replicate(tree, mesh):
-    """Copy every array or number of `tree` to all devices of the mesh. With several processes, each must hold the same values."""
+    """`tree` with every array or number copied to all devices of the mesh. Each of several processes must hold the same values."""
     sharding = NamedSharding(mesh, P())
 
     def copy(x):
@@ -36,18 +36,19 @@ def replicate(tree, mesh):
             return jax.device_put(x, sharding)
         if hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(copy(jax.random.key_data(x)), impl=jax.random.key_impl(x))
-        return jax.make_array_from_process_local_data(sharding, np.asarray(x))  # device_put would compare it with the other processes'
+        return jax.make_array_from_process_local_data(sharding, np.asarray(x))  # device_put would compare it across processes
     return jax.tree.map(copy, tree)
 
 
 def shard_batch(batch, mesh):
-    """Lay a batch out over the mesh, leading axis split evenly.
+    """A batch sharded evenly along its leading axis over the mesh.
 
     Args:
-        batch: tree of arrays (rows, ...): the rows that this process holds. The global batch is that of all processes together.
+        batch: tree of arrays (rows, ...), the rows of this process. The global batch holds the rows of all processes.
         mesh: one-dimensional.
 
-    Raises ValueError where the rows do not divide by this process's devices; see `weigh_padding`.
+    Raises:
+        ValueError: the number of rows is no multiple of this process's devices; see `weigh_padding`.
     """
     _check_rows(batch, mesh.local_mesh.size, "this process's devices")
     sharding = NamedSharding(mesh, P(mesh.axis_names[0]))
@@ -55,20 +56,20 @@ def shard_batch(batch, mesh):
 
 
 def pad_batch(batch, multiple):
-    """(batch, number of real rows): the leading axis of every array grown to a multiple of `multiple` by repeating its last row."""
+    """(batch, number of real rows): every array padded along its leading axis to a multiple of `multiple` by repeating its last row."""
     if multiple < 1:
         raise ValueError(f"multiple={multiple}: expected >= 1")
     n = _rows(batch)
     if n == 0:
-        raise ValueError("batch has 0 rows: expected at least one, to repeat")
+        raise ValueError("batch has 0 rows: expected at least one")
     rows = np.minimum(np.arange(-(-n // multiple) * multiple), n - 1)
     return jax.tree.map(lambda x: x[rows], batch), n
 
 
 def weigh_padding(batch, multiple):
-    """A dict of arrays as `pad_batch` grows it, with "weight" (rows,) float32: 1, or what the batch has, and 0 for the rows that were added.
+    """A dict of arrays padded by `pad_batch`, with "weight" (rows,) float32: the batch's own or 1, and 0 for the added rows.
 
-    The objectives count examples by it. A batch that divides already is returned as it is.
+    The objectives weigh examples by it. A batch that needs no padding is returned unchanged.
     """
     padded, n = pad_batch(batch, multiple)
     rows = _rows(padded)
@@ -78,17 +79,19 @@ def weigh_padding(batch, multiple):
 
 
 def map_step(step, mesh, axis_name="data", donate=True):
-    """Jit `step(state, batch, key, *, axis_name) -> (state, metrics)` over the mesh.
+    """`step(state, batch, key, *, axis_name) -> (state, metrics)` mapped over the mesh and compiled.
 
-    State and key are the same on every device, the batch is split along its leading axis, and what the step returns must again be the
-    same everywhere, so its gradients and metrics end in `lax.pmean(..., axis_name)`. `donate` lets the new state take the old one's
-    memory: the state passed in is then used up.
+    State and key are replicated and the batch is sharded along its leading axis. The outputs must be equal on all devices, so gradients and
+    metrics end in `lax.pmean(..., axis_name)`.
+
+    Args:
+        donate: donate the buffers of the input state, which is then deleted.
     """
     return jax.jit(_mapped(functools.partial(step, axis_name=axis_name), mesh, axis_name, P()), donate_argnums=(0,) if donate else ())
 
 
 def map_batch(fn, mesh, axis_name="data"):
-    """Jit `fn(tree, batch, key)` -> per-example outputs over the mesh: tree and key on every device, batch and outputs split alike."""
+    """`fn(tree, batch, key)` -> per-example outputs, mapped over the mesh and compiled; tree and key replicated, the rest sharded."""
     return jax.jit(_mapped(fn, mesh, axis_name, P(axis_name)))
 
 
@@ -104,27 +107,28 @@ def _mapped(fn, mesh, axis_name, out_specs):
 
 
 def to_host(tree):
-    """Every array of `tree` whole, as numpy, on every process. All processes must call it together."""
+    """`tree` with every array gathered as a NumPy array on every process. All processes must call it together."""
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def initialize(coordinator_address=None, num_processes=None, process_id=None, *, auto=False, initialization_timeout=300, **options):
-    """Join the processes of one run: before any other use of JAX, once in each.
+    """Connect the processes of one run. Each process calls it once, before any other use of JAX.
+
+    The first three arguments default to the environment variables VMAMBA_JAX_COORDINATOR, VMAMBA_JAX_PROCESSES and VMAMBA_JAX_PROCESS. CPUs
+    communicate through gloo, JAX's default.
 
     Args:
-        coordinator_address: "host:port" of process 0, which listens there and which the others must reach.
-        num_processes: how many there are; 1, or nothing given at all, is a run of one process, and nothing is done.
-        process_id: this process, 0 <= process_id < num_processes.
-        auto: instead of the three, let JAX find them (Cloud TPU, GKE, Slurm, Open MPI).
-        initialization_timeout: seconds to wait for the others, >= 1.
-        options: as of `jax.distributed.initialize` (`local_device_ids`, `heartbeat_timeout_seconds`, ...).
+        coordinator_address: "host:port" on which process 0 listens and which the other processes must reach.
+        num_processes: number of processes; with 1, or if all three are missing, nothing is done.
+        process_id: number of this process, 0 <= process_id < num_processes.
+        auto: let JAX detect the three (Cloud TPU, GKE, Slurm, Open MPI); the environment variables are then ignored.
+        initialization_timeout: seconds to wait for the other processes, >= 1.
+        options: for `jax.distributed.initialize` (`local_device_ids`, `heartbeat_timeout_seconds`, ...).
 
-    What of the three is not given is taken from the environment: VMAMBA_JAX_COORDINATOR, VMAMBA_JAX_PROCESSES, VMAMBA_JAX_PROCESS; auto
-    leaves that unread. On CPUs the processes speak through gloo, JAX's own choice.
-
-    Raises ValueError for what is missing, does not read or is out of range, and TimeoutError where process 0 cannot be reached.
+    Raises:
+        ValueError: an argument is missing, malformed or out of range. TimeoutError: process 0 is not reached.
     """
     if initialization_timeout < 1:
         raise ValueError(f"initialization_timeout={initialization_timeout}: expected >= 1 second")
@@ -134,8 +138,8 @@ def initialize(coordinator_address=None, num_processes=None, process_id=None, *,
             raise ValueError(f"auto=True with {', '.join(named)}: expected one or the other")
         try:
             return jax.distributed.initialize(initialization_timeout=initialization_timeout, **options)
-        except ValueError as error:  # JAX's own says only which of the three it lacks
-            raise ValueError(f"auto=True, but JAX finds no cluster here ({error}): give {', '.join(given)}") from error
+        except ValueError as error:  # JAX's message names only the argument that it lacks
+            raise ValueError(f"auto=True, but JAX detects no cluster ({error}): expected {', '.join(given)}") from error
     given = {name: _from_environment(name) if value is None else value for name, value in given.items()}
     address, processes, process = given.values()
     missing = [name for name, value in given.items() if value is None]
@@ -170,23 +174,25 @@ def _from_environment(name):
 
 
 def _reach(host, port, timeout):
-    """Wait until something listens at host:port. Without it, JAX's own client ends the process when its time is up, by a signal."""
+    """Wait until host:port accepts a connection. JAX's own client would kill the process by a signal at its timeout."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             return socket.create_connection((host, port), timeout=max(1, deadline - time.monotonic())).close()
         except OSError as error:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"coordinator_address='{host}:{port}': process 0 was not reached within {timeout:g} s ({error}); expected it "
+                raise TimeoutError(f"coordinator_address='{host}:{port}': process 0 was not reached within {timeout:g} s ({error}): expected it "
                                    "to run there, and the port to be open to this host") from error
         time.sleep(0.2)
 
 
 def fingerprint(tree):
-    """SHA-256, in hexadecimal, of the arrays of `tree` in their order: bytes, dtypes and shapes of this process's own copies.
+    """SHA-256, in hexadecimal, of the bytes, dtypes and shapes of the arrays of `tree`, as this process holds them.
 
-    What is spread over several processes must be replicated. All processes must call it together. Raises RuntimeError naming the processes
-    whose copies differ from those of process 0.
+    Arrays that are distributed over several processes must be replicated. All processes must call it together.
+
+    Raises:
+        RuntimeError: the copies of some processes differ from those of process 0; the message lists them.
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
@@ -209,4 +215,4 @@ def _rows(batch):
 
 def _check_rows(batch, devices, whose):
     if (n := _rows(batch)) % devices:
-        raise ValueError(f"batch has {n} rows: expected a multiple of {devices}, {whose} (weigh_padding and pad_batch make it one)")
+        raise ValueError(f"batch has {n} rows: expected a multiple of {devices}, {whose} (weigh_padding and pad_batch pad to it)")

@@ -19,6 +19,16 @@ def test_settings_make_the_attack_again(attack):
     assert hash(attacks.create(**attack.settings)) == hash(attack)
 
 
+def test_old_names_warn():
+    with pytest.warns(DeprecationWarning, match="MomentumPGD is now vmamba_jax.attacks.gradient.transfer.momentum_pgd"):
+        old = attacks.MomentumPGD
+    assert old(0.1, 4) == attacks.momentum_pgd(0.1, 4)
+    with pytest.warns(DeprecationWarning, match="option 'neighbours' is now 'neighbors'"):
+        assert attacks.create("transfer_pgd", eps=0.1, steps=2, neighbours=3).neighbors == 3
+    with pytest.raises(AttributeError, match="no attribute 'ThePGD'"):
+        attacks.ThePGD  # noqa: B018
+
+
 def test_repr():
     assert repr(attacks.fgsm(8 / 255)) == "fgsm(eps=0.0313725, norm='linf', loss='cross_entropy', targeted=False, bounds=[0.0, 1.0])"
     assert repr(attacks.pgd(0.2, 20)).startswith("pgd(eps=0.2, steps=20, step_size=0.025, norm='linf', random_start=True, restarts=1")
@@ -31,8 +41,8 @@ PGD = {"name": "pgd", "eps": 0.1, "steps": 2}
 
 
 @pytest.mark.parametrize(("error", "options", "text"), [
-    (ValueError, {"name": "pdg", "eps": 0.1}, "name='pdg'"),
-    (TypeError, PGD | {"stepsize": 1}, "'stepsize'"),
+    (ValueError, {"name": "pdg", "eps": 0.1}, "attack='pdg'"),
+    (TypeError, PGD | {"stepsize": 1}, "stepsize="),
     (ValueError, PGD | {"eps": -1}, "eps=-1.0"),
     (ValueError, PGD | {"eps": jnp.nan}, "eps=nan"),
     (ValueError, PGD | {"eps": jnp.float32(-1)}, "eps=-1.0"),
@@ -69,15 +79,15 @@ def linear(images):
 
 
 @pytest.mark.parametrize(("error", "images", "labels", "key", "text"), [
-    (ValueError, IMAGES[0], LABELS, KEY, "images have shape (3, 3, 1)"),
-    (TypeError, np.zeros((4, 3, 3, 1), np.uint8), LABELS, KEY, "images are uint8"),
-    (ValueError, IMAGES + 255, LABELS, KEY, "images range over [255, 255]"),
-    (ValueError, IMAGES, LABELS[:2], KEY, "labels have shape (2,)"),
-    (ValueError, IMAGES, jax.nn.one_hot(LABELS, 5), KEY, "labels have shape (4, 5)"),
-    (TypeError, IMAGES, LABELS.astype(float), KEY, "labels are float32"),
+    (ValueError, IMAGES[0], LABELS, KEY, "images.shape=(3, 3, 1)"),
+    (TypeError, np.zeros((4, 3, 3, 1), np.uint8), LABELS, KEY, "images.dtype=uint8"),
+    (ValueError, IMAGES + 255, LABELS, KEY, "images=[255, 255]"),
+    (ValueError, IMAGES, LABELS[:2], KEY, "labels.shape=(2,)"),
+    (ValueError, IMAGES, jax.nn.one_hot(LABELS, 5), KEY, "labels.shape=(4, 5)"),
+    (TypeError, IMAGES, LABELS.astype(float), KEY, "labels.dtype=float32"),
     (ValueError, IMAGES, LABELS, None, "key=None"),
     (TypeError, IMAGES, LABELS, 0, "key=0"),
-    (ValueError, IMAGES, LABELS, jax.random.split(KEY, 3), "key has shape (3,)"),
+    (ValueError, IMAGES, LABELS, jax.random.split(KEY, 3), "key.shape=(3,)"),
 ])
 def test_bad_call(error, images, labels, key, text):
     with pytest.raises(error, match="expected") as raised:
@@ -88,7 +98,7 @@ def test_bad_call(error, images, labels, key, text):
 @pytest.mark.parametrize(("fn", "loss", "text"), [
     (lambda x: linear(x)[0], "cross_entropy", "logits_fn returned shape (5,)"),
     (lambda x: (linear(x), {}), "cross_entropy", "logits_fn returned shape tuple"),
-    (lambda x: linear(x)[:, :2], "dlr", "loss dlr on 2 classes"),
+    (lambda x: linear(x)[:, :2], "dlr", "loss='dlr' on 2 classes"),
     (linear, lambda z, y: z.sum(), "loss returned shape ()"),
 ])
 def test_bad_functions(fn, loss, text):

@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 from scipy import fft
 
 from vmamba_jax import attacks
-from vmamba_jax.attacks import frequency
+from vmamba_jax.attacks.gradient import frequency
 
 SHAPE = (4, 8, 10, 2)
 KEY = jax.random.key(5)

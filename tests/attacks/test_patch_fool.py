@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks import patch_ascent, patches
+from vmamba_jax.attacks.patch_fool import optimization, selection
+from vmamba_jax.core import grids
 
 ATTENTION = {"mode": "attention", "selection": "attention"}
 VARIANTS = {
@@ -80,11 +81,11 @@ def test_network_and_selection(golden, x64):
     logits, attention = vit(weights, images)
     np.testing.assert_allclose(logits, arrays["logits"], atol=1e-12)
     np.testing.assert_allclose(attention, arrays["attn"], atol=1e-12)
-    for selection, name, scale in (("saliency", "saliency", 8 * 16), ("attention", "attn", 1)):  # means over images and the pixels of a patch
-        attack = golden_attack(weights, patches=4, selection=selection)
+    for by, name, scale in (("saliency", "saliency", 8 * 16), ("attention", "attn", 1)):  # means over images and the pixels of a patch
+        attack = golden_attack(weights, patches=4, selection=by)
         scores = jax.jit(attack.scores)(Partial(vit_logits, weights), images, labels)
         np.testing.assert_allclose(scores, scale * arrays[f"score_{name}"], atol=1e-12)
-        np.testing.assert_array_equal(patches.strongest(scores, 4), arrays[f"idx_{name}"])
+        np.testing.assert_array_equal(selection.strongest(scores, 4), arrays[f"idx_{name}"])
 
 
 @jax.jit
@@ -204,12 +205,12 @@ def test_chosen_patches():
     attack = attacks.patch_fool(2, 2, 1, selection="given", std=1, mean=0)
     changed = np.asarray(jax.jit(attack)(logits_fn, images, labels, jax.random.key(0), given=given) != images).any(3)
     np.testing.assert_array_equal(changed[0], np.kron([[1, 0, 0, 0], [0, 0, 0, 1]], np.ones((2, 2))))
-    drawn = patches.random(attacks.per_image_keys(jax.random.key(0), 400), 8, 3)
+    drawn = selection.random(attacks.per_image_keys(jax.random.key(0), 400), 8, 3)
     assert (np.sort(drawn, 1)[:, 1:] > np.sort(drawn, 1)[:, :-1]).all()
     assert (np.abs(np.bincount(np.ravel(drawn), minlength=8) - 150) < 50).all()
     paid = np.arange(2 * 4 * 8.0).reshape(2, 4, 8)
-    np.testing.assert_array_equal(patches.received(paid, 2, 4, 1)[1, 5], paid[1, 2:, 2:4].sum())
-    mask = patches.mask(np.array([[1]]), (1, 6, 4, 3), 2)
+    np.testing.assert_array_equal(selection.received(paid, 2, 4, 1)[1, 5], paid[1, 2:, 2:4].sum())
+    mask = grids.pixel_mask(grids.chosen_patches(np.array([[1]]), 3, 2), 6, 4)
     np.testing.assert_array_equal(mask[0, :, :, 0], np.kron([[0, 1], [0, 0], [0, 0]], np.ones((2, 2))))
 
 
@@ -219,7 +220,7 @@ def test_attention_is_drawn():
         attack = dataclasses.replace(make("attention"), learning_rate=1.0, attention_weight=weight, surgery="exact", patches=1)
         look = attend(weights(), run()(attack, *examples(), jax.random.key(2)))[1][1]
         chosen = attack.choose(*examples(), None)[:, 0]
-        return float(patches.paid(look, chosen + 1).mean())
+        return float(selection.paid(look, chosen + 1).mean())
     assert paid(100.0) > paid(0.0) + 0.1
 
 
@@ -228,11 +229,11 @@ def test_surgery():
     rows = jnp.array([[3, 0], [1, 1], [-1, 1], [0.5, -1]], jnp.float32)[:, None]
     attack = attacks.patch_fool(surgery="exact", attention_weight=1)
     close = functools.partial(np.testing.assert_allclose, atol=1e-6)
-    close(patch_ascent.combined(rows, attack)[0], [3 + 1 + 0 + 0.5, 0 + 1 + 1 - 1])
+    close(optimization.combined(rows, attack)[0], [3 + 1 + 0 + 0.5, 0 + 1 + 1 - 1])
     released = dataclasses.replace(attack, surgery="released")
-    close(patch_ascent.combined(rows[:3], released)[0], [3 + 1 + (-1 + 3), 2])   # -1 has (-1 * 3 / 3) * 3 taken away
+    close(optimization.combined(rows[:3], released)[0], [3 + 1 + (-1 + 3), 2])   # -1 has (-1 * 3 / 3) * 3 taken away
     total = np.array([4.0, 1.0])
-    close(patch_ascent.combined(rows[:3], attack, against_sum=True)[0], total + [-1, 1] + 3 / 17 * total)
+    close(optimization.combined(rows[:3], attack, against_sum=True)[0], total + [-1, 1] + 3 / 17 * total)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])
@@ -255,7 +256,7 @@ def test_settings():
 
 
 @pytest.mark.parametrize(("error", "options", "text"), [
-    (ValueError, {"patch_size": 3}, "patch_size=3 on images of 4 x 8"), (ValueError, {"patches": 9}, "patches=9 of 2 x 4"),
+    (ValueError, {"patch_size": 3}, "patch_size=3 on images of 4 x 8"), (ValueError, {"patches": 9}, "patches=9 on a grid of 2 x 4"),
     (TypeError, {"patch_size": 2.0}, "patch_size=2.0"), (ValueError, {"steps": 0}, "steps=0"), (ValueError, {"mode": "attn"}, "mode='attn'"),
     (ValueError, {"selection": "best"}, "selection='best'"), (ValueError, {"surgery": "none"}, "surgery='none'"),
     (ValueError, {"sparse": 5}, "sparse=5"), (TypeError, {"sparse": 2.5}, "sparse=2.5"), (ValueError, {"sparse_steps": -1}, "sparse_steps=-1"),
@@ -267,7 +268,7 @@ def test_settings():
     (ValueError, ATTENTION | {"with_attention": lambda x: (x, x[:3])}, "attention_layer=4"),
     (ValueError, {"selection": "attention", "class_tokens": 0, "attention_layer": 0, "with_attention": Partial(attend, weights())}, "class_tokens=0"),
     (ValueError, {"selection": "attention", "attention_layer": 0, "with_attention": lambda x: (x, [x[:, :3, :, 0]])},
-     "attention has shape (6, 3, 8)"),
+     "attention.shape=(6, 3, 8)"),
     (ValueError, {"mode": "attention", "with_attention": lambda x: (net(weights(), x), [x[..., 0]] * 6)}, "layers of shapes [(6, 4, 8)"),
     (ValueError, {"selection": "given"}, "given=None"), (ValueError, {"given": jnp.zeros((6, 1), int)}, "given=(6, 1)"),
     (ValueError, {"selection": "given", "given": jnp.zeros((6, 2), int)}, "given=int32(6, 2)"), (ValueError, {"key": None}, "key=None"),

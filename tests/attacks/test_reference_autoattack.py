@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import vmamba_jax
-from experiments import _torch_attacks
+from experiments.benchmarks import torch_attacks
 from vmamba_jax import attacks, data, evaluation
 from vmamba_jax.models import Classifier
 
@@ -26,7 +26,7 @@ def test_bridge_has_our_logits_and_gradients(subject):
     import torch
     logits_fn, images, _ = subject
     x = torch.from_numpy(images[:5].transpose(0, 3, 1, 2).copy()).requires_grad_()
-    logits = _torch_attacks.bridge(logits_fn, 8)(x)
+    logits = torch_attacks.bridge(logits_fn, 8)(x)
     gradient, = torch.autograd.grad((logits ** 2).sum(), x)
     np.testing.assert_allclose(logits.detach(), logits_fn(images[:5]), atol=1e-6)
     np.testing.assert_allclose(gradient.permute(0, 2, 3, 1), jax.grad(lambda x: (logits_fn(x) ** 2).sum())(images[:5]), atol=1e-6)
@@ -37,6 +37,6 @@ def test_flags_agree(subject, norm, eps):
     logits_fn, images, labels = subject
     attack = attacks.autoattack(eps, norm=norm)
     ours = evaluation.robust_accuracy(logits_fn, (images, labels), attack, key=jax.random.key(0), batch_size=16)
-    theirs, flags = _torch_attacks.attacked("autoattack", attack, _torch_attacks.bridge(logits_fn, 16), images, labels, 16, seed=0)
+    theirs, flags = torch_attacks.attacked("autoattack", attack, torch_attacks.bridge(logits_fn, 16), images, labels, 16, seed=0)
     assert 0 < ours["robust_accuracy"] < 1
     np.testing.assert_array_equal(flags, ours["robust"])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks
-from vmamba_jax.attacks import square_moves
-from vmamba_jax.attacks.square import draw, start
+from vmamba_jax.attacks.autoattack import square_proposals
+from vmamba_jax.attacks.autoattack.square import draw, random_start
 
 CASES = {"linf": attacks.square(0.1, 60), "l2": attacks.square(0.5, 60, "l2"), "l1": attacks.square(1.5, 60, "l1", restarts=2)}
 
@@ -18,17 +18,17 @@ def test_promises(norm, tiny, check_search):
 
 def test_starts():
     images, keys = jnp.full((3, 10, 15, 2), 0.5), jax.random.split(jax.random.key(0), 3)
-    x = np.asarray(start(attacks.ThreatModel("linf", 0.125), images, keys)) - 0.5
+    x = np.asarray(random_start(attacks.ThreatModel("linf", 0.125), images, keys)) - 0.5
     assert (np.abs(x) == 0.125).all() and (x == x[:, :1]).all() and (x[0] != x[1]).any()
     for norm, p in (("l2", 2), ("l1", 1)):
-        x = np.asarray(start(attacks.ThreatModel(norm, 0.5), images, keys)) - 0.5
+        x = np.asarray(random_start(attacks.ThreatModel(norm, 0.5), images, keys)) - 0.5
         np.testing.assert_allclose(np.linalg.norm(x.reshape(3, -1), p, axis=1), 0.5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 @pytest.mark.parametrize("side", [1, 2, 3, 7])
 def test_bump(norm, side):
-    x = square_moves.bump(side, norm)
+    x = square_proposals.bump(side, norm)
     np.testing.assert_allclose(np.linalg.norm(x.ravel(), {"l2": 2, "l1": 1}[norm]), 1)
     assert (x[:side // 2] > 0).all() and (x[side // 2:] < 0).all()
 
@@ -36,7 +36,7 @@ def test_bump(norm, side):
 def test_a_move_changes_its_window_only():
     images = jnp.full((2, 6, 7, 3), 0.5)
     corner, signs = jnp.array([[0, 1], [3, 2]]), jnp.array([[1.0, -1, 1], [-1, 1, 1]])
-    x = square_moves.square(attacks.ThreatModel("linf", 0.1), images, images, 2, corner, signs)
+    x = square_proposals.square(attacks.ThreatModel("linf", 0.1), images, images, 2, corner, signs)
     expected = np.zeros((2, 6, 7, 3))
     expected[0, 0:2, 1:3], expected[1, 3:5, 2:4] = 0.1 * signs[0], 0.1 * signs[1]
     np.testing.assert_allclose(x - images, expected, atol=1e-6)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vmamba_jax import attacks
-from vmamba_jax.attacks import projections
-from vmamba_jax.attacks.directions import ascent, unit
+from vmamba_jax.attacks import norms
+from vmamba_jax.attacks.norms import ascent, unit
 
 NORMS = attacks.NORMS
 values = st.floats(-3, 3, width=32).map(lambda v: np.float32(round(v, 3)))
@@ -31,7 +31,7 @@ def l1_by_bisection(x, eps):
 @given(deltas, st.sampled_from([0.0, 0.01, 0.5, 2.0, 30.0]))
 def test_l1_projection(delta, eps):
     expected = np.stack([l1_by_bisection(x, eps) for x in delta.astype(np.float64)])
-    np.testing.assert_allclose(projections.l1(jnp.asarray(delta), eps), expected, atol=2e-6)
+    np.testing.assert_allclose(norms.l1(jnp.asarray(delta), eps), expected, atol=2e-6)
 
 
 @settings(max_examples=60, deadline=None)

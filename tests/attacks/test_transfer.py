@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks import transfer, transfer_gradients
+from vmamba_jax.attacks.gradient import input_diversity, transfer
 
 PIXEL = 1 / 255
 KEY = jax.random.key(4)
@@ -34,7 +34,7 @@ def test_oracle(oracle, x64, name):
 def torchattacks(golden, oracle, x64, monkeypatch):
     """(arrays, run): an attack on four images whose keys are numbers, 8 * key + data under fold_in, so that a key tells when it is used."""
     arrays, (_, net, images, labels) = golden("attacks_transfer_f64"), oracle("attacks_whitebox_f64")
-    for module in (transfer, transfer_gradients):
+    for module in (transfer, input_diversity):
         monkeypatch.setattr(module, "fold_in", lambda keys, data: 8 * keys + data)
 
     def run(**options):
@@ -46,17 +46,17 @@ def torchattacks(golden, oracle, x64, monkeypatch):
 @pytest.mark.parametrize("name", ["vmi", "vni"])
 def test_variance_tuning(torchattacks, monkeypatch, name):
     arrays, run = torchattacks
-    noise = jnp.asarray(np.moveaxis(arrays[f"{name}_noise"], 3, -1) / 4096)  # step, neighbour, image, ...
+    noise = jnp.asarray(np.moveaxis(arrays[f"{name}_noise"], 3, -1) / 4096)  # step, neighbor, image, ...
 
     def recorded(threat, share, x, keys):
         assert (threat.norm, share) == ("linf", 1.5)
-        step, neighbour = (keys[0] - 8) // 64, (keys[0] - 8) % 64
-        return noise[step, neighbour]
-    monkeypatch.setattr(transfer_gradients, "noise", recorded)
-    compare(run(**attacks.TRANSFER[f"{name}_fgsm"] | {"neighbours": 2}), arrays[name])
+        step, neighbor = (keys[0] - 8) // 64, (keys[0] - 8) % 64
+        return noise[step, neighbor]
+    monkeypatch.setattr(input_diversity, "neighbor", recorded)
+    compare(run(**attacks.TRANSFER[f"{name}_fgsm"] | {"neighbors": 2}), arrays[name])
 
 
-@pytest.mark.parametrize("kernel", transfer_gradients.KERNELS)
+@pytest.mark.parametrize("kernel", input_diversity.KERNELS)
 def test_translations(torchattacks, kernel):
     arrays, run = torchattacks
     compare(run(decay=1.0, kernel=kernel, kernel_size=7), arrays[f"ti_{kernel}"])
@@ -72,7 +72,7 @@ def test_input_diversity(torchattacks, monkeypatch, name):
     def recorded(key, height, width, rate, probability):
         rows, top, left, coin = draws[key // 8]
         return coin < probability, rows.astype(int), top.astype(int), left.astype(int)
-    monkeypatch.setattr(transfer_gradients, "placement", recorded)
+    monkeypatch.setattr(input_diversity, "placement", recorded)
     options = {"di": {}, "di_ti": dict(kernel="gaussian", kernel_size=5)}[name]
     compare(run(decay=1.0, diversity=0.7, resize_rate=0.6, **options), arrays[name])
 
@@ -83,7 +83,7 @@ def test_resizing_pads_what_jax_resizes():
     @jax.jit
     def both():
         def apply(whether, rate):
-            rows, columns = transfer_gradients.resize_matrices(whether, 6, 3, 2, 10, 15, rate)
+            rows, columns = input_diversity.resize_matrices(whether, 6, 3, 2, 10, 15, rate)
             return jnp.einsum("ij,kl,bjlc->bikc", rows, columns, x)
         found = apply(True, 0.5), apply(False, 0.5), apply(False, 1.4)
         shrunk = jax.image.resize(x, (1, 6, 9, 2), "linear", antialias=False)
@@ -93,7 +93,7 @@ def test_resizing_pads_what_jax_resizes():
 
 
 def test_placement():
-    place = transfer_gradients.placement
+    place = input_diversity.placement
     draw = jax.jit(jax.vmap(lambda key: (place(key, 10, 20, 0.6, 0.25), place(key, 10, 10, 1.5, 1.0))))
     (whether, rows, top, left), (_, large, above, _) = jax.tree.map(np.asarray, draw(jax.random.split(KEY, 2000)))
     assert abs(whether.mean() - 0.25) < 0.04 and set(rows) == {6, 7, 8, 9}
@@ -113,7 +113,7 @@ def examples(n=6):
     return Partial(net, weights), images, net(weights, images).argmax(1)
 
 
-ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbours=2)
+ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbors=2)
 
 
 def test_all_switches_together():
@@ -132,11 +132,11 @@ def test_all_switches_together():
     assert np.abs(other - first).max() > 1e-3
 
 
-def test_neighbours_fill_the_ball():
+def test_neighbors_fill_the_ball():
     x = jnp.zeros((300, 2, 2, 1))
     for norm, order in (("linf", np.inf), ("l2", 2), ("l1", 1)):
         threat = attacks.ThreatModel(norm, 2.0)
-        drawn = jax.jit(lambda keys, threat=threat: transfer_gradients.noise(threat, 1.5, x, keys))(jax.random.split(KEY, 300))
+        drawn = jax.jit(lambda keys, threat=threat: input_diversity.neighbor(threat, 1.5, x, keys))(jax.random.split(KEY, 300))
         size = np.linalg.norm(np.asarray(drawn).reshape(300, -1), order, axis=1)
         assert 2.8 < size.max() <= 3 + 1e-5
 
@@ -153,13 +153,13 @@ def test_settings_and_refusals():
     for error, options, text in (
             (ValueError, dict(diversity=1.5), "diversity=1.5"), (ValueError, dict(resize_rate=1), "resize_rate=1"),
             (ValueError, dict(kernel="box"), "kernel='box'"), (ValueError, dict(kernel_size=4), "kernel_size=4"),
-            (ValueError, dict(neighbours=-1), "neighbours=-1"), (ValueError, dict(scales=0), "scales=0"),
+            (ValueError, dict(neighbors=-1), "neighbors=-1"), (ValueError, dict(scales=0), "scales=0"),
             (TypeError, dict(nesterov=1), "nesterov=1")):
         with pytest.raises(error, match="expected") as raised:
             attacks.transfer_pgd(0.1, 3, **options)
         assert text in str(raised.value)
     with pytest.raises(ValueError, match="key=None: expected a random key"):
-        attacks.transfer_pgd(0.1, 1, neighbours=1)(*examples())
+        attacks.transfer_pgd(0.1, 1, neighbors=1)(*examples())
     with pytest.raises(ValueError, match="resize_rate=0.9.*1 pixels high.*expected"):
         attacks.transfer_pgd(0.1, 1, diversity=1)(lambda x: x.reshape(2, -1), jnp.zeros((2, 1, 9, 1)), jnp.zeros(2, int), KEY)
 

@@ -1,11 +1,11 @@
-"""Strict conversion: wrappers, old names, other spellings, and errors that name everything at once."""
+"""Strict conversion: wrappers, old names, other spellings, and errors that list every difference."""
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
 from vmamba_jax import checkpoints
 from vmamba_jax.models import Classifier
-from vmamba_jax.models.resize import bicubic_matrix
+from vmamba_jax.models.layers.patches import bicubic_matrix
 
 SMALL = dict(depths=[1, 1], dims=[8, 16], num_classes=3, forward_type="v05_noz", ssm_d_state=1, ssm_ratio=1.0, ssm_conv_bias=False,
              downsample_version="v3")
@@ -71,7 +71,7 @@ def test_old_v0_names():
 
 
 def test_backbone_from_a_classifier(small):
-    """The classifier's entries stay aside and the maps' norms start fresh; but half of those norms, or a missing block, is an error."""
+    """The classifier's entries are ignored and the maps' norms start anew; some of those norms missing, or a block, is an error."""
     model, given = small
     backbone = model.clone(out_indices=(0, 1))
     params = checkpoints.convert(backbone, given)["params"]
@@ -94,21 +94,21 @@ def test_backbone_from_a_classifier(small):
     ("convnext", dict(depths=(1, 1), dims=(8, 16), num_classes=3)), ("resnet", dict(layers=(1, 1, 1, 1), channels=(2, 2, 2, 2), num_classes=3)),
     ("efficientnet_lite", dict(num_classes=3)),
 ])
-def test_there_and_back(family, options):
+def test_round_trip(family, options):
     model = checkpoints.model_from_options(family, options)
     given = weights(model)
     back = checkpoints.to_state_dict(model, checkpoints.convert(model, given))
-    assert all(x.flags.c_contiguous for x in back.values())  # safetensors scrambles others
+    assert all(x.flags.c_contiguous for x in back.values())  # safetensors writes other arrays in the wrong order
     assert back.keys() == given.keys()
     for name in given:
         np.testing.assert_array_equal(back[name], given[name], err_msg=name)
     broken = checkpoints.convert(model, given)
     broken["params"].popitem()
-    with pytest.raises(ValueError, match="missing, unexpected or misshapen"):
+    with pytest.raises(ValueError, match="variables=params/.*: expected the names and shapes of this VMamba"):
         checkpoints.to_state_dict(model, broken)
 
 
-def test_everything_wrong_is_reported_together(small):
+def test_all_differences_are_reported(small):
     model, given = small
     broken = {k: x for k, x in given.items() if k != "classifier.head.bias"}
     broken["layers.0.blocks.0.op.Ds"] = np.ones(5, np.float32)
@@ -121,9 +121,9 @@ def test_everything_wrong_is_reported_together(small):
     assert "op.Ds is (5,), expected (32,)" in text and "in_proj.weight is (9, 8), expected (8, 8)" in text
     with pytest.raises(TypeError, match="'epoch' \\(int\\)"):
         checkpoints.convert(model, {**given, "epoch": 3})
-    with pytest.raises(TypeError, match="state_dict is a list"):
+    with pytest.raises(TypeError, match="state_dict=list: expected a dict"):
         checkpoints.convert(model, [given])
-    with pytest.raises(TypeError, match="no conversion for a int"):
+    with pytest.raises(TypeError, match="model=int: expected one of VMamba"):
         checkpoints.convert(3, given)
 
 
@@ -135,7 +135,7 @@ def test_dtypes(small, x64):
 
 
 def test_position_embedding_of_another_grid():
-    """Bicubic with a = -0.75: the weights at a doubled grid are the textbook ones, and a linear ramp stays linear inside."""
+    """Bicubic with a = -0.75: PyTorch's weights for a doubled grid, and a linear ramp stays linear inside."""
     small, large = (checkpoints.model_from_options("vmamba", {**SMALL, "posembed": True, "imgsize": size}) for size in (32, 64))
     given = weights(small)
     given["pos_embed"] = np.broadcast_to(np.arange(8.0, dtype=np.float32), (1, 8, 8, 8)).copy()
@@ -146,7 +146,7 @@ def test_position_embedding_of_another_grid():
 
 
 @pytest.mark.parametrize("options,words", [
-    (dict(depth=[1]), "no option depth=[1]"),
+    (dict(depth=[1]), "depth=[1]: expected options of vmamba"),
     (dict(forward_type="v05_noz_onsoftmax"), "v05_noz_onsoftmax"),
     (dict(forward_type="xv1a"), "xv1a"),
     (dict(norm_layer="gn"), "norm_layer='gn'"),
@@ -155,7 +155,7 @@ def test_position_embedding_of_another_grid():
     (dict(patchembed_version="v3"), "patchembed_version='v3'"),
     (dict(ssm_act_layer="tanh"), "ssm_act_layer='tanh'"),
 ])
-def test_options_that_cannot_be_had(options, words):
+def test_unsupported_options(options, words):
     with pytest.raises(ValueError) as raised:
         checkpoints.model_from_options("vmamba", {**SMALL, **options})
     assert words in str(raised.value)

@@ -11,9 +11,9 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from torch_files import FORMATS, TYPES, Call, Tensor, legacy_file, numpy_scalar, write, zip_file
 
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from tests.helpers.torch_files import FORMATS, TYPES, Call, Tensor, legacy_file, numpy_scalar, write, zip_file
+from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 DTYPES = [np.dtype(getattr(ml_dtypes, name, name)) for name in TYPES]

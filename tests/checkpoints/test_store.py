@@ -1,6 +1,7 @@
 """Saved variables come back equal; nothing is lost, half-written or silently wrong."""
 import json
 import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def test_overwriting_spares_other_files(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine" and os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_one(tmp_path, monkeypatch):
     save_variables(tmp_path / "weights", VARIABLES, {"version": 1})
 
     class Broken:
@@ -79,22 +80,22 @@ def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="no space left"):
             save_variables(tmp_path / "weights", VARIABLES, {"version": 2}, overwrite=True)
     with monkeypatch.context() as patch:
-        rename = store.pathlib.Path.rename
+        rename = pathlib.Path.rename
 
         def fail(self, target):
-            if self.name.endswith(".tmp"):
+            if self.name.endswith(".part"):
                 raise OSError("denied")
             return rename(self, target)
 
-        patch.setattr(store.pathlib.Path, "rename", fail)
+        patch.setattr(pathlib.Path, "rename", fail)
         with pytest.raises(OSError, match="denied"):
             save_variables(tmp_path / "weights", VARIABLES, {"version": 2}, overwrite=True)
     assert os.listdir(tmp_path) == ["weights"] and load_variables(tmp_path / "weights")[1] == {"version": 1}
 
 
 @pytest.mark.parametrize("variables, error, message", [
-    ({}, TypeError, "variables is a dict"), ([np.ones(2)], TypeError, "nested dict"), ({"params": {"w": "text"}}, TypeError, r"\['w'\] is a str"),
-    ({"params": {"w": None}}, TypeError, "NoneType"), ({"params": [np.ones(2)]}, TypeError, "string keys"), ({1: np.ones(2)}, TypeError, "string keys"),
+    ({}, TypeError, "variables=dict: expected"), ([np.ones(2)], TypeError, "nested dict"), ({"params": {"w": "text"}}, TypeError, r"variables\['params'\]\['w'\]=str: expected an array"),
+    ({"params": {"w": None}}, TypeError, "NoneType"), ({"params": [np.ones(2)]}, TypeError, "expected dicts with string keys"), ({1: np.ones(2)}, TypeError, "expected dicts with string keys"),
     ({"params": {"w": np.ones((0, 3))}}, ValueError, r"shape \(0, 3\)"), ({"params": {"w": 1.5}}, TypeError, "float")])
 def test_other_variables_are_refused(tmp_path, variables, error, message):
     with pytest.raises(error, match=message):
@@ -103,7 +104,7 @@ def test_other_variables_are_refused(tmp_path, variables, error, message):
 
 
 def test_other_metadata_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="metadata is not JSON"):
+    with pytest.raises(TypeError, match="metadata=.*expected JSON"):
         save_variables(tmp_path / "weights", VARIABLES, {"x": np.ones(2)})
     with pytest.raises(ValueError, match="'files'"):
         save_variables(tmp_path / "weights", VARIABLES, {"files": 1})

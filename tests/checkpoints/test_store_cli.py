@@ -12,10 +12,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-from command_runs import run_command
-from torch_files import Raw, write
 
 import vmamba_jax
+from tests.helpers.command_runs import run_command
+from tests.helpers.torch_files import Raw, write
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.__main__ import main
 
@@ -51,7 +51,7 @@ def test_convert(tmp_path, capsys, weights, state):
     assert set(metadata["versions"]) == {"vmamba_jax", "jax", "flax", "orbax-checkpoint", "numpy"}
 
 
-def test_convert_does_not_overwrite_unasked(tmp_path, capsys, weights):
+def test_convert_overwrites_only_with_the_flag(tmp_path, capsys, weights):
     out = tmp_path / "made"
     assert run(capsys, "convert", weights, *SMALL, "--out", out)[0] == 0
     assert run(capsys, "convert", weights, *SMALL, "--out", out)[0] == 2
@@ -65,7 +65,7 @@ def failures(tmp_path, state):
     bare = write(tmp_path / "bare.pth", {name: x for name, x in state.items() if "classifier" not in name} | {"extra": np.ones(2)}, "zip")
     end = ["--out", tmp_path / "made"]
     return {"No such file": ["convert", tmp_path / "none.pth", *SMALL, *end], "refused: posix.system": ["convert", evil, *SMALL, *end],
-            "cut.pth: .*cut short": ["convert", cut, *SMALL, *end], "classifier.head.weight.*extra": ["convert", bare, *SMALL, *end],
+            "cut.pth: .*truncated": ["convert", cut, *SMALL, *end], "classifier.head.weight.*extra": ["convert", bare, *SMALL, *end],
             "vmamba_huge": ["convert", good, "--model", "vmamba_huge", *end], "speed": ["convert", good, *SMALL, "--override", "speed=3", *end],
             "'speed' is not key=value": ["convert", good, *SMALL, "--override", "speed", *end], "--out": ["convert", good, *SMALL],
             "invalid choice: 'export'": ["export", good], "evil.pth: refused": ["inspect", evil], "Is a directory": ["inspect", tmp_path],

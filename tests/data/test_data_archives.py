@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from vmamba_jax import data
-from vmamba_jax.data import archives, imagenet
-from vmamba_jax.data.images import Decoder
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.data.decoding import archives
+from vmamba_jax.data.decoding.images import Decoder
 
 TENCH, GOLDFISH = "n01440764", "n01443537"
 
@@ -80,7 +81,7 @@ def test_the_released_validation_tar(ilsvrc, tmp_path, split):
         data.load("imagenet", split, root, labels=tmp_path / "labels.txt")
 
 
-def test_the_index_is_kept_and_made_anew_when_the_tar_changes(tmp_path, monkeypatch):
+def test_tar_index_is_rebuilt_on_change(tmp_path, monkeypatch):
     path, build, built = tmp_path / "train.tar", archives._build_index, []
     monkeypatch.setattr(archives, "_build_index", lambda *args: built.append(args) or build(*args))
     path.write_bytes(tar_bytes({"a/0.jpg": photo(0), "b/0.jpg": photo(1)}))
@@ -105,20 +106,20 @@ def test_a_tar_of_class_folders(tmp_path):
     source = data.load("tar", "validation", tmp_path, subdir="set")
     assert source.classes == ("a", "b") and np.array_equal(source[0][0], pixels(photo(2))) and source[1][1] == 1
     assert data.load("tar", "validation", tmp_path, subdir="set", classes=["b", "z", "a"]).labels.tolist() == [0, 2]
-    for options, message in (({}, "'4.jpg' is in no class folder"), ({"subdir": "no"}, "no images below 'no'"),
-                             ({"subdir": "set", "classes": ["a"]}, "does not list: b"), ({"subdir": "set", "classes": "aab"}, "repeat")):
+    for options, message in (({}, "expected every image in a class folder, got '4.jpg'"), ({"subdir": "no"}, "expected images below subdir='no'"),
+                             ({"subdir": "set", "classes": ["a"]}, "names of all folders of .*missing b"), ({"subdir": "set", "classes": "aab"}, "expected each name once")):
         with pytest.raises(ValueError, match=message):
             data.load("tar", "validation", tmp_path, **options)
-    with pytest.raises(data.DataNotFoundError, match="no file 'train.tar'"):
+    with pytest.raises(data.DataNotFoundError, match="expected a file 'train.tar'"):
         data.load("tar", "train", tmp_path)
 
 
 @pytest.mark.parametrize("damage, message", [
-    (lambda raw: raw[:1500], "cut short"),  # within the first image
-    (lambda raw: raw[:raw.index(b"b/0.jpg")], "cut short at byte"),  # between two members
-    (lambda raw: raw[:raw.index(b"b/0.jpg") + 100], "cut short"),  # within a header
-    (lambda raw: raw[:raw.index(b"b/0.jpg")] + b"x" * 512 + raw[raw.index(b"b/0.jpg") + 512:], "damaged or cut short at byte"),
-    (lambda raw: b"", "cut short"), (lambda raw: b"text" * 999, "uncompressed tar"), (__import__("gzip").compress, "compressed"),
+    (lambda raw: raw[:1500], "truncated"),  # within the first image
+    (lambda raw: raw[:raw.index(b"b/0.jpg")], "truncated at byte"),  # between two members
+    (lambda raw: raw[:raw.index(b"b/0.jpg") + 100], "truncated"),  # within a header
+    (lambda raw: raw[:raw.index(b"b/0.jpg")] + b"x" * 512 + raw[raw.index(b"b/0.jpg") + 512:], "damaged or truncated at byte"),
+    (lambda raw: b"", "truncated"), (lambda raw: b"text" * 999, "uncompressed tar"), (__import__("gzip").compress, "compressed"),
 ])
 def test_damaged_tars_are_named(tmp_path, damage, message):
     raw = tar_bytes({"a/0.jpg": photo(0, 64), "b/0.jpg": photo(1, 64)})
@@ -129,19 +130,19 @@ def test_damaged_tars_are_named(tmp_path, damage, message):
     assert str(path) in str(caught.value) and not (tmp_path / "train.tar.index.npz").exists()
 
 
-def test_a_damaged_tar_inside_the_training_tar_is_named(tmp_path):
+def test_damaged_inner_tar(tmp_path):
     inner = tar_bytes({f"{TENCH}_0.JPEG": photo(0), f"{TENCH}_1.JPEG": photo(1)})
     (tmp_path / imagenet.TRAIN).write_bytes(tar_bytes({f"{TENCH}.tar": inner[:1000]}))
     with pytest.raises(ValueError, match=f"{imagenet.TRAIN}:{TENCH}.tar: expected a whole"):
         data.load("imagenet", "train", tmp_path)
     (tmp_path / imagenet.TRAIN).write_bytes(tar_bytes({"n00000000.tar": inner}))
-    with pytest.raises(ValueError, match="does not list: n00000000"):
+    with pytest.raises(ValueError, match="names of all folders of .*missing n00000000"):
         data.load("imagenet", "train", tmp_path)
     with pytest.raises(data.DataNotFoundError, match=imagenet.VALIDATION):
         data.load("imagenet", "test", tmp_path)
 
 
-def test_a_bad_image_in_a_tar_is_named_and_may_be_left_out(tmp_path):
+def test_bad_image_in_a_tar(tmp_path):
     (tmp_path / "train.tar").write_bytes(tar_bytes({"a/0.jpg": photo(0), "a/1.jpg": b"text", "b/0.jpg": photo(1)}))
     source = data.load("tar", "train", tmp_path)
     with pytest.raises(data.BadImageError, match="train.tar:a/1.jpg: expected an image"):
@@ -185,7 +186,7 @@ def test_tiny_imagenet(tmp_path, pack):
     held = data.load("tiny_imagenet", "validation", tmp_path, validation=3)
     assert sorted(held.labels) == [0, 1, 2] and len(data.load("tiny_imagenet", "train", tmp_path, validation=3)) == 3
     assert np.array_equal(pickle.loads(pickle.dumps(test))[0][0], test[0][0])
-    with pytest.raises(ValueError, match="at most the 3 of wnids.txt, got 50"):
+    with pytest.raises(ValueError, match="classes=50: expected at most the 3 of wnids.txt"):
         data.load("tiny_imagenet", "train", tmp_path, classes=50)
 
 
@@ -205,7 +206,7 @@ def test_damaged_tiny_imagenet(tmp_path):
     tiny_imagenet(tmp_path, None)
     folder = tmp_path / "tiny-imagenet-200"
     (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01\t0\t0\t1\t1\n")
-    with pytest.raises(ValueError, match="no line for val/images/val_1.JPEG, 2 in all"):
+    with pytest.raises(ValueError, match="expected a line of .*missing val/images/val_1.JPEG, 2 in all"):
         data.load("tiny_imagenet", "test", tmp_path)
     (folder / "val" / "val_annotations.txt").unlink()
     with pytest.raises(data.DataNotFoundError, match="lacks val/val_annotations.txt"):

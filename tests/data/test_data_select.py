@@ -25,7 +25,7 @@ def test_classes(folder):
     assert part.picture(4)[1] == 0 and part[4][1] == 0
     assert part.fingerprint != data.select_classes(folder, ["a", "c"]).fingerprint == data.select_classes(folder, ["a", "c"]).fingerprint
     assert data.subset(part, [5, 0]).labels.tolist() == [0, 1]
-    for classes, text in ((["a", "d"], "no d"), (["a", "a"], "repeat")):
+    for classes, text in ((["a", "d"], "classes=d: expected classes of"), (["a", "a"], "expected each name once")):
         with pytest.raises(ValueError, match=text):
             data.select_classes(folder, classes)
     with pytest.raises(TypeError, match="data.Source"):
@@ -42,7 +42,7 @@ def test_list(folder, tmp_path, name, text):
     assert part.split == f"validation[{name}: 2 of 9]" and part.classes == folder.classes
 
 
-@pytest.mark.parametrize(("text", "message"), [("a/a0.png\na/a0.png", "comes twice"), ("a/a9.png", "lacks 1 of 1 files: a/a9.png"),
+@pytest.mark.parametrize(("text", "message"), [("a/a0.png\na/a0.png", "expected each name once, got a/a0.png twice"), ("a/a9.png", "lacks 1 of 1 files: a/a9.png"),
                                                  ("", "expected names")])
 def test_wrong_list(folder, tmp_path, text, message):
     (tmp_path / "ids.txt").write_text(text)
@@ -51,5 +51,5 @@ def test_wrong_list(folder, tmp_path, text, message):
 
 
 def test_sources_without_files():
-    with pytest.raises(ValueError, match="must be of files"):
+    with pytest.raises(ValueError, match="source=.*: expected a source of files"):
         data.subset_from_list(data.Arrays(np.zeros((2, 2, 2, 3), np.uint8), [0, 1], ("a", "b")), "ids.txt")

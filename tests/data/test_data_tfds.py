@@ -76,12 +76,12 @@ def test_splits_and_options(root):
 
 
 @pytest.mark.parametrize("name, split, options, error, message", [
-    ("tiny_shapes", "validation", {}, ValueError, r"split must be one of \['test', 'train'\]"),
-    ("tiny_shapes", None, {}, TypeError, "split"),
-    ("tiny_shapes", "train", {"label_key": "class"}, ValueError, r"no feature 'class'; it has \['image', 'label', 'weight'\]"),
-    ("tiny_shapes", "train", {"label_key": "weight"}, ValueError, "must be a class label"),
-    ("tiny_shapes", "train", {"image_key": "label"}, ValueError, "must be a uint8 image"),
-    ("tiny_shapes", "train", {"colour": 1}, TypeError, "no option 'colour'"),
+    ("tiny_shapes", "validation", {}, ValueError, r"split='validation': expected one of \['test', 'train'\]"),
+    ("tiny_shapes", None, {}, TypeError, "split=None: expected a str"),
+    ("tiny_shapes", "train", {"label_key": "class"}, ValueError, r"label_key='class': expected a feature .*\['image', 'label', 'weight'\]"),
+    ("tiny_shapes", "train", {"label_key": "weight"}, ValueError, "label_key='weight': expected a class label"),
+    ("tiny_shapes", "train", {"image_key": "label"}, ValueError, "image_key='label': expected a uint8 image"),
+    ("tiny_shapes", "train", {"colour": 1}, TypeError, "colour=1: expected an option"),
     ("mnist", "train", {}, data.DataNotFoundError, "not prepared in .*builder.'mnist'.*array_record.*download_and_prepare"),
     ("mnist:0.0.1", "train", {}, ValueError, "3.0.1"),
     ("imagenet2021", "train", {}, data.DataNotFoundError, "Close names: imagenet2012"),
@@ -91,7 +91,7 @@ def test_errors(root, name, split, options, error, message):
         data.load(f"tfds:{name}", split, root, **options)
 
 
-def test_a_format_without_random_access_is_an_error(root, tmp_path):
+def test_format_without_random_access(root, tmp_path):
     shutil.copytree(root / "tiny_shapes", tmp_path / "tiny_shapes")
     info = tmp_path / "tiny_shapes" / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"').replace("{FILEFORMAT}", "tfrecord"))

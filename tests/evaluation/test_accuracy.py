@@ -1,4 +1,4 @@
-"""Accuracy over a set: the same whatever the batches and devices, with one compilation, and honest about what counts as robust."""
+"""Accuracy over a set: independent of batches and devices, one compilation, and the definition of a robust image."""
 import functools
 import json
 
@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_net import KEY, TRACES, examples, logits_fn
 
+from tests.helpers.small_net import KEY, TRACES, examples, logits_fn
 from vmamba_jax import attacks, evaluation, parallel
 
 
 class Source:
-    """The least a data source is, its images uint8."""
+    """A minimal data source with uint8 images."""
     def __init__(self, images, labels):
         self.images, self.labels = (images * 255).astype(np.uint8), labels
 
@@ -61,26 +61,27 @@ def test_source_of_uint8_images():
     np.testing.assert_array_equal(result["correct"], pair["correct"])
 
 
-def test_robust_means_right_before_and_after():
-    """An 'attack' that turns every image into one of its true class makes no wrong image robust."""
+def test_robust_is_correct_with_and_without_attack():
+    """An 'attack' that replaces every image by one of its true class makes no misclassified image robust."""
     images, labels = examples()
     prototypes = jnp.stack([jnp.asarray(images)[np.argmax(logits_fn()(images).argmax(1) == c)] for c in range(5)])
     result = evaluation.robust_accuracy(logits_fn(), (images, labels), lambda f, x, y, k: prototypes[y], key=KEY, batch_size=40)
     np.testing.assert_array_equal(result["robust"], result["correct"])
 
 
-def test_images_as_they_were_attacked():
+def test_show_returns_attacked_images():
     images, labels = examples()
     attack = attacks.pgd(0.1, 3)
     result = evaluation.robust_accuracy(logits_fn(), (images, labels), attack, key=KEY, batch_size=16, show=[36, 2, 36])
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(np.array([36, 2, 36]))
-    np.testing.assert_allclose(result["adversarial"], jax.jit(attack)(logits_fn(), images[[36, 2, 36]], labels[[36, 2, 36]], keys), atol=1e-6)
+    expected = jax.jit(attack)(logits_fn(), images[[36, 2, 36]], labels[[36, 2, 36]], keys)
+    np.testing.assert_allclose(result["adversarial"], expected, atol=1e-6)
     for show, of in (([37], attack), ([0], attacks.autoattack(0.1))):
         with pytest.raises(ValueError, match=r"show=\[\d+\]"):
             evaluation.robust_accuracy(logits_fn(), (images, labels), of, key=KEY, show=show)
 
 
-def test_logits_that_are_not_finite_are_wrong():
+def test_non_finite_logits_are_misclassified():
     images, labels = examples()
     result = evaluation.accuracy(lambda x: jnp.full((len(x), 5), jnp.nan), (images, 0 * labels))
     assert result["accuracy"] == 0
@@ -120,7 +121,7 @@ def test_progress():
                                         progress=lambda *report: reports.append(report))
     assert [report[:2] for report in reports] == [(16, 37), (32, 37), (37, 37)]
     assert reports[-1][2] == {"accuracy": result["accuracy"], "robust_accuracy": result["robust_accuracy"]}
-    assert reports[0][2]["accuracy"] == 1.0  # the first sixteen are right
+    assert reports[0][2]["accuracy"] == 1.0  # the first sixteen are classified correctly
 
 
 def test_summary_is_json():
@@ -132,21 +133,13 @@ def test_summary_is_json():
     assert set(evaluation.summary(evaluation.accuracy(logits_fn(), examples()))) == {"accuracy", "accuracy_interval", "examples"}
 
 
-def test_wilson_interval():
-    np.testing.assert_allclose(evaluation.wilson_interval(8, 10), [0.4901625, 0.9433178], atol=1e-6)
-    low, high = evaluation.wilson_interval(0, 20)
-    assert low == 0 and abs(high - 0.1611252) < 1e-6
-    with pytest.raises(ValueError, match="successes=3"):
-        evaluation.wilson_interval(3, 2)
-
-
 @pytest.mark.parametrize(("change", "text"), [
     ({"batch_size": 0}, "batch_size=0"),
     ({"attack": attacks.pgd(0.1, 1, targeted=True)}, "untargeted"),
     ({"source": (np.zeros((4, 3, 3, 2)), np.zeros(3))}, "lengths [4, 3]"),
     ({"source": (np.zeros((0, 3, 3, 2)), np.zeros(0))}, "0 examples"),
     ({"source": (np.full((4, 3, 3, 2), 200.0), np.zeros(4))}, "images range over [200, 200]"),
-    ({"source": (np.zeros((4, 18)), np.zeros(4))}, "images have shape (4, 18)"),
+    ({"source": (np.zeros((4, 18)), np.zeros(4))}, "images.shape=(4, 18)"),
 ])
 def test_value_errors(change, text):
     options = {"source": examples(), "attack": attacks.fgsm(0.1)} | change

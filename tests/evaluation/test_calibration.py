@@ -59,7 +59,7 @@ def test_over_a_set():
         assert json.loads(json.dumps(result)) == result and result["ece"] > 0.2
 
 
-def test_logits_that_are_not_finite():
+def test_non_finite_logits():
     result = evaluation.calibration_error(lambda x: jnp.full((len(x), 3), jnp.nan), (np.zeros((4, 2, 2, 3), np.float32), np.zeros(4, int)))
     assert result["accuracy"] == 0 and result["confidence"] == result["ece"] == 1
 

@@ -1,5 +1,6 @@
-"""Corruptions from keys: what is drawn, the grid of levels, tables, arguments; accuracy under them; mean corruption error."""
+"""Corruptions from keys: random numbers, gray levels, tables, arguments; accuracy under corruptions; mean corruption error."""
 import functools
+import hashlib
 import json
 
 import jax
@@ -10,8 +11,7 @@ import pytest
 from vmamba_jax import evaluation, parallel
 from vmamba_jax.attacks import per_image_keys
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.corruptions import filters, frost, glass, jpeg
-from vmamba_jax.evaluation.corruptions.frost import draw_patch
+from vmamba_jax.evaluation.corruptions import blur, digital, filters, weather
 
 KEY = jax.random.key(3)
 WITHOUT_FROST = [name for name in corruptions.CORRUPTIONS + corruptions.EXTRA if name != "frost"]
@@ -19,21 +19,41 @@ WITHOUT_FROST = [name for name in corruptions.CORRUPTIONS + corruptions.EXTRA if
 
 @functools.cache
 def photos(n=3, side=16):
-    """Smooth random images on the uint8 grid."""
+    """Smooth random images of whole gray levels."""
     x = np.random.default_rng(0).random((n, 4, 4, 3)).repeat(side // 4, 1).repeat(side // 4, 2)
     return (np.round(x * 255) / 255).astype(np.float32)
 
 
 def test_names():
     assert len(corruptions.CORRUPTIONS) == 15 == len(set(corruptions.CORRUPTIONS)) and len(corruptions.EXTRA) == 4
-    assert set(corruptions.FUNCTIONS) == {*corruptions.CORRUPTIONS, *corruptions.EXTRA} and set(corruptions.ALEXNET) == set(corruptions.CORRUPTIONS)
+    assert set(corruptions.FUNCTIONS) == {*corruptions.CORRUPTIONS, *corruptions.EXTRA}
+    assert set(corruptions.ALEXNET) == set(corruptions.CORRUPTIONS)
     for name in corruptions.FUNCTIONS:
         for table in corruptions.TABLES:
             assert len({corruptions.parameters(name, severity, table) for severity in corruptions.SEVERITIES}) == 5
 
 
+@pytest.mark.parametrize(("table", "sha256"), [
+    (224, "ddb0592613e7bf4334fadb3155ce69dc8e928161b8485690b485e6c051eca85c"),
+    (64, "40bddee15494ade719d6dd208bb6d192de6dcf3bee2e63963f9f60c320a17002"),
+    (32, "adc80ef6f6c14b5028f57bf618d7434fb23cf615896643ff400803137895f8a5")])
+def test_released_parameters(table, sha256):
+    """Digests of the tables, which were compared value by value with the three released programs (hendrycks/robustness)."""
+    plain = lambda x: [round(float(y), 6) for y in x] if isinstance(x, tuple) else round(float(x), 6)
+    content = {name: [[plain(x) for x in corruptions.parameters(name, severity, table)] for severity in corruptions.SEVERITIES]
+               for name in sorted(corruptions.FUNCTIONS)}
+    assert hashlib.sha256(json.dumps(content).encode()).hexdigest() == sha256
+
+
+@pytest.mark.parametrize("name", ["brightness", "defocus_blur"])
+def test_input_is_rounded_to_levels(name):
+    images = photos()
+    between = np.clip(images + 0.4 / 255, 0, 1).astype(np.float32)
+    np.testing.assert_array_equal(corruptions.corrupt(name, 1, between, KEY), corruptions.corrupt(name, 1, images, KEY))
+
+
 @pytest.mark.parametrize("name", WITHOUT_FROST)
-def test_levels_and_independence_of_the_batch(name):
+def test_levels_and_batch_independence(name):
     images, keys = photos(), per_image_keys(KEY, 3)
     x = np.asarray(corruptions.corrupt(name, 5, images, keys))
     assert x.shape == images.shape and x.dtype == np.float32 and x.min() >= 0 and x.max() <= 1
@@ -46,7 +66,7 @@ def test_levels_and_independence_of_the_batch(name):
 
 
 def test_tables_by_size():
-    from vmamba_jax.evaluation.corruptions.parameters import table_for
+    from vmamba_jax.evaluation.corruptions.severities import table_for
     assert [table_for(side) for side in (8, 32, 45, 46, 64, 119, 120, 224, 512)] == [32, 32, 32, 64, 64, 64, 224, 224, 224]
     images = photos()
     small, large = (corruptions.corrupt("contrast", 1, images, KEY, table=table) for table in (32, 224))
@@ -56,14 +76,16 @@ def test_tables_by_size():
 
 def test_arguments():
     images = photos()
-    for arguments, message in ((("mist", 1, images, KEY), "name='mist'"), (("fog", 0, images, KEY), "severity=0"), (("fog", 6, images, KEY), "severity=6"),
-                               (("fog", 1, images[0], KEY), "images have shape"), (("fog", 1, images[:, :8], KEY), r"expected \(batch, S, S, 3\)"),
-                               (("fog", 1, images * 2, KEY), "images range over"), (("fog", 1, images, per_image_keys(KEY, 2)), "each of 3 images")):
+    for arguments, message in (
+            (("mist", 1, images, KEY), "name='mist'"), (("fog", 0, images, KEY), "severity=0"), (("fog", 6, images, KEY), "severity=6"),
+            (("fog", 1, images[0], KEY), "images.shape="), (("fog", 1, images[:, :8], KEY), r"expected \(batch, S, S, 3\)"),
+            (("fog", 1, images * 2, KEY), r"images=\[0.*, 1.99.*\]"),
+            (("fog", 1, images, per_image_keys(KEY, 2)), "each of 3 images")):
         with pytest.raises(ValueError, match=message):
             corruptions.corrupt(*arguments)
     with pytest.raises(ValueError, match="table=100"):
         corruptions.corrupt("fog", 1, images, KEY, table=100)
-    with pytest.raises(TypeError, match="images are uint8"):
+    with pytest.raises(TypeError, match="images.dtype=uint8"):
         corruptions.corrupt("fog", 1, np.uint8(images), KEY)
 
 
@@ -73,7 +95,7 @@ def drawn(name, level, n=8, side=64, table=224, severity=5):
 
 
 def test_impulses():
-    x = drawn("impulse_noise", 100)  # a share of 0.27, half of it white
+    x = drawn("impulse_noise", 100)  # a fraction of 0.27, half of it white
     share, error = 0.27 / 2, 4 * (0.135 * 0.865 / x.size) ** 0.5
     assert set(np.unique(x.round())) == {0, 100, 255}
     assert abs((x > 254).mean() - share) < error and abs((x < 1).mean() - share) < error
@@ -100,17 +122,17 @@ def test_normal_noise():
 
 
 @pytest.mark.parametrize("reach", [1, 3])
-def test_glass_is_the_loop_over_pixels(reach):
+def test_glass_blur_equals_the_loop(reach):
     side, rng = 14, np.random.default_rng(reach)
     image, moves = rng.random((side, side, 3)).astype(np.float32), rng.integers(-reach, reach, (side - 2 * reach, side - 2 * reach, 2))
-    shuffled = jax.jit(lambda moves: glass.shuffle(jnp.asarray(image), *jnp.moveaxis(moves, -1, 0)[:, None]))
+    shuffled = jax.jit(lambda moves: blur.shuffle(jnp.asarray(image), *jnp.moveaxis(moves, -1, 0)[:, None]))
     expected = image.copy()
     for i, h in enumerate(range(side - reach, reach, -1)):
         for j, w in enumerate(range(side - reach, reach, -1)):
             dx, dy = moves[i, j]
             expected[h, w], expected[h + dy, w + dx] = expected[h + dy, w + dx], expected[h, w]  # views: a copy, not an exchange
     np.testing.assert_array_equal(shuffled(moves), expected)
-    moves[..., 0], moves[..., 1] = -1, 0  # every pixel takes its left neighbour, not yet visited
+    moves[..., 0], moves[..., 1] = -1, 0  # every pixel copies its left neighbor, not yet visited
     np.testing.assert_array_equal(shuffled(moves)[reach + 1, reach + 1:-reach], image[reach + 1, reach:-reach - 1])
 
 
@@ -120,41 +142,42 @@ def test_borders():
     assert filters.fold(jnp.arange(-4, 8), 4, "mirror").tolist() == [2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
 
 
-def test_jpeg_of_sides_that_are_no_multiple_of_the_block():
+def test_jpeg_of_partial_blocks():
     import io
 
     from PIL import Image
     levels = np.random.default_rng(1).integers(0, 256, (5, 5, 3), np.uint8).repeat(5, 0).repeat(5, 1)[:21, :19]
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "JPEG", quality=30)
-    ours = jax.jit(lambda x: jpeg.jpeg_compression(x, None, 30))(levels / np.float32(255)) * 255
+    ours = jax.jit(lambda x: digital.jpeg_compression(x, None, 30))(levels / np.float32(255)) * 255
     assert np.abs(ours - np.asarray(Image.open(file), float)).max() <= 1
 
 
-def test_frost_takes_a_patch_of_a_texture():
+def test_frost_patch():
     sizes = np.array([[24, 20], [18, 30]], np.int32)
     pixels = np.zeros((2, 24, 30, 3), np.uint8)
     for i, (height, width) in enumerate(sizes):
         pixels[i, :height, :width] = 1 + i + 2 * np.arange(height)[:, None, None] + 4 * np.arange(width)[None, :, None]
-    draw = jax.jit(jax.vmap(lambda key: draw_patch(key, jnp.zeros((16, 16, 3)), 1, 0.4, {"pixels": pixels, "sizes": sizes})))
+    draw = jax.jit(jax.vmap(lambda key: weather.draw_patch(key, jnp.zeros((16, 16, 3)), 1, 0.4, {"pixels": pixels, "sizes": sizes})))
     patches = np.asarray(draw(jax.random.split(KEY, 200))) * 255
     corners = patches[:, 0, 0, 0].round().astype(int)
-    expected = {1 + i + 2 * row + 4 * col for i, (height, width) in enumerate(sizes) for row in range(height - 16) for col in range(width - 16)}
+    expected = {1 + i + 2 * row + 4 * col for i, (height, width) in enumerate(sizes)
+                for row in range(height - 16) for col in range(width - 16)}
     assert set(corners) <= expected and len(set(corners)) > len(expected) / 2
     np.testing.assert_allclose(patches - patches[:, :1, :1], np.broadcast_to(
         2 * np.arange(16)[:, None, None] + 4 * np.arange(16)[:, None], patches.shape), atol=1e-3)
     image, patch = photos()[0], patches[0] / 255
-    np.testing.assert_allclose(frost.frost(image, patch, 0.8, 0.6), 0.8 * image + 0.6 * patch)
+    np.testing.assert_allclose(weather.frost(image, patch, 0.8, 0.6), 0.8 * image + 0.6 * patch)
 
 
-def test_frost_without_its_photographs(monkeypatch):
-    monkeypatch.setattr(frost.importlib.util, "find_spec", lambda name: None)
-    frost.load_textures.cache_clear()
+def test_frost_without_photos(monkeypatch):
+    monkeypatch.setattr(weather.importlib.util, "find_spec", lambda name: None)
+    weather.load_textures.cache_clear()
     with pytest.raises(ImportError, match=r"vmamba_jax\[corruptions\]"):
         corruptions.corrupt("frost", 1, photos(), KEY)
 
 
-def brightness_judge(images):
+def brightness_classifier(images):
     """Class 1 where the mean of an image is above a half."""
     mean = images.mean((1, 2, 3))
     return jnp.stack([0.5 - mean, mean - 0.5], -1)
@@ -165,19 +188,20 @@ def test_accuracy():
     labels, reports = (images.mean((1, 2, 3)) > 0.5).astype(int), []
     names, severities = ("brightness", "gaussian_noise", "contrast"), (1, 5)
     results = [evaluation.corruption_accuracy(
-        brightness_judge, (images, labels), key=KEY, corruptions=names, severities=severities, batch_size=size,
-        mesh=parallel.data_mesh(jax.devices()[:devices]), progress=lambda *report: reports.append(report)) for size, devices in ((11, 1), (4, 2))]
+        brightness_classifier, (images, labels), key=KEY, corruptions=names, severities=severities, batch_size=size,
+        mesh=parallel.data_mesh(jax.devices()[:devices]), progress=lambda *report: reports.append(report))
+        for size, devices in ((11, 1), (4, 2))]
     assert results[0] == results[1] == json.loads(json.dumps(results[0]))
     rows = {(row["corruption"], row["severity"]): row for row in results[0]}
     assert list(rows) == [(name, severity) for name in names for severity in severities]
-    expected = np.mean(np.asarray(brightness_judge(corruptions.corrupt("brightness", 5, images, KEY)).argmax(1)) == labels)
+    expected = np.mean(np.asarray(brightness_classifier(corruptions.corrupt("brightness", 5, images, KEY)).argmax(1)) == labels)
     assert rows["brightness", 5]["accuracy"] == expected < 1 and rows["brightness", 5]["examples"] == 11
     assert reports[-1][:2] == (11, 11) and set(reports[-1][2]) == set(names)
     errors = evaluation.corruption_errors(results[0][::-1])
     assert errors["brightness"] == [1 - rows["brightness", 1]["accuracy"], 1 - rows["brightness", 5]["accuracy"]]
 
 
-def test_accuracy_does_not_depend_on_what_else_is_asked_for():
+def test_accuracy_is_independent_of_other_corruptions():
     images = photos(9)
     few = {"key": KEY, "severities": (2,), "batch_size": 8}
     logits_fn = lambda x: x.reshape(len(x), -1)[:, :7] + 0.001 * x[:, 0, 0, 1:2]
@@ -191,6 +215,15 @@ def test_accuracy_does_not_depend_on_what_else_is_asked_for():
         evaluation.corruption_accuracy(logits_fn, (images, labels), key=KEY, corruptions=())
 
 
+def test_every_corruption_and_severity_has_its_own_keys(monkeypatch):
+    from vmamba_jax.evaluation.corruptions import accuracy
+    monkeypatch.setattr(corruptions, "corrupt", lambda name, severity, images, keys, table: keys)
+    batch = {"image": None, "index": jnp.arange(2)}
+    keys = [jax.random.key_data(accuracy._corrupter.__wrapped__(name, severity, None)((), batch, KEY)).tolist()
+            for name in corruptions.FUNCTIONS for severity in corruptions.SEVERITIES]
+    assert len({tuple(key) for pair in keys for key in pair}) == 2 * 19 * 5
+
+
 def test_mean_corruption_error():
     alexnet = {name: [error] * 5 for name, error in corruptions.ALEXNET.items()}
     assert corruptions.mean_corruption_error(alexnet) == pytest.approx(100)
@@ -199,7 +232,8 @@ def test_mean_corruption_error():
     assert corruptions.mean_corruption_error(half) == pytest.approx(50)
     assert corruptions.mean_error(half) == pytest.approx(np.mean(list(corruptions.ALEXNET.values())) / 2)
     assert corruptions.mean_error({"fog": [0, 0, 0, 0, 1], "spatter": [0.4] * 5}) == pytest.approx(0.3)
-    for errors, message in (({"fog": [0] * 5}, "lack gaussian_noise"), (half | {"spatter": [0] * 5}, "have spatter"), ({"fog": [0] * 4}, "4 entries"),
+    for errors, message in (({"fog": [0] * 5}, "lack gaussian_noise"), (half | {"spatter": [0] * 5}, "have spatter"),
+                            ({"fog": [0] * 4}, "4 entries"),
                             ({"mist": [0] * 5}, "mist"), (half | {"fog": [0, 0, 0, 0, 1.2]}, "1.2"), ({}, "errors={}")):
         with pytest.raises(ValueError, match=message):
             corruptions.mean_corruption_error(errors)

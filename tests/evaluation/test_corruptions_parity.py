@@ -1,4 +1,4 @@
-"""The corruptions given the released programs' random numbers, against what those programs made of the same image."""
+"""Corruptions with the random numbers of the released programs, compared with the results of those programs."""
 import functools
 
 import jax
@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.evaluation.corruptions import frost
-from vmamba_jax.evaluation.corruptions.levels import truncated
-from vmamba_jax.evaluation.corruptions.motion import motion_filter
+from vmamba_jax.evaluation.corruptions import weather
+from vmamba_jax.evaluation.corruptions.blur import motion_blur
+from vmamba_jax.evaluation.corruptions.reproducible import truncated
 
 STRIDE = {32: 1, 224: 7}  # at 224 every seventh row and column of the results is kept
-LIKE_PACKAGE = [name for name in corruptions.FUNCTIONS if name not in ("impulse_noise", "frost")]  # impulse noise was drawn by a generator of its own
+LIKE_PACKAGE = [name for name in corruptions.FUNCTIONS if name not in ("impulse_noise", "frost")]  # impulse noise used another generator
 
 
 def released_draws(name, image, severity, parameters):
-    """What the released program drew after `numpy.random.seed(1000 + severity)`."""
+    """Random numbers of the released program after `numpy.random.seed(1000 + severity)`."""
     rng, side = np.random.RandomState(1000 + severity), len(image)
 
     def uniform(*shape):
@@ -35,7 +35,7 @@ def released_draws(name, image, severity, parameters):
         case "snow":
             return {"normals": np.float32(rng.normal(size=(side, side))), "angle": np.float32(rng.uniform(-135, -45))}
         case "frost":
-            textures = frost.load_textures(side)
+            textures = weather.load_textures(side)
             which = rng.randint(5)
             height, width = textures["sizes"][which]
             row, col = rng.randint(0, height - side), rng.randint(0, width - side)
@@ -54,7 +54,7 @@ def arrays(load):
 
 
 def difference(golden, name, side, severity):
-    """Grey levels between ours and the released result."""
+    """Absolute difference from the released result, in gray levels."""
     expected = arrays(golden)
     image, parameters = expected[f"image_{side}"], corruptions.parameters(name, severity, side)
     run = jax.jit(lambda x, draws: truncated(corruptions.FUNCTIONS[name].apply(x, draws, *parameters)))
@@ -65,27 +65,27 @@ def difference(golden, name, side, severity):
 
 @pytest.mark.parametrize("name", LIKE_PACKAGE)
 @pytest.mark.parametrize("severity", [1, 3, 5])
-def test_like_the_released_cifar_program(golden, name, severity):
+def test_released_cifar_program(golden, name, severity):
     off = difference(golden, name, 32, severity)
-    assert off.max() <= 1 and off.mean() <= (0.12 if name == "saturate" else 0.005)  # saturate lands on whole levels, where float64 falls either way
+    assert off.max() <= 1 and off.mean() <= (0.12 if name == "saturate" else 0.005)  # saturate: many values are whole levels
 
 
 @pytest.mark.parametrize("name", LIKE_PACKAGE)
-def test_like_the_released_imagenet_program(golden, name):
+def test_released_imagenet_program(golden, name):
     off = difference(golden, name, 224, 5 if name == "elastic_transform" else 3)
     assert off.max() <= 1 and off.mean() <= (0.12 if name == "saturate" else 0.005)
 
 
-@pytest.mark.peers  # its photographs are the package's
+@pytest.mark.peers  # needs the photos of imagecorruptions
 @pytest.mark.parametrize("side", [32, 224])
-def test_frost_like_the_released_programs(golden, side):
+def test_released_frost(golden, side):
     assert difference(golden, "frost", side, 3).max() <= 1
 
 
 @pytest.mark.parametrize("side", [32, 224])
-def test_motion_blur_like_imagemagick_at_fixed_angles(golden, side):
+def test_imagemagick_motion_blur(golden, side):
     expected, parameters = arrays(golden), corruptions.parameters("motion_blur", 3, side)
-    run = jax.jit(lambda x, angle: motion_filter(x, angle, *parameters))
+    run = jax.jit(lambda x, angle: motion_blur(x, angle, *parameters))
     for angle in (-45, -20, 0, 30, 45, -90):
         ours = run(np.float32(expected[f"image_{side}"]) / 255, jnp.float32(angle)) * 255
         off = np.abs(np.asarray(ours)[::STRIDE[side], ::STRIDE[side]] - expected[f"motion_{side}_a{angle}"])

@@ -1,4 +1,4 @@
-"""Disturbances against plain loops: what is taken away where, how much of it, and the same whatever the batch."""
+"""Disturbances against plain loops: which pixels are dropped, how many, and independence of the batch."""
 import json
 
 import jax
@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from vmamba_jax.attacks import masks
+from vmamba_jax.core import scan_orders
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.disturbances import DISTURBANCES, GRIDS, PROFILES, create
-from vmamba_jax.evaluation.disturbances.layouts import outwards
+from vmamba_jax.evaluation.disturbances.patch_drops import outwards
 
 KEY = jax.random.key(3)
-IMAGES = 0.2 + 0.6 * jax.random.uniform(jax.random.key(0), (4, 12, 12, 3))   # nothing is 0
+IMAGES = 0.2 + 0.6 * jax.random.uniform(jax.random.key(0), (4, 12, 12, 3))   # no pixel is 0
 LABELS = jnp.arange(4) % 3
 NEEDED = {"window_drop": {"size": 5}}
-LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "centre_drop", "border_drop", "contiguous_drop", "salient_drop", "non_salient_drop")
+LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "center_drop", "border_drop", "contiguous_drop", "salient_drop",
+           "non_salient_drop")
 WEIGHTS = 0.1 * jax.random.normal(jax.random.key(5), (432, 3))
 
 
@@ -31,8 +32,8 @@ def made(name, **options):
     return create(name, **NEEDED.get(name, {}) | ({} if name in NEEDED else {"grid": 4}) | options)
 
 
-def gone(disturbance, images=IMAGES):
-    """Where the disturbance blackened the images, (b, H, W); in all channels alike."""
+def dropped(disturbance, images=IMAGES):
+    """Pixels that the disturbance set to 0 in all channels, (b, H, W); all others must be unchanged."""
     out = np.asarray(disturbance(images, KEY, *MODEL))
     black = (out == 0).all(-1)
     np.testing.assert_array_equal(out, np.where(black[..., None], 0, images))
@@ -40,7 +41,7 @@ def gone(disturbance, images=IMAGES):
 
 
 def visits(direction, rows, columns):
-    """The patches a scan meets, written out as the published program rearranges them."""
+    """The patches in scan order, as the published program rearranges them."""
     forward = [(r, c) for r in range(rows) for c in range(columns)] if direction.startswith("rows") else \
         [(r, c) for c in range(columns) for r in range(rows)]
     return forward[::-1] if direction.endswith("back") else forward
@@ -62,10 +63,10 @@ def lost(profile, P, r, i, N):
             return P if i < int(N * r) else 0
 
 
-@pytest.mark.parametrize("direction", masks.DIRECTIONS)
+@pytest.mark.parametrize("direction", scan_orders.DIRECTIONS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_information_drop(profile, direction):
-    black = gone(create("information_drop", rate=0.7, profile=profile, direction=direction, grid=(2, 4)))
+    black = dropped(create("information_drop", rate=0.7, profile=profile, direction=direction, grid=(2, 4)))
     for i, (r, c) in enumerate(visits(direction, 2, 4)):
         patch = black[:, 6 * r:6 * r + 6, 3 * c:3 * c + 3]
         assert (patch.sum((1, 2)) == lost(profile, 18, 0.7, i, 8)).all(), (i, patch.sum((1, 2)))
@@ -73,23 +74,24 @@ def test_information_drop(profile, direction):
         assert (black[0] != black[1]).any()
 
 
-def test_information_drop_is_uniform_over_a_patch():
-    """Each pixel of a patch is as likely to go as any other: three of nine, in 600 images."""
+def test_information_drop_is_uniform():
+    """Each pixel of a patch is dropped with the same probability: three of nine, in 600 images."""
     images = jnp.ones((600, 6, 6, 1))
     share = np.asarray(create("information_drop", rate=1 / 3 + 1e-9, profile="uniform", grid=2)(images, KEY) == 0).mean(0)
     assert abs(share - 1 / 3).max() < 5 * np.sqrt(2 / 9 / 600)
 
 
-def test_peak_of_an_odd_grid_takes_no_more_than_all():
-    """(N - i) / (N // 2) is 5 / 4 in the middle of nine patches, where the published program stops with an error."""
-    black = gone(create("information_drop", rate=1.0, profile="peak", grid=3))
-    assert black[:, 4:8, 4:8].all() and not gone(create("information_drop", rate=1.0, profile="trough", grid=3))[:, 4:8, 4:8].any()
+def test_peak_of_an_odd_grid():
+    """(N - i) / (N // 2) is 5 / 4 in the middle of nine patches, where the published program raises an error."""
+    black = dropped(create("information_drop", rate=1.0, profile="peak", grid=3))
+    assert black[:, 4:8, 4:8].all() and not dropped(create("information_drop", rate=1.0, profile="trough", grid=3))[:, 4:8, 4:8].any()
 
 
 def test_shared():
-    """All images the same, of the seed; the keys are not needed."""
+    """The same random numbers for all images, from the seed; no keys are needed."""
     same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
-    for name, content in (("information_drop", "zeros"), ("dense_drop", ("noise", 0.1)), ("random_drop", "shuffle"), ("patch_shuffle", None)):
+    for name, content in (("information_drop", "zeros"), ("dense_drop", ("noise", 0.1)), ("random_drop", "shuffle"),
+                          ("patch_shuffle", None)):
         options = {} if content is None else {"content": content}
         pictures, others = (np.asarray(made(name, shared=True, seed=seed, **options)(same)) for seed in (0, 1))
         assert (pictures == pictures[:1]).all() and (pictures[0] != IMAGES[0]).any() and (pictures != others).any(), name
@@ -97,37 +99,37 @@ def test_shared():
 
 @pytest.mark.parametrize("area", [0, 1, 7, 16, 0.5, 0.8, 1.0], ids=str)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_are_of_equal_area(name, area):
+def test_layouts_have_equal_area(name, area):
     count = area if isinstance(area, int) else int(16 * area)
-    black = gone(made(name, area=area))
+    black = dropped(made(name, area=area))
     assert (black.sum((1, 2)) == 9 * count).all()
     patches = black.reshape(4, 4, 3, 4, 3).sum((2, 4))
     assert set(patches.ravel().tolist()) <= {0, 9}
 
 
 def pattern(disturbance):
-    return gone(disturbance)[0, ::3, ::3].astype(int).tolist()
+    return dropped(disturbance)[0, ::3, ::3].astype(int).tolist()
 
 
 def test_layouts():
     assert pattern(made("dispersed_drop", area=4)) == [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
     assert pattern(made("dispersed_drop", area=8)) == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
-    assert pattern(made("centre_drop", area=5)) == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert pattern(made("center_drop", area=5)) == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert pattern(made("border_drop", area=12)) == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert pattern(made("ring_drop", first=1)) == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     assert pattern(made("contiguous_drop", area=6)) == [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert pattern(made("contiguous_drop", area=6, direction="columns_back")) == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
-    black = gone(create("window_drop", size=5, top=2, left=7))
+    black = dropped(create("window_drop", size=5, top=2, left=7))
     assert black.sum() == 4 * 25 and black[:, 2:7, 7:12].all()
-    assert gone(create("window_drop", size=4))[:, 4:8, 4:8].all()
+    assert dropped(create("window_drop", size=4))[:, 4:8, 4:8].all()
 
 
-def test_a_quarter_of_fourteen_by_fourteen_is_every_second():
+def test_dispersed_quarter():
     black = create("dispersed_drop", area=0.25)(jnp.ones((1, 14, 14, 1)))[0, :, :, 0] == 0
     assert np.argwhere(black).tolist() == [[i, j] for i in range(0, 14, 2) for j in range(0, 14, 2)]
 
 
-def test_dense_is_one_block_anywhere():
+def test_dense_drop():
     images, seen = jnp.ones((200, 5, 5, 1)), set()
     for black in np.asarray(create("dense_drop", grid=5, area=7)(images, KEY) == 0)[..., 0]:
         top, left = np.argwhere(black).min(0)
@@ -140,7 +142,7 @@ def test_dense_is_one_block_anywhere():
 
 @pytest.mark.parametrize("grid", [4, 7])
 def test_outwards(grid):
-    """Rings from within, each once around from its top left: neighbours in the order touch."""
+    """Rings from the center outwards, each clockwise from its top left: successive patches of a ring touch."""
     order = outwards(grid)
     path = [tuple(np.argwhere(order == i)[0]) for i in range(grid**2)]
     ring = [np.floor(max(abs(y - (grid - 1) / 2), abs(x - (grid - 1) / 2))) for y, x in path]
@@ -151,39 +153,47 @@ def test_outwards(grid):
         assert path[ring.index(k)] == min(p for p, r in zip(path, ring, strict=True) if r == k)
 
 
-def test_random_drop_takes_all_patches_alike():
+def test_random_drop_is_uniform():
     share = np.asarray(create("random_drop", grid=4, area=4)(jnp.ones((800, 4, 4, 1)), KEY) == 0).mean(0)
     assert abs(share - 0.25).max() < 5 * np.sqrt(3 / 16 / 800)
+
+
+def test_old_names():
+    with pytest.warns(DeprecationWarning, match="'centre_drop' is now 'center_drop'"):
+        assert create("centre_drop", grid=4, area=5) == create("center_drop", grid=4, area=5)
+    for old, new in (("CentreDrop", "CenterDrop"), ("CONTENTS", "FILLS")):
+        with pytest.warns(DeprecationWarning, match=f"{old} is now .*:?{new}"):
+            assert getattr(disturbances, old) is getattr(disturbances, new)
 
 
 # ---- saliency
 
 def test_salient_by_area_and_mass():
-    """Given maps of another size than the images; ties by order."""
+    """Saliency maps of another size than the images; ties are broken by position."""
     maps = np.array([[[8, 1], [4, 3]], [[1, 1], [1, 1]]], float)
     images = jnp.ones((2, 4, 4, 1))
 
-    def taken(name, **options):
+    def chosen(name, **options):
         return (np.asarray(create(name, grid=2, saliency=maps, **options)(images))[:, ::2, ::2, 0] == 0).astype(int).tolist()
-    assert taken("salient_drop", area=2) == [[[1, 0], [1, 0]], [[1, 1], [0, 0]]]
-    assert taken("non_salient_drop", area=2) == [[[0, 1], [0, 1]], [[1, 1], [0, 0]]]
-    assert taken("salient_drop", by="mass", area=0.5) == [[[1, 0], [0, 0]], [[1, 1], [0, 0]]]       # 8 of 16 hold a half
-    assert taken("salient_drop", by="mass", area=0.51) == [[[1, 0], [1, 0]], [[1, 1], [1, 0]]]
-    assert taken("non_salient_drop", by="mass", area=0.5) == [[[0, 1], [1, 1]], [[1, 1], [0, 0]]]
-    assert taken("non_salient_drop", by="mass", area=0.49) == [[[0, 1], [0, 1]], [[1, 0], [0, 0]]]
+    assert chosen("salient_drop", area=2) == [[[1, 0], [1, 0]], [[1, 1], [0, 0]]]
+    assert chosen("non_salient_drop", area=2) == [[[0, 1], [0, 1]], [[1, 1], [0, 0]]]
+    assert chosen("salient_drop", by="mass", area=0.5) == [[[1, 0], [0, 0]], [[1, 1], [0, 0]]]       # 8 of 16 are a half
+    assert chosen("salient_drop", by="mass", area=0.51) == [[[1, 0], [1, 0]], [[1, 1], [1, 0]]]
+    assert chosen("non_salient_drop", by="mass", area=0.5) == [[[0, 1], [1, 1]], [[1, 1], [0, 0]]]
+    assert chosen("non_salient_drop", by="mass", area=0.49) == [[[0, 1], [0, 1]], [[1, 0], [0, 0]]]
 
 
 def test_saliency_of_the_model():
     loss = lambda x: -jax.nn.log_softmax(net(WEIGHTS, x))[jnp.arange(4), LABELS].sum()
     gradient = np.abs(jax.grad(loss)(IMAGES)).sum(-1).reshape(4, 4, 3, 4, 3).sum((2, 4)).reshape(4, -1)
-    black = gone(made("salient_drop", area=5))[:, ::3, ::3].reshape(4, -1)
+    black = dropped(made("salient_drop", area=5))[:, ::3, ::3].reshape(4, -1)
     for scores, chosen in zip(gradient, black, strict=True):
         assert set(np.flatnonzero(chosen)) == set(np.argsort(-scores)[:5])
     assert made("salient_drop").needs_model and not made("salient_drop", saliency=lambda x: x[..., 0]).needs_model
 
 
 def test_saliency_function_with_weights():
-    """The weights are leaves: others need no new compilation."""
+    """The weights are leaves: other weights need no new compilation."""
     traces = []
 
     def weighted(w, x):
@@ -197,27 +207,27 @@ def test_saliency_function_with_weights():
     assert len(traces) == 1
 
 
-# ---- what stands there instead
+# ---- fills
 
 def test_mean():
-    images = np.asarray(made("centre_drop", area=4, content="mean")(IMAGES))
+    images = np.asarray(made("center_drop", area=4, content="mean")(IMAGES))
     np.testing.assert_allclose(images[:, 3:9, 3:9], np.broadcast_to([0.485, 0.456, 0.406], (4, 6, 6, 3)), rtol=1e-6)
-    images = np.asarray(made("centre_drop", area=4, content=("mean", 0.25))(IMAGES))
+    images = np.asarray(made("center_drop", area=4, content=("mean", 0.25))(IMAGES))
     assert (images[:, 3:9, 3:9] == 0.25).all() and (images[:, :3] == IMAGES[:, :3]).all()
 
 
 def test_noise():
     images = jnp.full((50, 12, 12, 3), 0.5)
-    change = np.asarray(made("centre_drop", area=4, content=("noise", 0.1))(images, KEY)) - 0.5
+    change = np.asarray(made("center_drop", area=4, content=("noise", 0.1))(images, KEY)) - 0.5
     inside = change[:, 3:9, 3:9]
     assert abs(inside.std() - 0.1) < 0.003 and abs(inside.mean()) < 0.003 and change[:, :3].any() is np.False_
-    strong = np.asarray(made("centre_drop", area=4, content=("noise", 3))(images, KEY))
+    strong = np.asarray(made("center_drop", area=4, content=("noise", 3))(images, KEY))
     assert strong.min() == 0 and strong.max() == 1
 
 
 @pytest.mark.parametrize("side", [12, 13])
 def test_shuffle_within_patches(side):
-    """Every patch keeps its pixels, whole; those outside stay; also where the patches are of unequal size."""
+    """Every patch keeps its pixels with all channels, pixels outside are unchanged; also for patches of unequal size."""
     images = jax.random.uniform(KEY, (3, side, side, 2))
     out = np.asarray(create("contiguous_drop", grid=4, area=6, content="shuffle")(images, KEY))
     edge = lambda k: -(-k * side // 4)
@@ -232,7 +242,7 @@ def test_shuffle_within_patches(side):
                 assert sorted(map(tuple, one)) == sorted(map(tuple, other)) and (one != other).any()
 
 
-def test_pgd_raises_the_loss_inside_only():
+def test_pgd_changes_the_mask_only():
     logits_fn, labels = MODEL
     out = made("random_drop", area=8, content=("pgd", 0.05, 5))(IMAGES, KEY, logits_fn, labels)
     mask = made("random_drop", area=8).mask(IMAGES, jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(4)))
@@ -241,7 +251,7 @@ def test_pgd_raises_the_loss_inside_only():
     assert (loss(out) > loss(IMAGES) + 0.01).all()
 
 
-# ---- patches in another order
+# ---- order of patches
 
 def patches(image, rows, columns):
     h, w = image.shape[0] // rows, image.shape[1] // columns
@@ -283,12 +293,12 @@ def test_orders():
 
 # ---- the call
 
-CASES = [*DISTURBANCES, ("random_drop", "shuffle"), ("dense_drop", ("noise", 0.2)), ("centre_drop", ("pgd", 0.05, 1, 0.01))]
+CASES = [*DISTURBANCES, ("random_drop", "shuffle"), ("dense_drop", ("noise", 0.2)), ("center_drop", ("pgd", 0.05, 1, 0.01))]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_batches_jit_and_settings(case):
-    """An image gets the same whatever batch it is in, compiled or not; the settings as JSON make the disturbance again."""
+    """The result is independent of the batch and of compilation; the settings survive JSON."""
     name, content = case if isinstance(case, tuple) else (case, None)
     disturbance = made(name, **{} if content is None else {"content": content})
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(4))
@@ -303,7 +313,7 @@ def test_batches_jit_and_settings(case):
 
 
 @pytest.mark.parametrize(("name", "options", "error", "text"), [
-    ("drop", {}, ValueError, "name='drop'"), ("random_drop", {"size": 3}, TypeError, "no option 'size'"),
+    ("drop", {}, ValueError, "disturbance='drop'"), ("random_drop", {"size": 3}, TypeError, "size=3: expected an option of disturbance"),
     ("random_drop", {"grid": 0}, ValueError, "grid=0"), ("random_drop", {"area": 197}, ValueError, "area=197"),
     ("random_drop", {"area": 1.5}, ValueError, "area=1.5"), ("random_drop", {"area": "all"}, TypeError, "area='all'"),
     ("random_drop", {"content": "grey"}, ValueError, "content='grey'"), ("random_drop", {"content": ("noise", -1)}, ValueError, "sigma=-1"),
@@ -321,10 +331,10 @@ def test_wrong_settings(name, options, error, text):
 
 
 @pytest.mark.parametrize(("disturbance", "images", "keys", "text"), [
-    (("random_drop", {"grid": 4}), IMAGES, None, "keys=None"), (("random_drop", {"grid": 13}), IMAGES, KEY, "(13, 13)"),
+    (("random_drop", {"grid": 4}), IMAGES, None, "keys=None"), (("random_drop", {"grid": 13}), IMAGES, KEY, "grid=13"),
     (("random_drop", {"grid": 4}), IMAGES[0], KEY, "(12, 12, 3)"), (("patch_shuffle", {"grid": 5}), IMAGES, KEY, "(5, 5)"),
     (("salient_drop", {"grid": 4}), IMAGES, None, "logits_fn"), (("window_drop", {"size": 5, "top": 9}), IMAGES, None, "top=9"),
-    (("centre_drop", {"grid": 4, "content": ("mean", (0.1, 0.2))}), IMAGES, None, "3 channels"),
+    (("center_drop", {"grid": 4, "content": ("mean", (0.1, 0.2))}), IMAGES, None, "3 channels"),
     (("salient_drop", {"grid": 4, "saliency": np.ones((3, 4, 4))}), IMAGES, None, "(3, 4, 4)"),
 ], ids=lambda x: str(x)[:40])
 def test_wrong_calls(disturbance, images, keys, text):

@@ -1,4 +1,4 @@
-"""Accuracy under a disturbance: as by hand, the same on all devices and batches, one compilation of the model."""
+"""Accuracy under a disturbance: computed by hand, independent of devices and batches, one compilation of the model."""
 import functools
 import json
 
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small_net
-from small_net import KEY, TRACES
 
+from tests.helpers import small_net
+from tests.helpers.small_net import KEY, TRACES
 from vmamba_jax import evaluation, parallel
 from vmamba_jax.evaluation import disturbances
 
@@ -24,8 +24,8 @@ def by_hand(disturbance):
     return before, after
 
 
-@pytest.mark.parametrize("disturbance", [disturbances.create("random_drop", grid=2, area=2), disturbances.create("salient_drop", grid=2, area=1)],
-                         ids=str)
+@pytest.mark.parametrize("disturbance", [disturbances.create("random_drop", grid=2, area=2),
+                                         disturbances.create("salient_drop", grid=2, area=1)], ids=str)
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (8, 5)])
 def test_same_for_all_devices_and_batches(disturbance, devices, batch_size):
     mesh, reports = parallel.data_mesh(jax.devices()[:devices]), []
@@ -45,7 +45,7 @@ def test_same_for_all_devices_and_batches(disturbance, devices, batch_size):
 
 
 def test_clean_given_and_one_compilation():
-    """The clean pass may be given; other disturbances trace the model no more."""
+    """With `clean` there is one pass; other disturbances do not retrace the model."""
     options = {"key": KEY, "batch_size": 16}
     whole = evaluation.disturbed_accuracy(logits_fn(), examples(), "patch_shuffle", grid=2, **options)
     clean = evaluation.accuracy(logits_fn(), examples(), batch_size=16)["correct"]
@@ -54,7 +54,7 @@ def test_clean_given_and_one_compilation():
                                         progress=lambda *report: reports.append(report[:2]))
     np.testing.assert_array_equal(row.pop("correct"), whole.pop("correct"))
     assert row == whole and reports[-1] == (N, N)
-    other = evaluation.disturbed_accuracy(logits_fn(), examples(), "centre_drop", grid=2, area=4, clean=clean, **options)
+    other = evaluation.disturbed_accuracy(logits_fn(), examples(), "center_drop", grid=2, area=4, clean=clean, **options)
     assert len(TRACES) == count and other["accuracy"] == row["accuracy"]
     black = evaluation.accuracy(logits_fn(), (0 * examples()[0], examples()[1]), batch_size=16)
     assert other["disturbed_accuracy"] == black["accuracy"]
@@ -67,8 +67,9 @@ def test_any_function():
 
 
 @pytest.mark.parametrize(("change", "error", "text"), [
-    ({"disturbance": "blur"}, ValueError, "name='blur'"), ({"clean": np.ones(3)}, ValueError, "clean has shape (3,)"),
-    ({"disturbance": disturbances.create("patch_shuffle"), "grid": 2}, TypeError, "'grid'"), ({"batch_size": 0}, ValueError, "batch_size=0"),
+    ({"disturbance": "blur"}, ValueError, "disturbance='blur'"), ({"clean": np.ones(3)}, ValueError, "clean has shape (3,)"),
+    ({"disturbance": disturbances.create("patch_shuffle"), "grid": 2}, TypeError, "'grid'"),
+    ({"batch_size": 0}, ValueError, "batch_size=0"),
 ], ids=str)
 def test_errors(change, error, text):
     options = {"disturbance": disturbances.create("patch_shuffle", grid=2)} | change

@@ -1,4 +1,4 @@
-"""Natural shifts: the class lists, logits over them, sources labelled in their order, the gap to the same classes."""
+"""Natural shifts: class lists, logits of their classes, labels in their order, the gap on the same classes."""
 import hashlib
 import json
 
@@ -10,9 +10,8 @@ from jax.tree_util import Partial
 from PIL import Image
 
 from vmamba_jax import data, evaluation
-from vmamba_jax.data import imagenet
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import shifts
-from vmamba_jax.evaluation.shifts import gap_interval
 
 IDENTIFIERS = [identifier for identifier, _ in imagenet.classes()]
 
@@ -88,9 +87,9 @@ def sources():
     return shifted, data.Arrays(images, wide, IDENTIFIERS, name="imagenet", split="validation"), labels
 
 
-def test_relabelled(sources):
+def test_relabeled(sources):
     _, validation, _ = sources
-    part = shifts.relabelled(validation, "imagenet_a")
+    part = shifts.relabeled(validation, "imagenet_a")
     assert len(part) == 20 and part.labels.tolist() == [0, 1] * 10 and part.classes == shifts.identifiers("imagenet_a")
     images, labels = part.gather([1, 2])
     np.testing.assert_array_equal(images, validation.gather([2, 4])[0])
@@ -100,7 +99,7 @@ def test_relabelled(sources):
 def test_shift_accuracy(sources):
     shifted, validation, _ = sources
     row = evaluation.shifts.shift_accuracy(Partial(net, WEIGHTS), shifted, "imagenet_a", validation=validation, batch_size=8)
-    part = shifts.relabelled(validation, "imagenet_a")
+    part = shifts.relabeled(validation, "imagenet_a")
     columns = list(shifts.columns("imagenet_a"))
     accuracy = {}
     for name, source in (("", shifted), ("validation_", part)):
@@ -110,7 +109,3 @@ def test_shift_accuracy(sources):
     assert row["gap"] == accuracy["validation_"] - accuracy[""] and row["gap_interval"][0] <= row["gap"] <= row["gap_interval"][1]
     assert (row["shift"], row["classes"], row["examples"], row["validation_examples"]) == ("imagenet_a", 200, 6, 20)
     assert row["validation_split"] == "validation[20 of 40]" and json.loads(json.dumps(row)) == row
-
-
-def test_gap_interval():
-    np.testing.assert_allclose(gap_interval(56, 70, 48, 80), [0.0524, 0.3339], atol=1e-4)   # Newcombe 1998, table II, method 10

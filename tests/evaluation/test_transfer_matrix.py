@@ -1,4 +1,4 @@
-"""Every model on every model's adversarial images: the same as by hand, on any devices, each set made once."""
+"""Transfer matrix: computed by hand, independent of devices, each adversarial set computed once."""
 import functools
 import json
 
@@ -26,7 +26,7 @@ def model(seed):
 
 
 def examples():
-    """Images whose labels are model 0's predictions, but for the last four."""
+    """Images whose labels are model 0's predictions, except for the last four."""
     images = np.asarray(jax.random.uniform(jax.random.key(1), (N, 3, 3, 2)))
     labels = np.array(model(0)(images).argmax(1))
     labels[-4:] = (labels[-4:] + 1) % 5
@@ -64,7 +64,7 @@ def test_as_by_hand(devices, batch_size):
 def test_targets():
     images, labels = examples()
     targets = (labels + 2) % 5
-    targets[:3] = labels[:3]  # not aimed elsewhere: not counted
+    targets[:3] = labels[:3]  # the target is the class: not counted
     attack = attacks.pgd(0.2, 3, targeted=True, random_start=False)
     result = evaluation.transfer_matrix(MODELS, (images, labels), attack, key=KEY, targets=targets, batch_size=8)
     adversarial = jax.jit(attack)(model(0), images, targets)
@@ -75,7 +75,7 @@ def test_targets():
     json.dumps(evaluation.summary(result))
 
 
-def test_each_set_is_made_once_and_any_functions_serve():
+def test_each_set_is_computed_once():
     images, labels = examples()
     calls = []
 

@@ -1,4 +1,4 @@
-"""The benchmark through `run`, with a model and maps so small that only the plumbing is timed; its parts one by one."""
+"""The benchmark through `run` with tiny models and maps, and its parts one by one."""
 import importlib.util
 import itertools
 import json
@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from configs import benchmark as benchmark_config
-from experiments import _cli, _model_cases, _scan_cases, _timing, benchmark
+from experiments import benchmark
+from experiments.benchmarks import compile as compiling
+from experiments.benchmarks import models as benchmark_models
+from experiments.benchmarks import scans, timing
+from experiments.common import cli
 from vmamba_jax import models
 from vmamba_jax.reports import benchmarks
 
@@ -35,12 +39,12 @@ def measured(tmp_path_factory):
     return out, benchmark.run(tiny(), out, command="python -m experiments.benchmark", progress=False)
 
 
-def test_everything_asked_for_is_measured(measured):
+def test_records(measured):
     _, content = measured
     rows = content["records"]
     of = lambda what, *fields: [tuple(row[field] for field in fields) for row in rows if row["what"] == what]
     assert content["notes"] == []
-    assert of("scan", "name", "pass", "backend") == list(itertools.product(_scan_cases.OPERATIONS, ("forward", "gradient"), ("xla", "associative")))
+    assert of("scan", "name", "pass", "backend") == list(itertools.product(scans.OPERATIONS, ("forward", "gradient"), ("xla", "associative")))
     assert len(of("call", "seconds")) == 1 and of("copy", "share_of_copy") == [(1,)] * 4
     assert of("model", "name", "backend", "pass") == [("vmamba_tiny", "ours", which) for which in ("forward", "gradient", "training", "pgd")]
     assert of("memory", "backend") == [("ours",), ("remat",)] and all(temp > 0 for temp, in of("memory", "temp_mib"))
@@ -66,7 +70,7 @@ def test_files(measured):
     xml.etree.ElementTree.fromstring(out.with_suffix(".svg").read_text())
 
 
-def test_the_page_of_it(measured, tmp_path):
+def test_page(measured, tmp_path):
     out, content = measured
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tiny.json").write_text(out.read_text())
@@ -78,30 +82,30 @@ def test_the_page_of_it(measured, tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (dict(repeats=0), "config.repeats=0: expected at least 1"), (dict(parts=("scans",)), "config.parts"), (dict(devices=99), "config.devices=99"),
-    (dict(scan=dict(shapes=((48, 8),))), "length 48 is no square map"), (dict(scan=dict(backends=("nosuch",))), "config.scan.backends: 'nosuch'"), (dict(models=dict(names=("nosuch",))), "config.models.names: 'nosuch'"),
-    (dict(models=dict(passes=("backward",))), "config.models.passes: 'backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
+    (dict(scan=dict(shapes=((48, 8),))), "length 48 is no square map"), (dict(scan=dict(backends=("nosuch",))), "config.scan.backends: 'nosuch'"), (dict(models=dict(names=("nosuch",))), "config.models.names='nosuch'"),
+    (dict(models=dict(passes=("backward",))), "config.models.passes='backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
 ])
-def test_what_is_wrong_is_named(tmp_path, change, message):
-    with pytest.raises(_cli.ConfigError, match=message.replace("[", r"\[")):
+def test_bad_value_is_named(tmp_path, change, message):
+    with pytest.raises(cli.ConfigError, match=message.replace("[", r"\[")):
         benchmark.run(tiny(**change), tmp_path / "out.json", progress=False)
     assert not (tmp_path / "out.json").exists()
 
 
-def test_torch_must_be_there(tmp_path, monkeypatch):
+def test_torch_must_be_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(_cli.ConfigError, match="^--against torch: torch and timm do not import here") as error:
+    with pytest.raises(cli.ConfigError, match="^--against torch: torch and timm do not import here") as error:
         benchmark.run(tiny(), tmp_path / "out.json", "torch", progress=False)
     assert "\n" not in str(error.value)
-    with pytest.raises(_cli.ConfigError, match="--against=flax: expected torch"):
+    with pytest.raises(cli.ConfigError, match="--against=flax: expected torch"):
         benchmark.run(tiny(), tmp_path / "out.json", "flax", progress=False)
 
 
-def test_what_cannot_run_is_noted(tmp_path, monkeypatch):
+def test_candidate_that_cannot_run_is_noted(tmp_path, monkeypatch):
     def refuses(*args, **options):
         raise ValueError("too wide\nfor this kernel")
 
-    function = _scan_cases.function
-    monkeypatch.setattr(_scan_cases, "function", lambda *args: refuses if args[1] == "associative" else function(*args))
+    function = scans.function
+    monkeypatch.setattr(scans, "function", lambda *args: refuses if args[1] == "associative" else function(*args))
     content = benchmark.run(tiny(parts=("scan",), scan=dict(passes=("forward",), operations=("selective_scan",))), tmp_path / "out.json", progress=False)
     assert [row["backend"] for row in content["records"] if row["what"] == "scan"] == ["xla"]
     assert content["notes"] == ["selective_scan associative forward 49 8 float32: too wide"]
@@ -115,40 +119,40 @@ def test_memory_only(tmp_path):
     xml.etree.ElementTree.fromstring((tmp_path / "out.svg").read_text())
 
 
-def test_another_scan_inside_the_model_changes_no_logits():
-    classifier = models.Classifier(models.create_model("vmamba_tiny", **TINY))
+def test_replaced_scan_keeps_the_logits():
+    classifier = models.Classifier(models.create_model("vmamba_tiny", dims=(8,), depths=(1,), num_classes=4))
     images = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
     variables = classifier.init(jax.random.key(0), (16, 16, 3))
-    other = jax.jit(_model_cases._classifier("vmamba_tiny", "associative", "float32", TINY))(variables, images)
+    other = jax.jit(benchmark_models._classifier("vmamba_tiny", "associative", "float32", TINY))(variables, images)
     np.testing.assert_allclose(other, jax.jit(classifier)(variables, images), atol=1e-5)
 
 
-def test_candidates_take_turns():
+def test_candidates_run_in_turn():
     order = []
 
     def case(name, **options):
-        return _timing.Case({"what": name}, lambda: order.append(name), wait=lambda out: None, **options)
+        return timing.Case({"what": name}, lambda: order.append(name), wait=lambda out: None, **options)
 
     cases = [case("copy", bytes=100), case("scan", bytes=50, images=3), case("other")]
     calls = iter([1.0] * 100)
     for each in cases:
         each.seconds = lambda n, run=each.run: (run(), next(calls))[1]
     ticks = []
-    records = _timing.measure(cases, 3, 1e9, lambda: ticks.append(1))
+    records = timing.measure(cases, 3, 1e9, lambda: ticks.append(1))
     assert order[6:] == ["copy", "scan", "other", "other", "scan", "copy", "copy", "scan", "other"] and len(ticks) == 9
     assert [row.get("share_of_copy") for row in records] == [1.0, 0.5, None] and records[1]["images_per_s"] == 3.0
     order.clear()
-    assert _timing.measure(cases, 50, 0.0)[0]["seconds"]["repeats"] == _timing.LEAST
+    assert timing.measure(cases, 50, 0.0)[0]["seconds"]["repeats"] == timing.LEAST
 
 
-def test_the_command_on_record_names_no_place():
+def test_recorded_command_has_no_paths():
     assert benchmark._command(["--out=a/b.json", "--workdir", "runs/x", "--against", "torch", "--config.parts=('scan',)"]) == \
         "python -m experiments.benchmark --against torch \"--config.parts=('scan',)\""
     assert benchmark._defaults(["--workdir=x"]) == [f"--config={benchmark.CONFIG}", "--workdir=x"]
 
 
 def test_attacks(tmp_path):
-    """Whole attacks: a second run is timed, what the first took more is compiling; a wrong name is one line."""
+    """Whole attacks: the second run is timed, and the first one's extra time is compilation; a wrong name is one line."""
     config = tiny(parts=("attacks",))
     config.attacks.update(images=4, batch=2, size=32)
     content = benchmark.run(config, tmp_path / "attacks.json", progress=False)
@@ -157,7 +161,7 @@ def test_attacks(tmp_path):
     assert row["accuracy"] == 1 >= row["robust_accuracy"] and row["compile_s"] > 0
     assert row["images_per_s"] == pytest.approx(4 / row["seconds"], rel=1e-2) and "#### Attacks" in benchmarks.markdown([benchmarks.named("attacks", content)])
     config.attacks.attacks = ("deepfool",)
-    with pytest.raises(_cli.ConfigError, match="'deepfool' is not known"):
+    with pytest.raises(cli.ConfigError, match="config.attacks.attacks='deepfool': expected some of pgd"):
         benchmark.run(config, tmp_path / "attacks.json", progress=False)
 
 
@@ -179,7 +183,7 @@ def test_corruptions(tmp_path):
         assert content["notes"] == [f"{name}: imagecorruptions is not installed (extra [corruptions])" for name in ours]
     for change in ({"names": ("mist",)}, {"severity": 6}):
         config.corruptions.update(change)
-        with pytest.raises(_cli.ConfigError, match="config.corruptions"):
+        with pytest.raises(cli.ConfigError, match="config.corruptions"):
             benchmark.run(config, tmp_path / "corruptions.json", progress=False)
 
 
@@ -191,11 +195,27 @@ def test_scaling(tmp_path):
     content = benchmark.run(config, tmp_path / "scaling.json", progress=False)
     assert [(row["mode"], row["devices"], row["batch"]) for row in content["records"]] == [
         ("global", 1, 16), ("global", 4, 16), ("per_device", 1, 1), ("per_device", 4, 4)]
-    assert content["notes"] == ["vit_tiny over 16 devices: there are 8 (on a CPU, JAX_NUM_CPU_DEVICES sets how many)"] * 2
+    assert content["notes"] == ["vit_tiny on 16 devices: only 8 are available (on a CPU, JAX_NUM_CPU_DEVICES sets the number)"] * 2
     text = benchmarks.markdown([benchmarks.named("scaling", content)])
-    assert "Scaling, vit_tiny, training step on PGD-2" in text and "| the same on each | 4 | 4 |" in text and "what spreading a step" in text
+    assert "Scaling, vit_tiny, training step on PGD-2" in text and "| constant batch per device | 4 | 4 |" in text and "the overhead of sharding a step" in text
     for change in ({"devices": (2, 4)}, {"batch": 9}, {"models": {"nosuch": {}}}):
         wrong = tiny(parts=("scaling",), devices=8)
         wrong.scaling.update(change)
-        with pytest.raises(_cli.ConfigError, match="config.scaling"):
+        with pytest.raises(cli.ConfigError, match="config.scaling"):
             benchmark.run(wrong, tmp_path / "wrong.json", progress=False)
+
+
+def test_compile(tmp_path):
+    """Trace and lowering time with the kernels of each platform, and the first training step, each in its own process."""
+    config = tiny(parts=("compile",))
+    config.compile.update(models=("vmamba_tiny",), backends=("ours",), platforms=("cpu", "tpu"), size=32, first_steps=(compiling.DIGITS,), repeats=1)
+    content = benchmark.run(config, tmp_path / "compile.json", progress=False)
+    cpu, tpu, step = content["records"]
+    assert (cpu["platform"], cpu["kernels"], tpu["platform"]) == ("cpu", 0, "tpu") and tpu["kernels"] > 0
+    assert min(cpu["trace_cpu_s"], cpu["lower_cpu_s"], tpu["trace_cpu_s"], tpu["lower_cpu_s"]) > 0
+    assert step["what"] == "first_step" and step["batch"] == 64 and step["total_s"] >= step["compile_s"] > 0
+    text = benchmarks.markdown([benchmarks.named("compile", content)])
+    assert "#### Trace and lowering" in text and "#### Time to the first training step" in text
+    config.compile.platforms = ("metal",)
+    with pytest.raises(cli.ConfigError, match="config.compile.platforms='metal'"):
+        benchmark.run(config, tmp_path / "compile.json", progress=False)

@@ -1,4 +1,4 @@
-"""The programs as a user meets them; all commands are children of one process, since starting Python with JAX takes seconds."""
+"""The programs' command lines; all commands are children of one process, since starting Python with JAX takes seconds."""
 import json
 import pathlib
 import subprocess
@@ -9,16 +9,16 @@ import pytest
 from vmamba_jax import training
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# Runs each of a JSON list of [program, argument, ...] as a forked child, and prints their statuses and what they said.
+# Runs each of a JSON list of [program, argument, ...] in a forked child, and prints their exit statuses and output.
 DRIVER = """
 import json, os, runpy, sys, tempfile, traceback
 import absl.app, jax, ml_collections.config_flags, rich.progress, sklearn.datasets, vmamba_jax
-for room in vmamba_jax.ROOMS: getattr(vmamba_jax, room)  # imported once, here
+for name in vmamba_jax.SUBMODULES: getattr(vmamba_jax, name)  # imported once, before the forks
 answers = []
 for program, *command in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         if (child := os.fork()) == 0:
-            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+            os.dup2(output.fileno(), 1), os.dup2(output.fileno(), 2)
             sys.argv, status = [program, *command], 0
             try:
                 runpy.run_module(program, run_name="__main__", alter_sys=True)
@@ -27,19 +27,19 @@ for program, *command in json.loads(sys.argv[1]):
             except BaseException:
                 status = traceback.print_exc() or 1
             sys.stdout.flush(), sys.stderr.flush()
-            os._exit(status)  # at once: the usual end takes longer than the command
+            os._exit(status)  # the usual exit takes longer than the command
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said.seek(0)
-        answers.append((status, said.read()))
+        output.seek(0)
+        answers.append((status, output.read()))
 print(json.dumps(answers))
 """
 DIGITS = "configs/digits.py"
 WRONG = {
     "experiments.train": [
-        (["--config", "configs/nosuch.py:objective=standard", "--config.epochs=3"], "no config file 'configs/nosuch.py'"),
+        (["--config", "configs/nosuch.py:objective=standard", "--config.epochs=3"], "--config=configs/nosuch.py: expected an existing file"),
         (["--config", DIGITS, "--config.epoch=3"], "unknown field 'epoch'"),
         (["--config", DIGITS, "--config.epochs=three"], "--config.epochs=three"),
-        (["--config", DIGITS + ":objective=nosuch"], "objective='nosuch' is not known"),
+        (["--config", DIGITS + ":objective=nosuch"], "objective='nosuch': expected one of"),
         (["--config", DIGITS, "--config.objective.attack.norm=l7"], "config.objective.attack: norm='l7'"),
         (["--config", DIGITS, "--config.model.name=nosuch"], "config.model: model 'nosuch'"),
         (["--config", DIGITS, "--config.model.overrides.dims=(16,)"], "config.model: "),
@@ -51,14 +51,14 @@ WRONG = {
          "process 0 was not reached within 1 s"),
         (["--config", DIGITS, "--config.epochs=0"], "config.epochs=0: expected at least 1"),
         (["--config", DIGITS, "--config.batch_size=5000"], "config.batch_size=5000"),
-        (["--config", DIGITS, "--config.schedule.warmup=2.0"], "config.schedule: warmup_steps"),
+        (["--config", DIGITS, "--config.schedule.warmup=2.0"], "config.schedule.warmup=2.0: expected a finite number"),
         (["--config", DIGITS, "--config.validation.select=loss"], "config.validation.select='loss'"),
         (["--config", DIGITS, "extra"], "unexpected argument 'extra'"),
         (["--config", DIGITS, "--nosuch=1"], "nosuch"),
-        ([], "--config is needed"),
+        ([], "--config: expected a value"),
     ],
     "experiments.evaluate": [
-        ([], "holds no config.json"),
+        ([], "expected a folder with config.json"),
         (["--config", DIGITS], "checkpoint: no checkpoints"),
         (["--config", DIGITS, "--config.evaluation.curve.attack=nosuch"], "config.evaluation.curve.attack='nosuch': expected one of fgsm, pgd"),
         (["--config", DIGITS, "--config.evaluation.attacks.pgd.steps=0"], "config.evaluation.attacks.pgd: steps"),
@@ -67,24 +67,24 @@ WRONG = {
 }
 
 
-def test_what_is_wrong_is_one_line_and_status_2(tmp_path):
+def test_errors_are_one_line_and_status_2(tmp_path):
     (tmp_path / "file").write_text("")
     cases = [([program, *command, "--workdir", str(tmp_path / f"{program}-{i}")], expected)
              for program, rows in WRONG.items() for i, (command, expected) in enumerate(rows)]
     cases += [(["experiments.train", "--config", DIGITS, "--workdir", str(tmp_path / folder)], expected) for folder, expected in
-              (("file", "workdir: "), ("file/run", "workdir: "), ("taken", f"{tmp_path / 'taken'} is in use by process "))]
+              (("file", "workdir="), ("file/run", "workdir="), ("taken", f"{tmp_path / 'taken'} is in use by process "))]
     with training.one_run(tmp_path / "taken"):
         done = subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command for command, _ in cases])], cwd=ROOT, capture_output=True, text=True,
                               timeout=300)
     assert done.returncode == 0, done.stderr
-    for (command, expected), (status, said) in zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True):
-        lines = said.strip().splitlines()
-        assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], (command, status, said)
+    for (command, expected), (status, output) in zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        lines = output.strip().splitlines()
+        assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], (command, status, output)
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
-    """Where this user may mount a small one."""
+def test_full_disk_is_one_line_and_the_run_resumes(tmp_path):
+    """Needs permission to mount a small file system."""
     mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path], capture_output=True).returncode == 0
     if not mount("size=1200k"):
         pytest.skip("mounting is not permitted here")
@@ -92,11 +92,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path
                "--config.batch_size=256", "--config.validation.every_epochs=1", "--config.validation.attack.steps=1"]
     train = lambda: subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command])], cwd=ROOT, capture_output=True, text=True, timeout=300)
     try:
-        [[status, said]] = json.loads(train().stdout.splitlines()[-1])
-        last = said.strip().splitlines()[-1]
-        assert status == 2 and last.startswith("error: step ") and "could not be saved" in last and "last step saved is" in last, said
+        [[status, output]] = json.loads(train().stdout.splitlines()[-1])
+        last = output.strip().splitlines()[-1]
+        assert status == 2 and last.startswith("error: step ") and "could not be saved" in last and "last step saved is" in last, output
         assert mount("remount,size=64m")
-        [[status, said]] = json.loads(train().stdout.splitlines()[-1])
-        assert status == 0 and "training.html" in said, said
+        [[status, output]] = json.loads(train().stdout.splitlines()[-1])
+        assert status == 0 and "training.html" in output, output
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)

@@ -6,7 +6,7 @@ import pytest
 
 import vmamba_jax
 from configs import imagenet
-from experiments import _build
+from experiments.common import build
 from vmamba_jax import attacks, data, models
 
 EPS = 4 / 255
@@ -88,13 +88,13 @@ def test_factories_take_the_sections(recipe, model):
     assert transform(np.zeros((20, 30, 3), np.uint8), np.random.default_rng(0)).shape == (224, 224, 3)
     assert callable(data.augment.create(**again.augment)) and callable(data.mix.create(**again.mix))
     assert "drop_path_rate" in {field.name for field in dataclasses.fields(vmamba_jax.create_model(model, **again.model.overrides))}
-    assert _build.optimizer(again, STEPS)
+    assert build.optimizer(again, STEPS)
     if recipe in ("ares", "singh", "light"):
         assert attacks.create(**again.objective.attack).eps == EPS
     assert again.data.options.resize == models.entry(model).preprocessing.resize
 
 
-def test_drop_path_of_scratch_training_is_the_catalogs():
+def test_drop_path_of_standard_training_is_the_catalogs():
     assert [vmamba_jax.create_model(name, **config_of("vmamba", model=name).model.overrides).drop_path_rate
             for name in ("vmamba_tiny", "vmamba_small", "vmamba_base", "convnext_small", "vim_small")] == [0.2, 0.3, 0.6, 0.4, 0.05]
 
@@ -102,7 +102,7 @@ def test_drop_path_of_scratch_training_is_the_catalogs():
 def test_cooldown_ends_the_cosine_early():
     c = config_of("light")
     states = {}
-    optimizer = _build.optimizer(c, STEPS)
+    optimizer = build.optimizer(c, STEPS)
     for t in (0, 300, 3000, 3299):
         state = optimizer.init({"head": np.zeros(1)})
         state = state[:-1] + (state[-1]._replace(count=np.int32(t)),)
@@ -119,13 +119,13 @@ def test_another_resolution():
 def test_optional_fields_can_be_set():
     c = config_of("convnext")
     c.optimizer.layer_decay = 0.7
-    assert _build.optimizer(c, STEPS) and config_of("convnext").optimizer.layer_decay is None
+    assert build.optimizer(c, STEPS) and config_of("convnext").optimizer.layer_decay is None
     with pytest.raises(TypeError):
         c.optimizer.clip_norm = "much"
 
 
 @pytest.mark.parametrize("arg, message", [
-    ("recipe=pgd", "recipe='pgd' is not known; expected one of vmamba, vim"), ("epochs=3", "'epochs' is not known")])
+    ("recipe=pgd", "recipe='pgd': expected one of vmamba, vim"), ("epochs=3", "'epochs': expected some of batch, model")])
 def test_errors(arg, message):
     with pytest.raises(ValueError, match=message):
         imagenet.get_config(arg)

@@ -1,40 +1,29 @@
-"""The programs through `run`, on the real digits with a model and a training so small that only the plumbing is tested."""
+"""Training and evaluation programs on tiny runs: files, resuming, cached results, errors."""
 import json
 import os
+import shutil
 import signal
 import sys
 import types
 
+import jax
+import ml_collections
 import numpy as np
 import pytest
 
-from configs import digits, evaluate_weights
-from experiments import _cli, _wandb, evaluate, quickstart, train
-from vmamba_jax import checkpoints, data, evaluation, training
+import vmamba_jax
+from configs import base, evaluate_weights
+from experiments import evaluate, quickstart, train
+from experiments.common import build, cli, results, wandb
+from tests.helpers.tiny_runs import forbidden, tiny, tiny_quickstart
+from vmamba_jax import attacks, checkpoints, data, evaluation, parallel, training
 
 FILES = {"config.json", "metrics.jsonl", "timing.jsonl", "results.json", "training.html", "evaluation.json", "examples.npz"}
 
 
-def tiny(objective):
-    config = digits.get_config(f"objective={objective}")
-    config.epochs, config.batch_size = 2, 256
-    config.model.overrides.update(dims=(8,), depths=(1,), patch_size=4)
-    config.validation.attack.steps, config.validation.every_epochs = 1, 1
-    config.evaluation.update(limit=32, batch_size=32)
-    config.evaluation.attacks = {"pgd": {**config.evaluation.attacks.pgd, "steps": 2, "restarts": 2}}
-    config.evaluation.curve.radii = (0.0, 0.1, 0.2)
-    if objective == "pgd_at":
-        config.objective.attack.steps = 1
-    return config
-
-
-def forbidden(*args, **options):
-    raise AssertionError("this was done already")
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A quickstart of tiny runs, the adversarial one asked to stop on its way and begun again."""
+    """A quickstart of tiny runs, the adversarial one stopped by a signal and resumed."""
     workdir, read, sent = tmp_path_factory.mktemp("quickstart"), data.Batches.__getitem__, []
 
     def signalling(batches, t):
@@ -44,14 +33,14 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data.Batches, "__getitem__", signalling)
-        with pytest.raises(_cli.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command goes on from there"):
+        with pytest.raises(training.Stopped, match=r"stopped by SIGTERM after step \d of 8, saved in .*; the same command resumes from there"):
             train.run(tiny("pgd_at"), workdir / "pgd_at", progress=False)
         assert sent and not (workdir / "pgd_at" / "results.json").exists()
-    page, evaluations = quickstart.run(workdir, {name: tiny(name) for name in ("standard", "pgd_at")}, progress=False)
+    page, evaluations = quickstart.run(workdir, tiny_quickstart(), progress=False)
     return workdir, page, evaluations
 
 
-def test_everything_is_written(finished):
+def test_files(finished):
     workdir, page, evaluations = finished
     for objective, saved in evaluations.items():
         folder = workdir / objective
@@ -62,19 +51,36 @@ def test_everything_is_written(finished):
         assert json.loads((folder / "evaluation.json").read_text()) == saved and saved["examples"] == 32
         curve = saved["curve"]["robust_accuracy"]
         assert curve[0] == saved["accuracy"] and curve[2] == saved["attacks"]["pgd"]["robust_accuracy"]
-        assert saved["accuracy"] >= curve[1] >= curve[2]
+        assert saved["accuracy"] >= curve[1] >= curve[2] and curve[1] == robust_at_half_the_radius(folder, objective)
         assert saved["attacks"]["pgd"]["label"] == "PGD-2, 2 restarts"
     text = page.read_text()
     assert page == workdir / "report.html" and "PGD-2, 2 restarts" in text and "standard/evaluation.json" in text
 
 
-def test_a_stopped_run_went_on(finished):
+def robust_at_half_the_radius(folder, objective):
+    """Robust accuracy at radius 0.1 of PGD with half the step size of the config's attack at 0.2."""
+    config = tiny(objective)
+    source = build.source(config, "test", 32)
+    logits_fn = vmamba_jax.logits_fn(build.classifier(config, source), training.restore_variables(folder / "checkpoints", "best"))
+    options = {**config.evaluation.attacks.pgd}
+    attack = attacks.create(**options | {"eps": 0.1, "step_size": options["step_size"] / 2})
+    return evaluation.robust_accuracy(logits_fn, source, attack, key=jax.random.key(0), batch_size=32)["robust_accuracy"]
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.05, 0.4])
+def test_curve_scales_the_step_size_with_the_radius(radius):
+    attack = build.resized(attacks.pgd(0.2, steps=4, step_size=0.05, restarts=3), radius)
+    assert (attack.eps, attack.step_size, attack.steps, attack.restarts) == (radius, pytest.approx(radius / 4), 4, 3)
+    assert build.resized(attacks.fgsm(0.2), radius).eps == radius
+
+
+def test_stopped_run_resumes(finished):
     workdir, _, _ = finished
     steps = [json.loads(line)["step"] for line in (workdir / "pgd_at" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [4, 4, 8, 8]  # the losses of an epoch, then its validation
 
 
-def test_examples_lie_within_the_radius(finished):
+def test_examples_are_within_the_radius(finished):
     workdir, _, _ = finished
     with np.load(workdir / "standard" / "examples.npz") as arrays:
         assert arrays["clean"].shape == arrays["adversarial"].shape and arrays["labels"].tolist() == sorted(set(arrays["labels"].tolist()))
@@ -83,39 +89,115 @@ def test_examples_lie_within_the_radius(finished):
         assert arrays["adversarial"].min() >= 0 and arrays["adversarial"].max() <= 1
 
 
-def test_nothing_is_done_twice(finished, monkeypatch):
+def test_finished_runs_are_not_repeated(finished, monkeypatch):
     workdir, page, evaluations = finished
     monkeypatch.setattr(training, "train", forbidden)
     monkeypatch.setattr(evaluation, "robust_accuracy", forbidden)
     before = page.read_text()
-    again = quickstart.run(workdir, {name: tiny(name) for name in ("standard", "pgd_at")}, progress=False)
+    again = quickstart.run(workdir, tiny_quickstart(), progress=False)
     assert again == (page, evaluations) and page.read_text() == before
 
 
-def test_another_evaluation_is_done_anew(finished, monkeypatch):
-    workdir, _, evaluations = finished
-    config = tiny("standard")
+def other_seed(config, patch):
     config.evaluation.seed = 1
-    monkeypatch.setattr(evaluation, "robust_accuracy", forbidden)
+
+
+def other_attack(config, patch):
+    config.evaluation.attacks.pgd.steps = 3
+
+
+def other_preprocessing(config, patch):
+    config.preprocessing.std = (0.25,)
+
+
+def other_model(config, patch):
+    config.model.overrides.mlp_act = "relu"
+
+
+def other_images(config, patch):
+    config.evaluation.limit = 31
+
+
+def other_weights(config, patch):
+    restore = training.Checkpoints.restore_variables
+    patch.setattr(training.Checkpoints, "restore_variables", lambda *args, **options: jax.tree.map(lambda x: x + 1e-3, restore(*args, **options)))
+
+
+def other_package(config, patch):
+    patch.setattr(results, "__version__", "0.0.0")
+
+
+def other_jax(config, patch):
+    patch.setattr(jax, "__version__", "0.0.0")
+
+
+@pytest.mark.parametrize("change", [other_seed, other_attack, other_preprocessing, other_model, other_images, other_weights, other_package, other_jax])
+def test_evaluation_with_another_identity_is_measured_again(finished, monkeypatch, change):
+    workdir, _, evaluations = finished
+    config, calls = tiny("standard"), []
+    measured = lambda *args, **options: calls.append(args) or forbidden()
+    monkeypatch.setattr(evaluation, "robust_accuracy", measured)
+    assert evaluate.run(config, workdir / "standard", progress=False) == evaluations["standard"] and not calls
+    change(config, monkeypatch)
     with pytest.raises(AssertionError, match="done already"):
         evaluate.run(config, workdir / "standard", progress=False)
-    assert json.loads((workdir / "standard" / "evaluation.json").read_text()) == evaluations["standard"]
+    assert len(calls) == 1 and json.loads((workdir / "standard" / "evaluation.json").read_text()) == evaluations["standard"]
 
 
-def test_another_config_is_refused_with_the_difference(finished):
+def test_identity_of_an_evaluation(finished):
+    workdir, _, evaluations = finished
+    identity, config = evaluations["standard"]["identity"], tiny("standard")
+    variables = training.restore_variables(workdir / "standard" / "checkpoints", "best")
+    assert identity["weights"] == parallel.fingerprint(variables) and identity["versions"]["jax"] == jax.__version__
+    assert identity["data"] == build.source(config, "test", 32).fingerprint
+    assert identity["settings"]["evaluation"] == json.loads(config.evaluation.to_json()) and identity["settings"]["model"]["mean"] == [0.5]
+
+
+def test_config_of_an_earlier_version_resumes_its_run(finished, tmp_path, monkeypatch):
+    """A config.json without the keys that are newer than it is the same config."""
     workdir, _, _ = finished
+    shutil.copytree(workdir / "standard", tmp_path / "run")
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    for section in ("extra", "repeats", "transform", "loader", "mix", "init", "weights"):
+        del saved[section]
+    saved["schedule"] = {name: saved["schedule"][name] for name in ("name", "learning_rate", "warmup")}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    monkeypatch.setattr(training, "train", forbidden)
+    assert train.run(tiny("standard"), tmp_path / "run", progress=False)["steps"] == 8
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == json.loads(tiny("standard").to_json())
+
+
+def test_incomplete_config_gets_neutral_values(tmp_path, monkeypatch):
+    """A config that is not made from configs/base.py trains with the neutral values and saves all of them."""
+    config = ml_collections.ConfigDict({name: value for name, value in tiny("standard").to_dict().items() if name not in ("skips", "mix", "wandb")})
+    monkeypatch.setattr(training, "train", forbidden)
+    with pytest.raises(AssertionError, match="done already"):
+        train.run(config, tmp_path, progress=False)
+    assert json.loads((tmp_path / "config.json").read_text())["skips"] == base.run().skips.to_dict()
+    config.epoch = 3
+    with pytest.raises(cli.ConfigError, match="^config.epoch: unknown field"):
+        train.run(config, tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_another_config_is_refused_with_the_difference(finished, tmp_path, checkpoints):
+    """Also for a finished run without its checkpoints."""
+    workdir = tmp_path
+    shutil.copytree(finished[0] / "standard", workdir / "standard")
+    if not checkpoints:
+        shutil.rmtree(workdir / "standard" / "checkpoints")
     config = tiny("standard")
     config.epochs, config.model.overrides.dims = 3, (16,)
-    with pytest.raises(_cli.ConfigError, match="was begun with another config: choose another --workdir") as error:
+    with pytest.raises(cli.ConfigError, match="workdir=.*: expected the config that this run started with; choose another --workdir") as error:
         train.run(config, workdir / "standard", progress=False)
     assert error.value.details == ("field                 was  is now", "epochs                2    3", "model.overrides.dims  [8]  [16]")
     assert json.loads((workdir / "standard" / "config.json").read_text())["epochs"] == 2
 
 
-def test_a_config_that_could_not_begin_may_be_mended(tmp_path, monkeypatch):
+def test_config_may_change_before_the_first_step(tmp_path, monkeypatch):
     config = tiny("standard")
     config.batch_size = 10_000
-    with pytest.raises(_cli.ConfigError, match="config.batch_size=10000"):
+    with pytest.raises(cli.ConfigError, match="config.batch_size=10000"):
         train.run(config, tmp_path, progress=False)
     config.batch_size = 256
     monkeypatch.setattr(training, "train", forbidden)
@@ -126,21 +208,21 @@ def test_a_config_that_could_not_begin_may_be_mended(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [training.SaveError("step 3 could not be saved"), FloatingPointError("step 3: a metric"),
                                    OSError(28, "No space left"), training.DamagedCheckpoint("no step in"),
                                    training.Locked("is in use")], ids=lambda error: type(error).__name__)
-def test_what_ends_a_run_is_one_error(tmp_path, monkeypatch, error):
+def test_failure_of_a_run_is_one_error(tmp_path, monkeypatch, error):
     def fails(*args, **options):
         raise error
     monkeypatch.setattr(training, "train", fails)
-    with pytest.raises(_cli.RunError, match=str(error.args[-1])):
+    with pytest.raises(cli.RunError, match=str(error.args[-1])):
         train.run(tiny("standard"), tmp_path, progress=False)
     assert not list(tmp_path.glob("*.part")) and not (tmp_path / "results.json").exists()
 
 
 def test_weights_and_biases(monkeypatch, tmp_path):
-    """A stand-in for the package, which is imported only where a project is named."""
+    """With a stand-in for the package, which is imported only if a project is named."""
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert _wandb.logger("", tmp_path, {}) is None
-    with pytest.raises(_cli.ConfigError, match="config.wandb='mine' needs the package wandb: pip install wandb"):
-        _wandb.logger("mine", tmp_path, {})
+    assert wandb.logger("", tmp_path, {}) is None
+    with pytest.raises(cli.ConfigError, match="config.wandb='mine': expected the package wandb to be installed; pip install wandb"):
+        wandb.logger("mine", tmp_path, {})
     begun, logged = [], []
 
     def init(**options):
@@ -149,12 +231,12 @@ def test_weights_and_biases(monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     for _ in range(2):
-        _wandb.logger("mine", tmp_path, {"seed": 0})(3, {"loss": 0.5})
+        wandb.logger("mine", tmp_path, {"seed": 0})(3, {"loss": 0.5})
     assert logged == [(3, {"loss": 0.5})] * 2 and begun[0] == begun[1]
     assert begun[0]["project"] == "mine" and begun[0]["config"] == {"seed": 0} and begun[0]["resume"] == "allow"
 
 
-def test_converted_weights_give_the_same_figures(finished, tmp_path):
+def test_converted_weights_have_the_same_figures(finished, tmp_path):
     workdir, _, evaluations = finished
     own = tiny("standard")
     variables = training.restore_variables(workdir / "standard" / "checkpoints", "best")

@@ -1,4 +1,4 @@
-"""A study of two tiny models with random weights on eight digits: cells, what does not run, killed and resumed."""
+"""A study of two tiny models with random weights on eight digits: cells, reasons of those that do not run, killed and resumed."""
 import base64
 import io
 import json
@@ -12,10 +12,14 @@ from sklearn.datasets import load_sample_image
 
 import vmamba_jax
 from configs import robustness_study
-from experiments import _cli, _study_cells, _study_models, _study_probes, study
+from experiments import study
+from experiments.common import cli, results
+from experiments.robustness_study import cells, probes
+from experiments.robustness_study import models as study_models
+from tests.helpers.tiny_runs import forbidden
 from vmamba_jax import attacks, checkpoints, data, evaluation, models, parallel, reports
-from vmamba_jax.data import imagenet
-from vmamba_jax.reports import study_claims
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.reports.study import claims
 
 MODELS = {"vmamba": ("vmamba_tiny", {"dims": (8,), "depths": (1,), "patch_size": 4, "patch_embed": "v1"}),
           "resnet": ("resnet18", {"layers": (1,), "channels": (8,), "stem": "cifar", "stem_width": 8})}
@@ -38,10 +42,6 @@ def interrupting(*args, **options):
     raise KeyboardInterrupt
 
 
-def forbidden(*args, **options):
-    raise AssertionError("this was done already")
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("weights"), robustness_study.get_config()
@@ -56,10 +56,10 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
-    """A study that was killed in its fourth cell, and begun again."""
+    """A study that was killed in its fourth cell and resumed."""
     workdir = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_study_probes.KINDS, "curve", interrupting)
+        patch.setitem(probes.KINDS, "curve", interrupting)
         with pytest.raises(KeyboardInterrupt):
             study.run(config, workdir, progress=False)
     done = {path.name: path.stat().st_mtime_ns for path in (workdir / "cells").iterdir()}
@@ -69,7 +69,7 @@ def finished(config, tmp_path_factory):
     return workdir, index
 
 
-def test_every_model_meets_every_probe(finished):
+def test_every_model_has_every_probe(finished):
     workdir, index = finished
     assert [(line["model"], line["probe"]) for line in index["cells"]] == [(label, probe) for label in MODELS for probe in PROBES]
     found = {(line["model"], line["probe"]): line["status"] for line in index["cells"]}
@@ -81,48 +81,48 @@ def test_every_model_meets_every_probe(finished):
     assert not list(workdir.rglob("*.part")) and index["data"]["examples"] == 8 and [m["family"] for m in index["models"]] == ["VMamba", "ResNet"]
 
 
-def test_a_cell_tells_what_its_figures_depend_on(finished, config):
+def test_cell_has_its_identity(finished, config):
     workdir, index = finished
     read = reports.read_study(workdir)
     cell = read.cell("vmamba", "pgd")
-    assert set(cell["inputs"]) == {"weights", "model", "data", "probe", "seed", "example", "numerics"}
-    assert cell["inputs"]["numerics"]["jax"] == jax.__version__
-    assert cell["file"] == f"cells/pgd-{_study_cells.digest(cell['inputs'])}.json" and cell["inputs"]["weights"] == index["models"][0]["weights"]
+    assert set(cell["identity"]) == {"versions", "weights", "data", "settings"}
+    assert set(cell["identity"]["settings"]) == {"model", "probe", "seed", "example"} and cell["identity"]["versions"]["jax"] == jax.__version__
+    assert cell["file"] == f"cells/pgd-{results.digest(cell['identity'])}.json" and cell["identity"]["weights"] == index["models"][0]["weights"]
     row, = cell["rows"]
-    assert study_claims.right(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
+    assert claims.right(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
     assert cell["attack"]["steps"] == 2 and cell["label"] == "PGD-2" and cell["pictures"][0]["uri"].startswith("data:image/png;")
     assert [each["x"] for each in read.rows("vmamba", "budget")] == [0.05, 0.1] and read.rows("vmamba", "budget")[1]["accuracy"] == row["accuracy"]
 
 
-def test_figures_are_the_packages_own(finished, config):
-    """The attack's verdicts are those of `evaluation.robust_accuracy` on the same subset."""
+def test_cell_equals_robust_accuracy(finished, config):
+    """The same images are robust as in `evaluation.robust_accuracy` on the same subset."""
     workdir, _ = finished
-    subject = _study_models.read(config.models[0], config)
+    subject = study_models.read(config.models[0], config)
     result = evaluation.robust_accuracy(vmamba_jax.logits_fn(subject.classifier, subject.variables), subject.source, attacks.create(**PGD),
                                         key=jax.random.key(config.seed), batch_size=8)
     row, = reports.read_study(workdir).rows("vmamba", "pgd")
-    assert study_claims.right(row).tolist() == result["robust"].astype(int).tolist()
+    assert claims.right(row).tolist() == result["robust"].astype(int).tolist()
 
 
-def test_what_does_not_run_says_why(finished):
-    cells = reports.read_study(finished[0]).cells
-    assert cells["resnet", "components"]["reason"] == "ResNet has no selective scan whose gradients could be taken apart"
-    assert cells["vmamba", "shift"]["reason"] == "no folder of imagenet_a given: --config.probes.imagenet_a.root=DIR"
-    assert "eps=-1.0" in cells["vmamba", "wrong"]["reason"] and cells["vmamba", "wrong"]["reason"].startswith("ConfigError")
+def test_reason_of_a_cell_that_does_not_run(finished):
+    found = reports.read_study(finished[0]).cells
+    assert found["resnet", "components"]["reason"] == "ResNet has no selective scan to block components of"
+    assert found["vmamba", "shift"]["reason"] == "no folder of imagenet_a; set --config.probes.imagenet_a.root=DIR"
+    assert "eps=-1.0" in found["vmamba", "wrong"]["reason"] and found["vmamba", "wrong"]["reason"].startswith("ConfigError")
 
 
-def test_what_other_kinds_of_cell_hold(finished):
+def test_content_of_other_cells(finished):
     read = reports.read_study(finished[0])
     assert [row["x"] for row in read.rows("vmamba", "trajectory")] == ["scan: reversed", "image: reversed"]
     assert [row["x"] for row in read.rows("resnet", "trajectory")] == ["image: reversed"]
-    assert read.cell("vmamba", "corruption")["grey"] and [row["x"] for row in read.rows("vmamba", "corruption")] == [5]
+    assert read.cell("vmamba", "corruption")["gray"] and [row["x"] for row in read.rows("vmamba", "corruption")] == [5]
     centre, shuffled = read.cell("vmamba", "centre"), read.rows("vmamba", "shuffle")[0]
     assert np.shape(centre["map"]) == (3, 3) and [ring["radius"] for ring in centre["rings"]] == [0.0, 2.0]
     assert shuffled["x"] == "2x2" and shuffled["drop"] == (shuffled["lost"] - shuffled["gained"]) / 8
     assert [row["component"] for row in read.rows("vmamba", "components")] == ["B"]
 
 
-def test_a_shift_is_judged_over_its_own_classes(tmp_path, config):
+def test_shift_uses_its_own_classes(tmp_path, config):
     """Two images of ImageNet-A's folder layout; the study's own images are class folders."""
     names, rng = evaluation.shifts.identifiers("imagenet_a")[:2], np.random.default_rng(0)
     for folder in ("imagenet-a", "val"):
@@ -135,34 +135,34 @@ def test_a_shift_is_judged_over_its_own_classes(tmp_path, config):
     classifier = models.Classifier(vmamba_jax.create_model("resnet18", layers=(1,), channels=(8,), stem="cifar", stem_width=8))
     variables = classifier.init(jax.random.key(1), (8, 8, 3))
     source = data.load("folder", "validation", str(tmp_path), **other.data.options.to_dict())
-    bench = _study_probes.Bench(_study_models.Subject("tiny", classifier, variables, source, {}), vmamba_jax.logits_fn(classifier, variables),
+    bench = probes.ProbeContext(study_models.StudyModel("tiny", classifier, variables, source, {}), vmamba_jax.logits_fn(classifier, variables),
                                 {"key": jax.random.key(0), "batch_size": 8, "mesh": parallel.data_mesh()}, other, None, lambda share, word: None)
     probe = ml_collections.ConfigDict({"kind": "shift", "shift": "imagenet_a", "root": str(tmp_path)})
-    cell = _study_probes.run(bench, probe)
+    cell = probes.run(bench, probe)
     assert cell["classes"] == 200 and cell["rows"][0]["examples"] == cell["validation_examples"] == 2 and "gap" in cell
     known = {name.split(",")[0] for identifier, name in imagenet.classes() if identifier in evaluation.shifts.identifiers("imagenet_a")}
     assert cell["pictures"][0]["read"] in known
 
 
-def test_nothing_is_done_twice(finished, config, monkeypatch):
+def test_finished_cells_are_not_repeated(finished, config, monkeypatch):
     workdir, index = finished
     for kind in ("clean", "curve", "disturbance"):
-        monkeypatch.setitem(_study_probes.KINDS, kind, forbidden)
+        monkeypatch.setitem(probes.KINDS, kind, forbidden)
     again = study.run(config, workdir, progress=False)
     assert again["cells"] == index["cells"]
 
 
-def test_another_setting_is_another_cell(finished, config, monkeypatch):
+def test_other_settings_make_other_cells(finished, config, monkeypatch):
     workdir, index = finished
     other = ml_collections.ConfigDict(config.to_dict())
     other.seed, other.probes = 1, {"clean": PROBES["clean"]}
-    monkeypatch.setitem(_study_probes.KINDS, "clean", lambda bench, probe: {"rows": [_study_cells.row(np.ones(8, bool))]})
+    monkeypatch.setitem(probes.KINDS, "clean", lambda bench, probe: {"rows": [cells.row(np.ones(8, bool))]})
     lines = study.run(other, workdir, progress=False)["cells"]
     assert {line["status"] for line in lines} == {"done"} and not {line["file"] for line in lines} & {line["file"] for line in index["cells"]}
     study.run(config, workdir, progress=False)
 
 
-def test_the_page_is_drawn_from_the_folder(finished, config, capsys):
+def test_page_is_drawn_from_the_folder(finished, config, capsys):
     workdir, _ = finished
     study.main(config, workdir, True)
     text = (workdir / "study.html").read_text()
@@ -170,7 +170,7 @@ def test_the_page_is_drawn_from_the_folder(finished, config, capsys):
     assert f"report: {workdir / 'study.html'}" in capsys.readouterr().out
 
 
-def test_autoattack_keeps_its_state_until_the_cell_is_done(config, tmp_path, monkeypatch):
+def test_autoattack_state_stays_until_the_cell_is_done(config, tmp_path, monkeypatch):
     states, small = [], ml_collections.ConfigDict(config.to_dict())
     small.models = config.models[:1]
     small.probes = {"autoattack": {"kind": "attack", "attack": {"name": "autoattack", "eps": 0.1, "steps": 2, "queries": 2}}}
@@ -190,8 +190,8 @@ def test_autoattack_keeps_its_state_until_the_cell_is_done(config, tmp_path, mon
     assert states[0] == states[1] and not states[0].exists()
 
 
-def test_a_model_that_is_not_there_is_told_and_the_others_go_on(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(_study_probes.KINDS, "clean", lambda bench, probe: {"rows": [_study_cells.row(np.ones(8, bool))]})
+def test_missing_model_is_recorded_and_the_study_continues(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(probes.KINDS, "clean", lambda bench, probe: {"rows": [cells.row(np.ones(8, bool))]})
     other = ml_collections.ConfigDict(config.to_dict())
     other.models, other.probes = ("nowhere", config.models[1]), {"clean": PROBES["clean"]}
     index = study.run(other, tmp_path, progress=False)
@@ -199,22 +199,22 @@ def test_a_model_that_is_not_there_is_told_and_the_others_go_on(config, tmp_path
     assert "nowhere" in reports.render_study(reports.read_study(tmp_path))
 
 
-def test_a_study_without_models_is_refused(config, tmp_path):
+def test_study_without_models_is_refused(config, tmp_path):
     other = ml_collections.ConfigDict(config.to_dict())
     other.models = ()
-    with pytest.raises(_cli.ConfigError, match="config.models is empty"):
+    with pytest.raises(cli.ConfigError, match="config.models=\\(\\): expected runs"):
         study.run(other, tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("name", robustness_study.SETS)
 @pytest.mark.parametrize("size", ["small", "full"])
-def test_every_probe_of_the_config_can_be_made(name, size):
+def test_every_probe_of_the_config_is_valid(name, size):
     made = robustness_study.get_config(f"data={name},size={size},models=a+b")
     assert made.models == ("a", "b") and not made.train
     side = {"digits": 8, "cifar10": 32, "imagenet": 224}[name]
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     for label, probe in made.probes.items():
-        assert probe.kind in _study_probes.KINDS, label
+        assert probe.kind in probes.KINDS, label
         if "attack" in probe:
             attacks.create(**probe.attack.to_dict())
         for value in probe.get("steps", ()):
@@ -227,7 +227,7 @@ def test_pictures_of_photos_are_small():
     """Small images are stored without loss, photographs at most 112 pixels wide, in less than half the space."""
     rng = np.random.default_rng(0)
     small, photo = rng.random((32, 32, 3), np.float32), np.asarray(load_sample_image("flower.jpg"), np.float32)[:400, :400] / 255
-    kept, shrunk = (Image.open(io.BytesIO(base64.b64decode(_study_cells.picture(image)["uri"].split(",")[1]))) for image in (small, photo))
+    kept, shrunk = (Image.open(io.BytesIO(base64.b64decode(cells.picture(image)["uri"].split(",")[1]))) for image in (small, photo))
     np.testing.assert_array_equal(np.asarray(kept), np.round(small * 255))
-    assert shrunk.size == (112, 112) and len(_study_cells.picture(photo)["uri"]) < 8000
+    assert shrunk.size == (112, 112) and len(cells.picture(photo)["uri"]) < 8000
     assert np.abs(np.asarray(shrunk, float).mean((0, 1)) - 255 * photo.mean((0, 1))).max() < 3

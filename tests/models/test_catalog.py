@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden_models import abstract
 
 import vmamba_jax
+from tests.helpers.drop_path import applied_rates
+from tests.helpers.golden_models import abstract
 from vmamba_jax import checkpoints, models
-from vmamba_jax.training import weight_decay
+from vmamba_jax.training.optimization import weight_decay
 
 RELEASED = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "released_vmamba.json").read_text())
 
@@ -23,7 +24,7 @@ def test_names():
     assert models.entry("vanilla_vmamba_tiny") is models.entry("vmamba_tiny_v0")
     with pytest.raises(KeyError, match="vmamba_huge.*vmamba_tiny"):
         vmamba_jax.create_model("vmamba_huge")
-    with pytest.raises(TypeError, match="'depht'.*depths"):
+    with pytest.raises(TypeError, match=r"depht=\(1,\): expected fields of vmamba_tiny, .*depths"):
         vmamba_jax.create_model("vmamba_tiny", depht=(1,))
     assert hash(vmamba_jax.create_model("vmamba_tiny", dims=[8, 16], depths=[1, 1], scan_pattern=np.arange(16)))
 
@@ -34,17 +35,30 @@ def test_released_model(name):
     params = abstract(model)["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == released["parameters"] == models.entry(name).parameters
     assert checkpoints.original_shapes(model) == {key: tuple(shape) for key, shape in released["shapes"].items()}
-    rates = np.linspace(0, model.drop_path_rate, sum(model.depths))
-    np.testing.assert_allclose(rates, released["drop_path"], atol=1e-6)
+    np.testing.assert_allclose(list(applied_rates(model).values()), released["drop_path"], atol=1e-6)
+    np.testing.assert_allclose(model.drop_path_rates, released["drop_path"], atol=1e-6)
     undecayed = [path for path, decayed in flatten_dict(weight_decay.mask("released")(params)).items() if not decayed]
     assert len(undecayed) == released["undecayed"]
 
 
+@pytest.mark.parametrize("name,fields,names", [
+    ("vmamba_tiny", dict(dims=(8,), depths=(1,), pos_embed=True), {"pos_embed"}),
+    ("vim_tiny", dict(depth=1, class_token="double"), {"pos_embed", "cls_token_head", "cls_token_tail"}),
+    ("vim_tiny", dict(depth=1), {"pos_embed", "cls_token"}), ("deit_tiny", dict(depth=1), {"pos_embed", "cls_token"}),
+    ("swin_tiny", dict(depths=(1, 1), num_heads=(3, 6)), {"relative_position_bias_table"}), ("convnext_tiny", dict(dims=(8,), depths=(1,)), set()),
+])
+def test_positions_are_not_decayed(name, fields, names):
+    """The released rule exempts these parameters of more than one axis, and no others."""
+    params = flatten_dict(abstract(vmamba_jax.create_model(name, **fields))["params"])
+    decayed = {path: weight_decay.released(path, x) for path, x in params.items()}
+    assert {path[-1] for path, x in params.items() if x.ndim > 1 and not decayed[path]} == names
+
+
 def test_every_entry():
-    """Counts and releases of all families: exact tags, files that are named, a preprocessing that makes sense."""
+    """Parameter counts and releases of all families: exact tags, named files, a plausible preprocessing."""
     for name in vmamba_jax.list_models():
         entry = models.entry(name)
-        if name not in RELEASED:  # those have a test of their own
+        if name not in RELEASED:  # tested above
             params = abstract(vmamba_jax.create_model(name), entry.image_size)["params"]
             assert sum(x.size for x in jax.tree.leaves(params)) == entry.parameters, name
         for release in entry.releases:
@@ -62,15 +76,15 @@ def test_releases_by_tag():
     assert models.entry("resnet50").top1 == 76.130 and entry.fields == models.entry("resnet50").fields
     assert models.as_classifier("vit_base.augreg_in1k").mean == (0.5, 0.5, 0.5) and models.as_classifier("deit_tiny").mean == models.IMAGENET_MEAN
     assert models.entry("swin_tiny_patch4_window7_224.ms_in1k") == models.entry("swin_tiny")
-    with pytest.raises(KeyError, match="resnet50 has no release 'v9'; expected tv_in1k, tv2_in1k, a1_in1k"):
+    with pytest.raises(KeyError, match="model='resnet50.v9': expected a release of resnet50 after the dot, tv_in1k, tv2_in1k, a1_in1k"):
         models.entry("resnet50.v9")
-    with pytest.raises(KeyError, match="it has no released weights"):
+    with pytest.raises(KeyError, match="model='vmamba_tiny_m2.any': expected .* no released weights"):
         models.entry("vmamba_tiny_m2.any")
 
 
 @pytest.mark.parametrize("name", ["vmamba_tiny", "swin_tiny", "convnext_tiny", "resnet18"])
 def test_features_only(name):
-    """Four maps at strides 4, 8, 16 and 32, of an image that is not square."""
+    """Four maps at strides 4, 8, 16 and 32 of a rectangular image."""
     model = vmamba_jax.create_model(name, features_only=True)
     maps = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], jax.ShapeDtypeStruct((1, 128, 160, 3), jnp.float32))
     widths = (64, 128, 256, 512) if name == "resnet18" else (96, 192, 384, 768)
@@ -79,7 +93,7 @@ def test_features_only(name):
     assert two.out_indices == (1, 3)
 
 
-def test_options_of_the_released_yaml_give_the_catalog_model():
+def test_released_yaml_options_equal_the_catalog():
     options = dict(depths=[2, 2, 8, 2], dims=96, ssm_d_state=1, ssm_ratio=1.0, ssm_conv_bias=False, forward_type="v05_noz", mlp_ratio=4.0,
                    norm_layer="ln2d", downsample_version="v3", patchembed_version="v2", drop_path_rate=0.2)
     assert checkpoints.model_from_options("vmamba", options) == vmamba_jax.create_model("vmamba_tiny")
@@ -88,7 +102,7 @@ def test_options_of_the_released_yaml_give_the_catalog_model():
     assert checkpoints.model_from_options("vmamba", options) == vmamba_jax.create_model("vmamba_tiny_v0")
 
 
-def test_classifier_normalises_inside():
+def test_classifier_normalizes():
     model = vmamba_jax.create_model("vmamba_tiny", num_classes=3, dims=(8,), depths=(1,), in_channels=1, patch_size=2)
     classifier = models.Classifier(model, mean=0.3, std=(0.5,))
     variables = classifier.init(jax.random.key(0), (8, 8, 1))

@@ -1,16 +1,16 @@
 """ConvNeXt: timm's numbers, names and traps, the original repository's files, feature maps, initial distributions."""
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints
-from vmamba_jax.models import convnext
-from vmamba_jax.models.convnext import ConvNeXt
+from vmamba_jax.models.baselines import convnext
+from vmamba_jax.models.baselines.convnext import ConvNeXt
 
 GOLDEN = "timm_convnext_small"
 TINY = ConvNeXt(num_classes=5, depths=(1, 1), dims=(8, 16), patch_size=2)
@@ -39,7 +39,7 @@ def standardized(x):
 
 
 def test_traps_show(x64, model):
-    """The norm before the pooling, its eps, gamma left out: the logits move by far more than the parity test allows."""
+    """Norm before pooling, another eps or no gamma changes the logits by far more than the parity tolerance."""
     arrays, _ = golden_models.load(GOLDEN)
     images = golden_models.nhwc(arrays["input"]).astype(np.float64)
 
@@ -71,7 +71,7 @@ def test_names():
 
 
 def official(state_dict):
-    """timm's names -> the original repository's."""
+    """The state dict under the original repository's names, from timm's."""
     renamed = {}
     for name, x in state_dict.items():
         top, *rest = name.split(".")
@@ -87,7 +87,7 @@ def official(state_dict):
     return {"model": renamed}
 
 
-def test_the_original_repositorys_files(model):
+def test_original_repository_files(model):
     given = golden_models.weights(GOLDEN, np.float32)
     theirs = official(given)
     assert {"downsample_layers.0.0.weight", "downsample_layers.3.1.bias", "stages.2.1.pwconv2.weight", "stages.0.0.dwconv.bias", "stages.3.1.gamma",
@@ -103,7 +103,7 @@ def test_the_original_repositorys_files(model):
 
 
 def test_feature_maps(model):
-    """The stages' own outputs behind fresh norms of eps 1e-6, without the head's parameters."""
+    """Outputs of the stages after new norms of eps 1e-6; no parameters of the head."""
     arrays, _ = golden_models.load(GOLDEN)
     backbone = model.clone(out_indices=(0, 1, 2, 3))
     variables = checkpoints.convert(backbone, golden_models.weights(GOLDEN, np.float32))
@@ -116,7 +116,7 @@ def test_feature_maps(model):
 
 
 def test_initial_distributions():
-    """Every kernel normal(0.02), every bias zero, gamma 1e-6: a fresh network is nearly its downsampling layers alone."""
+    """Every kernel is normal(0.02), every bias zero, gamma 1e-6, so a new network is nearly its downsampling layers alone."""
     images = jnp.zeros((1, 8, 8, 3))
     wide = TINY.clone(dims=(64, 96))
     params = flatten_dict(jax.jit(wide.init)(jax.random.key(0), images)["params"])
@@ -148,7 +148,7 @@ def test_fields():
 
 @pytest.mark.parametrize("fields,shape,words", [
     ({}, (1, 8, 8, 1), "expected (batch, height, width, 3)"), ({}, (8, 8, 3), "(8, 8, 3)"), ({}, (1, 8, 3, 3), "sides of at least 4"),
-    (dict(dims=(8,)), (1, 8, 8, 3), "depths=(1, 1) and dims=(8,)"), (dict(out_indices=(2,)), (1, 8, 8, 3), "out_indices=(2,)"),
+    (dict(dims=(8,)), (1, 8, 8, 3), "depths=(1, 1), dims=(8,)"), (dict(out_indices=(2,)), (1, 8, 8, 3), "out_indices=(2,)"),
     (dict(drop_path_rate=-0.1), (1, 8, 8, 3), "drop_path_rate=-0.1"),
 ])
 def test_wrong_fields_and_images(fields, shape, words):
@@ -162,7 +162,7 @@ def test_options():
     asked = dict(ls_init_value=None, patch_size=1, in_chans=1, drop_path_rate=0.5, **BASE)
     wanted = ConvNeXt(layer_scale_init=None, patch_size=1, in_channels=1, drop_path_rate=0.5, **BASE)
     assert checkpoints.model_from_options("convnext", asked) == wanted
-    for option, words in ((dict(patch_size=2), "patch_size=2: expected one of 4, 1"), (dict(use_grn=True), "use_grn=True; only False is supported"),
+    for option, words in ((dict(patch_size=2), "patch_size=2: expected one of 4, 1"), (dict(use_grn=True), "use_grn=True: expected False, the only supported value"),
                           (dict(kernel_sizes=5), "kernel_sizes=5"), (dict(head_norm_first=True), "head_norm_first=True")):
         with pytest.raises(ValueError, match=words):
             checkpoints.model_from_options("convnext", option)

@@ -1,4 +1,4 @@
-"""Convolutions agree with XLA's own in values and every derivative, and on CPU keep its fast layout in gradients too."""
+"""Convolutions equal XLA's in values and all derivatives, and on CPU their gradients keep XLA's fast layout."""
 import re
 
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from vmamba_jax.models import convolution
+from vmamba_jax.models.layers import convolution
 
 
 def normal(seed, *shape):
@@ -27,7 +27,7 @@ def ours(x, kernel, strides, padding):
     (3, (1, 1), [(1, 1), (1, 1)]), (3, (2, 2), [(1, 1), (1, 1)]), (2, (2, 2), "VALID"), (3, (2, 2), "SAME"), (1, (2, 1), [(0, 0), (0, 0)]),
     (4, (3, 2), [(0, 3), (2, 1)])])
 def test_dense_convolution(x64, size, strides, padding):
-    """Sides of 7 and 6: some windows leave rows over, whose gradient is zero."""
+    """Sides of 7 and 6, so that some windows do not cover the last rows, whose gradient is zero."""
     x, kernel = normal(0, 2, 7, 6, 3), normal(1, size, size, 3, 4)
     loss = lambda f: lambda args: jnp.sin(f(*args, strides, padding)).sum()
     np.testing.assert_allclose(ours(x, kernel, strides, padding), native(x, kernel, strides, padding), atol=1e-12)
@@ -41,7 +41,7 @@ def test_dense_convolution(x64, size, strides, padding):
 
 
 def test_gradients_keep_the_fast_layout():
-    """JAX's own gradients swap axes, which XLA:CPU rights outside of loops only: there they run ten to seventy times slower."""
+    """JAX's own gradients have swapped axes, which run 10 to 70 times slower inside loops on XLA:CPU."""
     x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
 
     def layouts(f):
@@ -53,7 +53,7 @@ def test_gradients_keep_the_fast_layout():
     assert len(layouts(native)) == 3
 
 
-def test_other_convolutions_are_left_alone():
+def test_other_convolutions_are_native():
     x, kernel = normal(0, 1, 6, 4), normal(1, 3, 4, 2)
     options = dict(window_strides=(1,), padding="VALID", lhs_dilation=(1,), feature_group_count=1, dimension_numbers=("NWC", "WIO", "NWC"))
     for dilation in (1, 2):
@@ -63,7 +63,7 @@ def test_other_convolutions_are_left_alone():
 
 @pytest.mark.parametrize("size", [3, 5])
 def test_depthwise_convolution(x64, size):
-    """The shifted form used on CPU is the grouped convolution used elsewhere, gradients included; on CPU no convolution is emitted."""
+    """The shifted form on CPU equals the grouped convolution of other platforms, with gradients; on CPU the program has no convolution."""
     x, kernel = normal(0, 2, 6, 7, 4), normal(1, size, size, 1, 4)
     for argument in (0, 1):
         a, b = (jax.grad(lambda x, k, f=f: jnp.sin(f(x, k)).sum(), argument)(x, kernel) for f in (convolution.depthwise_conv, convolution._grouped_conv))

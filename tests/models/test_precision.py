@@ -1,7 +1,4 @@
-"""Families in bfloat16, and with their blocks' activations recomputed: narrow arithmetic, wide weights, the same numbers and names.
-
-VMamba's and Vim's own tests hold the same of them.
-"""
+"""Families in bfloat16 with float32 weights, and with recomputed activations. VMamba and Vim have such tests in their own files."""
 import functools
 
 import jax
@@ -18,14 +15,14 @@ TINY = {
     "convnext_tiny": {"dims": (8, 16), "depths": (1, 1)},
     "resnet18": {"layers": (1, 1), "channels": (8, 16), "stem": "cifar", "stem_width": 8},
 }
-OFTEN = ("vit_tiny", "resnet18")  # the others in make test-slow
+OFTEN = ("vit_tiny", "resnet18")  # the others are slow tests
 IMAGES = jax.random.uniform(jax.random.key(1), (3, 16, 16, 3))
 LABELS = jnp.arange(3)
 
 
 @functools.cache
 def made(name):
-    """(model, its variables, what of the step below)."""
+    """(model, its variables)."""
     model = create_model(name, **COMMON, **TINY[name])
     variables = jax.jit(model.init)(jax.random.key(0), IMAGES)
     return model, {key: tree for key, tree in variables.items() if key in ("params", "batch_stats")}
@@ -33,11 +30,11 @@ def made(name):
 
 @functools.partial(jax.jit, static_argnums=0)
 def step(model, variables):
-    """((loss, (logits, statistics)), gradient of the weights) in training mode, half of the branches dropped."""
+    """((loss, (logits, statistics)), gradient of the weights) in training mode, with half of the branches dropped."""
     def loss(params):
         logits, updated = model.apply({**variables, "params": params}, IMAGES, train=True, rngs={"dropout": jax.random.key(2)},
                                       mutable=["batch_stats"])
-        return training.objectives.common.cross_entropy(logits, LABELS), (logits, updated)
+        return training.objectives.losses.cross_entropy(logits, LABELS), (logits, updated)
 
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 
@@ -58,7 +55,7 @@ def test_remat_changes_neither_numbers_nor_names(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_bfloat16_is_near_and_its_weights_stay_float32(name):
+def test_bfloat16_keeps_float32_weights(name):
     model, variables = made(name)
     narrow = create_model(name, **COMMON, **TINY[name], dtype="bfloat16")
     assert narrow == model.clone(dtype=jnp.dtype("bfloat16"))
@@ -73,8 +70,8 @@ def test_bfloat16_is_near_and_its_weights_stay_float32(name):
         assert np.linalg.norm(a - b) <= 0.1 * np.linalg.norm(b)
 
 
-def test_adversarial_training_in_bfloat16_keeps_its_state_in_float32():
-    """The whole step: attack on float32 images, narrow model, wide loss, weights, moments and average; and the old state's memory is reused."""
+def test_bfloat16_training_keeps_float32_state():
+    """A whole step: attack on float32 images, bfloat16 model, float32 loss, weights, moments and average; the step donates the old state."""
     classifier = models.Classifier(create_model("vit_tiny", num_classes=3, **TINY["vit_tiny"], dtype="bfloat16", remat=True))
     optimizer = training.optimizer.create(learning_rate=1e-2)
     attack = attacks.pgd(0.03, steps=1)
@@ -86,8 +83,9 @@ def test_adversarial_training_in_bfloat16_keeps_its_state_in_float32():
         seen.append(jax.tree.leaves((state.params, state.ema, state.opt_state)))
         return {}
 
-    state = training.train(objective, state, [batch] * 4, steps=4, key=jax.random.key(0), log_every=1, eval_every=1, evaluate=evaluate,
-                           progress=False, on_log=lambda step, values: losses.append(values.get("loss")))
+    monitoring = training.Monitoring(log_every=1, progress=False, on_log=lambda step, values: losses.append(values.get("loss")))
+    state = training.train(objective, state, [batch] * 4, steps=4, key=jax.random.key(0), monitoring=monitoring,
+                           validation=training.Validation(evaluate, every=1))
     for leaves in seen[:-1]:
         assert all(x.is_deleted() for x in leaves if x.ndim)
     assert losses[0] > losses[-2] > 0

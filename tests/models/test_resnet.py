@@ -2,7 +2,6 @@
 from unittest import mock
 
 import flax.linen as nn
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +9,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import vmamba_jax
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints, models
-from vmamba_jax.models import resnet
-from vmamba_jax.models.resnet import ResNet
+from vmamba_jax.models.baselines import resnet
+from vmamba_jax.models.baselines.resnet import ResNet
 
 GOLDEN = "timm_resnet_small"
 TINY = ResNet(num_classes=5, layers=(1, 1), channels=(4, 8), block="basic", stem="cifar", stem_width=4)
@@ -35,7 +35,7 @@ def test_float32(model):
 
 
 def test_padding_at_stride_2(x64, model):
-    """XLA's "SAME" pads (0, 1) where PyTorch pads 1 on every side: another function."""
+    """XLA's "SAME" pads (0, 1) where PyTorch pads 1 on every side, which computes another function."""
     arrays, _ = golden_models.load(GOLDEN)
     variables = checkpoints.convert(model, golden_models.weights(GOLDEN, np.float64))
     images = golden_models.nhwc(arrays["input"]).astype(np.float64)
@@ -43,12 +43,12 @@ def test_padding_at_stride_2(x64, model):
     assert error() < 1e-9
     same = lambda features, size, stride, *, name, **options: nn.Conv(
         features, (size, size), (stride, stride), "SAME", use_bias=False, name=name, **options)
-    with mock.patch.object(resnet, "conv", same):
+    with mock.patch.object(resnet, "_conv", same):
         assert error() > 1e-3
 
 
-def test_the_stride_is_in_the_3x3_convolution():
-    """v1.5: the branch of a bottleneck that halves sees every position of its input, not every other one."""
+def test_stride_is_in_the_3x3_convolution():
+    """v1.5: a halving bottleneck reads every position of its input, not every second one."""
     block, x = resnet.Block("bottleneck", 8, 2, zero_init_last=False), jax.random.normal(jax.random.key(0), (1, 6, 6, 4))
     variables = block.init(jax.random.key(1), x)
     gradient = jax.grad(lambda x: block.apply(variables, x).sum())(x)
@@ -70,8 +70,8 @@ def test_names():
     assert len(released) - len(ours) == 53
 
 
-def test_running_statistics_move_as_torch_moves_them():
-    """momentum 0.1 in PyTorch's sense: a tenth of the batch's statistics, nine tenths of what was."""
+def test_running_statistics():
+    """Momentum 0.1 in PyTorch's sense: 0.1 of the batch's statistics plus 0.9 of the old ones."""
     images = jax.random.uniform(jax.random.key(1), (8, 8, 8, 3))
     variables = jax.jit(TINY.init)(jax.random.key(0), images)
     _, updated = jax.jit(lambda v, x: TINY.apply(v, x, train=True, mutable=["batch_stats", "intermediates"]))(variables, images)
@@ -82,7 +82,7 @@ def test_running_statistics_move_as_torch_moves_them():
 
 
 def test_feature_maps(model):
-    """The four stages' own outputs, without the head's parameters."""
+    """Outputs of the four stages; no parameters of the head."""
     arrays, _ = golden_models.load(GOLDEN)
     backbone = model.clone(out_indices=(0, 1, 2, 3))
     variables = checkpoints.convert(backbone, golden_models.weights(GOLDEN, np.float32))
@@ -111,7 +111,7 @@ def test_fields():
 
 @pytest.mark.parametrize("fields,words", [
     (dict(block="wide"), "block='wide': expected one of 'basic', 'bottleneck'"), (dict(stem="tiny"), "stem='tiny'"),
-    (dict(layers=(1,)), "layers=(1,) and channels=(4, 8)"), (dict(out_indices=(2,)), "out_indices=(2,)"),
+    (dict(layers=(1,)), "layers=(1,), channels=(4, 8)"), (dict(out_indices=(2,)), "out_indices=(2,)"),
 ])
 def test_wrong_fields(fields, words):
     with pytest.raises(ValueError) as raised:

@@ -3,26 +3,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax.models import scan_patterns
+from vmamba_jax.core import scan_orders
+from vmamba_jax.models.vmamba import scan_layouts
 
 ROW = np.arange(15)
 COLUMN = ROW.reshape(3, 5).T.reshape(-1)
 
 
 def test_original_tables():
-    np.testing.assert_array_equal(scan_patterns.routes("cross", 3, 5), [ROW, COLUMN, ROW[::-1], COLUMN[::-1]])
-    np.testing.assert_array_equal(scan_patterns.routes("unidi", 3, 5), [ROW] * 4)
-    np.testing.assert_array_equal(scan_patterns.routes("bidi", 3, 5), [ROW, ROW, ROW[::-1], ROW[::-1]])
+    np.testing.assert_array_equal(scan_orders.routes("cross", 3, 5), [ROW, COLUMN, ROW[::-1], COLUMN[::-1]])
+    np.testing.assert_array_equal(scan_orders.routes("unidi", 3, 5), [ROW] * 4)
+    np.testing.assert_array_equal(scan_orders.routes("bidi", 3, 5), [ROW, ROW, ROW[::-1], ROW[::-1]])
 
 
 def test_original_scans(golden):
-    """The original's cross-scanned arrays (B, K, C, L) are our layouts' sequences, its merges our maps summed."""
+    """The original's scanned arrays (B, K, C, L) equal the layouts' sequences, and its merged arrays the sum of their maps."""
     arrays = golden("cross_scan_3x5")
     names = {"cross": "cross2d", "unidi": "unidi", "bidi": "bidi"}
     for pattern, original in names.items():
         scanned, outputs, merged = arrays[f"scan_{original}"], arrays["ys"].reshape(1, 4, 2, 15), 0
         x = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1))
-        for layout in scan_patterns.layouts(pattern, 3, 5):
+        for layout in scan_layouts.layouts(pattern, 3, 5):
             sequence = np.asarray(layout.sequence(x))
             for k, reverse in layout.directions:
                 np.testing.assert_array_equal(sequence[:, ::-1] if reverse else sequence, scanned[:, k].transpose(0, 2, 1))
@@ -33,18 +34,18 @@ def test_original_scans(golden):
 
 
 def test_cross_needs_two_layouts_and_no_gather():
-    layouts = scan_patterns.layouts("cross", 3, 5)
+    layouts = scan_layouts.layouts("cross", 3, 5)
     assert [layout.directions for layout in layouts] == [((0, False), (2, True)), ((1, False), (3, True))]
-    assert len(scan_patterns.layouts("unidi", 3, 5)) == len(scan_patterns.layouts("bidi", 3, 5)) == 1
+    assert len(scan_layouts.layouts("unidi", 3, 5)) == len(scan_layouts.layouts("bidi", 3, 5)) == 1
 
 
 @pytest.mark.parametrize("pattern", [np.random.default_rng(0).permutation(15), lambda h, w: np.random.default_rng(1).permutation(h * w),
                                      np.stack([np.random.default_rng(i).permutation(15) for i in range(4)])], ids=["one", "function", "four"])
 def test_any_permutation(pattern):
-    routes = scan_patterns.routes(pattern, 3, 5)
+    routes = scan_orders.routes(pattern, 3, 5)
     x = jnp.arange(15.0).reshape(1, 3, 5, 1)
     seen = {}
-    for layout in scan_patterns.layouts(pattern, 3, 5):
+    for layout in scan_layouts.layouts(pattern, 3, 5):
         sequence = np.asarray(layout.sequence(x))[0, :, 0]
         for k, reverse in layout.directions:
             seen[k] = sequence[::-1] if reverse else sequence
@@ -53,12 +54,12 @@ def test_any_permutation(pattern):
 
 
 def test_identity_order_is_cross():
-    np.testing.assert_array_equal(scan_patterns.routes(ROW, 3, 5), scan_patterns.routes("cross", 3, 5))
+    np.testing.assert_array_equal(scan_orders.routes(ROW, 3, 5), scan_orders.routes("cross", 3, 5))
 
 
-@pytest.mark.parametrize("pattern,words", [("spiral", "'spiral'"), (np.arange(14), "shape (14,)"), (np.zeros(15, int), "no permutation"),
-                                           (np.arange(1, 16), "no permutation")])
+@pytest.mark.parametrize("pattern,words", [("spiral", "'spiral'"), (np.arange(14), "shape=(14,)"), (np.zeros(15, int), "expected permutations"),
+                                           (np.arange(1, 16), "expected permutations")])
 def test_refusals(pattern, words):
     with pytest.raises(ValueError) as raised:
-        scan_patterns.layouts(pattern, 3, 5)
+        scan_layouts.layouts(pattern, 3, 5)
     assert words in str(raised.value)

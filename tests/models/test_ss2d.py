@@ -1,4 +1,4 @@
-"""SS2D against the original module's internals, its hidden states as probes, and gradients cut at chosen places."""
+"""SS2D: parity with the original module's internals, hidden states as probes, stopped gradients, initial values."""
 import functools
 
 import jax
@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax.models import SS2D, scan_patterns, states
+from vmamba_jax.core import scan_orders
+from vmamba_jax.models import SS2D
+from vmamba_jax.models.layers import probes
 
 SHAPE = (2, 3, 5, 8)
 
@@ -16,7 +18,7 @@ def transposed(x):
 
 
 def random_variables(module, shape=SHAPE, seed=0):
-    """Variables with nothing at its special initial value."""
+    """Random variables, none at a special initial value."""
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape)))["params"]
     rng = np.random.default_rng(seed)
     return {"params": jax.tree.map(lambda x: jnp.asarray(0.5 * rng.standard_normal(x.shape), jnp.float32), variables)}
@@ -48,7 +50,7 @@ def test_original_internals(golden):
     np.testing.assert_allclose(y, transposed(arrays["output"]), atol=1e-5)
     np.testing.assert_allclose(found["x"], transposed(arrays["tap/in_proj"]), atol=1e-5)
 
-    routes = scan_patterns.routes("cross", 5, 7)
+    routes = scan_orders.routes("cross", 5, 7)
     flat = lambda x: x.reshape(*x.shape[:2], 35, *x.shape[4:])
     for k, route in enumerate(routes):
         in_order = lambda name, k=k, route=route: flat(found[name])[:, k, route]
@@ -72,14 +74,14 @@ def test_original_internals(golden):
         np.testing.assert_allclose(gradients[name], arrays[f"grad/{name}"], atol=2e-5 * scale, err_msg=name)
 
 
-def test_nothing_recorded_unless_asked():
+def test_states_are_recorded_on_request():
     module = SS2D(gate=True)
     x = images()
     variables = jax.jit(lambda: module.init(jax.random.key(0), x))()
     assert set(variables) == {"params"}
     plain = jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
     y, recorded = apply(module, variables, x, mutable=["intermediates"])
-    assert set(recorded["intermediates"]) == set(states.SS2D_STATES)
+    assert set(recorded["intermediates"]) == set(probes.SS2D_STATES)
     np.testing.assert_allclose(y, apply(module, variables, x), atol=1e-6)
     probed = jax.jit(lambda v, x: module.apply(v, x, mutable=["intermediates"])).lower(variables, x).as_text()
     assert plain.count("stablehlo.") < probed.count("stablehlo.")
@@ -88,11 +90,11 @@ def test_nothing_recorded_unless_asked():
 @pytest.mark.parametrize("fields", [
     pytest.param(dict(d_state=3, gate=True), id="gated"), pytest.param(dict(ssm="mamba2", dt_rank=2, d_state=3), id="mamba2"),
     pytest.param(dict(), id="plain", marks=pytest.mark.slow), pytest.param(dict(scan_pattern="bidi"), id="bidi", marks=pytest.mark.slow)])
-def test_perturbations_give_the_states_gradients(x64, fields):
-    """Adding to a state through its perturbation is adding to it, and the opened paths compute the same function."""
+def test_perturbations(x64, fields):
+    """A zero perturbation leaves the output as it is, and its gradient matches central differences of the state."""
     module, x = SS2D(**fields), images().astype(jnp.float64)
     variables = jax.tree.map(lambda v: v.astype(jnp.float64), random_variables(module))
-    names = tuple(name for name in states.SS2D_STATES if name != "z" or module.gate)
+    names = tuple(name for name in probes.SS2D_STATES if name != "z" or module.gate)
     wanted = apply(module, variables, x)
     recorded = apply(module, variables, x, mutable=["intermediates"])[1]["intermediates"]
     weights = jnp.cos(jnp.arange(wanted.size)).reshape(wanted.shape)
@@ -110,7 +112,7 @@ def test_perturbations_give_the_states_gradients(x64, fields):
 
 
 def explicit(params, x, stop, d_state):
-    """SS2D (no gate) from its equations with every cut a plain stop_gradient: one position after the other."""
+    """SS2D (no gate) from its equations, position by position, with a plain stop_gradient at every cut."""
     cut = lambda name, value: jax.lax.stop_gradient(value) if name in stop else value
     b, height, width, _ = x.shape
     u = cut("x", x @ params["in_proj"]["kernel"])
@@ -118,7 +120,7 @@ def explicit(params, x, stop, d_state):
     u = sum(padded[:, i:i + height, j:j + width] * params["conv2d"]["kernel"][i, j, 0] for i in range(3) for j in range(3))
     u = cut("c", jax.nn.silu(u)).reshape(b, height * width, -1)
     inner, y = u.shape[-1], 0
-    for k, route in enumerate(scan_patterns.routes("cross", height, width)):
+    for k, route in enumerate(scan_orders.routes("cross", height, width)):
         v = u[:, route]
         p = v @ params["x_proj_weight"][k].T
         rank = p.shape[-1] - 2 * d_state
@@ -140,7 +142,7 @@ def explicit(params, x, stop, d_state):
 @pytest.mark.parametrize("stop", [(), ("x",), ("c",), ("B",), ("C",), ("delta",), ("A_bar",), ("B_bar_delta",), ("A_bar", "B_bar_delta"),
                                   ("B", "C", "delta"), ("B", "A_bar")], ids="+".join)
 def test_stop_gradients(d_state, stop):
-    """The forward pass stays bit-identical; the gradient is that of the equations with a stop_gradient at the named places."""
+    """The forward pass stays bit-identical; the gradient equals that of the equations with a stop_gradient at the named states."""
     module, x = SS2D(d_state=d_state), images()
     variables = random_variables(module)
     stopped = module.clone(stop_gradients=stop)
@@ -163,7 +165,7 @@ def test_default_and_reference_scans_agree(fields):
 
 
 def test_initial_values():
-    """Section 2.9's distributions: the step size starts log-uniform in [0.001, 0.1], the decay at -1..-N, the skip at 1."""
+    """v0: step size log-uniform in [0.001, 0.1], decay -1..-N, skip 1; v1 and v2: normal and uniform draws."""
     init = lambda **fields: jax.jit(lambda: SS2D(**fields).init(jax.random.key(0), jnp.zeros((1, 2, 2, 64))))()["params"]
     v0 = init(d_state=4)
     steps = np.log1p(np.exp(v0["dt_projs_bias"]))
@@ -179,11 +181,11 @@ def test_initial_values():
 
 
 @pytest.mark.parametrize("fields,words", [
-    (dict(stop_gradients=("D",)), "stop_gradients names 'D'"), (dict(stop_gradients="B"), "stop_gradients='B'"),
-    (dict(perturbed=("h",)), "perturbed names 'h'"), (dict(perturbed=("s",), scan_pattern="cascade"), "perturbed names ['s']"),
+    (dict(stop_gradients=("D",)), "stop_gradients=('D',): expected names among"), (dict(stop_gradients="B"), "stop_gradients='B'"),
+    (dict(perturbed=("h",)), "perturbed=('h',): expected names among"), (dict(perturbed=("s",), scan_pattern="cascade"), "perturbed=('s',): expected only x, z, c, y"),
     (dict(out_norm="group"), "out_norm='group'"), (dict(ssm="mamba3"), "ssm='mamba3'"), (dict(ssm_init="v9"), "ssm_init='v9'"),
-    (dict(conv_size=4), "conv_size=4"), (dict(act="tanh"), "'tanh'"), (dict(d_state=0), "d_state=0"),
-    (dict(ssm="mamba2", dt_rank=3), "dt_rank=3 heads"), (dict(scan_pattern="spiral"), "'spiral'"),
+    (dict(conv_size=4), "conv_size=4"), (dict(ssm_act="tanh"), "'tanh'"), (dict(d_state=0), "d_state=0"),
+    (dict(ssm="mamba2", dt_rank=3), "dt_rank=3: expected a number of heads"), (dict(scan_pattern="spiral"), "'spiral'"),
 ])
 def test_refusals(fields, words):
     with pytest.raises(ValueError) as raised:

@@ -1,22 +1,23 @@
 """Swin: timm's numbers, names and traps, both orders of padding and rolling, other image sizes, the original repository's files.
 
-timm_swinpad_small was made with timm 1.0.31 for these tests: 48 px, so that maps of 12 and 6 tokens are padded to windows of 5, weights drawn
-anew from seed 20240318 (no gradient vanishes); and logits of the same weights for a 36 x 28 image (`strict_img_size=False`) and, by a model of
+timm_swinpad_small was made with timm 1.0.31 for these tests: 48 pixels, so that maps of 12 and 6 tokens are padded to windows of 5; random weights
+of seed 20240318, so that no gradient vanishes; and logits of the same weights for a 36 x 28 image (`strict_img_size=False`) and, from a model of
 image size 16 with `always_partition`, for a 16 x 16 image.
 """
 import functools
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints
-from vmamba_jax.models import layers, swin, swin_windows
-from vmamba_jax.models.swin import Swin, WindowAttention
+from vmamba_jax.models.baselines import swin
+from vmamba_jax.models.baselines.swin import Swin, WindowAttention
+from vmamba_jax.models.layers import attention, common
 
 GOLDEN = "timm_swin_small"
 PADDED = "timm_swinpad_small"
@@ -58,7 +59,7 @@ def logits64(state_dict=None, image="input", **fields):
 
 
 def test_other_image_sizes(x64):
-    """Windows and shifts stay those of image_size; odd and small maps are padded, in merging too."""
+    """Windows and shifts are those of image_size; odd and small maps are padded, also for merging."""
     arrays, _ = golden_models.load(PADDED)
     np.testing.assert_allclose(logits64(image="other.input"), arrays["other.logits64"], atol=1e-9)
     always = dict(image="always.input", image_size=16)
@@ -67,16 +68,16 @@ def test_other_image_sizes(x64):
 
 
 def test_traps_show(x64):
-    """The order of padding, the mask, the norms' eps and the order of merged neighbours move the logits by far more than the parity test allows."""
+    """Padding order, mask, eps of the norms and order of merged neighbors change the logits by far more than the parity tolerance."""
     arrays, _ = golden_models.load(PADDED)
     error = lambda *args, **fields: np.abs(logits64(*args, **fields) - arrays["logits64"]).max()
     assert error(padding="before_roll") > 1e-3
-    for wrong in (mock.patch.object(swin_windows, "MASKED", 0.0),
-                  mock.patch.object(swin, "LayerNorm", functools.partial(layers.LayerNorm, 1e-6))):
+    for wrong in (mock.patch.object(attention, "MASKED", 0.0),
+                  mock.patch.object(swin, "LayerNorm", functools.partial(common.LayerNorm, 1e-6))):
         with wrong:
             assert error() > 1e-6
     weights = golden_models.weights(PADDED, np.float64)
-    swap = np.arange(96).reshape(4, 24)[[0, 2, 1, 3]].ravel()  # neighbours in the order (0, 0), (0, 1), (1, 0), (1, 1)
+    swap = np.arange(96).reshape(4, 24)[[0, 2, 1, 3]].ravel()  # neighbors in the order (0, 0), (0, 1), (1, 0), (1, 1)
     for key in ("norm.weight", "norm.bias", "reduction.weight"):
         weights[f"layers.1.downsample.{key}"] = weights[f"layers.1.downsample.{key}"][..., swap]
     assert error(weights) > 1e-3
@@ -88,12 +89,12 @@ def softmax(x):
 
 
 def dense_attention(params, x, heads, window, shift, padding):
-    """One image's window attention by its definition: all tokens of the padded map, those outside a token's window and region forbidden."""
+    """Window attention of one image by its definition: attention over the padded map, masked outside each token's window and region."""
     height, width, channels = x.shape
     padded = [-(-n // window) * window for n in (height, width)]
     tokens = np.zeros((*padded, channels))
     tokens[:height, :width] = x
-    places = []  # along each axis: where a token comes to lie in the shifted map
+    places = []  # along each axis: a token's position in the shifted map
     for n, whole in zip((height, width), padded, strict=True):
         place = (np.arange(whole) - shift) % whole
         if padding == "after_roll":
@@ -116,31 +117,31 @@ def dense_attention(params, x, heads, window, shift, padding):
 @pytest.mark.parametrize("height,width,window,shift", [(5, 7, 3, 1), (6, 4, 4, 2), (2, 3, 4, 2), (6, 6, 3, 0)])
 def test_window_attention_by_its_definition(x64, padding, height, width, window, shift):
     rng = np.random.default_rng(0)
-    attention = WindowAttention(2, window=window, shift=shift, padding=padding, dtype=np.float64, param_dtype=np.float64)
+    module = WindowAttention(2, window=window, shift=shift, padding=padding, dtype=np.float64, param_dtype=np.float64)
     x = rng.standard_normal((2, height, width, 6))
-    shapes = jax.eval_shape(attention.init, jax.random.key(0), x)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), shapes)["params"]
-    found = jax.jit(attention.apply)({"params": params}, x)
+    found = jax.jit(module.apply)({"params": params}, x)
     for ours, image in zip(found, x, strict=True):
         np.testing.assert_allclose(ours, dense_attention(params, image, 2, window, shift, padding), atol=1e-9)
 
 
 def test_mask_and_index_of_a_known_window():
-    index = swin_windows.relative_position_index(2)
+    index = attention.relative_position_index(2)
     np.testing.assert_array_equal(index, [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]])
-    mask = swin_windows.shift_mask(4, 4, 2, 1)
+    mask = attention.shift_mask(4, 4, 2, 1)
     assert mask.shape == (4, 4, 4) and set(np.unique(mask)) == {-100.0, 0.0}
     np.testing.assert_array_equal((mask == 0).sum((1, 2)), [16, 8, 8, 4])
     x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    windows = swin_windows.partition(x, 2)
+    windows = attention.partition(x, 2)
     np.testing.assert_array_equal(windows[7], x[1, :2, 2:4].reshape(4, 3))
-    np.testing.assert_array_equal(swin_windows.merge(windows, 2, 4, 6), x)
+    np.testing.assert_array_equal(attention.merge(windows, 2, 4, 6), x)
 
 
 @pytest.mark.parametrize("side,always,wanted", [
     (56, False, [(7, 3), (7, 3), (7, 3), (7, 0)]), (56, True, [(7, 3)] * 4), (19, False, [(7, 3), (7, 3), (5, 0), (3, 0)])])
 def test_windows_of_the_stages(side, always, wanted):
-    assert swin_windows.stage_windows(side, 7, 4, always) == wanted
+    assert attention.stage_windows(side, 7, 4, always) == wanted
 
 
 @pytest.mark.parametrize("fields,parameters", [
@@ -161,7 +162,7 @@ def same(a, b):
 
 
 def official(state_dict):
-    """timm's names -> the original repository's, with its buffers."""
+    """The state dict under the original repository's names, from timm's, with its buffers."""
     renamed = {}
     for name, x in state_dict.items():
         parts = name.split(".")
@@ -172,8 +173,8 @@ def official(state_dict):
                       "layers.0.blocks.0.attn.relative_position_index": np.zeros((9, 9), np.int64)}}
 
 
-def test_the_original_repositorys_files():
-    for name in (GOLDEN, PADDED):  # several mergings, and one
+def test_original_repository_files():
+    for name in (GOLDEN, PADDED):  # two mergings, and one
         model, given = golden_model(name), golden_models.weights(name, np.float32)
         theirs = official(given)
         assert "head.weight" in theirs["model"] and "layers.0.downsample.reduction.weight" in theirs["model"]
@@ -186,7 +187,7 @@ def test_the_original_repositorys_files():
 
 
 def test_table_of_another_window(tiny):
-    """Bicubic over (rows, columns) of offsets, each head by itself: PyTorch's numbers for a 3 x 3 table resized to 5 x 5."""
+    """Bicubic over (rows, columns) of offsets, per head: PyTorch's numbers for a 3 x 3 table resized to 5 x 5."""
     model, _ = tiny
     given = {name: np.zeros(shape, np.float32) for name, shape in checkpoints.original_shapes(model.clone(window_size=2)).items()}
     table = "layers.1.blocks.0.attn.relative_position_bias_table"
@@ -200,7 +201,7 @@ def test_table_of_another_window(tiny):
 
 
 def test_feature_maps():
-    """The stages' own outputs behind fresh norms of eps 1e-5, without the head's parameters."""
+    """Outputs of the stages after new norms of eps 1e-5; no parameters of the head."""
     arrays, _ = golden_models.load(GOLDEN)
     backbone = golden_model(GOLDEN).clone(out_indices=(0, 2))
     variables = checkpoints.convert(backbone, golden_models.weights(GOLDEN, np.float32))
@@ -213,21 +214,21 @@ def test_feature_maps():
 
 
 def test_attention_is_recorded_and_differentiable(tiny):
-    """Rows of shifted and unshifted blocks sum to one; tokens of other regions get nothing."""
+    """Rows of shifted and unshifted blocks sum to one; tokens of other regions get probability 0."""
     model, variables = tiny
     images = jax.random.uniform(jax.random.key(1), (2, 12, 12, 3))
 
     @jax.jit
-    def attention(images):
+    def maps_of(images):
         recorded = model.apply(variables, images, mutable=["intermediates"])[1]["intermediates"]
         return [recorded[f"layers_{s}"][f"blocks_{i}"]["attn"]["attention"][0] for s in range(2) for i in range(2)]
 
-    maps = attention(images)
+    maps = maps_of(images)
     assert [x.shape for x in maps] == [(8, 1, 9, 9), (8, 1, 9, 9), (2, 2, 9, 9), (2, 2, 9, 9)]  # 6 x 6 tokens, then 3 x 3
     for x in maps:
         np.testing.assert_allclose(x.sum(-1), 1, atol=1e-6)
     assert [float(x.min()) > 1e-20 for x in maps] == [True, False, True, True]
-    paid = jax.grad(lambda images: jnp.log(attention(images)[2][..., 3]).mean())(images)
+    paid = jax.grad(lambda images: jnp.log(maps_of(images)[2][..., 3]).mean())(images)
     assert paid.shape == images.shape and np.abs(paid).max() > 0 and np.isfinite(paid).all()
 
 
@@ -258,9 +259,9 @@ def test_fields(tiny):
 
 @pytest.mark.parametrize("fields,shape,words", [
     ({}, (1, 12, 12, 1), "expected (batch, height, width, 3)"), ({}, (12, 12, 3), "(12, 12, 3)"),
-    (dict(num_heads=(1,)), (1, 12, 12, 3), "depths=(2, 2) and num_heads=(1,)"), (dict(num_heads=(3, 2)), (1, 12, 12, 3), "num_heads=(3, 2)"),
+    (dict(num_heads=(1,)), (1, 12, 12, 3), "depths=(2, 2), num_heads=(1,)"), (dict(num_heads=(3, 2)), (1, 12, 12, 3), "num_heads=(3, 2)"),
     (dict(padding="both"), (1, 12, 12, 3), "padding='both': expected one of 'after_roll', 'before_roll'"),
-    (dict(image_size=13), (1, 12, 12, 3), "image_size=13; expected a multiple of patch_size=2"),
+    (dict(image_size=13), (1, 12, 12, 3), "image_size=13: expected a multiple of patch_size=2"),
     (dict(window_size=0), (1, 12, 12, 3), "window_size=0"), (dict(out_indices=(2,)), (1, 12, 12, 3), "out_indices=(2,)"),
     (dict(drop_path_rate=1.0), (1, 12, 12, 3), "drop_path_rate=1.0"),
 ])
@@ -276,6 +277,6 @@ def test_options():
     assert checkpoints.model_from_options("swin", asked) == Swin(image_size=384, window_size=12, always_partition=True, num_classes=7,
                                                                  drop_path_rate=0.1, **BASE)
     for option, words in ((dict(img_size=(224, 192)), r"img_size=\(224, 192\)"), (dict(window_size=(7, 7, 14, 7)), "one number"),
-                          (dict(head_dim=32), "head_dim=32; only None is supported"), (dict(norm_layer="rmsnorm"), "norm_layer='rmsnorm'")):
+                          (dict(head_dim=32), "head_dim=32: expected None, the only supported value"), (dict(norm_layer="rmsnorm"), "norm_layer='rmsnorm'")):
         with pytest.raises(ValueError, match=words):
             checkpoints.model_from_options("swin", option)

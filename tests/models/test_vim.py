@@ -1,20 +1,21 @@
-"""Vim: the original's numbers and names, its traps, the equations of every option, other image sizes."""
+"""Vim: parity with the original in numbers and names, its traps, the equations of every option, other image sizes."""
 import functools
 
 import flax.linen as nn
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from vim_equations import apply, drawn, explicit_vim, normal, random_variables
 
+from tests.helpers import golden_models
+from tests.helpers.vim_equations import apply, drawn, explicit_vim, normal, random_variables
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.families import vim as family
-from vmamba_jax.models import layers, vim
-from vmamba_jax.models.vim import Vim
-from vmamba_jax.training import weight_decay
+from vmamba_jax.models.layers import common
+from vmamba_jax.models.vim import vim
+from vmamba_jax.models.vim.vim import Vim
+from vmamba_jax.training.optimization import weight_decay
 
 GOLDEN = "vim_small"
 TINY = Vim(num_classes=3, embed_dim=20, depth=1, patch_size=4, stride=2, d_state=2, image_size=8, drop_path_rate=0.0)   # 3 x 3 patches
@@ -34,7 +35,7 @@ def weights(dtype):
 # ---- the original's numbers
 
 def golden_run(model, dtype):
-    """(loss, logits, final tokens, gradients of images and parameters, these in float64 only), in one compiled call."""
+    """(loss, logits, final tokens, gradients of the images and, in float64, the parameters), in one compiled call."""
     arrays, _ = golden_models.load(GOLDEN)
 
     def loss(images, params):
@@ -73,7 +74,7 @@ def test_golden(request, released, dtype, tolerance):
 
 
 def test_traps_show(x64, released):
-    """Weights laid out as a wrong reading of the original would have them move the logits by more than the parity test allows."""
+    """Weights in the layout of a misread original change the logits by more than the parity tolerance."""
     arrays, _ = golden_models.load(GOLDEN)
     images, given = jnp.asarray(golden_models.nhwc(arrays["input"])), weights(np.float64)
     run = jax.jit(released.apply)
@@ -94,21 +95,21 @@ def test_traps_show(x64, released):
 
 @pytest.mark.parametrize("trap", ["eps", "mean", "sum", "head"])
 def test_more_traps_show(x64, released, trap, monkeypatch):
-    """So do eps 1e-6, a mean taken off, the directions' sum in place of their mean, and a class token before all patches."""
+    """The same for eps 1e-6, a subtracted mean, the sum of the directions instead of their mean, and a class token before all patches."""
     arrays, _ = golden_models.load(GOLDEN)
     model = {"sum": released.clone(divide_out=False), "head": released.clone(class_token="head")}.get(trap, released)
     if trap == "eps":
         monkeypatch.setattr(vim, "EPS", 1e-6)
     if trap == "mean":
-        monkeypatch.setattr(vim, "RMSNorm", Centred)
+        monkeypatch.setattr(vim, "RMSNorm", Centered)
     logits = apply(model, checkpoints.convert(released, weights(np.float64)), jnp.asarray(golden_models.nhwc(arrays["input"])))
     assert np.abs(logits - arrays["logits"]).max() > 1e-6
 
 
-class Centred(vim.RMSNorm):
+class Centered(vim.RMSNorm):
     @nn.compact
     def __call__(self, x):
-        return layers.standardize(x) * self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        return common.standardize(x) * self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
 
 
 @pytest.mark.parametrize("fields,parameters", [
@@ -136,7 +137,7 @@ def test_names():
     dict(class_token="none", pool="all"),
 ], ids=lambda f: "-".join(map(str, f.values())))
 def test_class_tokens_and_pools(fields):
-    """Overlapping patches too; with a class token the pool is not read."""
+    """With overlapping patches; a class token makes the pool irrelevant."""
     model, images = TINY.clone(**fields), normal((2, 8, 8, 3))
     variables = random_variables(model, images.shape)
     wanted = jax.jit(functools.partial(explicit_vim, model))(variables["params"], images)
@@ -156,10 +157,10 @@ def test_initial_values():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 24])
-def test_drop_path_is_shifted_by_one(depth):
-    """The original drops what block i receives at [0, *linspace][i] and what the final norm receives at the full rate."""
+def test_drop_path_rates_count_at_the_receiver(depth):
+    """The original drops the input of block i at [0, *linspace][i] and the input of the final norm at the full rate."""
     received = [0.0, *np.linspace(0, 0.3, depth)][:depth]
-    rates = vim.drop_path_rates(0.3, depth)
+    rates = TINY.clone(depth=depth, drop_path_rate=0.3).drop_path_rates
     np.testing.assert_allclose([0.0, *rates], [*received, 0.3])
     assert len(rates) == depth and (depth == 1 or rates[0] == received[1] == 0)
 
@@ -177,7 +178,7 @@ def test_drop_path_drops_blocks_outputs():
 
 
 def test_half_precision():
-    """The residual and the scan stay in float32; without residual_in_fp32 the residual does not."""
+    """The residual and the scan stay in float32; with residual_in_fp32=False the residual is bfloat16."""
     images, variables = normal((2, 8, 8, 3)), random_variables(TINY, (1, 8, 8, 3))
     exact = apply(TINY, variables, images)
     logits, recorded = apply(TINY.clone(dtype=jnp.bfloat16), variables, images, mutable=["intermediates"])
@@ -191,7 +192,7 @@ def test_half_precision():
 
 
 def test_remat():
-    """The same logits, and the same states recorded."""
+    """The same logits and recorded states."""
     images, variables = normal((2, 8, 8, 3)), random_variables(TINY, (1, 8, 8, 3))
     (a, found), (b, again) = (apply(model, variables, images, mutable=["intermediates"]) for model in (TINY, TINY.clone(remat=True)))
     np.testing.assert_allclose(a, b, atol=1e-6)
@@ -199,10 +200,10 @@ def test_remat():
 
 
 def test_fields_of_the_mixers():
-    """They reach every block: states opened in each, and a scan's backend by name."""
+    """The fields reach every block: perturbations, backend and stopped gradients."""
     images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
-    opened = jax.eval_shape(TINY.clone(perturbed=("s",), depth=2).init, jax.random.key(0), images)["perturbations"]
-    assert jax.tree.map(lambda x: x.shape, opened) == {f"layers_{i}": {"mixer": {"s": (2, 2, 10, 40)}} for i in range(2)}
+    perturbed = jax.eval_shape(TINY.clone(perturbed=("s",), depth=2).init, jax.random.key(0), images)["perturbations"]
+    assert jax.tree.map(lambda x: x.shape, perturbed) == {f"layers_{i}": {"mixer": {"s": (2, 2, 10, 40)}} for i in range(2)}
     with pytest.raises(ValueError, match="'cuda'"):
         jax.eval_shape(TINY.clone(scan_implementation="cuda").init, jax.random.key(0), images)
     images, variables = normal((2, 8, 8, 3)), random_variables(TINY, (1, 8, 8, 3))
@@ -216,7 +217,7 @@ def test_fields_of_the_mixers():
 
 @pytest.mark.parametrize("class_token,rows", [("middle", [2]), ("head", [0]), ("double", [0, 5]), ("none", [])])
 def test_class_rows_are_not_resized(class_token, rows):
-    """They are found where their tokens stand, and put where those stand among the new patches; the grid's rows alone are resized."""
+    """Only the rows of the grid are resized; class rows keep their values and move to their tokens' new positions."""
     embedding = np.ones((1, 4 + len(rows), 2), np.float32)
     embedding[0, rows] = 7
     resized = np.asarray(vim.resize_positions(embedding, class_token, 3, 5))[0, :, 0]
@@ -224,13 +225,13 @@ def test_class_rows_are_not_resized(class_token, rows):
     expected[list(vim.class_positions(class_token, 15))] = 7
     np.testing.assert_allclose(resized, expected, atol=1e-6)
     np.testing.assert_array_equal(vim.resize_positions(embedding, class_token, 2, 2), embedding)
-    if class_token == "middle":     # taking row 0 for the class row, as the original's fine-tuning does, lets the 7 into the grid
+    if class_token == "middle":     # row 0 as the class row, as in the original's fine-tuning, would put the 7 into the grid
         wrong = np.asarray(vim.resize_positions(embedding, "head", 3, 5))[0, :, 0]
         assert (np.abs(wrong - 1) > 0.1).sum() > 1
 
 
 def test_other_image_sizes():
-    """A larger image gives what a model of that size gives with the embedding resized at conversion; neither square nor whole patches is fine."""
+    """A larger image equals a model of that size with the embedding resized at conversion; other images need not be square or whole patches."""
     original = {name: 0.1 * normal(shape, seed=i) for i, (name, shape) in enumerate(checkpoints.original_shapes(TINY).items())}
     images, larger = normal((1, 12, 12, 3)), TINY.clone(image_size=12)
     here, there = (apply(model, checkpoints.convert(model, original), images) for model in (TINY, larger))
@@ -250,8 +251,8 @@ def test_other_image_sizes():
     (dict(class_token="tail"), (1, 8, 8, 3), "class_token='tail'"), (dict(pool="min"), (1, 8, 8, 3), "pool='min'"),
     (dict(drop_path_rate=1.0), (1, 8, 8, 3), "drop_path_rate=1.0"), (dict(image_size=3), (1, 8, 8, 3), "image_size=3"),
     (dict(stride=0), (1, 8, 8, 3), "stride=0"), (dict(depth=0), (1, 8, 8, 3), "depth=0"), (dict(d_state=0), (1, 8, 8, 3), "d_state=0"),
-    (dict(stop_gradients=("D",)), (1, 8, 8, 3), "stop_gradients names 'D'"), (dict(stop_gradients="B"), (1, 8, 8, 3), "stop_gradients='B'"),
-    (dict(perturbed=("h",)), (1, 8, 8, 3), "perturbed names 'h'"),
+    (dict(stop_gradients=("D",)), (1, 8, 8, 3), "stop_gradients=('D',): expected names among"), (dict(stop_gradients="B"), (1, 8, 8, 3), "stop_gradients='B'"),
+    (dict(perturbed=("h",)), (1, 8, 8, 3), "perturbed=('h',): expected names among"),
 ])
 def test_wrong_fields_and_images(fields, shape, words):
     with pytest.raises(ValueError) as raised:
@@ -275,21 +276,21 @@ def test_options(options, fields):
 
 
 @pytest.mark.parametrize("options,words", [
-    (dict(if_rope=True), "if_rope=True; only False"), (dict(if_rope_residual=True), "if_rope_residual=True"), (dict(rms_norm=False), "rms_norm=False"),
-    (dict(bimamba_type="v1"), "bimamba_type='v1'; only 'v2'"), (dict(bimamba_type="none"), "bimamba_type='none'"), (dict(if_bimamba=True), "if_bimamba"),
+    (dict(if_rope=True), "if_rope=True: expected False, the only supported"), (dict(if_rope_residual=True), "if_rope_residual=True"), (dict(rms_norm=False), "rms_norm=False"),
+    (dict(bimamba_type="v1"), "bimamba_type='v1': expected 'v2', the only supported"), (dict(bimamba_type="none"), "bimamba_type='none'"), (dict(if_bimamba=True), "if_bimamba"),
     (dict(if_bidirectional=True), "if_bidirectional=True"), (dict(flip_img_sequences_ratio=0.5), "flip_img_sequences_ratio=0.5"),
     (dict(drop_rate=0.1), "drop_rate=0.1"), (dict(ssm_cfg={"d_conv": 3}), "ssm_cfg="), (dict(norm_epsilon=1e-6), "norm_epsilon=1e-06"),
-    (dict(final_pool_type="avg"), "final_pool_type='avg'"), (dict(final_pool_type="max"), "if_cls_token=True"), (dict(in_chans=3), "no option in_chans=3"),
+    (dict(final_pool_type="avg"), "final_pool_type='avg'"), (dict(final_pool_type="max"), "if_cls_token=True"), (dict(in_chans=3), "in_chans=3: expected options of vim"),
     (dict(img_size=(64, 32)), "img_size=(64, 32)"),
 ])
-def test_options_that_cannot_be_had(options, words):
+def test_unsupported_options(options, words):
     with pytest.raises(ValueError) as raised:
         checkpoints.model_from_options("vim", options)
     assert words in str(raised.value)
 
 
 def test_weight_decay():
-    """The released rule goes by shape and name: it decays the scan's A, whose own marks the original never reads, and spares D."""
+    """The released rule uses shape and name: it decays the scan's A, because the original ignores its marks, and not D."""
     params = golden_models.abstract(TINY)["params"]
     decayed = flatten_dict(weight_decay.mask("released")(params))
     mixer = {"/".join(path[2:]) for path, yes in decayed.items() if yes and path[:2] == ("layers_0", "mixer")}

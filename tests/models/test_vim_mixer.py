@@ -1,12 +1,12 @@
-"""Vim's mixer: its convolution, hidden states by name, gradients cut at chosen places, initial values."""
+"""Vim's mixer: convolution, hidden states by name, stopped gradients, initial values."""
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from vim_equations import apply, drawn, explicit_mixer, normal, random_variables
 
-from vmamba_jax.models import states
-from vmamba_jax.models.vim_mixer import VimMixer, causal_conv
+from tests.helpers.vim_equations import apply, drawn, explicit_mixer, normal, random_variables
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.vim.mixer import VimMixer, causal_conv
 
 MIXER = VimMixer(d_state=2)
 TOKENS = (2, 5, 20)
@@ -25,7 +25,7 @@ def test_causal_conv(reverse):
 
 
 def test_states_are_recorded():
-    """By their names and shapes, in the tokens' order, and only when asked for."""
+    """Names and shapes, in the order of the tokens, and only on request."""
     x = normal(TOKENS)
     variables = random_variables(MIXER, TOKENS)
     y, recorded = apply(MIXER, variables, x, mutable=["intermediates"])
@@ -33,7 +33,7 @@ def test_states_are_recorded():
     sequence, maps = (2, 2, 5, 40), (2, 2, 5, 2)
     assert {name: value.shape for name, value in found.items()} == {
         **dict.fromkeys(("x", "z", "c", "delta", "s"), sequence), "B": maps, "C": maps, "A_bar": (*sequence, 2), "y": TOKENS}
-    assert set(found) == set(states.VIM_STATES)
+    assert set(found) == set(probes.VIM_STATES)
     np.testing.assert_array_equal(y, found["y"])
     np.testing.assert_allclose(apply(MIXER, variables, x), y, atol=1e-6)
     assert set(jax.eval_shape(lambda: MIXER.init(jax.random.key(0), x))) == {"params"}
@@ -48,26 +48,26 @@ def test_states_are_recorded():
         decay = np.exp(-found["delta"][:, k, ..., None] * np.exp(params[f"A{suffix}_log"]))
         np.testing.assert_allclose(found["A_bar"][:, k], decay, atol=1e-5)
     inputs = found["delta"][..., None] * found["B"][:, :, :, None] * found["c"][..., None]
-    for k, first in ((0, 0), (1, -1)):     # where a direction starts, its state is its first input
+    for k, first in ((0, 0), (1, -1)):     # at a direction's first token the state is its input
         s = (inputs[:, k, first] * found["C"][:, k, first, None]).sum(-1) + params["D_b" if k else "D"] * found["c"][:, k, first]
         np.testing.assert_allclose(found["s"][:, k, first], s, atol=1e-5)
     gated = (found["s"] * found["z"] / (1 + np.exp(-found["z"]))).sum(1) / 2
     np.testing.assert_allclose(y, gated @ params["out_proj"]["kernel"], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", states.VIM_STATES)
-def test_perturbations_give_the_states_gradients(x64, name):
-    """Adding to a state through its perturbation is adding to it, and the opened paths compute the same function."""
+@pytest.mark.parametrize("name", probes.VIM_STATES)
+def test_perturbations(x64, name):
+    """A zero perturbation leaves the output as it is, and its gradient matches that of the state."""
     x, variables = normal(TOKENS, dtype=np.float64), random_variables(MIXER, TOKENS, np.float64)
-    opened = MIXER.clone(perturbed=(name,))
-    shape = jax.eval_shape(lambda: opened.init(jax.random.key(0), x))["perturbations"][name].shape
+    perturbed = MIXER.clone(perturbed=(name,))
+    shape = jax.eval_shape(lambda: perturbed.init(jax.random.key(0), x))["perturbations"][name].shape
     weights, direction = np.cos(np.arange(x.size)).reshape(x.shape), np.sin(np.arange(np.prod(shape))).reshape(shape)
     plain = jax.jit(lambda x: MIXER.apply(variables, x))
 
     @jax.jit
     def run(value):
         def weighted(value):
-            y, recorded = opened.apply({**variables, "perturbations": {name: value}}, x, mutable=["intermediates"])
+            y, recorded = perturbed.apply({**variables, "perturbations": {name: value}}, x, mutable=["intermediates"])
             return (y * weights).sum(), (y, recorded["intermediates"][name][0])
         return jax.grad(weighted, has_aux=True)(value)
 
@@ -89,7 +89,7 @@ def plain_mixer():
 
 
 def slope(call):
-    """A jitted gradient of a weighted sum of call(params, x) in params and x."""
+    """A jitted gradient, in params and x, of a weighted sum of call(params, x)."""
     weights = np.cos(np.arange(np.prod(TOKENS), dtype=np.float32)).reshape(TOKENS)
     return jax.jit(jax.grad(lambda params, x, *rest: (call(params, x, *rest) * weights).sum(), (0, 1)))
 
@@ -100,7 +100,7 @@ EXPLICIT_SLOPE = slope(explicit_mixer)
 @pytest.mark.parametrize("stop,perturbed", [*((stop, ()) for stop in STOPS), (("A_bar",), ("delta",)), (("B_bar_delta",), ("delta",)),
                                             (("A_bar",), ("A_bar",)), (("B_bar_delta",), ("A_bar",))], ids="+".join)
 def test_stop_gradients(plain_mixer, stop, perturbed):
-    """The forward pass stays bit-identical; the gradients are those of the equations with a stop_gradient at the named places."""
+    """The forward pass stays bit-identical; the gradients equal those of the equations with a stop_gradient at the named states."""
     variables, x, wanted = plain_mixer
     stopped = MIXER.clone(stop_gradients=stop, perturbed=perturbed)
     if perturbed:
@@ -109,7 +109,7 @@ def test_stop_gradients(plain_mixer, stop, perturbed):
     else:
         np.testing.assert_array_equal(apply(stopped, variables, x), wanted)
     params, dx = slope(lambda params, x: stopped.apply({**variables, "params": params}, x))(variables["params"], x)
-    wanted_params, wanted_dx = EXPLICIT_SLOPE(variables["params"], x, {name: name in stop for name in states.STOPPABLE})
+    wanted_params, wanted_dx = EXPLICIT_SLOPE(variables["params"], x, {name: name in stop for name in probes.STOPPABLE})
     for path, g in flatten_dict(wanted_params).items():
         np.testing.assert_allclose(flatten_dict(params)[path], g, atol=2e-5 * max(1, np.abs(g).max()), err_msg="/".join(path))
     np.testing.assert_allclose(dx, wanted_dx, atol=2e-5)

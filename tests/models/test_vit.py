@@ -1,16 +1,16 @@
-"""ViT and DeiT: timm's numbers, names and traps, attention within reach of a gradient, other image sizes."""
+"""ViT and DeiT: timm's numbers, names and traps, differentiable attention, other image sizes."""
 from unittest import mock
 
-import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vmamba_jax
+from tests.helpers import golden_models
 from vmamba_jax import checkpoints, models
-from vmamba_jax.models import layers
-from vmamba_jax.models.vit import ViT, resize_positions
+from vmamba_jax.models.baselines.vit import ViT, resize_positions
+from vmamba_jax.models.layers import common
 
 GOLDEN = "timm_deit_small"
 TINY = ViT(num_classes=5, patch_size=4, embed_dim=16, depth=2, num_heads=2, image_size=16)
@@ -38,15 +38,15 @@ def test_float32(model):
 
 
 def test_traps_show(x64, model):
-    """Tanh instead of exact GELU, and LayerNorm's eps 1e-5 instead of 1e-6, move the logits by more than the parity test allows."""
+    """Tanh instead of exact GELU, or eps 1e-5 instead of 1e-6, changes the logits by more than the parity tolerance."""
     arrays, _ = golden_models.load(GOLDEN)
     variables = checkpoints.convert(model, golden_models.weights(GOLDEN, np.float64))
     images = golden_models.nhwc(arrays["input"]).astype(np.float64)
     error = lambda: np.abs(model.apply(variables, images) - arrays["logits64"]).max()
     assert error() < 1e-9
-    with mock.patch.dict(layers.ACTIVATIONS, gelu=jax.nn.gelu):
+    with mock.patch.dict(common.ACTIVATIONS, gelu=jax.nn.gelu):
         assert error() > 1e-5
-    with mock.patch("vmamba_jax.models.vit.EPS", 1e-5):
+    with mock.patch("vmamba_jax.models.baselines.vit.EPS", 1e-5):
         assert error() > 1e-7
 
 
@@ -79,7 +79,7 @@ def test_attention_is_recorded_and_differentiable(tiny):
 
 
 def test_other_image_sizes(tiny):
-    """A larger image gives what a model of that size gives with the position embedding resized at conversion; not square is fine."""
+    """A larger image equals a model of that size with the position embedding resized at conversion; images need not be square."""
     model, variables = tiny
     images = jax.random.uniform(jax.random.key(1), (1, 24, 24, 3))
     original = {name: np.random.default_rng(i).standard_normal(shape).astype(np.float32) * 0.1
@@ -122,9 +122,9 @@ def test_wrong_fields_and_images(fields, shape, words):
 
 
 def test_options():
-    with pytest.raises(ValueError, match="global_pool='avg'; only 'token' is supported"):
+    with pytest.raises(ValueError, match="global_pool='avg': expected 'token', the only supported value"):
         checkpoints.model_from_options("deit", {"global_pool": "avg"})
-    with pytest.raises(ValueError, match="deit has no option patches=4"):
+    with pytest.raises(ValueError, match="patches=4: expected options of deit"):
         checkpoints.model_from_options("deit", {"patches": 4})
     with pytest.raises(TypeError, match="features_only"):
         vmamba_jax.create_model("deit_tiny", features_only=True)

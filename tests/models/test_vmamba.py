@@ -1,4 +1,5 @@
-"""VMamba beyond parity: sizes, precision, rematerialisation, drop path, scan orders, and the layers' traps."""
+"""VMamba beyond parity: image sizes, precision, rematerialization, drop path, scan orders, position embedding, and the layers' traps."""
+import dataclasses
 import re
 
 import flax.linen as nn
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax import checkpoints, create_model
-from vmamba_jax.models import SS2D, layers
+from vmamba_jax import create_model
+from vmamba_jax.models import SS2D, VMamba, VSSBlock
+from vmamba_jax.models.layers import common
+from vmamba_jax.models.vmamba.ss2d import SSMFields
 
 TINY = dict(num_classes=5, dims=(8, 16), depths=(1, 1))
 
@@ -31,7 +34,7 @@ def logits(model, variables, x, **options):
 @pytest.mark.parametrize("height,width", [(32, 32), (33, 47), (8, 20), (4, 4), (1, 5)])
 @pytest.mark.parametrize("downsample", ["v1", "v3"])
 def test_any_size(height, width, downsample):
-    """ceil(n / 2) at every halving, H != W and odd sides included."""
+    """ceil(n / 2) at every halving, for rectangular images and odd sides too."""
     model = create_model("vmamba_tiny", **TINY, downsample=downsample)
     maps = jax.eval_shape(lambda v, x: model.clone(out_indices=(0, 1)).init_with_output(jax.random.key(0), x)[0],
                           None, jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32))
@@ -49,7 +52,7 @@ def test_batch_entries_do_not_mix():
     np.testing.assert_allclose(logits(model, variables, x[1:2]), whole[1:2], atol=1e-5)
 
 
-def test_bfloat16_computes_narrow_and_scans_wide():
+def test_bfloat16_scans_in_float32():
     model = create_model("vmamba_tiny", **TINY)
     variables, x = variables_of(model), images(2, 16, 16, 3)
     narrow = model.clone(dtype=jnp.bfloat16)
@@ -66,7 +69,7 @@ def test_bfloat16_computes_narrow_and_scans_wide():
 
 
 @pytest.mark.slow
-def test_remat_changes_no_number():
+def test_remat_keeps_the_numbers():
     model = create_model("vmamba_tiny", **TINY, gate=True)
     variables, x = variables_of(model), images(2, 16, 16, 3)
     gradient = lambda model: jax.jit(jax.grad(lambda x: model.apply(variables, x).sum()))
@@ -75,17 +78,7 @@ def test_remat_changes_no_number():
     assert compiled.count("stablehlo.while") > gradient(model).lower(x).as_text().count("stablehlo.while")
 
 
-def test_drop_path():
-    """Rate 0 at the first block; a dropped branch is dropped for a whole sample, a kept one scaled by 1 / keep."""
-    x = jnp.ones((4000, 2, 2, 1))
-    drop = layers.DropPath(0.25)
-    y = np.asarray(drop.apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
-    assert set(np.unique(y.reshape(4000, -1).std(1))) == {0.0}
-    values = y[:, 0, 0, 0]
-    np.testing.assert_allclose(np.unique(values), [0, 4 / 3], rtol=1e-6)
-    assert abs((values > 0).mean() - 0.75) < 0.03
-    np.testing.assert_array_equal(drop.apply({}, x, False), x)
-
+def test_drop_path_needs_training_and_a_key():
     model = create_model("vmamba_tiny", **TINY, drop_path_rate=0.9)
     variables, images_ = variables_of(model), images(8, 16, 16, 3)
     train = lambda seed: logits(model, variables, images_, train=True, rngs={"dropout": jax.random.key(seed)})
@@ -93,6 +86,26 @@ def test_drop_path():
     assert not np.allclose(train(0), logits(model, variables, images_, train=False))
     with pytest.raises(Exception, match="dropout"):
         logits(model, variables, images_, train=True)
+
+
+def test_ssm_fields_reach_every_mixer():
+    """Every shared field, at a value that is not its default, arrives in the blocks and their mixers."""
+    fields = dict(ssm="mamba2", d_state=3, ssm_ratio=2.0, dt_rank=2, ssm_act="gelu", conv_size=5, conv_bias=True, gate=True, gate_act=False,
+                  out_act=True, out_norm="softmax", scan_pattern="bidi", ssm_init="v2", stop_gradients=("B",), perturbed=("y",),
+                  scan_implementation="xla", dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    assert fields.keys() == {field.name for field in dataclasses.fields(SSMFields)}
+    assert all(fields[field.name] != field.default for field in dataclasses.fields(SSMFields))
+    found = []
+
+    def note(call, args, kwargs, context):
+        if context.method_name == "__call__" and isinstance(context.module, SSMFields):
+            found.append((type(context.module), context.module.ssm_fields()))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(create_model("vmamba_tiny", **TINY, **fields).init, jax.random.key(0), images(1, 16, 16, 3))
+    assert [kind for kind, _ in found] == [VMamba, VSSBlock, SS2D, VSSBlock, SS2D]
+    assert all(passed == fields for _, passed in found)
 
 
 def test_batch_norm_updates_in_training_only():
@@ -105,8 +118,8 @@ def test_batch_norm_updates_in_training_only():
     np.testing.assert_allclose(after["mean"], 0.9 * before["mean"] + 0.1 * stem.mean((0, 1, 2)), atol=1e-5)
 
 
-def test_scan_order_given_as_a_permutation_is_the_image_permuted_for_the_scan():
-    """Without a convolution, scanning positions in another order is permuting the map, scanning it crosswise, and permuting it back."""
+def test_scan_order_permutes_the_map():
+    """Without a convolution, a scan in another order equals the cross scan of the permuted map, permuted back."""
     order = np.random.default_rng(0).permutation(12)
     module = SS2D(conv_size=0)
     x = images(2, 3, 4, 8)
@@ -120,8 +133,8 @@ def test_scan_order_given_as_a_permutation_is_the_image_permuted_for_the_scan():
     assert not np.allclose(logits(model, v, images(1, 16, 16, 3)), logits(model.clone(scan_pattern="cross"), v, images(1, 16, 16, 3)))
 
 
-def test_stop_gradients_on_the_whole_model():
-    """Logits to the bit; with every state cut, only the residual and MLP paths reach the input."""
+def test_stop_gradients():
+    """Logits stay bit-identical; with every state cut, only the residual paths carry a gradient to the input."""
     model = create_model("vmamba_tiny", **TINY, mlp_ratio=0.0)
     variables, x = variables_of(model), images(2, 16, 16, 3)
     stopped = model.clone(stop_gradients=("x", "B", "C", "delta"))
@@ -139,7 +152,7 @@ def test_stop_gradients_on_the_whole_model():
 
 
 @pytest.mark.slow
-def test_whole_model_double_backward_and_forward_mode():
+def test_second_derivatives():
     model = create_model("vmamba_tiny", **TINY)
     variables, x = variables_of(model), images(1, 8, 8, 3)
     direction = images(1, 8, 8, 3, seed=5)
@@ -151,37 +164,46 @@ def test_whole_model_double_backward_and_forward_mode():
 
 
 @pytest.mark.parametrize("name,exact", [("gelu", lambda x: jax.nn.gelu(x, approximate=False)), ("silu", jax.nn.silu)])
-def test_activations_are_exact_and_differentiable_both_ways(x64, name, exact):
+def test_activations_and_their_derivatives(x64, name, exact):
     x = jnp.linspace(-6, 6, 101, dtype=jnp.float64)
-    f = layers.activation(name)
+    f = common.activation(name)
     np.testing.assert_allclose(f(x), exact(x), atol=1e-12)
     for order in (jax.grad, lambda f: jax.grad(jax.grad(f)), lambda f: jax.jacfwd(jax.grad(f))):
         np.testing.assert_allclose(jax.vmap(order(f))(x), jax.vmap(order(exact))(x), atol=1e-10)
     assert np.abs(f(x) - jax.nn.gelu(x, approximate=True)).max() > 1e-4
 
 
-def test_layer_norm_is_the_textbook_one(x64):
+def test_layer_norm(x64):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 7)))
     plain = lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    np.testing.assert_allclose(layers.standardize(x), plain(x), atol=1e-12)
+    np.testing.assert_allclose(common.standardize(x), plain(x), atol=1e-12)
     g = lambda f: jax.grad(lambda x: (jnp.sin(f(x)) * jnp.arange(7.0)).sum())
-    np.testing.assert_allclose(g(layers.standardize)(x), g(plain)(x), atol=1e-10)
+    np.testing.assert_allclose(g(common.standardize)(x), g(plain)(x), atol=1e-10)
     hessian = lambda f: jax.hessian(lambda x: (jnp.sin(f(x)) * jnp.arange(7.0)).sum())(x[0])
-    np.testing.assert_allclose(hessian(layers.standardize), hessian(plain), atol=1e-9)
-    tiny = 1e-3 * x   # where eps matters: 1e-6 would give another answer
-    assert np.abs(layers.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
+    np.testing.assert_allclose(hessian(common.standardize), hessian(plain), atol=1e-9)
+    tiny = 1e-3 * x   # small enough that eps 1e-6 would return other values
+    assert np.abs(common.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
 
 
-def test_position_embedding_follows_the_image():
-    model = checkpoints.model_from_options("vmamba", dict(depths=[1], dims=[8], num_classes=3, forward_type="v05_noz", ssm_d_state=1,
-                                                          posembed=True, imgsize=16, downsample_version="v3"))
-    variables = variables_of(model, (16, 16, 3))
-    assert variables["params"]["pos_embed"].shape == (1, 4, 4, 8)
-    assert logits(model, variables, images(1, 24, 20, 3)).shape == (1, 3)
+@pytest.mark.parametrize("height,width", [(16, 16), (24, 20)])
+def test_position_embedding(height, width):
+    """A constant added to the embedding equals one added to the patch norm's bias, also after resizing; a change of one row changes the logits."""
+    model = create_model("vmamba_tiny", **TINY, pos_embed=True, image_size=16)
+    variables, x = variables_of(model, (16, 16, 3)), images(1, height, width, 3)
+    params = variables["params"]
+    assert params["pos_embed"].shape == (1, 4, 4, 8)
+    offset = jnp.linspace(-1, 1, 8)
+    shifted = {**params, "pos_embed": params["pos_embed"] + offset}
+    norm2 = params["patch_embed"]["norm2"]
+    biased = {**params, "patch_embed": {**params["patch_embed"], "norm2": {**norm2, "bias": norm2["bias"] + offset}}}
+    of = lambda params: logits(model, {"params": params}, x)
+    np.testing.assert_allclose(of(shifted), of(biased), rtol=1e-4, atol=1e-5)
+    assert np.abs(of(shifted) - of(params)).max() > 1e-2
+    assert np.abs(of({**params, "pos_embed": params["pos_embed"].at[:, 0].add(1.0)}) - of(params)).max() > 1e-3
 
 
 @pytest.mark.parametrize("fields,shape,words", [
-    (dict(), (1, 32, 32, 1), "images have shape (1, 32, 32, 1)"), (dict(), (32, 32, 3), "images have shape (32, 32, 3)"),
+    (dict(), (1, 32, 32, 1), "images.shape=(1, 32, 32, 1)"), (dict(), (32, 32, 3), "images.shape=(32, 32, 3)"),
     (dict(depths=(1,)), (1, 32, 32, 3), "depths=(1,)"), (dict(patch_embed="v3"), (1, 32, 32, 3), "patch_embed='v3'"),
     (dict(downsample="v4"), (1, 32, 32, 3), "downsample='v4'"), (dict(norm="gn"), (1, 32, 32, 3), "norm='gn'"),
     (dict(drop_path_rate=1.0), (1, 32, 32, 3), "drop_path_rate=1.0"), (dict(out_indices=(2,)), (1, 32, 32, 3), "out_indices=(2,)"),

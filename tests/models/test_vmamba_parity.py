@@ -1,11 +1,11 @@
-"""Every golden VMamba: logits, input gradients, parameter gradients and stage taps of the original program."""
+"""VMamba against golden arrays: logits, gradients of inputs and parameters, and intermediate maps of the original program."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden_models import GOLDEN, load, nhwc
 
+from tests.helpers.golden_models import GOLDEN, load, nhwc
 from vmamba_jax import checkpoints
 
 CLASSIFIERS = sorted(p.stem for p in GOLDEN.glob("vmamba_*.json") if not p.stem.startswith(("vmamba_bb", "vmamba_ss2d")))
@@ -14,7 +14,7 @@ CHANNELS_FIRST = ("ln2d", "bn")
 
 
 def each(dtype):
-    """All of them: some in every run, the others slow."""
+    """All golden classifiers, those outside OFTEN as slow tests."""
     return [pytest.param(name, marks=() if name in OFTEN[dtype] else pytest.mark.slow) for name in CLASSIFIERS]
 
 
@@ -43,7 +43,7 @@ def run(name, dtype):
 
 @pytest.mark.parametrize("name", each("float64"))
 def test_float64(x64, name):
-    """Everything the original gave: logits and input gradient in float64, taps and parameter gradients (its float32 ones)."""
+    """Logits and input gradient in float64; intermediate maps and parameter gradients against the original's float32 arrays."""
     arrays, info = load(name)
     model, logits, recorded, params, gradient = run(name, np.float64)
     assert logits.dtype == jnp.float64
@@ -67,7 +67,7 @@ def test_float64(x64, name):
 
 
 def close(got, wanted, what):
-    """To the golden array's own float32 rounding."""
+    """Compare up to the float32 rounding of the golden array."""
     np.testing.assert_allclose(got, wanted, atol=2e-5 * max(1, np.abs(wanted).max()), err_msg=what)
 
 
@@ -89,3 +89,28 @@ def test_backbone_maps():
     assert len(maps) == 4
     for i, x in enumerate(maps):
         np.testing.assert_allclose(x, nhwc(arrays[f"out{i}"]), atol=2e-5)
+
+
+@pytest.mark.parametrize("size", ["native", "resized"])
+def test_position_embedding(x64, size):
+    """Golden arrays of `golden/make_posembed_vmamba.py`, for images of the embedding's size and of another size."""
+    arrays, info = load("posembed_vmamba")
+    model = checkpoints.model_from_options("vmamba", info["config"])
+    variables = checkpoints.convert(model, {key: arrays[key] for key in info["state_dict"]})
+    assert model.pos_embed and variables["params"]["pos_embed"].shape == (1, 6, 6, 8)
+    images, cotangent = nhwc(arrays[f"{size}.input"]), arrays[f"{size}.cotangent"]
+
+    @jax.jit
+    def everything(images, embedding):
+        def loss(images, embedding):
+            params = {**variables["params"], "pos_embed": embedding}
+            logits, recorded = model.apply({"params": params}, images, mutable=["intermediates"])
+            return (logits * cotangent).sum(), (logits, recorded["intermediates"])
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(images, embedding)
+
+    (_, (logits, recorded)), gradients = everything(images, variables["params"]["pos_embed"])
+    np.testing.assert_allclose(logits, arrays[f"{size}.logits"], atol=1e-9)
+    np.testing.assert_allclose(recorded["stage0_blocks"][0], nhwc(arrays[f"{size}.stage0"]), atol=1e-9)
+    for name, gradient in zip(("image", "pos_embed"), gradients, strict=True):   # against central differences
+        slope = np.vdot(gradient, nhwc(arrays[f"{size}.direction.{name}"]))
+        np.testing.assert_allclose(slope, arrays[f"{size}.slope.{name}"], rtol=1e-6, err_msg=name)

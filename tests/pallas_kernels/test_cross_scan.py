@@ -3,11 +3,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers.scans import EXACT, KERNELS, by, draw_cross, relative, value_and_gradients
 
 from pallas_kernels import cross_selective_scan
 from pallas_kernels.arguments import CrossArguments
 from pallas_kernels.tpu import cross as tpu_cross
+from tests.helpers.scans import EXACT, KERNELS, by, draw_cross, relative, value_and_gradients
 
 
 def loops(u, steps, dt_weight, A, B, C, D, delta_bias):

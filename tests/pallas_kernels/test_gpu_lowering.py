@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers.scans import draw, relative
 
 import pallas_kernels
 from pallas_kernels import linear_scan, selective_scan
@@ -13,6 +12,7 @@ from pallas_kernels.arguments import Options
 from pallas_kernels.gpu import linear as gpu_linear
 from pallas_kernels.gpu import selective as gpu
 from pallas_kernels.gpu import tiles as gpu_tiles
+from tests.helpers.scans import draw, relative
 
 KERNEL = "mosaic_gpu"      # in the name of the custom call
 

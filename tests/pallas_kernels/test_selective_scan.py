@@ -3,11 +3,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers.scans import BACKENDS, EXACT, KERNELS, by, draw, relative, value_and_gradients
 from jax.test_util import check_grads
 
 import pallas_kernels
 from pallas_kernels import selective_scan
+from tests.helpers.scans import BACKENDS, EXACT, KERNELS, by, draw, relative, value_and_gradients
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 GOLDEN = [f"selective_scan_{i}" for i in (0, 1, 3, 4, 6, 7, 9, 11, 12, 13)]

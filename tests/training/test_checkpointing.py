@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what comes back, what is refused, and what a killed process leaves behind."""
+"""Checkpoints: which are kept, what is restored, errors, damage, and unfinished steps of a killed process."""
 import errno
 import gc
 import json
@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, batch
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, batch, same
 from vmamba_jax import parallel, training
-from vmamba_jax.training import Checkpoints, DamagedCheckpoint, SaveError, checksums, restore_variables
+from vmamba_jax.training import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
+from vmamba_jax.training.run import checksums
 
 ADAMW = training.optimizer.create("adamw", learning_rate=0.1, clip_norm=1.0)
 CLASSIFIER = Classifier(Net("batch"))
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture(autouse=True)
 def leftovers():
-    """What Orbax leaves of reads that failed raises when it is collected: here, where such warnings are let pass, and not in another test."""
+    """Orbax's objects of failed reads raise when collected: here, where such warnings are ignored, and not in another test."""
     yield
     gc.collect()
 
@@ -31,23 +32,18 @@ def state():
 
 
 def at(state, step):
-    """The state as it might be after `step` updates."""
+    """A state that could be that after `step` updates."""
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x) + step), state).replace(step=jnp.int32(step))
 
 
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 @pytest.mark.parametrize("mode, values, best", [("max", (0.9, 0.8, 0.7, 0.6, 0.5), 1), ("min", (0.5, 0.1, 0.7, 0.8, 0.9), 2)])
-def test_latest_and_best_are_kept_when_the_metric_worsens(tmp_path, state, mode, values, best):
+def test_keeps_latest_and_best(tmp_path, state, mode, values, best):
     with Checkpoints(tmp_path, keep_latest=2, keep_best=1, best_metric="score", best_mode=mode) as checkpoints:
         for step, value in enumerate(values, 1):
             assert checkpoints.save(at(state, step), {"score": value, "other": 1.0}, extra={"seen": step})
         checkpoints.wait()
         assert checkpoints.steps == [best, 4, 5]
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:  # which metric ranks is on record
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:  # best_metric is recorded
         assert (checkpoints.steps, checkpoints.latest_step, checkpoints.best_step) == ([best, 4, 5], 5, best)
         for step, number in (("latest", 5), ("best", best), (4, 4)):
             same(checkpoints.restore(state, step), at(state, number))
@@ -55,28 +51,28 @@ def test_latest_and_best_are_kept_when_the_metric_worsens(tmp_path, state, mode,
         assert checkpoints.metrics("best") == {"score": values[best - 1], "other": 1.0}
 
 
-def test_without_a_metric_the_latest_stay(tmp_path, state):
+def test_keeps_latest_without_a_metric(tmp_path, state):
     with Checkpoints(tmp_path, keep_latest=1) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(at(state, step))
         checkpoints.wait()
         assert checkpoints.steps == [3]
         assert checkpoints.best_step is None
-        with pytest.raises(FileNotFoundError, match="no step best .*best_metric is None"):
+        with pytest.raises(FileNotFoundError, match="step='best': expected one of .*best_metric is None"):
             checkpoints.restore(state, "best")
 
 
-def test_steps_without_a_finite_metric_are_never_best(tmp_path, state):
+def test_nonfinite_metric_is_never_best(tmp_path, state):
     with Checkpoints(tmp_path, keep_latest=1, best_metric="score") as checkpoints:
         for step, metrics in enumerate(({"score": 0.5}, {"score": float("nan")}, None, {"score": 0.4}, None), 1):
             checkpoints.save(at(state, step), metrics)
         checkpoints.wait()
         assert (checkpoints.steps, checkpoints.best_step) == ([1, 5], 1)
-        with pytest.raises(KeyError, match="metrics lack best_metric 'score'; they hold loss"):
+        with pytest.raises(KeyError, match="metrics with loss: expected best_metric='score' among them"):
             checkpoints.save(at(state, 6), {"loss": 1.0})
 
 
-def test_a_save_under_way_is_not_disturbed_by_the_next_step(tmp_path, state):
+def test_pending_save_survives_the_next_step(tmp_path, state):
     step = jax.jit(training.objectives.standard(CLASSIFIER, ADAMW, ema_decay=0.9), donate_argnums=0)
     running, kept = jax.tree.map(jnp.copy, state), []
     with Checkpoints(tmp_path, keep_latest=5) as checkpoints:
@@ -88,7 +84,7 @@ def test_a_save_under_way_is_not_disturbed_by_the_next_step(tmp_path, state):
             same(checkpoints.restore(state, t + 1), kept[t])
 
 
-def test_restores_onto_the_templates_devices(tmp_path, state):
+def test_restores_with_the_sharding_of_the_template(tmp_path, state):
     mesh = parallel.data_mesh()
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(parallel.replicate(at(state, 1), mesh))
@@ -108,11 +104,11 @@ def test_variables_without_a_template(tmp_path, state):
         same(found, at(state, number).variables())
         assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(found))
     same(restore_variables(tmp_path, 1, ema=True), at(state, 1).variables(ema=True))
-    with pytest.raises(ValueError, match="step 2 .* holds no averaged weights"):
+    with pytest.raises(ValueError, match="ema=True for step 2 .*, which has no averaged weights: expected a run with ema_decay"):
         restore_variables(tmp_path, ema=True)
 
 
-def test_a_state_that_does_not_fit_is_told_all_that_differs(tmp_path, state):
+def test_misfit_lists_all_differences(tmp_path, state):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at(state, 1))
         params = dict(state.params)
@@ -130,7 +126,7 @@ def test_a_state_that_does_not_fit_is_told_all_that_differs(tmp_path, state):
         assert line in message
 
 
-def test_unfinished_steps_are_passed_over_and_cleared(tmp_path, state):
+def test_unfinished_steps_are_ignored_and_removed(tmp_path, state):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at(state, 1))
     (tmp_path / "7").mkdir()  # empty
@@ -140,7 +136,7 @@ def test_unfinished_steps_are_passed_over_and_cleared(tmp_path, state):
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps == [1]
         same(checkpoints.restore(state), at(state, 1))
-        with pytest.raises(ValueError, match="was opened read_only"):
+        with pytest.raises(ValueError, match="read_only=True for .*: expected False to save"):
             checkpoints.save(at(state, 2))
     assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
     with Checkpoints(tmp_path) as checkpoints:
@@ -154,11 +150,11 @@ def test_steps_only_grow(tmp_path, state):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.save(at(state, 5)) is True
         assert checkpoints.save(at(state, 5)) is False
-        with pytest.raises(ValueError, match="cannot save step 3: .* already holds step 5"):
+        with pytest.raises(ValueError, match="step=3: expected more than 5, the latest step in"):
             checkpoints.save(at(state, 3))
 
 
-def test_config_lies_beside(tmp_path, state):
+def test_config_file(tmp_path, state):
     with Checkpoints(tmp_path, config={"rate": 0.1, "dims": [3, 4]}) as checkpoints:
         assert checkpoints.config == {"rate": 0.1, "dims": [3, 4]}
     with Checkpoints(tmp_path, best_metric="score") as checkpoints:
@@ -167,12 +163,16 @@ def test_config_lies_beside(tmp_path, state):
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda path: Checkpoints(path, keep_latest=0, keep_best=-1, best_mode="most"), ValueError, "keep_latest.*keep_best.*best_mode"),
-    (lambda path: Checkpoints(path / "none", read_only=True), FileNotFoundError, "no checkpoints: .*none does not exist"),
-    (lambda path: Checkpoints(path, config={"model": object()}), TypeError, "config must be JSON-able"),
-    (lambda path: Checkpoints(path).restore(None), FileNotFoundError, "no step latest in .* holds no checkpoint"),
-    (lambda path: Checkpoints(path).find(3), FileNotFoundError, "no step 3 in"),
-    (lambda path: Checkpoints(path).find("newest"), ValueError, "step must be a number, 'latest' or 'best'; got 'newest'"),
+    (lambda path: Checkpoints(path, keep_latest=0), ValueError, "keep_latest=0: expected an integer >= 1"),
+    (lambda path: Checkpoints(path, keep_best=-1), ValueError, "keep_best=-1: expected an integer >= 0"),
+    (lambda path: Checkpoints(path, best_mode="most"), ValueError, "best_mode='most': expected one of 'max', 'min'"),
+    (lambda path: Checkpoints(path / "none", read_only=True), FileNotFoundError, "directory='.*none': expected a folder of checkpoints"),
+    (lambda path: Checkpoints(path, config={"model": object()}), TypeError, "config=.*: expected JSON-able content"),
+    (lambda path: Checkpoints(path).restore(None), FileNotFoundError, "step='latest': expected one of no checkpoint in"),
+    (lambda path: Checkpoints(path).find(3), FileNotFoundError, "step=3: expected one of no checkpoint in"),
+    (lambda path: Checkpoints(path).find("newest"), ValueError, "step='newest': expected one of 'latest', 'best'"),
+    (lambda path: Checkpoints(path).find(-1), ValueError, "step=-1: expected an integer >= 0"),
+    (lambda path: Checkpoints(path).find(1.5), TypeError, "step=1.5: expected an integer >= 0"),
 ])
 def test_errors(tmp_path, call, error, message):
     with pytest.raises(error, match=message):
@@ -187,13 +187,13 @@ def test_relative_folders(tmp_path, state, monkeypatch):
 
 
 def noise(step):
-    """A small state whose bytes do not compress, so that a changed one is a changed number and not a broken archive."""
+    """A small state whose bytes do not compress, so that a changed byte is a changed number and not a broken archive."""
     params = {"a": {"kernel": np.random.default_rng(step).normal(size=(40, 50)).astype(np.float32)}, "b": np.float32(step)}
     return training.TrainState(step=jnp.int32(step), params=jax.tree.map(jnp.asarray, params), model_state={}, opt_state={}, ema=None)
 
 
 def data_file(folder):
-    """The largest file of a step: where its array is."""
+    """The largest file of a step, which has its array."""
     return max((path for path in (folder / "state").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
@@ -213,26 +213,26 @@ def saved(folder, steps=(1, 2, 3)):
             checkpoints.save(noise(step), {"score": 0.5}, extra={"seen": step})
 
 
-UNHEARD = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's second failure, when Orbax has gone
+IGNORED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore fails again once Orbax is closed
 
 
-@UNHEARD
-@pytest.mark.parametrize("damage, file, told", [
-    (flip, data_file, "step 3: .*(not what was saved: params/a/kernel|a.kernel)"), (cut, data_file, "step 3: it cannot be read: "),
+@IGNORED
+@pytest.mark.parametrize("damage, file, message", [
+    (flip, data_file, "step 3: .*(checksums differ from the saved ones: params/a/kernel|a.kernel)"), (cut, data_file, "step 3: it cannot be read: "),
     (cut, lambda folder: folder / "state" / "_METADATA", "step 3: its metadata cannot be read: "),
     (flip, lambda folder: folder / "checksums" / "metadata", "step 3: "),
     (cut, lambda folder: folder / "extra" / "metadata", "step 3: it cannot be read"),
 ])
-def test_damage_is_found_and_the_step_before_is_restored(tmp_path, damage, file, told):
+def test_damage_restores_the_step_before(tmp_path, damage, file, message):
     saved(tmp_path)
     damage(file(tmp_path / "3"))
-    with pytest.warns(RuntimeWarning, match=f"{told}.*; step 2 of .* is restored instead"):
+    with pytest.warns(RuntimeWarning, match=f"{message}.*; step 2 of .* is restored instead"):
         same(restore_variables(tmp_path)["params"], noise(2).params)
-    assert (tmp_path / "3").is_dir()  # who only reads changes nothing
+    assert (tmp_path / "3").is_dir()  # read_only changes nothing
     with Checkpoints(tmp_path, keep_latest=5, best_metric="score") as checkpoints:
-        with pytest.raises(DamagedCheckpoint, match=told):
+        with pytest.raises(DamagedCheckpoint, match=message):
             checkpoints.restore(noise(0), 3)
-        with pytest.warns(RuntimeWarning, match=told):
+        with pytest.warns(RuntimeWarning, match=message):
             same(checkpoints.restore(noise(0)), noise(2))
         assert checkpoints.steps == [1, 2] and (tmp_path / "3.damaged").is_dir() and checkpoints.extra() == {"seen": 2}
         assert checkpoints.save(noise(3), {"score": 0.7})
@@ -240,8 +240,8 @@ def test_damage_is_found_and_the_step_before_is_restored(tmp_path, damage, file,
     assert len(json.loads((tmp_path / "about.json").read_text())["damaged"]) == 1
 
 
-@UNHEARD
-def test_where_all_steps_are_damaged_each_is_named(tmp_path):
+@IGNORED
+def test_error_names_all_damaged_steps(tmp_path):
     saved(tmp_path)
     for step in (1, 2, 3):
         cut(data_file(tmp_path / str(step)))
@@ -251,7 +251,7 @@ def test_where_all_steps_are_damaged_each_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", '{"score": 0.', "[1]", "\xff"])
-def test_damaged_metrics_do_not_lock_the_folder(tmp_path, content):
+def test_damaged_metrics_do_not_block_the_folder(tmp_path, content):
     saved(tmp_path)
     (tmp_path / "3" / "metrics" / "metrics").write_bytes(content.encode("latin-1"))
     with pytest.raises(DamagedCheckpoint, match="the metrics of step 3 cannot be read"):
@@ -261,7 +261,7 @@ def test_damaged_metrics_do_not_lock_the_folder(tmp_path, content):
 
 
 def test_checksums():
-    """CRC-32 of the bytes, whatever device or layout holds them."""
+    """CRC-32 of the bytes, for any device and memory layout."""
     array = np.arange(24, dtype=np.float32).reshape(4, 6)
     mesh = parallel.data_mesh()
     for same_array in (array, np.asfortranarray(array), jnp.asarray(array), parallel.replicate(jnp.asarray(array), mesh)):
@@ -278,7 +278,7 @@ def test_checksums():
     assert checksums.of_json({"a": (1, 2.5), "b": None}) == checksums.of_json({"b": None, "a": [1, 2.5]}) != checksums.of_json({"a": [1, 2.5]})
 
 
-def test_a_save_that_fails_is_named(tmp_path, state, monkeypatch):
+def test_failed_save_is_named(tmp_path, state, monkeypatch):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at(state, 1))
         checkpoints.wait()
@@ -289,7 +289,7 @@ def test_a_save_that_fails_is_named(tmp_path, state, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(checkpoints._manager, "save", full)
-            with pytest.raises(SaveError, match="step 2 could not be saved in .*No space left on device; the last step saved is 1"):
+            with pytest.raises(SaveError, match="step 2 could not be saved in .*No space left on device; the last complete step is 1"):
                 checkpoints.save(at(state, 2))
         assert not (tmp_path / "2.orbax-checkpoint-tmp").exists()
         assert checkpoints.save(at(state, 2))

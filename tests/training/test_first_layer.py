@@ -1,13 +1,13 @@
-"""The first layer of every family: found, reached alone, and its adjoint."""
+"""The first layer of every family: its path, its output alone, and its adjoint."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import SHAPE, Classifier, batch
 
 import vmamba_jax
+from tests.helpers.toy_training import SHAPE, Classifier, batch
 from vmamba_jax import models, training
 from vmamba_jax.training import objectives
 from vmamba_jax.training.objectives import first_layer
@@ -26,7 +26,7 @@ FAMILIES = {  # catalog name, fields, the first layer, its output for images of 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_has_one(name):
+def test_first_layer_of_every_family(name):
     fields, expected, shape = FAMILIES[name]
     model = vmamba_jax.create_model(name, num_classes=3, **fields)
     classifier, images = models.Classifier(model), jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
@@ -40,8 +40,8 @@ def test_every_family_has_one(name):
     assert z.shape == shape
 
 
-def test_adjoint_at_the_first_layer_only():
-    """A module called twice is shifted once, and what the model returns is otherwise as it was."""
+def test_adjoint_at_the_first_call():
+    """A module called twice is shifted once, and the model's result is otherwise unchanged."""
     class Twice(nn.Module):
         @nn.compact
         def __call__(self, x, train=False):
@@ -56,7 +56,7 @@ def test_adjoint_at_the_first_layer_only():
     np.testing.assert_allclose(first_layer.shifted(("layer",), call, jnp.zeros((1, 3))), call())
 
 
-def test_weights_of_the_model_itself_count_when_nothing_comes_before():
+def test_weights_of_the_model_itself():
     class Bare(nn.Module):
         @nn.compact
         def __call__(self, x, train=False):
@@ -80,11 +80,11 @@ def test_later_layers_do_not_run():
     ran.clear()
     z = first_layer.output(("Dense_0",), Spied().apply, variables, jnp.ones((5, 2)))
     assert z.shape == (5, 4) and not ran
-    np.testing.assert_array_equal(Spied().apply(variables, jnp.ones((5, 2))).shape, (5, 3))  # the model is none the worse for it
+    np.testing.assert_array_equal(Spied().apply(variables, jnp.ones((5, 2))).shape, (5, 3))  # the model still works
 
 
-def test_a_layer_can_be_chosen():
-    """One inner step ascends the true gradient, whichever layer it goes through; three do not, as the layer norm is not linear."""
+def test_choice_of_the_layer():
+    """One inner step ascends the true gradient at any layer; three do not, as the layer norm is not linear."""
     optimizer = optax.sgd(0.1)
     params = Classifier().init(jax.random.key(0), SHAPE)["params"]
     state = training.TrainState(jnp.zeros((), jnp.int32), params, {}, optimizer.init(params))

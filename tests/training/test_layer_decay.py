@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vmamba_jax
-from vmamba_jax.training import layer_decay, optimizer
+from vmamba_jax.training.optimization import layer_decay, optimizer
 
 TABLES = {  # beginning of the path -> depth
     ("vmamba_tiny", (("dims", (4, 8)), ("depths", (1, 2)), ("patch_size", 2))): {
@@ -28,6 +28,8 @@ TABLES = {  # beginning of the path -> depth
     ("resnet18", ()): {
         "conv1": 0, "bn1": 0, "layer1_0": 1, "layer1_1": 2, "layer2_0": 3, "layer2_1": 4, "layer3_0": 5, "layer3_1": 6, "layer4_0": 7,
         "layer4_1": 8, "fc": 9},
+    ("efficientnet_lite0", ()): {
+        "conv_stem": 0, "bn0": 0, **{f"blocks_{i}": i + 1 for i in range(16)}, "conv_head": 17, "bn1": 17, "fc": 17},
 }
 CASES = pytest.mark.parametrize("case", TABLES, ids=lambda case: case[0])
 
@@ -50,6 +52,15 @@ def test_depths_of_every_family(case):
         assert depth == table[start], path
         used.add(start)
     assert used == set(table)
+
+
+@pytest.mark.parametrize("name", ["vmamba_tiny", "swin_tiny", "convnext_tiny", "resnet18"])
+def test_depths_of_a_backbone(name):
+    """The norms of the maps belong to the head's group."""
+    model = vmamba_jax.create_model(name, features_only=True)
+    params = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))["params"]
+    depths, last = by_path(layer_decay.depths(params)), sum(model.depths) + 1
+    assert {path.split("/")[0] for path, depth in depths.items() if depth == last} == {f"outnorm{i}" for i in range(4) if name != "resnet18"}
 
 
 def test_scales():
@@ -77,11 +88,11 @@ def test_updates_and_decay_scale_with_the_rate(name):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: layer_decay.depths({"conv_stem": {"kernel": 0}}), "the depth of parameter 'conv_stem/kernel' is not known; expected a VMamba"),
+    (lambda: layer_decay.depths({"head": {"kernel": 0}, "unknown": {"kernel": 0}}), "parameter 'unknown/kernel' has no known depth: expected the parameters of one of VMamba"),
     (lambda: layer_decay.scales({"head": 0}, 0.0), "layer_decay=0.0: expected a finite number > 0 and < 1"),
     (lambda: optimizer.create(learning_rate=0.1, layer_decay=1.5), "layer_decay=1.5: expected None or a finite number > 0 and < 1"),
     (lambda: optimizer.create(learning_rate=0.1, layer_decay="0.7"), "layer_decay='0.7': expected None or a finite number > 0 and < 1"),
 ])
 def test_errors(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()

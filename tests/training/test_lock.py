@@ -1,4 +1,4 @@
-"""One run a folder: who holds it is named, and a killed holder holds nothing."""
+"""One run per folder: the error names the holder, and a killed holder releases the lock."""
 import json
 import os
 import pathlib
@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from vmamba_jax.training import Locked, lock, one_run
+from vmamba_jax.training import Locked, one_run
+from vmamba_jax.training.run import lock
 
 HOLDER = """
 import importlib.util, os, sys, time
@@ -19,7 +20,7 @@ spec.loader.exec_module(lock)
 with lock.one_run(sys.argv[2]):
     child = os.fork()
     if child == 0:
-        time.sleep(60)  # such as a loader's worker, which outlives a killed run
+        time.sleep(60)  # like a loader's worker, which outlives a killed run
         os._exit(0)
     print(child, flush=True)
     time.sleep(60)
@@ -37,7 +38,7 @@ def holder(tmp_path):
     os.kill(child, signal.SIGKILL)
 
 
-def test_the_holder_is_named_and_frees_the_folder_by_dying(tmp_path, holder):
+def test_holder_is_named_and_its_death_releases_the_lock(tmp_path, holder):
     with pytest.raises(Locked, match=rf"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}, since 20"), one_run(tmp_path):
         pass
     assert json.loads((tmp_path / ".lock").read_text())["process"] == holder.pid
@@ -48,7 +49,7 @@ def test_the_holder_is_named_and_frees_the_folder_by_dying(tmp_path, holder):
         assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
 
 
-def test_a_process_may_hold_a_folder_twice(tmp_path, monkeypatch):
+def test_lock_is_reentrant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with one_run("new"):
         with one_run(pathlib.Path("new").absolute()):
@@ -57,7 +58,7 @@ def test_a_process_may_hold_a_folder_twice(tmp_path, monkeypatch):
     assert not lock._held and not (tmp_path / "new" / ".lock").read_text()
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"), one_run(tmp_path / "file" / "run"):
         pass

@@ -1,4 +1,4 @@
-"""The metrics file: whole lines, cut on resume, read in spite of a crash."""
+"""The metrics file: complete lines, later ones removed on resume, readable after a crash."""
 import json
 import math
 
@@ -8,7 +8,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vmamba_jax.training import Writer, read_metrics
-from vmamba_jax.training.window import Window
+from vmamba_jax.training.run.window import Window
 
 
 def test_lines_are_on_disk_at_once(tmp_path):
@@ -20,7 +20,7 @@ def test_lines_are_on_disk_at_once(tmp_path):
     assert read_metrics(tmp_path / "new") == read_metrics(tmp_path / "new" / "metrics.jsonl") == rows
 
 
-def test_resume_cuts_later_lines_and_keeps_the_others_to_the_byte(tmp_path):
+def test_resume_removes_later_lines(tmp_path):
     kept = '{"step": 5,  "loss": 1.50}\n{"step": 5, "score": 2}\n'
     (tmp_path / "metrics.jsonl").write_text(kept + '{"step": 10, "loss": 1}\n{"step": 15, "lo')
     with Writer(tmp_path, step=5, tensorboard=False) as writer:
@@ -29,30 +29,30 @@ def test_resume_cuts_later_lines_and_keeps_the_others_to_the_byte(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "timing.jsonl"]
 
 
-def test_a_fresh_start_empties_the_file(tmp_path):
+def test_fresh_start_empties_the_file(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1}\n')
     Writer(tmp_path, tensorboard=False).close()
     assert read_metrics(tmp_path) == []
 
 
 @pytest.mark.parametrize("end", range(1, 24))
-def test_a_last_line_cut_anywhere_is_left_out(tmp_path, end):
+def test_incomplete_last_line_is_ignored(tmp_path, end):
     whole, last = '{"step": 1, "loss": 2.0}\n', '{"step": 2, "loss": 1.5}'
     (tmp_path / "metrics.jsonl").write_text(whole + last[:end])
     assert read_metrics(tmp_path) == [json.loads(whole)]
 
 
 @pytest.mark.parametrize("line", ["{broken", "[1]", '{"loss": 1}', '{"step": "x"}', ""])
-def test_any_other_damage_is_an_error(tmp_path, line):
+def test_other_damage_is_an_error(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
     with pytest.raises(ValueError, match="line 2: expected a JSON object with a number 'step'"):
         read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize("values, error, message", [
-    ({"step": 1}, ValueError, "must not contain 'step'"),
-    ({"loss": "low"}, TypeError, "metric 'loss' must be a number; got str"),
-    ({"loss": np.zeros(2)}, TypeError, "metric 'loss' must be a scalar; got shape \\(2,\\)"),
+    ({"step": 1}, ValueError, "step=1: expected no 'step'"),
+    ({"loss": "low"}, TypeError, "loss='low': expected a number"),
+    ({"loss": np.zeros(2)}, TypeError, "loss=array of shape \\(2,\\): expected a scalar"),
 ])
 def test_bad_values_write_nothing(tmp_path, values, error, message):
     with Writer(tmp_path, tensorboard=False) as writer, pytest.raises(error, match=message):
@@ -60,23 +60,33 @@ def test_bad_values_write_nothing(tmp_path, values, error, message):
     assert read_metrics(tmp_path) == []
 
 
-def test_tensorboard_has_the_scalars(tmp_path):
+def events(path):
+    """The events of a TFRecord file: length, its checksum, record, its checksum, and so on."""
+    data = path.read_bytes()
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        yield Event.FromString(data[12:12 + size])
+        data = data[16 + size:]
+
+
+def test_tensorboard_scalars(tmp_path):
     with Writer(tmp_path) as writer:
         writer.write(7, {"loss": 0.5})
         writer.time(7, {"images_per_second": 100.0})
     [path] = (tmp_path / "tensorboard").iterdir()
-    data, found = path.read_bytes(), {}
-    while data:  # TFRecord: length, its checksum, record, its checksum
-        size = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12:12 + size])
-        found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
-        data = data[16 + size:]
+    found = {(event.step, value.tag): value.simple_value for event in events(path) for value in event.summary.value}
     assert found == {(7, "loss"): 0.5, (7, "images_per_second"): 100.0}
     assert read_metrics(tmp_path) == [{"step": 7, "loss": 0.5}]
     assert read_metrics(tmp_path / "timing.jsonl") == [{"step": 7, "images_per_second": 100.0}]
 
 
-def test_window_means_and_its_continuation():
+def test_tensorboard_purges_later_steps_on_resume(tmp_path):
+    Writer(tmp_path, step=5).close()
+    [path] = (tmp_path / "tensorboard").iterdir()
+    assert [event.step for event in events(path) if event.session_log.status == event.session_log.START] == [6]
+
+
+def test_window_means_and_resume():
     values = np.random.default_rng(0).normal(size=10).astype(np.float32)
     whole, part = Window(), Window()
     for step, x in enumerate(values):
@@ -90,7 +100,7 @@ def test_window_means_and_its_continuation():
     np.testing.assert_allclose(whole.means()["loss"], values.mean(), rtol=1e-5)
     assert whole.means()["accuracy"] == pytest.approx((values > 0).mean())
     assert Window(**json.loads(json.dumps(Window().to_json()))).beyond_limits() is None
-    with pytest.raises(ValueError, match=r"gives metrics \['loss'\], but the window holds \['accuracy', 'loss'\]"):
+    with pytest.raises(ValueError, match=r"metrics=\['loss'\] of step 11: expected \['accuracy', 'loss'\]"):
         part.add(11, {"loss": jnp.float32(0)})
 
 
@@ -101,8 +111,8 @@ VALUES = (1.0, math.inf, 2.0, math.nan, -math.inf, math.nan, 3.0)  # of the step
     ((0, None), 2, (1, 1)), ((1, None), 5, (2, 3)), ((2, None), 6, (3, 4)), ((3, None), None, None), ((None, 3), 6, (3, 4)), ((None, 0), 2, (1, 1)),
     ((None, None), None, None)])
 @pytest.mark.parametrize("restart_at", [None, 3, 4])
-def test_window_names_the_first_step_beyond_the_limits(limits, step, counts, restart_at):
-    """Also where the run was resumed, or a line written, between the steps."""
+def test_window_finds_the_first_step_beyond_the_limits(limits, step, counts, restart_at):
+    """Also if the run was resumed, or a line written, between the steps."""
     window = Window(limits=limits)
     for t, value in enumerate(VALUES, 1):
         if t == restart_at and window.beyond_limits() is None:
@@ -116,7 +126,7 @@ def test_window_names_the_first_step_beyond_the_limits(limits, step, counts, res
         np.testing.assert_equal(found, (step, {"loss": VALUES[step - 1]}, dict(zip(("in_a_row", "in_all"), counts, strict=True))))
 
 
-def test_skipped_steps_stay_out_of_the_means():
+def test_skipped_steps_are_not_averaged():
     window = Window(limits=(None, None))
     for t, value in enumerate(VALUES, 1):
         window.add(t, {"loss": jnp.float32(value)})

@@ -1,4 +1,4 @@
-"""The objectives: what they optimise, what the attack sees, and the same update however they are mapped over devices."""
+"""The objectives: what they optimize, what the attack sees, and the same update under every mapping over devices."""
 import functools
 
 import jax
@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import CLASSES, SHAPE, Classifier, Net, batch
 
-from vmamba_jax import attacks, parallel, training
-from vmamba_jax.training.objectives import common
+from tests.helpers.toy_training import CLASSES, SHAPE, Classifier, Net, batch, close, pmapped, sharded, vmapped
+from vmamba_jax import attacks, training
+from vmamba_jax.training.objectives import losses
+from vmamba_jax.training.objectives.inner_attack import InnerAttack, scale_radius
 
 KEY = jax.random.key(3)
 PGD = attacks.pgd(0.1, steps=3, step_size=0.05)
@@ -29,32 +30,6 @@ def logits(classifier, state, images, **options):
     return jax.jit(lambda variables, images: classifier(variables, images, **options))(state.variables(), images)
 
 
-def close(a, b, atol=1e-6):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), a, b)
-
-
-def pmapped(step, state, data, key):
-    split = jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), data)
-    state, metrics = jax.pmap(functools.partial(step, axis_name="data"), "data", in_axes=(None, 0, None))(state, split, key)
-    state, metrics = jax.device_get((state, metrics))
-    for leaf in jax.tree.leaves((state, metrics)):
-        np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))  # alike on every device
-    return jax.tree.map(lambda x: x[0], (state, metrics))
-
-
-def sharded(step, state, data, key):
-    mesh = parallel.data_mesh()
-    return parallel.map_step(step, mesh, donate=False)(parallel.replicate(state, mesh), parallel.shard_batch(data, mesh), key)
-
-
-def vmapped(step, state, data, key):
-    """Eight devices on one: jit of vmap with the same axis name."""
-    split = jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), data)
-    mapped = jax.vmap(functools.partial(step, axis_name="data"), in_axes=(None, 0, None), out_axes=None, axis_name="data")
-    return jax.jit(mapped)(state, split, key)
-
-
 def jitted(step, state, data, key):
     return jax.jit(step)(state, data, key)
 
@@ -70,7 +45,7 @@ def jitter(images, keys):
 
 
 @pytest.mark.parametrize("name", ["standard", "pgd_at"])
-def test_one_device_and_eight_make_the_same_update(name):
+def test_same_update_on_one_device_and_eight(name):
     classifier, optimizer = Classifier(), sgd()
     step = objective(name, classifier, optimizer, augment=jitter, ema_decay=0.5)
     state = start(classifier, optimizer, ema_decay=0.5)
@@ -81,7 +56,7 @@ def test_one_device_and_eight_make_the_same_update(name):
         close(run(step, state, batch(), KEY), expected)
 
 
-def test_batch_statistics_and_dropout_agree_under_every_mapping():
+def test_same_batch_statistics_and_dropout_under_every_mapping():
     classifier, optimizer = Classifier(Net("batch", dropout=0.5)), sgd()
     step = objective("pgd_at", classifier, optimizer, attack_mode="train")
     state = start(classifier, optimizer)
@@ -89,7 +64,7 @@ def test_batch_statistics_and_dropout_agree_under_every_mapping():
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *jax.device_get((state.model_state, expected[0].model_state)))
     assert all(x > 1e-3 for x in jax.tree.leaves(moved))
     for run in (pmapped, sharded):
-        close(run(step, state, batch(), KEY), expected, atol=1e-5)  # the attack takes signs: one of a gradient near 0 may turn with rounding
+        close(run(step, state, batch(), KEY), expected, atol=1e-5)  # rounding may flip the sign of a gradient near 0
 
 
 def test_synchronised_batch_norm_on_eight_devices_is_one_device_with_the_whole_batch():
@@ -128,12 +103,12 @@ def test_soft_labels_count_as_their_one_hot():
     close(jitted(step, state, soft, KEY), jitted(step, state, data, KEY))
 
 
-def test_pgd_at_trains_on_the_attack_of_the_current_weights():
+def test_pgd_at_attacks_the_current_weights():
     classifier, optimizer = Classifier(), sgd()
     state, data = start(classifier, optimizer), batch()
     new, metrics = jitted(training.objectives.pgd_at(classifier, optimizer, attack=PGD, clean_accuracy=True), state, data, KEY)
     logits_fn = jax.tree_util.Partial(classifier, state.variables())
-    adversarial = jax.jit(PGD)(logits_fn, data["image"], data["label"], common.step_keys(KEY, 16).attack)
+    adversarial = jax.jit(PGD)(logits_fn, data["image"], data["label"], losses.step_keys(KEY, 16).attack)
     assert jnp.abs(adversarial - data["image"]).max() > 0.05
     other, expected = jitted(training.objectives.standard(classifier, optimizer), state, {**data, "image": adversarial}, KEY)
     close(new, other)
@@ -141,9 +116,26 @@ def test_pgd_at_trains_on_the_attack_of_the_current_weights():
     close(metrics, {**expected, "clean_accuracy": clean})
 
 
+def test_inner_attack_is_its_keywords():
+    """An `InnerAttack` and the keywords that it is made of give one step; fast's default mode is "train"."""
+    ramp = training.schedules.ramp(4, start=0.5)
+    inner = InnerAttack(PGD, "train", ramp, ("eps",))
+    keywords = {"attack_mode": "train", "eps_schedule": ramp, "scheduled": ("eps",)}
+    found, rest = InnerAttack.from_options(PGD, {**keywords, "accumulate": 2})
+    assert found == inner and rest == {"accumulate": 2}
+    assert InnerAttack.from_options(inner, rest) == (inner, rest)
+    assert InnerAttack.from_options(PGD, {}, attack_mode="train") == (InnerAttack(PGD, "train"), {})
+    classifier, optimizer = Classifier(Net("batch")), sgd()
+    state = start(classifier, optimizer)
+    a, b = (training.objectives.pgd_at(classifier, optimizer, **options).rule.prepare(state, batch(), losses.step_keys(KEY, 16))
+            for options in ({"attack": inner}, {"attack": PGD, **keywords}))
+    close(a, b, atol=0)
+    assert jnp.abs(a[0]["image"] - batch()["image"]).max() == pytest.approx(0.05, abs=1e-6) and a[1]["eps_scale"] == 0.5
+
+
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_attack_sees_the_asked_mode_and_leaves_no_trace(mode):
-    """With BatchNorm and dropout the two modes differ; what the attack computes reaches neither the state nor the update."""
+def test_attack_mode(mode):
+    """With BatchNorm and dropout the two modes differ; the attack's passes change neither the state nor the update."""
     classifier, optimizer = Classifier(Net("batch", dropout=0.5)), sgd()
     state, data = start(classifier, optimizer), batch()
     state = state.replace(model_state=jax.tree.map(lambda x: x + 0.3, state.model_state))  # running statistics unlike the batch's
@@ -159,14 +151,14 @@ def test_attack_sees_the_asked_mode_and_leaves_no_trace(mode):
     jax.effects_barrier()
     first, again = seen
     np.testing.assert_array_equal(first, again)
-    rngs = {"dropout": common.step_keys(KEY, 16).attack_dropout}
+    rngs = {"dropout": losses.step_keys(KEY, 16).attack_dropout}
     expected = {"eval": logits(classifier, state, data["image"]),
                 "train": logits(classifier, state, data["image"], train=True, rngs=rngs, mutable=["batch_stats"])[0]}
     for name, x in expected.items():
         assert np.allclose(first, x, atol=1e-5) == (name == mode)
 
 
-def test_radius_ramps_with_the_updates_done():
+def test_radius_ramp():
     optimizer, data = sgd(), batch()
     distances = []
 
@@ -186,8 +178,7 @@ def test_radius_ramps_with_the_updates_done():
     np.testing.assert_allclose(distances, 0.1 * np.array(scales), atol=1e-6)
 
 
-def test_radius_schedule_moves_the_step_size_too():
-    from vmamba_jax.training.objectives.attacking import scale_radius
+def test_radius_schedule_scales_the_step_size():
     half = scale_radius(PGD, 0.5)
     assert (half.eps, half.step_size, half.steps, half.norm) == (0.05, 0.025, 3, "linf")
     assert scale_radius(attacks.fgsm(0.2), 0.25).eps == pytest.approx(0.05)
@@ -221,32 +212,38 @@ def test_learns(name):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"attack": PGD, "attack_mode": "test", "label_smoothing": 1.0}, "attack_mode='test': expected one of 'eval', 'train'.*label_smoothing"),
-    ({"attack": 3}, "attack must be callable"),
-    ({"attack": PGD, "eps_schedule": 0.5}, "eps_schedule must be"),
-    ({"attack": lambda *a: a[1], "eps_schedule": lambda t: 1.0}, "dataclass with a field eps"),
+    ({"attack": PGD, "attack_mode": "test"}, "attack_mode='test': expected one of 'eval', 'train'"),
+    ({"attack": PGD, "label_smoothing": 1.0}, "label_smoothing=1.0: expected a finite number >= 0 and < 1"),
+    ({"attack": 3}, "attack=3: expected a callable"),
+    ({"attack": PGD, "eps_schedule": 0.5}, "eps_schedule=0.5: expected None or a function"),
+    ({"attack": lambda *a: a[1], "eps_schedule": lambda t: 1.0}, "attack=.* with eps_schedule: .* dataclass with a field eps"),
     ({"attack": PGD, "ema_decay": 1.0}, "ema_decay=1.0: expected None or a finite number >= 0 and < 1"),
-    ({"attack": PGD, "ema_warmup": True}, "ema_warmup needs ema_decay"),
+    ({"attack": PGD, "ema_warmup": True}, "ema_warmup=True with ema_decay=None: expected an ema_decay"),
+    ({"attack": InnerAttack(PGD), "attack_mode": "eval"}, "with attack_mode: expected these as fields of the InnerAttack"),
 ])
 def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         training.objectives.pgd_at(Classifier(), sgd(), **options)
 
 
 def test_other_errors():
     classifier, optimizer = Classifier(), sgd()
-    with pytest.raises(ValueError, match="objective name='madry': expected one of .*'pgd_at', "):
+    with pytest.raises(ValueError, match="objective='madry': expected one of .*'pgd_at', "):
         training.objectives.create("madry", classifier, optimizer)
     with pytest.raises(ValueError, match="same ema_decay"):
         jax.eval_shape(training.objectives.standard(classifier, optimizer, ema_decay=0.9), start(classifier, optimizer), batch(), KEY)
-    with pytest.raises(ValueError, match="create it with ema_decay"):
+    with pytest.raises(ValueError, match="ema=True with a state without an average: expected a state created with ema_decay"):
         start(classifier, optimizer).variables(ema=True)
-    with pytest.raises(ValueError, match=r"ema_decay.*image_shape must be \(H, W, C\)"):
-        training.create_state(classifier, optimizer, KEY, (4, 4), ema_decay=-1)
+    with pytest.raises(ValueError, match="ema_decay=-1.0: expected None or a finite number >= 0 and < 1"):
+        training.create_state(classifier, optimizer, KEY, SHAPE, ema_decay=-1)
+    with pytest.raises(ValueError, match=r"image_shape=\(4, 4\): expected \(H, W, C\), all >= 1"):
+        training.create_state(classifier, optimizer, KEY, (4, 4))
+    with pytest.raises(ValueError, match=r"variables with collections \['batch_stats'\]: expected a collection 'params'"):
+        training.create_state(classifier, optimizer, KEY, SHAPE, variables={"batch_stats": {}})
 
 
 def test_mixed_before_the_attack():
-    """`mix` gets the augmented images and the per-image keys; the attack and the loss see what it made."""
+    """`mix` gets the augmented images and the per-image keys; attack and loss get its result."""
     classifier, optimizer = Classifier(), sgd()
     state, data = start(classifier, optimizer), batch()
     targets = jax.nn.one_hot((data["label"] + 1) % 3, 3)
@@ -254,7 +251,7 @@ def test_mixed_before_the_attack():
     mixed = jitted(training.objectives.pgd_at(classifier, optimizer, attack=PGD, mix=mix, augment=lambda x, keys: x / 2), state, data, KEY)
     given = jitted(training.objectives.pgd_at(classifier, optimizer, attack=PGD), state, {"image": 1 - data["image"] / 2, "label": targets}, KEY)
     close(mixed, given)
-    with pytest.raises(ValueError, match="mix must be None or"):
+    with pytest.raises(TypeError, match="mix=3: expected None or a function"):
         training.objectives.standard(classifier, optimizer, mix=3)
 
 

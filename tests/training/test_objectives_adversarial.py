@@ -1,13 +1,12 @@
-"""The adversarial objectives: one update however it is mapped or split, its cost in model calls, and what each does, against plain loops."""
+"""The adversarial objectives: one update under every mapping and split, their costs in model calls, and each against a plain loop."""
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_objectives import close, pmapped, sharded, vmapped
-from tiny import CLASSES, SHAPE, Classifier, Net, batch
 
+from tests.helpers.toy_training import CLASSES, SHAPE, Classifier, Net, batch, close, pmapped, sharded, vmapped
 from vmamba_jax import attacks, training
 from vmamba_jax.training import objectives
 
@@ -24,11 +23,12 @@ OPTIONS = {
     "awp": {"objective": "pgd_at", "attack": PGD, "gamma": 0.05},
     "singh": {"eps": 0.1},
 }
+HALF = training.schedules.ramp(4, start=0.5)
 COSTS = {"trades": (4, 2, 0), "mart": (4, 0, 0), "free": (2, 0, 0), "fast": (2, 0, 0), "yopo": (2, 0, 6), "awp": (4, 0, 0), "singh": (4, 0, 0)}
 
 
 class Counted(Classifier):
-    """Tallies images that enter, and that leave with and without a gradient asked of them."""
+    """Counts images that enter, and that leave with and without a gradient."""
     tally = {"enter": 0, "forward": 0, "forward_backward": 0}
 
     def __call__(self, variables, images, **options):
@@ -71,7 +71,7 @@ def start(classifier=PLAIN, **options):
 
 
 def make(name, classifier=PLAIN, **options):
-    """A step without augmentation and a state to begin with, for 16 images; free's perturbation is as after some steps."""
+    """A step without augmentation and its initial state, for 16 images; the perturbation of free is that of a later step."""
     step = objectives.create(name, classifier, sgd(), **{**OPTIONS[name], **options})
     state = step.begin(start(Classifier(classifier.model)), SHAPE, 16)
     if name == "free":
@@ -82,7 +82,7 @@ def make(name, classifier=PLAIN, **options):
 
 @functools.cache
 def one_device(name):
-    """(step, compiled step that tallies, begun state, what one step on batch() gives and costs)."""
+    """(step, compiled step that counts, initial state, result of one step on batch(), its cost)."""
     step, state = make(name, Counted())
     run = jax.jit(step)
     jax.effects_barrier()
@@ -95,7 +95,7 @@ def one_device(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_eight_devices_and_microbatches_make_the_update_of_one(name):
+def test_same_update_on_eight_devices_and_in_microbatches(name):
     _, _, state, expected, _ = one_device(name)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *jax.device_get((state.params, expected[0].params)))
     assert all(0.0005 < x < 1 for x in jax.tree.leaves(moved))
@@ -107,7 +107,7 @@ def test_eight_devices_and_microbatches_make_the_update_of_one(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_cost_is_what_the_model_is_called(name):
+def test_cost_counts_model_calls(name):
     *_, seen = one_device(name)
     options = {key: x for key, x in OPTIONS[name].items() if not key.startswith("watch")}
     cost = objectives.cost(name, **options)
@@ -132,8 +132,9 @@ def test_costs_of_the_published_settings():
     assert cost("awp", attack=pgd10) == (12, 0, 0) and cost("pgd_at", attack=pgd10) == (11, 0, 0)
     assert cost("awp", objective="trades") == (14, 10, 0)
     assert cost("singh") == (4, 0, 0) and cost("light", eps_schedule=lambda t: 1.0) == (2, 0, 0) and cost("ares") == (4, 0, 0)
-    with pytest.raises(ValueError, match="not a constant"):
+    with pytest.raises(ValueError, match="expected one with a constant number of passes"):
         cost("pgd_at", attack=attacks.square(0.1))
+    assert cost("pgd_at", attack=attacks.transfer_pgd(0.1, 3, scales=5)) == (16, 0, 0)  # five gradients per step
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -156,7 +157,7 @@ def test_soft_labels_count_as_their_one_hot(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_short_floats_are_judged_in_float32(name):
+def test_bfloat16_logits_are_evaluated_in_float32(name):
     class Short(Classifier):
         def __call__(self, *args, **options):
             return jax.tree.map(lambda x: x.astype(jnp.bfloat16), super().__call__(*args, **options))
@@ -176,7 +177,7 @@ def mean_ce(params, images, labels):
 
 
 def test_free_against_a_loop():
-    """Two batches of two replays; the second batch, half as large, meets the first rows of the perturbation."""
+    """Two batches of two replays; the second batch, half as large, uses the first rows of the perturbation."""
     step, run, state, _, _ = one_device("free")
     params, noise, eps = state.params, np.array(state.carry), 0.1
     grad = jax.jit(jax.grad(lambda params, d, x, y: mean_ce(params, jnp.clip(x + d, 0, 1), y), (0, 1)))
@@ -200,13 +201,13 @@ def test_yopo_against_a_loop():
     first = lambda params, x: (x - 0.5).reshape(len(x), -1) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
 
     def rest(params, z):
-        """The net behind its first layer, in closed form."""
+        """The network after its first layer, in closed form."""
         norm = params["LayerNorm_0"]
         z = (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-6) * norm["scale"] + norm["bias"]
         z = jax.nn.gelu(z) @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
         return -jax.nn.log_softmax(z)[jnp.arange(16), y].mean()
 
-    keys = objectives.common.step_keys(KEY, 16).attack
+    keys = objectives.losses.step_keys(KEY, 16).attack
     eta = jnp.stack([jax.random.uniform(key, SHAPE, minval=-eps, maxval=eps) for key in keys])
     eta, total = jnp.clip(x + eta, 0, 1) - x, jax.tree.map(jnp.zeros_like, state.params)
     grad, adjoint = jax.jit(jax.grad(mean_ce)), jax.jit(jax.grad(rest, 1))
@@ -220,8 +221,8 @@ def test_yopo_against_a_loop():
     assert metrics["loss"] > metrics["first_loss"]
 
 
-def test_released_yopo_sums_and_adds_the_first_layers_share():
-    """One full pass and no effective inner step: eta stays at +eps, and everything is in closed form."""
+def test_released_yopo_in_closed_form():
+    """One full pass and an inner step of size 0: eta stays at +eps; the first layer gets a gradient of its own."""
     step, state = make("yopo", passes=1, inner_steps=1, step_size=0.0, released=True)
     after, _ = jax.jit(step)(state, batch(), KEY)
     x, y = batch()["image"], batch()["label"]
@@ -235,7 +236,7 @@ def test_released_yopo_sums_and_adds_the_first_layers_share():
     close(after.params, jax.tree.map(lambda w, g: w - 0.1 * g, state.params, grads), atol=1e-5)
 
 
-def test_two_optimizers_in_turn():
+def test_optimizers_in_turn():
     first, second = training.optimizer.create(learning_rate=0.1), training.optimizer.create(learning_rate=0.01, weight_decay=0.5)
     both = objectives.in_turn(first, second)
     w, g = {"w": jnp.array([[1.0, -2.0]])}, {"w": jnp.array([[0.5, 0.25]])}
@@ -258,14 +259,14 @@ def test_weight_perturbation_against_its_formula():
     close(run(state, batch(), KEY)[0].params, jax.tree.map(lambda w, g: w - 0.1 * g, state.params, grad(there, x, y)))
 
 
-def test_watch_measures_every_second_step_and_repeats():
+def test_watch_measures_every_second_step():
     _, run, state, _, _ = one_device("fast")
     state, seen = state.replace(step=state.step - 1), []
     for t in range(4):
         before, (state, metrics) = state, run(state, batch(t), jax.random.fold_in(KEY, t))
         seen.append([float(metrics[name]) for name in ("fgsm_accuracy", "pgd_accuracy", "overfitting")])
         if t == 2:
-            keys = objectives.common.step_keys(jax.random.fold_in(KEY, t), 16).attack[::2]
+            keys = objectives.losses.step_keys(jax.random.fold_in(KEY, t), 16).attack[::2]
             x, y = batch(t)["image"][::2], batch(t)["label"][::2]
             logits_fn = jax.tree_util.Partial(Classifier(), before.variables())
             found = [jax.jit(attacks.pgd(0.1, n, size))(logits_fn, x, y, keys) for n, size in ((1, 0.125), (3, 0.025))]
@@ -276,12 +277,12 @@ def test_watch_measures_every_second_step_and_repeats():
 
 @pytest.mark.parametrize("statistics", ["shared", "separate"])
 def test_batch_statistics_of_the_two_passes(statistics):
-    """Neither the attack's passes nor, where separate, the clean one reach the statistics that evaluation uses."""
+    """The attack's passes and, if separate, the clean pass do not update the statistics that evaluation uses."""
     classifier = Classifier(Net("batch", dropout=0.0))
     step, state = make("trades", classifier, statistics=statistics, attack_mode="train")
     data = batch()
     after, _ = jax.jit(step)(state, data, KEY)
-    seen, _ = jax.jit(step.rule.prepare)(state, data, objectives.common.step_keys(KEY, 16))
+    seen, _ = jax.jit(step.rule.prepare)(state, data, objectives.losses.step_keys(KEY, 16))
     record = jax.jit(lambda variables, images: classifier(variables, images, train=True, mutable=["batch_stats"])[1])
     clean = record(state.variables(), data["image"])
     begun = clean if statistics == "shared" else {name: state.variables()[name] for name in ("batch_stats",)}
@@ -289,11 +290,11 @@ def test_batch_statistics_of_the_two_passes(statistics):
     if statistics == "separate":
         close(objectives.clean_variables(after), {"params": after.params, **clean})
     else:
-        with pytest.raises(ValueError, match="keeps no clean statistics"):
+        with pytest.raises(ValueError, match="state.carry=None: expected clean statistics"):
             objectives.clean_variables(after)
 
 
-def test_separate_statistics_and_dropout_agree_under_mapping():
+def test_same_separate_statistics_and_dropout_under_mapping():
     step, state = make("trades", Classifier(Net("batch", dropout=0.5)), statistics="separate")
     close(sharded(step, state, batch(), KEY), vmapped(step, state, batch(), KEY), atol=1e-5)
 
@@ -302,65 +303,90 @@ def test_recipes_scale_what_their_programs_scale():
     ramp = training.schedules.ramp(4)
     step = objectives.light(Classifier(), sgd(), eps=0.1, eps_schedule=ramp)
     state = start().replace(step=jnp.int32(1))
-    seen, metrics = step.rule.prepare(state, batch(), objectives.common.step_keys(KEY, 16))
+    seen, metrics = step.rule.prepare(state, batch(), objectives.losses.step_keys(KEY, 16))
     change = np.abs(seen["image"] - batch()["image"])
     inside = (batch()["image"] > 0.03) & (batch()["image"] < 0.97)
-    np.testing.assert_allclose(change[inside], 0.025, atol=1e-6)  # a whole step of 0.15 from anywhere ends in a corner of the ball
+    np.testing.assert_allclose(change[inside], 0.025, atol=1e-6)  # a full step of 0.15 from any start ends in a corner of the ball
     assert metrics["eps_scale"] == 0.25
-    half = objectives.attacking.scale_radius(PGD, 0.5, ("step_size",))
+    half = objectives.inner_attack.scale_radius(PGD, 0.5, ("step_size",))
     assert (half.eps, half.step_size) == (0.1, 0.03)
 
 
+@pytest.mark.parametrize("name, options, same", [
+    ("singh", {}, {"attack": attacks.apgd(0.1, steps=2, random_start=False, keep="highest_loss"), "label_smoothing": 0.1}),
+    ("ares", {"eps_schedule": HALF}, {"attack": attacks.pgd(0.1, steps=3, step_size=0.2 / 3), "eps_schedule": HALF, "scheduled": ("step_size",)}),
+    ("fast", {}, {"attack": attacks.pgd(0.1, steps=1, step_size=0.125), "attack_mode": "train"}),
+])
+def test_pgd_at_with_the_settings_of(name, options, same):
+    classifier = Classifier(Net("batch"))
+    steps = (objectives.create(name, classifier, sgd(), eps=0.1, **options), objectives.pgd_at(classifier, sgd(), **same))
+    close(*(jax.jit(step)(start(classifier), batch(), KEY) for step in steps))
+
+
+def test_watch_scales_its_radius():
+    """At a scale of 0 both measurements are the clean accuracy."""
+    step, state = make("fast", eps=0.5, step_size=0.5, watch_every=1, watch_stride=1, eps_schedule=lambda t: 0.0 * t)
+    _, metrics = jax.jit(step)(state, batch(), KEY)
+    clean = (logits_of(state.params, batch()["image"]).argmax(-1) == batch()["label"]).mean()
+    assert metrics["fgsm_accuracy"] == metrics["pgd_accuracy"] == clean > 0.1 and metrics["overfitting"] == 0
+
+
 @pytest.mark.parametrize("name, options, message", [
-    ("trades", {"beta": -1, "statistics": "two"}, "beta=-1.0: .*statistics='two': expected one of 'shared', 'separate'"),
-    ("trades", {"attack": lambda *a: a[1]}, "dataclass with a field loss"),
+    ("trades", {"beta": -1}, "beta=-1.0: expected a finite number >= 0"),
+    ("trades", {"statistics": "two"}, "statistics='two': expected one of 'shared', 'separate'"),
+    ("trades", {"attack": lambda *a: a[1]}, "attack=.*: expected a dataclass with a field loss"),
+    ("mart", {"beta": -1}, "beta=-1.0: expected a finite number >= 0"),
+    ("mart", {"label_smoothing": 1.0}, "label_smoothing=1.0: expected"),
     ("mart", {"attack_mode": "both"}, "attack_mode='both': expected one of 'eval', 'train'"),
     ("free", {"eps": None}, "eps=None: expected a finite number >= 0"),
-    ("free", {"released": True}, "released=True sets eps"),
+    ("free", {"released": True}, "eps=0.1, step_size=None with released=True: expected None for both"),
     ("free", {"replays": 0}, "replays=0: expected an integer >= 1"),
     ("fast", {"watch_every": 0}, "watch_every=0: expected None or an integer"),
-    ("yopo", {"passes": 0, "layer": 3}, "passes=0: .*layer must be None or a Flax module path"),
+    ("yopo", {"passes": 0}, "passes=0: expected an integer >= 1"),
+    ("yopo", {"inner_steps": 0}, "inner_steps=0: expected an integer >= 1"),
+    ("yopo", {"layer": 3}, "layer=3: expected None or a Flax module path"),
     ("awp", {"gamma": -0.1}, "gamma=-0.1: expected"),
-    ("awp", {"objective": "awp"}, "another than awp"),
-    ("pgd_at", {"attack": attacks.fgsm(0.1), "released": True}, "attack must be attacks.pgd"),
+    ("awp", {"objective": "awp"}, "objective='awp': expected an objective other than awp"),
+    ("pgd_at", {"attack": attacks.fgsm(0.1), "released": True}, "attack=fgsm.* with released=True: expected attacks.pgd"),
     ("pgd_at", {"attack": attacks.pgd(0.1, 2, norm="l2"), "released": True}, "norm='l2'"),
-    ("pgd_at", {"attack": PGD, "scheduled": ("steps",)}, "scheduled must be some of"),
-    ("light", {"eps_schedule": None}, "eps_schedule must be a function"),
+    ("pgd_at", {"attack": PGD, "scheduled": ("steps",)}, r"scheduled=\('steps',\): expected some of \('eps', 'step_size'\)"),
+    ("light", {"eps_schedule": None}, "eps_schedule=None: expected a function"),
     ("standard", {"accumulate": 0}, "accumulate=0: expected an integer >= 1"),
-    ("standard", {"augment": 3}, "augment must be None or"),
+    ("standard", {"augment": 3}, "augment=3: expected None or a function"),
 ])
 def test_bad_options(name, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         objectives.create(name, Classifier(), sgd(), **{**OPTIONS.get(name, {}), **options})
 
 
 def test_other_errors():
-    with pytest.raises(TypeError, match="unknown option perturb, radius"):
+    with pytest.raises(TypeError, match="perturb=2: expected an option of the objective, or one of .*accumulate"):
         objectives.standard(Classifier(), sgd(), radius=1, perturb=2)
-    with pytest.raises(ValueError, match="not yet perturbed"):
+    with pytest.raises(ValueError, match="step=.*: expected an objective's step that is not yet perturbed"):
         objectives.perturb_weights(make("awp")[0])
     step, state = make("free")
     shape = functools.partial(jax.eval_shape, step)
     with pytest.raises(ValueError, match="state = step.begin"):
         shape(start(), batch(), KEY)
-    with pytest.raises(ValueError, match="begun by another objective"):
+    with pytest.raises(ValueError, match="state.carry of another objective: expected None"):
         jax.eval_shape(make("trades")[0], state, batch(), KEY)
     with pytest.raises(ValueError, match=r"images \(32, 4, 4, 1\) do not fit the perturbation \(16, 4, 4, 1\)"):
         shape(state, batch(0, 32), KEY)
-    with pytest.raises(ValueError, match="accumulate=3 does not divide the device's 16 images"):
+    with pytest.raises(ValueError, match="accumulate=3: expected a divisor of the device's 16 images"):
         jax.eval_shape(make("mart", accumulate=3)[0], start(), batch(), KEY)
-    with pytest.raises(ValueError, match="first_layer='Dense_7' is not called"):
+    with pytest.raises(ValueError, match="layer='Dense_7', which the model does not call: expected a Flax module path"):
         jax.eval_shape(make("yopo", layer="Dense_7")[0], start(), batch(), KEY)
     with pytest.raises(ValueError, match="expected a Flax model"):
         jax.eval_shape(objectives.yopo(lambda v, x, **_: x.reshape(16, -1), sgd(), eps=0.1, step_size=0.1), start(), batch(), KEY)
 
 
-def test_a_run_of_free_resumes_with_its_perturbation(tmp_path):
-    """Stopped after 2 of 3 steps: the rest makes the state of an unbroken run."""
+def test_free_resumes_with_its_perturbation(tmp_path):
+    """Stopped after 2 of 3 steps, the run ends in the state of an uninterrupted one."""
     step, state = make("free")
 
     def train(steps, folder):
-        return training.train(step, state, [batch(t) for t in range(3)], steps=steps, key=KEY, workdir=folder, progress=False)
+        return training.train(step, state, [batch(t) for t in range(3)], steps=steps, key=KEY, workdir=folder,
+                              monitoring=training.Monitoring(progress=False))
 
     train(2, tmp_path / "a")
     again = jax.device_get(train(3, tmp_path / "a"))

@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A classifier made of a function of parameters and NCHW images."""
+    """A classifier from a function of parameters and NCHW images."""
     forward: callable
 
     def __call__(self, variables, images, train=False, rngs=None, mutable=False):
@@ -56,7 +56,7 @@ def test_loss_and_weight_gradients(golden, x64, name, beta):
     attack = attacks.pgd(0.031, 10, {"trades": 0.003, "mart": 0.007}[name], start=lambda images, keys: images + 0.001 * noise)
     step = objectives.create(name, Net(convolutional), optax.sgd(1.0), beta=beta, attack=attack)
     seen, _ = step.rule.prepare(training.TrainState(0, params, {}, None), {"image": images, "label": arrays["y"]},
-                                objectives.common.step_keys(KEY, len(images)))
+                                objectives.losses.step_keys(KEY, len(images)))
     np.testing.assert_allclose(seen["adversarial"], nhwc(arrays[f"{name}_x_adv"]), rtol=0, atol=1e-8)
     state, metrics = run(step, params, images, jnp.asarray(arrays["y"]))
     np.testing.assert_allclose(metrics["loss"], arrays[f"{name}_loss_beta{beta}"], rtol=0, atol=1e-8)
@@ -82,12 +82,12 @@ def test_both_starts_of_pgd(pieces, kind):
     start = nhwc(arrays["delta0"])
     attack = attacks.pgd(arrays["eps"].item(), 10, arrays["alpha"].item(), start=lambda images, keys: images + start)
     step = objectives.pgd_at(tanh_net(), optax.sgd(1.0), attack=attack, released=kind == "released")
-    batch, _ = step.rule.prepare(training.TrainState(0, params, {}, None), {"image": images, "label": labels}, objectives.common.step_keys(KEY, 4))
+    batch, _ = step.rule.prepare(training.TrainState(0, params, {}, None), {"image": images, "label": labels}, objectives.losses.step_keys(KEY, 4))
     np.testing.assert_allclose(batch["image"], nhwc(arrays[f"pgd_{kind}_adv"]), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("recompute", [True, False])
-def test_trades_of_the_released_tanh_net(pieces, recompute):
+def test_trades_of_the_released_network(pieces, recompute):
     arrays, params, images, labels = pieces
     noise = nhwc(arrays["trades_noise"])
     attack = attacks.pgd(arrays["eps"].item(), 10, arrays["alpha"].item(), start=lambda images, keys: images + noise)
@@ -98,7 +98,7 @@ def test_trades_of_the_released_tanh_net(pieces, recompute):
 
 
 def test_free_perturbation_over_four_replays(pieces):
-    """The golden net's weights stand still: rate 0."""
+    """The learning rate is 0, as the golden network's weights are constant."""
     arrays, params, images, labels = pieces
     step = objectives.free(tanh_net(), optax.sgd(0.0), replays=1, released=True)
     for n in range(4):

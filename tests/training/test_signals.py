@@ -1,4 +1,4 @@
-"""A run asked to stop ends after the step under way, saved; a second signal ends the process."""
+"""A signal stops a run after the current step, saved; a second signal ends the process."""
 import os
 import pathlib
 import signal
@@ -9,10 +9,10 @@ import threading
 import jax
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, Toy
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy
 from vmamba_jax import training
-from vmamba_jax.training.signals import stop_requests
+from vmamba_jax.training.run.signals import stop_requests
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 OPTIMIZER = training.optimizer.create("adamw", learning_rate=0.01)
@@ -20,13 +20,13 @@ CLASSIFIER = Classifier(Net("batch", dropout=0.3))
 STEP = training.objectives.standard(CLASSIFIER, OPTIMIZER)
 TWICE = """
 import os, signal, time
-from vmamba_jax.training.signals import stop_requests
+from vmamba_jax.training.run.signals import stop_requests
 for number in (signal.SIGTERM, signal.SIGINT):
     if (child := os.fork()) == 0:
-        with stop_requests() as asked:
-            assert asked(1) is None
+        with stop_requests() as requested:
+            assert requested(1) is None
             os.kill(os.getpid(), number)
-            assert asked(2) == number.name
+            assert requested(2) == number.name
             os.kill(os.getpid(), number)
             time.sleep(60)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -number
@@ -49,23 +49,24 @@ class Signalling(Toy):
 
 def run(batches, folder, **options):
     state = training.create_state(CLASSIFIER, OPTIMIZER, jax.random.key(0), SHAPE)
-    return training.train(STEP, state, batches, steps=12, key=jax.random.key(1), workdir=folder, log_every=5, progress=False, **options)
+    monitoring = training.Monitoring(log_every=5, progress=False, **options)
+    return training.train(STEP, state, batches, steps=12, key=jax.random.key(1), workdir=folder, monitoring=monitoring)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_stops(tmp_path, number):
+def test_signal_saves_and_stops(tmp_path, number):
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(training.Stopped, match=rf"stopped by {number.name} after step \d+ of 12, saved in .*checkpoints"):
         run(Signalling(6, number), tmp_path / "stopped", stop_on_signals=True)
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
     with training.Checkpoints(tmp_path / "stopped" / "checkpoints", read_only=True) as checkpoints:
-        assert 4 <= checkpoints.latest_step <= 8  # the batch is read two steps ahead
+        assert 4 <= checkpoints.latest_step <= 8  # batches are prefetched two steps ahead
     resumed, unbroken = run(Toy(), tmp_path / "stopped"), run(Toy(), tmp_path / "unbroken")
     jax.tree.map(np.testing.assert_array_equal, resumed, unbroken)
     assert (tmp_path / "stopped" / "metrics.jsonl").read_bytes() == (tmp_path / "unbroken" / "metrics.jsonl").read_bytes()
 
 
-def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
+def test_signal_in_the_last_step(tmp_path):
     def last(step, values):
         if step == 12:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -73,21 +74,21 @@ def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path):
     assert int(run(Toy(), tmp_path, stop_on_signals=True, on_log=last).step) == 12
 
 
-def test_the_second_signal_ends_the_process():
+def test_second_signal_ends_the_process():
     done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=100, cwd=ROOT)
     assert done.stdout == "both ended\n", done.stderr
 
 
-def test_elsewhere_nothing_is_changed():
+def test_no_handlers_in_other_threads():
     before, found = signal.getsignal(signal.SIGTERM), []
 
     def other_thread():
-        with stop_requests() as asked:
-            found.append((asked(1), signal.getsignal(signal.SIGTERM) is before))
+        with stop_requests() as requested:
+            found.append((requested(1), signal.getsignal(signal.SIGTERM) is before))
 
     thread = threading.Thread(target=other_thread)
     thread.start()
     thread.join()
-    with stop_requests(listen=False) as asked:
-        found.append((asked(1), signal.getsignal(signal.SIGTERM) is before))
+    with stop_requests(listen=False) as requested:
+        found.append((requested(1), signal.getsignal(signal.SIGTERM) is before))
     assert found == [(None, True), (None, True)]

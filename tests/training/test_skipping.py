@@ -1,10 +1,10 @@
-"""An update that is not finite is left out, on all devices alike."""
+"""A non-finite update is skipped on all devices."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, Toy, batch
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy, batch, same
 from vmamba_jax import parallel, training
 
 OPTIMIZER = training.optimizer.create("adamw", learning_rate=0.1)
@@ -16,13 +16,9 @@ def state():
     return training.create_state(Classifier(Net("batch")), OPTIMIZER, jax.random.key(0), SHAPE, ema_decay=0.5)
 
 
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 @pytest.mark.parametrize("mapped", [False, True], ids=["jit", "eight devices"])
-def test_a_bad_batch_leaves_only_the_number(state, mapped):
-    """Eight devices: one image is bad, so seven devices would have made a finite update."""
+def test_bad_batch_only_increments_the_step(state, mapped):
+    """On eight devices one image is bad, so the update of the other seven is finite."""
     mesh = parallel.data_mesh()
     run = parallel.map_step(STEP, mesh, donate=False) if mapped else jax.jit(STEP)
     state = parallel.replicate(state, mesh) if mapped else state
@@ -35,7 +31,7 @@ def test_a_bad_batch_leaves_only_the_number(state, mapped):
     same(kept.replace(step=state.step), state)
 
 
-def test_an_infinite_gradient_of_a_finite_loss(state):
+def test_infinite_gradient_of_a_finite_loss(state):
     def step(state, batch, key, *, axis_name=None):
         w = state.params["Dense_0"]["kernel"]
         value, gradient = jax.value_and_grad(lambda w: jnp.sqrt(jnp.abs(w - jax.lax.stop_gradient(w))).sum())(w)

@@ -1,19 +1,23 @@
-"""The loop: a stopped run continues exactly, what goes wrong is named, and a mesh changes nothing."""
+"""The training loop: bit-exact resumes, errors that name their cause, the same results on a mesh, and what a run reports."""
 import functools
+import re
 import time
 
 import jax
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, Toy
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy, batch, close, same
 from vmamba_jax import attacks, parallel, training
+from vmamba_jax.training import Checkpointing, Monitoring, Validation
+from vmamba_jax.training.run.progress import Bar
 
 KEY = jax.random.key(5)
 CLASSIFIER = Classifier(Net("batch", dropout=0.3))
 OPTIMIZER = training.optimizer.create("adamw", learning_rate=training.schedules.cosine(0.02, total_steps=10, warmup_steps=2))
 STEP = training.objectives.pgd_at(CLASSIFIER, OPTIMIZER, attack=attacks.pgd(0.05, steps=2, step_size=0.03), ema_decay=0.8)
-train = functools.partial(training.train, key=KEY, progress=False)
+quiet = functools.partial(Monitoring, progress=False)
+train = functools.partial(training.train, key=KEY, monitoring=quiet())
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +25,17 @@ def state():
     return training.create_state(CLASSIFIER, OPTIMIZER, jax.random.key(0), SHAPE, ema_decay=0.8)
 
 
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 def evaluate(state, step):
     """A stand-in that depends on the weights and worsens with the steps."""
     return {"score": -float(step), "norm": float(abs(state.ema["Dense_0"]["kernel"]).sum())}
 
 
-RUN = {"steps": 10, "log_every": 4, "checkpoint_every": 5, "eval_every": 3, "evaluate": evaluate}
+RUN = {"steps": 10, "checkpoints": Checkpointing(every=5), "validation": Validation(evaluate, every=3), "monitoring": quiet(log_every=4)}
 
 
 @pytest.fixture(scope="module")
 def unbroken(state, tmp_path_factory):
-    """(final state, folder) of ten steps in one go."""
+    """(final state, folder) of ten steps without interruption."""
     folder = tmp_path_factory.mktemp("unbroken")
     return train(STEP, state, Toy(), workdir=folder, **RUN), folder
 
@@ -44,9 +44,9 @@ def lines(folder):
     return (folder / "metrics.jsonl").read_text()
 
 
-def test_what_a_run_leaves(state, unbroken):
+def test_files_of_a_run(state, unbroken):
     final, folder = unbroken
-    assert int(final.step) == 10 and int(state.step) == 0  # the state given is left intact
+    assert int(final.step) == 10 and int(state.step) == 0  # the given state is copied
     rows = training.read_metrics(folder)
     assert [row["step"] for row in rows] == [3, 4, 6, 8, 9, 10, 10]
     assert rows[0].keys() == {"step", "score", "norm"}
@@ -58,59 +58,60 @@ def test_what_a_run_leaves(state, unbroken):
 
 
 @pytest.mark.parametrize("stops", [(7,), (2, 6, 8)])
-def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path, state, unbroken, stops):
+def test_stopped_run_resumes_bit_exactly(tmp_path, state, unbroken, stops):
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
             train(STEP, state, Toy(stop_at=stop), workdir=tmp_path, **RUN)
     batches = Toy()
     final = train(STEP, state, batches, workdir=tmp_path, **RUN)
-    assert batches.asked == list(range(5 if stops[-1] > 5 else 0, 10))
+    assert batches.read == list(range(5 if stops[-1] > 5 else 0, 10))
     same(final, unbroken[0])
     assert lines(tmp_path) == lines(unbroken[1])
 
 
 def test_five_and_five_are_ten(tmp_path, state):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    options = {"log_every": 5, "checkpoint_every": 5}
+    options = {"checkpoints": Checkpointing(every=5), "monitoring": quiet(log_every=5)}
     final = train(STEP, state, Toy(), steps=10, workdir=whole, **options)
     train(STEP, state, Toy(), steps=5, workdir=halves, **options)
     same(train(STEP, state, Toy(), steps=10, workdir=halves, **options), final)
     assert lines(halves) == lines(whole)
     batches = Toy()
     same(train(STEP, state, batches, steps=10, workdir=halves, **options), final)  # finished: nothing to do
-    assert batches.asked == [] and lines(halves) == lines(whole)
+    assert batches.read == [] and lines(halves) == lines(whole)
 
 
-def test_best_and_latest_are_kept_of_a_worsening_run(tmp_path, state):
-    train(STEP, state, Toy(), steps=8, eval_every=2, evaluate=evaluate, best_metric="score", workdir=tmp_path, config={"seed": 5})
+def test_worsening_run_keeps_best_and_latest(tmp_path, state):
+    train(STEP, state, Toy(), steps=8, workdir=tmp_path, validation=Validation(evaluate, every=2),
+          checkpoints=Checkpointing(best_metric="score", config={"seed": 5}))
     with training.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert (checkpoints.steps, checkpoints.best_step, checkpoints.config) == ([2, 6, 8], 2, {"seed": 5})
 
 
-def test_mesh_of_eight_runs_and_resumes_as_the_step_says(tmp_path, state):
-    """With LayerNorm and no dropout eight devices are one, and a run may change over from one to the other."""
+def test_mesh_makes_the_same_run(tmp_path, state):
+    """With LayerNorm and without dropout, eight devices give the result of one; a run resumes on either."""
     classifier = Classifier()
     step = training.objectives.pgd_at(classifier, OPTIMIZER, attack=attacks.pgd(0.05, steps=2, step_size=0.03))
     state = training.create_state(classifier, OPTIMIZER, jax.random.key(0), SHAPE)
     logged, mesh = {}, parallel.data_mesh()
-    final = train(step, state, Toy(), steps=6, log_every=1, on_log=lambda t, values: logged.setdefault(t, values["loss"]))
-    train(step, state, Toy(), steps=3, log_every=1, workdir=tmp_path, mesh=mesh)
-    spread = train(step, state, Toy(), steps=6, log_every=1, workdir=tmp_path, mesh=mesh)
+    final = train(step, state, Toy(), steps=6, monitoring=quiet(log_every=1, on_log=lambda t, values: logged.setdefault(t, values["loss"])))
+    train(step, state, Toy(), steps=3, monitoring=quiet(log_every=1), workdir=tmp_path)
+    spread = train(step, state, Toy(), steps=6, monitoring=quiet(log_every=1), workdir=tmp_path, mesh=mesh)
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(spread)} == {8}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), spread, final)
     np.testing.assert_allclose([row["loss"] for row in training.read_metrics(tmp_path)], list(logged.values()), atol=1e-5)
 
 
 @pytest.mark.parametrize("checkpoint_every, last", [(2, "step 2 in .*checkpoints"), (None, "none")])
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, state, checkpoint_every, last):
-    options = {"steps": 8, "log_every": 8, "checkpoint_every": checkpoint_every, "workdir": tmp_path}
+def test_nonfinite_loss_stops_the_run(tmp_path, state, checkpoint_every, last):
+    options = {"steps": 8, "monitoring": quiet(log_every=8), "checkpoints": Checkpointing(every=checkpoint_every), "workdir": tmp_path}
     with pytest.raises(FloatingPointError, match=rf"step 4: a metric is not finite \(.*loss = nan.*\), 1 such .*last checkpoint: {last}"):
         train(STEP, state, Toy(broken_at=3), **options)
     assert int(train(STEP, state, Toy(), **options).step) == 8  # the bad state was not saved
 
 
 class Bad(Toy):
-    """Holds a NaN in the batches `bad`."""
+    """Has a NaN in the batches `bad`."""
 
     def __init__(self, bad, **options):
         super().__init__(**options)
@@ -123,8 +124,8 @@ class Bad(Toy):
         return found
 
 
-def test_bad_steps_within_the_limits_are_skipped_and_counted(tmp_path, state):
-    options = {"steps": 10, "log_every": 4, "checkpoint_every": 3, "skips_in_a_row": 2, "skips_in_all": 3}
+def test_skips_within_the_limits(tmp_path, state):
+    options = {"steps": 10, "checkpoints": Checkpointing(every=3), "monitoring": quiet(log_every=4, skips_in_a_row=2, skips_in_all=3)}
     bad = (2, 3, 7)
     final = train(STEP, state, Bad(bad), workdir=tmp_path / "unbroken", **options)
     rows = training.read_metrics(tmp_path / "unbroken")
@@ -137,21 +138,22 @@ def test_bad_steps_within_the_limits_are_skipped_and_counted(tmp_path, state):
 
 
 @pytest.mark.parametrize("limits, bad, step", [((1, None), (2, 4, 5, 6), 6), ((None, 2), (2, 4, 6), 7)])
-def test_beyond_the_limits_the_run_stops_with_the_step_and_its_examples(tmp_path, state, limits, bad, step):
-    """Also where the steps before were those of a run that was stopped."""
+def test_skips_beyond_the_limits(tmp_path, state, limits, bad, step):
+    """The error names the step and its examples, also if earlier skips were before a resume."""
     class Named(Bad):
         def __getitem__(self, t):
             return super().__getitem__(t) | {"index": 100 * t + np.arange(self.batch_size)}
 
-    options = dict(zip(("skips_in_a_row", "skips_in_all"), limits, strict=True)) | {"log_every": 4, "checkpoint_every": 5, "workdir": tmp_path}
+    skips = dict(zip(("skips_in_a_row", "skips_in_all"), limits, strict=True))
+    options = {"checkpoints": Checkpointing(every=5), "monitoring": quiet(log_every=4, **skips), "workdir": tmp_path}
     train(STEP, state, Named(bad), steps=5, **options)
-    told = rf"step {step}: .*; examples of its batch: \[{step - 1}00, {step - 1}01, .*last checkpoint: step 5 in"
-    with pytest.raises(FloatingPointError, match=told):
+    message = rf"step {step}: .*limit: {limits[0] or 'none'} in a row, {limits[1] or 'none'} in total\); examples of its batch: \[{step - 1}00, {step - 1}01, .*last checkpoint: step 5 in"
+    with pytest.raises(FloatingPointError, match=message):
         train(STEP, state, Named(bad), steps=10, **options)
 
 
 class Stream:
-    """A loader that keeps its place itself: batches in an order drawn as it goes."""
+    """A loader with a state: batches in an order drawn while reading."""
 
     def __init__(self, length=100):
         self.batches, self.length, self.place = Toy(), length, {"taken": 0, "word": 1}
@@ -172,21 +174,21 @@ class Stream:
         self.place = dict(state)
 
 
-def test_a_loaders_state_is_kept_with_the_checkpoint(tmp_path, state):
-    options = {"log_every": 2, "checkpoint_every": 3, "workdir": tmp_path}
+def test_loader_state_in_checkpoints(tmp_path, state):
+    options = {"checkpoints": Checkpointing(every=3), "monitoring": quiet(log_every=2), "workdir": tmp_path}
     train(STEP, state, Stream(), steps=4, **options)
     with training.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:  # of the batch trained on, not of the one read ahead
         assert [checkpoints.extra(step)["loader"][0]["taken"] for step in (3, 4)] == [3, 4]
     resumed = train(STEP, state, Stream(), steps=7, **options)
     same(resumed, train(STEP, state, Stream(), steps=7))
-    with pytest.raises(ValueError, match="was saved with a loader's state, but batches is read by number"):
+    with pytest.raises(ValueError, match="was saved with a loader's state: expected batches that have get_state and set_state"):
         train(STEP, state, Toy(), steps=9, **options)
     with pytest.raises(ValueError, match="batches ended after 8 of 9 steps"):
         train(STEP, state, Stream(8), steps=9, **options)
 
 
-def test_timing_lies_apart(state, tmp_path):
-    train(STEP, state, Toy(), steps=9, log_every=3, workdir=tmp_path)
+def test_timing_file(state, tmp_path):
+    train(STEP, state, Toy(), steps=9, monitoring=quiet(log_every=3), workdir=tmp_path)
     rows = training.read_metrics(tmp_path / "timing.jsonl")
     assert [row["step"] for row in rows] == [3, 6, 9]
     for row in rows:
@@ -194,18 +196,18 @@ def test_timing_lies_apart(state, tmp_path):
         assert row["images_per_second"] > 0 and 0 <= row["input_share"] <= 1 and row["seconds"] > 0
 
 
-def test_input_share_tells_a_slow_loader(state, tmp_path):
+def test_input_share_of_a_slow_loader(state, tmp_path):
     class Slow(Toy):
         def __getitem__(self, t):
             time.sleep(0.05)
             return super().__getitem__(t)
-    train(STEP, state, Slow(), steps=9, log_every=9, workdir=tmp_path)
+    train(STEP, state, Slow(), steps=9, monitoring=quiet(log_every=9), workdir=tmp_path)
     row, = training.read_metrics(tmp_path / "timing.jsonl")
-    assert row["input_share"] > 0.5 and row["seconds"] > 0.25  # the first step is left out, and two batches are read ahead
+    assert row["input_share"] > 0.5 and row["seconds"] > 0.25  # the first step is not counted, and two batches are prefetched
     assert row["images_per_second"] * row["seconds"] == pytest.approx(8 * len(Toy()[0]["label"]), rel=1e-3)
 
 
-def test_bytes_are_trained_on_as_the_floats_they_stand_for(state):
+def test_uint8_images_train_as_floats(state):
     floats = [{"image": np.float32(batch) / np.float32(255), "label": np.arange(len(batch)) % 3} for batch in
               np.random.default_rng(0).integers(0, 256, (2, 8, *SHAPE), np.uint8)]
     raw = [batch | {"image": np.uint8(np.round(batch["image"] * 255))} for batch in floats]
@@ -213,47 +215,88 @@ def test_bytes_are_trained_on_as_the_floats_they_stand_for(state):
     same(train(STEP, state, raw, steps=2, mesh=mesh), train(STEP, state, floats, steps=2, mesh=mesh))
 
 
-def test_one_run_a_folder(state, tmp_path, monkeypatch):
-    def taken(*args):
+def test_one_run_per_folder(state, tmp_path, monkeypatch):
+    def locked(*args):
         raise BlockingIOError
-    monkeypatch.setattr("fcntl.flock", taken)
+    monkeypatch.setattr("fcntl.flock", locked)
     with pytest.raises(training.Locked, match="is in use by another process"):
         train(STEP, state, Toy(), steps=1, workdir=tmp_path)
 
 
-def test_without_a_workdir_nothing_is_written(tmp_path, state, monkeypatch):
+def test_no_files_without_a_workdir(tmp_path, state, monkeypatch):
     monkeypatch.chdir(tmp_path)
     logged = []
-    train(STEP, state, Toy(), steps=3, log_every=2, on_log=lambda step, values: logged.append(step))
+    train(STEP, state, Toy(), steps=3, monitoring=quiet(log_every=2, on_log=lambda step, values: logged.append(step)))
     assert logged == [2, 3] and not list(tmp_path.iterdir())
 
 
-def test_bar_tells_step_rate_loss_and_accuracy(state, capsys, monkeypatch):
+def test_bar_of_a_run(state, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     found = {"validation/accuracy": 0.9, "validation/robust_accuracy": 0.5}
-    train(STEP, state, Toy(), steps=3, log_every=1, evaluate=lambda state, step: found, progress=True)
+    train(STEP, state, Toy(), steps=3, validation=Validation(lambda state, step: found), monitoring=Monitoring(log_every=1))
     out = capsys.readouterr().out
     for text in ("step 3/3", "images/s", "input", "loss", "accuracy", "validation:", "clean 90.0 %", "attacked 50.0 %"):
         assert text in out, text
 
 
+def test_bar_shows_the_time_left(capsys, monkeypatch):
+    """Half of the steps after the resume took 60 s: 60 s remain."""
+    now = [1000.0]
+    monkeypatch.setattr("rich.console.monotonic", lambda: now[0])
+    monkeypatch.setenv("COLUMNS", "200")
+    with Bar(100, 120) as bar:
+        for done in range(101, 111):
+            now[0] += 6
+            bar.advance(done)
+    assert "step 110/120" in (out := capsys.readouterr().out)
+    assert re.findall(r"\d+:\d\d:\d\d", out) == ["0:01:00"], out
+
+
+def test_bar_adds_up_skipped_steps(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with Bar(0, 20) as bar:
+        for skipped in (2, 0, 3):
+            bar.training({"loss": 1.0, "skipped": skipped})
+    assert "loss 1.000  skipped 5" in capsys.readouterr().out
+
+
+def test_checkpoints_have_metrics_only_if_ranked(tmp_path, state):
+    for name, best_metric, found in (("ranked", "score", evaluate(state, 2)), ("unranked", None, None)):
+        train(STEP, state, Toy(), steps=2, workdir=tmp_path / name, validation=Validation(lambda given, step: evaluate(state, step)),
+              checkpoints=Checkpointing(best_metric=best_metric))
+        with training.Checkpoints(tmp_path / name / "checkpoints", read_only=True) as checkpoints:
+            assert checkpoints.metrics() == found
+
+
 @pytest.mark.parametrize("options, message", [
-    ({"steps": 0, "log_every": 0, "checkpoint_every": 1.5}, "steps=0: expected an integer >= 1; log_every.*; checkpoint_every=1.5: expected None"),
-    ({"steps": 1, "eval_every": 5}, "eval_every=5 needs evaluate"),
-    ({"steps": 1, "best_metric": "score"}, "best_metric='score' needs evaluate"),
+    (lambda: {"steps": 0}, "steps=0: expected an integer >= 1"),
+    (lambda: {"steps": 1, "checkpoints": Checkpointing(best_metric="score")}, "best_metric='score' with validation=None: expected a Validation"),
+    (lambda: {"monitoring": Monitoring(log_every=0)}, "log_every=0: expected an integer >= 1"),
+    (lambda: {"monitoring": Monitoring(skips_in_a_row=-1)}, "skips_in_a_row=-1: expected None or an integer >= 0"),
+    (lambda: {"monitoring": Monitoring(skips_in_all=-1)}, "skips_in_all=-1: expected None or an integer >= 0"),
+    (lambda: {"checkpoints": Checkpointing(every=1.5)}, "every=1.5: expected None or an integer >= 1"),
+    (lambda: {"checkpoints": Checkpointing(keep_latest=0)}, "keep_latest=0: expected an integer >= 1"),
+    (lambda: {"validation": Validation(evaluate, every=0)}, "every=0: expected None or an integer >= 1"),
+    (lambda: {"validation": Validation(None, every=5)}, "evaluate=None: expected a function"),
 ])
 def test_errors(state, options, message):
-    with pytest.raises(ValueError, match=message):
-        train(STEP, state, Toy(), **options)
+    with pytest.raises((ValueError, TypeError), match=message):
+        train(STEP, state, Toy(), **options())
+
+
+def test_old_keywords_warn(state, unbroken):
+    old = {"log_every": 4, "checkpoint_every": 5, "eval_every": 3, "evaluate": evaluate, "progress": False}
+    with pytest.warns(DeprecationWarning, match=r"train\(.*=\.\.\.\) is now train\(.*="):
+        same(training.train(STEP, state, Toy(), steps=10, key=KEY, **old), unbroken[0])
 
 
 @pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(5)], ids=["typed", "legacy"])
-def test_the_loop_is_the_step_with_batch_t_and_key_t(key):
-    """But for rounding: the loop's program is compiled as a whole. SGD, since Adam makes updates of gradients that are nothing but rounding."""
+def test_loop_is_the_step_with_batch_t_and_key_t(key):
+    """Up to rounding, as the loop's program is compiled as a whole. SGD, as Adam amplifies gradients that are rounding errors."""
     classifier, optimizer = Classifier(Net(dropout=0.3)), training.optimizer.create("sgd", learning_rate=0.1)
     state = training.create_state(classifier, optimizer, jax.random.key(0), SHAPE)
     bare = training.objectives.pgd_at(classifier, optimizer, attack=attacks.pgd(0.05, steps=1))
     final, expected, step = train(bare, state, Toy(), steps=3, key=key), state, jax.jit(bare)
     for t in range(3):
-        expected, _ = step(expected, {name: Toy()[t][name] for name in ("image", "label")}, jax.random.fold_in(key, t))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), final, expected)
+        expected, _ = step(expected, batch(t), jax.random.fold_in(key, t))
+    close(final, expected, rtol=1e-5)

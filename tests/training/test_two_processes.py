@@ -1,5 +1,4 @@
-"""Two processes of one run: a signal to one of them stops both at the same step, and both go on to the same end."""
-import os
+"""Two processes of one run: a signal to one of them stops both at the same step, and both resume to the same end."""
 import pathlib
 import re
 import socket
@@ -8,7 +7,7 @@ import sys
 
 import pytest
 
-HERE = pathlib.Path(__file__).parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def run(folder, signal_at=0):
@@ -16,16 +15,15 @@ def run(folder, signal_at=0):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE.parent.parent, HERE)))}
-    both = [subprocess.Popen([sys.executable, HERE / "two_processes.py", str(port), str(i), folder, str(signal_at)], env=environment, text=True,
+    both = [subprocess.Popen([sys.executable, "-m", "tests.helpers.two_processes", str(port), str(i), folder, str(signal_at)], cwd=ROOT, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]
-    said = [process.communicate(timeout=400) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    return [out.splitlines()[-1] for out, _ in said]
+    printed = [process.communicate(timeout=400) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    return [out.splitlines()[-1] for out, _ in printed]
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path):
+def test_signal_to_one_process_stops_both(tmp_path):
     assert run(tmp_path / "unbroken") == ["finished"] * 2
     stopped = run(tmp_path / "stopped", signal_at=12)
     assert stopped[0] == stopped[1] and 10 <= int(re.search(r"after step (\d+) of 40, saved in", stopped[0])[1]) < 40

@@ -1,4 +1,4 @@
-"""Eight devices are one, whatever they normalise by and whether or not they divide the batch."""
+"""Eight devices make the update of one, with any normalization and also for batches that they do not divide."""
 import functools
 
 import flax.linen as nn
@@ -6,24 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SHAPE, Classifier, Net, Toy, batch
 
+from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy, batch
 from vmamba_jax import attacks, models, parallel, training
-from vmamba_jax.training.whole_batch import batch_norm
+from vmamba_jax.training.objectives.whole_batch import batch_norm
 
 KEY = jax.random.key(3)
-ROWS = 11  # on eight devices: two rows each, the last two and half of the third last without a real one
+ROWS = 11  # on eight devices: two rows each; the last two devices have only padding, the third last has one row of it
 OPTIMIZER = training.optimizer.create("sgd", learning_rate=0.1)
-RESNET = models.Classifier(models.resnet.ResNet(num_classes=3, layers=(1,), channels=(8,), stem="cifar", stem_width=4, in_channels=1, remat=True),
+RESNET = models.Classifier(models.ResNet(num_classes=3, layers=(1,), channels=(8,), stem="cifar", stem_width=4, in_channels=1, remat=True),
                            0.5, 0.5)
 CASES = {"layer norm": Classifier(Net("layer")), "batch norm": Classifier(Net("batch")), "resnet": RESNET}
 
 
 @functools.cache
 def setting(name, mode):
-    """(the step, its initial state) of a classifier of `CASES`."""
-    attack = attacks.pgd(0.1, steps=2, step_size=0.05)
-    step = training.objectives.pgd_at(CASES[name], OPTIMIZER, attack=attack, attack_mode=mode, clean_accuracy=True, label_smoothing=0.1)
+    """(the step, its initial state) of a classifier of `CASES`. mode: of the attack; None: no attack."""
+    if mode is None:
+        step = training.objectives.standard(CASES[name], OPTIMIZER, label_smoothing=0.1)
+    else:
+        attack = attacks.pgd(0.1, steps=2, step_size=0.05)
+        step = training.objectives.pgd_at(CASES[name], OPTIMIZER, attack=attack, attack_mode=mode, clean_accuracy=True, label_smoothing=0.1)
     state = training.create_state(CASES[name], OPTIMIZER, jax.random.key(0), SHAPE)
     return step, state.replace(model_state=jax.tree.map(lambda x: x + 0.2, state.model_state))
 
@@ -38,8 +41,8 @@ def close(a, b, atol=2e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=atol), a, b)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("layer norm", "eval"), ("batch norm", "eval"), ("batch norm", "train"), ("resnet", "eval")])
-def test_a_batch_that_eight_devices_do_not_divide_is_the_same_as_on_one(name, mode):
+@pytest.mark.parametrize(("name", "mode"), [("layer norm", "eval"), ("batch norm", "eval"), ("batch norm", "train"), ("resnet", None)])
+def test_same_update_of_an_indivisible_batch(name, mode):
     step, state = setting(name, mode)
     data = batch(batch_size=ROWS)
     expected = jax.device_get(jax.jit(step)(state, data, KEY))
@@ -49,7 +52,7 @@ def test_a_batch_that_eight_devices_do_not_divide_is_the_same_as_on_one(name, mo
 
 
 @pytest.mark.parametrize("name", ["trades", "mart", "yopo", "free"])
-def test_every_objective_counts_by_weights(name):
+def test_objectives_weight_examples(name):
     attack = {"attack": attacks.pgd(0.1, steps=1, step_size=0.05)}
     options = {"trades": attack, "mart": attack, "yopo": {"eps": 0.1, "step_size": 0.05, "passes": 1, "inner_steps": 1}, "free": {"eps": 0.1, "replays": 2}}
     step = training.objectives.create(name, CASES["layer norm"], OPTIMIZER, **options[name])
@@ -60,17 +63,17 @@ def test_every_objective_counts_by_weights(name):
 
 
 def test_weights_and_microbatches():
-    """Where no layer looks at the batch they go together; batch statistics of a microbatch may have no example to count."""
+    """They combine without batch statistics; the statistics of a microbatch might have no example of positive weight."""
     weighted = {**batch(batch_size=8), "weight": np.float32([1, 2, 0, 1, 1, 0, 3, 1])}
     step, split = (training.objectives.standard(CASES["layer norm"], OPTIMIZER, accumulate=k) for k in (1, 4))
     _, state = setting("layer norm", "eval")
     close(*(jax.device_get(jax.jit(step)(state, weighted, KEY)) for step in (split, step)))
-    with pytest.raises(ValueError, match='accumulate=4 with a batch that has "weight": expected 1'):
+    with pytest.raises(ValueError, match='accumulate=4 with "weight" in the batch: expected 1'):
         jax.eval_shape(training.objectives.standard(CASES["batch norm"], OPTIMIZER, accumulate=4), setting("batch norm", "eval")[1], weighted, KEY)
 
 
 def test_without_weights_the_padding_counts():
-    """What the weights are for: the same rows repeated, but counted, make another update."""
+    """Padding rows without weights change the update."""
     step, state = setting("batch norm", "eval")
     data = batch(batch_size=ROWS)
     expected = jax.device_get(jax.jit(step)(state, data, KEY))
@@ -81,7 +84,7 @@ def test_without_weights_the_padding_counts():
     assert np.abs(a - b).max() > 1e-4
 
 
-def test_weights_are_as_many_copies():
+def test_weights_equal_copies():
     """An example of weight 2 counts as two, and only the ratio of the weights matters."""
     step = training.objectives.standard(CASES["batch norm"], OPTIMIZER)
     _, state = setting("batch norm", "eval")
@@ -93,19 +96,19 @@ def test_weights_are_as_many_copies():
     close(spread(step, state, weighted, devices=4), expected)
 
 
-def test_the_loop_takes_short_batches():
-    step, state = setting("batch norm", "eval")
+def test_training_with_short_batches():
+    step, state = setting("batch norm", None)
 
     class Short(Toy):
         def __getitem__(self, t):
             return {name: array[:ROWS] if t % 2 else array for name, array in super().__getitem__(t).items()}
 
-    run = functools.partial(training.train, step, state, Short(), steps=3, key=KEY, progress=False)
+    run = functools.partial(training.train, step, state, Short(), steps=3, key=KEY, monitoring=training.Monitoring(progress=False))
     close(jax.device_get(run(mesh=parallel.data_mesh())), jax.device_get(run()), atol=1e-5)
 
 
 @pytest.mark.parametrize("weight", [None, np.float32([1, 1, 1, 1])])
-def test_batch_norm_is_flax_own_where_all_rows_count(weight):
+def test_batch_norm_without_weights_is_that_of_flax(weight):
     norm, x = nn.BatchNorm(use_running_average=False, momentum=0.9, axis=-2, use_bias=False, dtype=jnp.bfloat16), np.arange(24.0).reshape(4, 3, 2)
     variables = norm.init(KEY, x)
     expected = norm.apply(variables, x, mutable=["batch_stats"])
@@ -120,9 +123,9 @@ def test_batch_norm_is_flax_own_where_all_rows_count(weight):
 def test_errors():
     norm, x = nn.BatchNorm(use_running_average=False), np.ones((4, 3))
     variables = norm.init(KEY, x)
-    with batch_norm(weight=np.ones(2)), pytest.raises(ValueError, match="sees 4 rows, but the batch has 2 weights"):
+    with batch_norm(weight=np.ones(2)), pytest.raises(ValueError, match="weight of 2 rows: expected 4, one for each row"):
         norm.apply(variables, x, mutable=["batch_stats"])
-    with batch_norm(weight=np.ones(4)), pytest.raises(ValueError, match='called with a mask: expected .* "weight" instead'):
+    with batch_norm(weight=np.ones(4)), pytest.raises(ValueError, match='mask of a BatchNorm.s call: expected None, and "weight"'):
         norm.apply(variables, x, mask=np.ones((4, 1)), mutable=["batch_stats"])
 
 

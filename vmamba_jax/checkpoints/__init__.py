@@ -1,9 +1,8 @@
-"""Foreign weights: read safely, converted strictly, kept as Orbax checkpoints; models exported as StableHLO."""
-from vmamba_jax.checkpoints.convert import convert, original_shapes, to_state_dict
+"""Foreign weights: read safely, converted strictly, stored as Orbax checkpoints; models exported as StableHLO."""
+from vmamba_jax.checkpoints.convert import convert, model_from_options, original_shapes, to_state_dict
 from vmamba_jax.checkpoints.export import export_model, load_exported
-from vmamba_jax.checkpoints.options import model_from_options
 from vmamba_jax.checkpoints.store import load_variables, read_variables, save_variables
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.checkpoints.torch_files.read import read_torch
 
 __all__ = ["convert", "export_model", "load_exported", "load_variables", "model_from_options", "original_shapes", "read_torch",
            "read_variables", "save_variables", "to_state_dict"]

@@ -1,12 +1,11 @@
-"""Foreign weights from the command line.
+"""Inspects and converts foreign weights from the command line.
 
     python -m vmamba_jax.checkpoints inspect weights.pth
     python -m vmamba_jax.checkpoints convert weights.pth --model vmamba_tiny --out DIR [--override num_classes=10 ...] [--overwrite]
 
-`inspect` lists what a .pth, .pt or .safetensors file holds; `convert` writes it as Flax variables that `checkpoints.load_variables` reads.
-A failure is one line on stderr and exit status 2.
+`inspect` lists the arrays of a .pth, .pt or .safetensors file; `convert` writes them as Flax variables that `checkpoints.load_variables`
+reads. An error is one line on stderr and exit status 2.
 """
-import hashlib
 import importlib.metadata
 import os
 import sys
@@ -18,17 +17,18 @@ import rich.console
 import rich.table
 import rich.text
 
-import vmamba_jax
-from vmamba_jax import checkpoints, command_line, models
+from vmamba_jax.checkpoints.convert import convert
 from vmamba_jax.checkpoints.store import save_variables
-from vmamba_jax.checkpoints.torch_pickle import read_torch
+from vmamba_jax.checkpoints.torch_files.read import read_torch
+from vmamba_jax.core import command_line, files
+from vmamba_jax.models import catalog
 from vmamba_jax.version import __version__
 
-PACKAGES = ("jax", "flax", "orbax-checkpoint", "numpy")  # whose versions the result records
+PACKAGES = ("jax", "flax", "orbax-checkpoint", "numpy")  # their versions go into the metadata
 
 
 def main(argv=None):
-    """Runs one command; returns the exit status."""
+    """Run one command and return the exit status."""
     return command_line.run(parser(), argv)
 
 
@@ -36,25 +36,25 @@ def parser():
     top = command_line.Parser(prog="python -m vmamba_jax.checkpoints", description="Reads PyTorch and safetensors weights, without PyTorch.")
     commands = top.add_subparsers(required=True, metavar="command", parser_class=command_line.Parser)
     inspect = commands.add_parser("inspect", help="list the names, shapes and types in a file")
-    convert = commands.add_parser("convert", help="convert a file to the variables of one of this package's models")
-    for command in (inspect, convert):
+    converting = commands.add_parser("convert", help="convert a file to the variables of one of this package's models")
+    for command in (inspect, converting):
         command.add_argument("weights", help=".pth, .pt or .safetensors file")
-    command_line.add_model_arguments(convert)
-    convert.add_argument("--out", required=True, help="folder to write")
-    convert.add_argument("--overwrite", action="store_true", help="replace an earlier result in the folder")
+    command_line.add_model_arguments(converting)
+    converting.add_argument("--out", required=True, help="folder to write")
+    converting.add_argument("--overwrite", action="store_true", help="replace an earlier result in the folder")
     inspect.set_defaults(run=run_inspect)
-    convert.set_defaults(run=run_convert)
+    converting.set_defaults(run=run_convert)
     return top
 
 
 def run_convert(args):
     overrides = dict(args.override)
-    model = vmamba_jax.create_model(args.model, **overrides)
-    variables = checkpoints.convert(model, read_torch(args.weights))
+    model = catalog.create_model(args.model, **overrides)
+    variables = convert(model, read_torch(args.weights))
     mean, std = preprocessing(args.model, model)
     leaves = jax.tree.leaves(variables["params"])
     metadata = {
-        "model": args.model, "overrides": overrides, "source": os.path.basename(args.weights), "source_sha256": file_digest(args.weights),
+        "model": args.model, "overrides": overrides, "source": os.path.basename(args.weights), "source_sha256": files.sha256(args.weights),
         "parameters": sum(x.size for x in leaves),
         "preprocessing": {"range": [0.0, 1.0], "mean": mean, "std": std},
         "versions": {"vmamba_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES}}
@@ -63,15 +63,10 @@ def run_convert(args):
 
 
 def preprocessing(name, model):
-    """The catalog's mean and std for `name`, as lists; None where overrides changed the channels."""
-    entry = models.entry(name)
+    """The catalog's mean and std of model `name`, as lists; None if overrides changed the number of channels."""
+    entry = catalog.entry(name)
     fits = getattr(model, "in_channels", len(entry.mean)) == len(entry.mean)
     return (list(entry.mean), list(entry.std)) if fits else (None, None)
-
-
-def file_digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_inspect(args):
@@ -90,7 +85,7 @@ def run_inspect(args):
 
 
 def flatten(tree, prefix=""):
-    """{"outer/inner": leaf} of nested dicts and lists, with names made printable."""
+    """{"outer/inner": leaf} of nested dicts and lists, with unprintable names escaped."""
     if isinstance(tree, (list, tuple)):
         tree = dict(enumerate(tree))
     if not isinstance(tree, dict):

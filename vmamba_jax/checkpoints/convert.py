@@ -1,5 +1,8 @@
-"""Foreign state dicts -> Flax variables, strictly: every weight of the model is found and every entry of the file used, or all that differs
-is reported together."""
+"""Models and variables from the original repositories: options -> Linen module, state dict -> Flax variables and back.
+
+The conversion is strict: every weight of the model must be in the file and every entry of the file must be used; all differences are reported
+together.
+"""
 import re
 
 import jax
@@ -7,32 +10,57 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vmamba_jax.checkpoints.families import BY_MODEL
+from vmamba_jax.checkpoints.families import BY_MODEL, BY_NAME
 from vmamba_jax.models.classifier import Classifier
 
-WRAPPERS = ("model_ema", "model", "state_dict")     # the original loader takes the averaged weights where a file holds both
+WRAPPERS = ("model_ema", "model", "state_dict")     # the original loader prefers the averaged weights if a file has both
 PREFIXES = ("module.", "backbone.", "_orig_mod.")
-BUFFERS = r"(^|\.)num_batches_tracked$"             # what no forward pass reads
-OUTPUT_NORM = "outnorm"                             # the norms of a backbone's maps, which no classifier's file has
+BUFFERS = r"(^|\.)num_batches_tracked$"             # no forward pass reads it
+OUTPUT_NORM = "outnorm"                             # norms of a backbone's maps; a classifier's file has none
+
+
+def model_from_options(family, options):
+    """The Linen module that an original repository's options describe.
+
+    Args:
+        family: "vmamba", "vim" (options of their repositories), "deit" or "vit", "swin", "convnext", "resnet" (timm's constructor arguments),
+            "efficientnet_lite" (options of `efficientnet_lite_pytorch`).
+        options: {option: value} with the repository's spelling; an option that is not given has the repository's default.
+
+    Raises:
+        KeyError: an unknown family.
+        ValueError: an unknown option, or an unsupported value; the message names the option.
+    """
+    if family not in BY_NAME:
+        raise KeyError(f"family={family!r}: expected one of {', '.join(BY_NAME)}")
+    known = BY_NAME[family]
+    unknown = [name for name in options if name not in known.DEFAULTS]
+    if unknown:
+        raise ValueError(f"{', '.join(f'{n}={options[n]!r}' for n in unknown)}: expected options of {family}, {', '.join(known.DEFAULTS)}")
+    options = {**known.DEFAULTS, **options}
+    for name in known.FIXED:
+        if options[name] != known.DEFAULTS[name]:
+            raise ValueError(f"{name}={options[name]!r}: expected {known.DEFAULTS[name]!r}, the only supported value")
+    return known.build(options)
 
 
 def convert(model, state_dict):
-    """Flax variables of `model` from weights under their original names.
+    """Flax variables of `model` from weights with their original names.
 
     Args:
         model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one.
         state_dict: {original name: array}, or such a dict under "model", "model_ema" (preferred) or "state_dict", with or without "module."
-            or "backbone." before every name. Older and other spellings of the families' repositories are understood (`families`), 1x1
-            convolutions stand for linear layers, position embeddings of another grid and relative position tables of another window are
-            resized bicubically, and buffers that the model computes itself are left aside. For a backbone (`out_indices`) the
-            classifier's entries are left aside too, and where the file has no norm of the maps at all they start as scale 1, bias 0.
+            or "backbone." before every name. Older and other spellings of the families' repositories are accepted (see `families`), 1x1
+            convolutions serve as linear layers, position embeddings of another grid and relative position tables of another window are
+            resized bicubically, and buffers that the model computes itself are ignored. For a backbone (`out_indices`) the classifier's
+            entries are ignored too, and if the file has no norm of the maps, these norms start with scale 1 and bias 0.
 
     Returns:
         {"params": ..., "batch_stats": ... where the model has it}; floating arrays in float32, or float64 where the file's are and x64 is on.
 
     Raises:
-        TypeError: a model without a conversion, or a state_dict that holds no arrays.
-        ValueError: missing, unexpected and misshapen entries, all named.
+        TypeError: a model without a conversion, or a state_dict without arrays.
+        ValueError: missing, unexpected or misshapen entries; the message lists all of them.
     """
     model, family = _family(model)
     weights = unwrap(state_dict)
@@ -69,48 +97,50 @@ def convert(model, state_dict):
 
 
 def original_shapes(model):
-    """{original name: original shape} of every array `convert` needs for a model."""
+    """{original name: original shape} of every array that `convert` needs for a model."""
     model, family = _family(model)
     return {family.original_name(model, path[1:]): _original_shape(family, path, leaf.shape)
             for path, leaf in flatten_dict(_abstract(model)).items()}
 
 
 def to_state_dict(model, variables):
-    """{original name: numpy array}: `convert` undone, for the original programs to load (they may ask for buffers that they compute themselves).
+    """{original name: numpy array}, the inverse of `convert`, for the original programs (which may expect buffers that they compute themselves).
 
-    The arrays are contiguous: safetensors writes the memory of others as it lies, in the wrong order, and says nothing.
+    The arrays are contiguous, because safetensors writes the memory of other arrays in the wrong order without an error.
 
     Args:
-        model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one. variables: its own.
+        model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one.
+        variables: the model's variables.
 
     Raises:
-        TypeError: a model without a conversion. ValueError: variables that are not the model's, by name and shape.
+        TypeError: a model without a conversion.
+        ValueError: variables with other names or shapes than the model's.
     """
     model, family = _family(model)
     given = {path: x for path, x in flatten_dict(variables).items() if path[0] != "perturbations"}
     expected = {path: leaf.shape for path, leaf in flatten_dict(_abstract(model)).items()}
     differing = sorted("/".join(path) for path in given.keys() | expected.keys() if path not in given or expected.get(path) != np.shape(given[path]))
     if differing:
-        raise ValueError(f"variables are not those of this {type(model).__name__}: {', '.join(differing[:8])} missing, unexpected or misshapen")
+        raise ValueError(f"variables={', '.join(differing[:8])}: expected the names and shapes of this {type(model).__name__}")
     return {family.original_name(model, path[1:]): np.asarray(_unfit(np.asarray(x), path, family), order="C") for path, x in given.items()}
 
 
 def _family(model):
     model = model.model if isinstance(model, Classifier) else model
     if type(model) not in BY_MODEL:
-        raise TypeError(f"no conversion for a {type(model).__name__}; expected one of {', '.join(m.__name__ for m in BY_MODEL)}")
+        raise TypeError(f"model={type(model).__name__}: expected one of {', '.join(m.__name__ for m in BY_MODEL)}")
     return model, BY_MODEL[type(model)]
 
 
 def unwrap(state_dict):
-    """The bare {name: array} inside whatever a training program wrapped around it."""
+    """The {name: array} inside the dicts and name prefixes that training programs add around it."""
     if not isinstance(state_dict, dict):
-        raise TypeError(f"state_dict is a {type(state_dict).__name__}; expected a dict of arrays by name")
+        raise TypeError(f"state_dict={type(state_dict).__name__}: expected a dict of arrays by name")
     while (inner := next((key for key in WRAPPERS if isinstance(state_dict.get(key), dict)), None)) is not None:
         state_dict = state_dict[inner]
     odd = [f"{name!r} ({type(x).__name__})" for name, x in state_dict.items() if not hasattr(x, "shape")]
     if odd or not state_dict:
-        raise TypeError(f"state_dict has entries that are no arrays: {', '.join(odd[:8])}" if odd else "state_dict is empty; expected arrays by name")
+        raise TypeError(f"state_dict={', '.join(odd[:8]) or '{}'}: expected a dict of arrays by name")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in state_dict):
             state_dict = {name.removeprefix(prefix): x for name, x in state_dict.items()}
@@ -125,7 +155,7 @@ def _abstract(model):
 
 
 def _fit(x, path, shape, model, family):
-    """An original array in the Flax layout of its leaf: (out, in, ...) kernels as (..., in, out)."""
+    """An original array in the layout of its Flax leaf: (out, in, ...) kernels as (..., in, out)."""
     if path[-1] == "kernel":
         if x.ndim == 4 and len(shape) == 2 and x.shape[2:] == (1, 1):
             x = x[:, :, 0, 0]
@@ -134,14 +164,14 @@ def _fit(x, path, shape, model, family):
 
 
 def _unfit(x, path, family):
-    """`_fit` undone."""
+    """Inverse of `_fit`."""
     if path[-1] == "kernel":
         return x.transpose(-1, -2, *range(x.ndim - 2)) if x.ndim > 1 else x
     return family.unfit(x, path) if hasattr(family, "unfit") else x
 
 
 def _original_shape(family, path, shape):
-    """The shape of a Flax leaf as the original file would have it."""
+    """Shape in the original file of a Flax leaf of this shape."""
     if path[-1] == "kernel":
         return (shape[-1], shape[-2], *shape[:-2]) if len(shape) > 1 else tuple(shape)
     return family.original_shape(path, shape) if hasattr(family, "original_shape") else tuple(shape)

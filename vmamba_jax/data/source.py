@@ -1,4 +1,4 @@
-"""What a source of labelled images is: held in memory, decoded on demand, or a subset of another."""
+"""Sources of labeled images: in memory, decoded on demand, or a subset of another source."""
 import abc
 import concurrent.futures
 import functools
@@ -7,17 +7,22 @@ import os
 
 import numpy as np
 
-from vmamba_jax import checks
-from vmamba_jax.data import order
+from vmamba_jax.core import checks
+from vmamba_jax.data import splits
 from vmamba_jax.data.epochs import Epochs
 
 
 class Source(abc.ABC):
-    """A fixed, indexable set of labelled images.
+    """A fixed, indexable set of labeled images.
 
-    len(source) examples; source[i] -> (uint8 image (H, W, C), int label); source.gather(indices) -> (uint8 (b, H, W, C), int32 (b,)).
-    name, split: where it came from. classes: tuple of class names, label k being classes[k]. image_shape: (H, W, C), or None where it
-    varies. labels: (n,) int32. fingerprint: sha256 hex digest of the data, for results to say what they were computed on.
+    `len(source)` is the number of examples; `source[i]` returns (uint8 image (H, W, C), int label).
+
+    Attributes:
+        name, split: of the data set.
+        classes: tuple of class names; label k is classes[k].
+        image_shape: (H, W, C), or None if it varies.
+        labels: (n,) int32.
+        fingerprint: SHA-256 hex digest of the data, which identifies the set in results.
     """
 
     def __init__(self, name, split, classes, image_shape):
@@ -30,7 +35,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def gather(self, indices):
-        """Examples at (b,) integer positions: images (b, H, W, C) uint8, labels (b,) int32."""
+        """The examples at (b,) integer positions: images (b, H, W, C) uint8, labels (b,) int32."""
 
     @property
     @abc.abstractmethod
@@ -45,15 +50,15 @@ class Source(abc.ABC):
         return images[0], int(labels[0])
 
     def picture(self, i):
-        """(image, label) of example i before any resize or crop: uint8 (H, W, C), or a loaded PIL.Image where it was decoded."""
+        """(image, label) of example i before any resize or crop: uint8 (H, W, C), or a loaded PIL.Image if the source decodes files."""
         return self[i]
 
     def successor(self, i):
-        """The position that stands in for i where that one's image is bad."""
+        """The position of the example that replaces example i if its image does not decode."""
         return (i + 1) % len(self)
 
     def epochs(self, batch_size, seed, shuffle, drop_remainder):
-        """Which examples the global batch of each step holds; see `data.epochs`."""
+        """The examples of each step's global batch, see `data.epochs.Epochs`."""
         return Epochs(len(self), batch_size, seed, shuffle, drop_remainder)
 
     def __repr__(self):
@@ -62,32 +67,37 @@ class Source(abc.ABC):
         return f"<{type(self).__name__} {label}: {len(self):,} images of {shape}, {len(self.classes)} classes>"
 
     def _positions(self, indices):
+        """`indices` as int64 in [0, len(self)); negative ones count from the end."""
         indices = np.asarray(indices)
         if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-            raise TypeError(f"indices must be one-dimensional integers, got shape {indices.shape} of {indices.dtype}")
+            raise TypeError(f"indices of shape {indices.shape} and {indices.dtype}: expected one-dimensional integers")
         indices = indices.astype(np.int64)
         if indices.size and not (-len(self) <= indices.min() and indices.max() < len(self)):
-            raise IndexError(f"index must lie in [{-len(self)}, {len(self)}), got {indices.min()} to {indices.max()}")
+            raise IndexError(f"index from {indices.min()} to {indices.max()}: expected values in [{-len(self)}, {len(self)})")
         return indices % max(len(self), 1)
 
 
 class Arrays(Source):
-    """A set held in memory as read-only arrays.
+    """A set in memory, as read-only arrays.
 
-    images: (n, H, W, C) uint8. labels: (n,) integers, each below len(classes). classes: names; None numbers them.
+    Args:
+        images: (n, H, W, C) uint8.
+        labels: (n,) integers in [0, len(classes)).
+        classes: names; None: the labels' numbers.
+        name, split: of the data set.
     """
 
     def __init__(self, images, labels, classes=None, *, name="arrays", split=""):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or images.dtype != np.uint8:
-            raise ValueError(f"images must be (n, H, W, C) uint8, got shape {images.shape} of {images.dtype}")
+            raise ValueError(f"images of shape {images.shape} and {images.dtype}: expected (n, H, W, C) uint8")
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-            raise ValueError(f"labels must be ({len(images)},) integers, got shape {labels.shape} of {labels.dtype}")
+            raise ValueError(f"labels of shape {labels.shape} and {labels.dtype}: expected ({len(images)},) integers")
         if classes is None:
             classes = range(int(labels.max(initial=-1)) + 1)
         super().__init__(name, split, classes, images.shape[1:])
         if labels.size and not (0 <= labels.min() and labels.max() < len(self.classes)):
-            raise ValueError(f"labels must lie in [0, {len(self.classes)}), got {labels.min()} to {labels.max()}")
+            raise ValueError(f"labels from {labels.min()} to {labels.max()}: expected values in [0, {len(self.classes)})")
         self._images, self._labels = _frozen(images), _frozen(labels.astype(np.int32))
 
     images = property(lambda self: self._images, doc="(n, H, W, C) uint8, read-only.")
@@ -106,10 +116,16 @@ class Arrays(Source):
 
 
 class Decoded(Source):
-    """A set whose images are decoded when asked for, several at a time on `workers` threads (None: one for each processor).
+    """A set whose images are decoded on demand, several at a time.
 
-    A subclass gives `_records(indices) -> (list, labels)`, what stands for each example, and `_encoded(record) -> (bytes or uint8 array,
-    name)`, called on any thread. image_shape: of every image, where the decoder does not say it; None: they vary.
+    A subclass defines `_records(indices) -> (list of records, labels)` and `_encoded(record) -> (bytes or uint8 array, name)`; the
+    latter is called on any thread.
+
+    Args:
+        name, split, classes: see `Source`.
+        decoder: a `decoding.images.Decoder`.
+        workers: decoding threads; None: one per processor.
+        image_shape: of every image if the decoder does not resize; None: it varies.
     """
 
     def __init__(self, name, split, classes, decoder, workers=None, image_shape=None):
@@ -128,7 +144,7 @@ class Decoded(Source):
         records, labels = self._records(self._positions(indices))
         if min(self.workers, len(records)) < 2:
             images = [self._decode(record) for record in records]
-        else:  # threads live for one batch: starting them costs far less than decoding it, and none can be left behind
+        else:  # a pool per batch: starting its threads costs far less than decoding, and none of them outlives the batch
             with concurrent.futures.ThreadPoolExecutor(min(self.workers, len(records)), "decode") as pool:
                 images = list(pool.map(self._decode, records))
         if shapes := {image.shape for image in images[1:] if image.shape != images[0].shape}:
@@ -138,7 +154,12 @@ class Decoded(Source):
 
 
 class Subset(Source):
-    """The examples of another source at `indices` (positions there), in that order, without copying them."""
+    """The examples of another source at given positions, in that order, without a copy.
+
+    Args:
+        source: the other source.
+        indices: positions in it.
+    """
 
     def __init__(self, source, indices):
         self.indices = _frozen(source._positions(indices))
@@ -166,35 +187,41 @@ class Subset(Source):
 def subset(source, which, seed=0, *, stratified=False):
     """Some examples of a source, as a source of its own (in memory if the source is).
 
-    which: positions to take, kept in the order given, or a number of examples to draw without replacement, kept in the source's order.
-    seed: of the draw; None takes the first `which` examples (in a folder these are all of its first class).
-    stratified: draw every class in proportion.
+    Args:
+        source: a `Source`.
+        which: positions, in the order of the result; or a number of examples to draw without replacement, in the source's order.
+        seed: of the draw; None: the first `which` examples (in a folder these are all of its first class).
+        stratified: draw from every class in proportion to its size.
     """
-    if not isinstance(source, Source):
-        raise TypeError(f"source must be a data.Source, got {type(source).__name__}")
+    check_source(source)
     if np.ndim(which):
         if stratified:
-            raise ValueError("stratified applies to a number of examples, but positions were given")
+            raise ValueError("stratified=True: expected False with which=positions; it applies to a number of examples")
         indices = source._positions(which)
     else:
         n = checks.count("which", which, 0)
         if n > len(source):
-            raise ValueError(f"which must be at most the {len(source)} examples of {source!r}, got {n}")
+            raise ValueError(f"which={n}: expected at most the {len(source)} examples of {source!r}")
         if seed is None and stratified:
-            raise ValueError("stratified needs a seed, got None")
+            raise ValueError("seed=None: expected an integer with stratified=True")
         if seed is None:
             indices = np.arange(n)
         elif stratified:
-            indices, _ = order.stratified(source.labels, (n, len(source) - n), checks.count("seed", seed, 0))
+            indices, _ = splits.stratified(source.labels, (n, len(source) - n), checks.count("seed", seed, 0))
         else:
-            indices = np.sort(order.permutation(len(source), checks.count("seed", seed, 0))[:n])
+            indices = np.sort(splits.permutation(len(source), checks.count("seed", seed, 0))[:n])
     if isinstance(source, Arrays):
         return Arrays(*source.gather(indices), source.classes, name=source.name, split=_part(source, indices))
     return Subset(source, indices)
 
 
+def check_source(source):
+    if not isinstance(source, Source):
+        raise TypeError(f"source={type(source).__name__}: expected a data.Source (data.Arrays wraps arrays)")
+
+
 def digest(*parts):
-    """sha256 hex digest of arrays' bytes and other values' repr, each preceded by its length."""
+    """SHA-256 hex digest of arrays' bytes and of other values' repr, each preceded by its length."""
     state = hashlib.sha256()
     for part in parts:
         part = np.ascontiguousarray(part).data.cast("B") if isinstance(part, np.ndarray) else repr(part).encode()

@@ -1,17 +1,22 @@
-"""Accuracy of a classifier over a set: clean, under attack, corrupted, disturbed, and against the size of the perturbation; on all devices."""
+"""Evaluation of classifiers over a set, on all devices: clean, attacked, corrupted, disturbed and shifted; transfer and calibration."""
+from vmamba_jax.core.deprecation import renamed
+from vmamba_jax.core.statistics import summary, wilson_interval
 from vmamba_jax.evaluation import corruptions, disturbances, shifts
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
 from vmamba_jax.evaluation.calibration import calibration_error
-from vmamba_jax.evaluation.centre import centre_sensitivity
-from vmamba_jax.evaluation.components import component_gradients
-from vmamba_jax.evaluation.corruption_accuracy import corruption_accuracy, corruption_errors
-from vmamba_jax.evaluation.disturbed import disturbed_accuracy
+from vmamba_jax.evaluation.corruptions.accuracy import corruption_accuracy, corruption_errors
+from vmamba_jax.evaluation.disturbances.accuracy import disturbed_accuracy
+from vmamba_jax.evaluation.gradient_masking import gradient_masking_signs
 from vmamba_jax.evaluation.staged import per_image
-from vmamba_jax.evaluation.summary import summary, wilson_interval
-from vmamba_jax.evaluation.suspicion import suspicions
-from vmamba_jax.evaluation.trajectories import trajectory_accuracy
 from vmamba_jax.evaluation.transfer_matrix import transfer_matrix
 
-__all__ = ["accuracy", "accuracy_curve", "calibration_error", "centre_sensitivity", "component_gradients", "corruption_accuracy",
-           "corruption_errors", "corruptions", "disturbances", "disturbed_accuracy", "per_image", "robust_accuracy", "shifts", "summary",
-           "suspicions", "trajectory_accuracy", "transfer_matrix", "wilson_interval"]
+__all__ = ["accuracy", "accuracy_curve", "calibration_error", "corruption_accuracy", "corruption_errors", "corruptions", "disturbances",
+           "disturbed_accuracy", "gradient_masking_signs", "per_image", "robust_accuracy", "shifts", "summary", "transfer_matrix",
+           "wilson_interval"]
+
+__getattr__ = renamed(__name__, {
+    "centre_sensitivity": "vmamba_jax.analysis:center_sensitivity",
+    "component_gradients": "vmamba_jax.analysis:component_gradients",
+    "suspicions": "vmamba_jax.evaluation:gradient_masking_signs",
+    "trajectory_accuracy": "vmamba_jax.analysis:trajectory_accuracy",
+})

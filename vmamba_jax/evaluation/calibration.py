@@ -3,43 +3,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax import checks
-from vmamba_jax.evaluation.accuracy import over_set
-from vmamba_jax.evaluation.common import argument, right
-from vmamba_jax.evaluation.summary import summary
+from vmamba_jax.core import checks
+from vmamba_jax.core.statistics import summary
+from vmamba_jax.evaluation.loop import Loop, argument, gather, on_mesh
+from vmamba_jax.evaluation.loop import correct as is_correct
 
 
-def calibration_error(logits_fn, source, *, bins=15, batch_size=256, mesh=None, progress=None):
-    """Expected calibration error over a set. Logits that are not finite count as wrong at full confidence.
+def calibration_error(logits_fn, source, *, bins=15, **loop):
+    """Expected calibration error over a set. Images with non-finite logits count as misclassified with confidence 1.
 
     Args:
-        bins: bins of confidence, >= 1.
-        logits_fn, source, batch_size, mesh, progress: as of `robust_accuracy`.
+        bins: number of bins of confidence, >= 1.
+        logits_fn, source, loop: as for `robust_accuracy`.
 
-    Returns a dict ready for JSON: the row of `summary` for the accuracy, "confidence" (its mean), "ece" (equal widths), "adaptive_ece" (equal
-    numbers of images) and "bins", `reliability` in equal widths.
+    Returns:
+        The row of `summary` for the accuracy, with "confidence" (the mean), "ece" (bins of equal width), "adaptive_ece" (bins of equally
+        many images) and "bins", `reliability` in equal widths; plain JSON.
     """
-    checks.count("bins", bins)
-    result = over_set(_confidence, (argument(logits_fn),), source, None, batch_size, mesh, progress)
+    loop, bins = Loop(**loop), checks.count("bins", bins)
+    result = gather(on_mesh(_confidence, (argument(logits_fn),), loop), source, loop)
     confidence, correct = (result.pop(name) for name in ("confidence", "correct"))
-    errors = {name: expected_error(reliability(confidence, correct, bins, adaptive)) for name, adaptive in (("ece", False), ("adaptive_ece", True))}
-    return summary(result) | {"confidence": float(confidence.mean(dtype=float))} | errors | {"bins": reliability(confidence, correct, bins)}
+    equal, adaptive = (reliability(confidence, correct, bins, adaptive) for adaptive in (False, True))
+    return summary(result) | {"confidence": float(confidence.mean(dtype=float)), "ece": expected_error(equal),
+                              "adaptive_ece": expected_error(adaptive), "bins": equal}
 
 
 def reliability(confidence, correct, bins=15, adaptive=False):
-    """The bins of a reliability diagram: [{"low", "high", "examples", "confidence", "accuracy"}], the last two None in an empty bin.
+    """Bins of a reliability diagram: [{"low", "high", "examples", "confidence", "accuracy"}], the last two None for an empty bin.
 
     Args:
         confidence: (n,) highest probabilities in [0, 1].
         correct: (n,) bool.
-        bins: number of bins >= 1: of equal width, (low, high], the first with 0 (Guo et al. 2017, arXiv 1706.04599, section 2).
-        adaptive: of equal numbers of images instead, to one, in order of confidence (Nixon et al. 2019, arXiv 1904.01685); "low" and "high" are
-            then the bin's lowest and highest confidence. At most n bins.
+        bins: number of bins, >= 1.
+        adaptive: bins of equally many images (to within one), in order of confidence; "low" and "high" are then the lowest and highest
+            confidence in the bin, and there are at most n bins. False: bins (low, high] of equal width; the first includes 0.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 2; adaptive: Nixon et al. 2019, arXiv 1904.01685.
     """
     checks.count("bins", bins)
     confidence, correct = np.asarray(confidence, float), np.asarray(correct)
     if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
-        raise ValueError(f"confidence has shape {confidence.shape}, correct {correct.shape}: expected (n,) of both, n >= 1")
+        raise ValueError(f"confidence has shape {confidence.shape}, correct {correct.shape}: expected (n,) for both, n >= 1")
     if not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-6):
         raise ValueError(f"confidence ranges over [{confidence.min():g}, {confidence.max():g}]: expected probabilities")
     if adaptive:
@@ -50,8 +54,9 @@ def reliability(confidence, correct, bins=15, adaptive=False):
         number = np.clip(np.searchsorted(ends, confidence, side="left") - 1, 0, bins - 1)
         groups = [np.flatnonzero(number == k) for k in range(bins)]
         edges = list(zip(ends, ends[1:], strict=False))
-    return [{"low": float(low), "high": float(high), "examples": len(group), "confidence": float(confidence[group].mean()) if len(group) else None,
-             "accuracy": float(correct[group].mean()) if len(group) else None} for (low, high), group in zip(edges, groups, strict=True)]
+    mean = lambda values: float(values.mean()) if len(values) else None
+    return [{"low": float(low), "high": float(high), "examples": len(group), "confidence": mean(confidence[group]),
+             "accuracy": mean(correct[group])} for (low, high), group in zip(edges, groups, strict=True)]
 
 
 def expected_error(bins):
@@ -66,4 +71,4 @@ def _confidence(tree, batch, key):
     logits_fn, = tree
     logits = logits_fn(batch["image"])
     highest = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))).max(-1)
-    return {"index": batch["index"], "correct": right(logits, batch["label"]), "confidence": jnp.where(jnp.isfinite(logits).all(-1), highest, 1)}
+    return {"correct": is_correct(logits, batch["label"]), "confidence": jnp.where(jnp.isfinite(logits).all(-1), highest, 1)}

@@ -1,26 +1,32 @@
-"""Natural distribution shifts of ImageNet: which classes a set has, where its images lie, and accuracy over those classes alone.
+"""Natural distribution shifts of ImageNet: classes and folders of the sets, and accuracy over their classes.
 
-ImageNet-A (Hendrycks et al., arXiv 1907.07174) and -R (arXiv 2006.16241) have 200 of the 1000 classes each. Their figures are of the argmax over
-these 200 columns of the logits, the labels being numbered by WordNet identifier; an argmax over all 1000 gives lower ones, comparable with
-nothing published. ImageNet-V2 (arXiv 1902.10811) and -Sketch (arXiv 1905.13549) have all 1000.
+ImageNet-A (Hendrycks et al., arXiv 1907.07174) and -R (arXiv 2006.16241) have 200 of the 1000 classes each. Published accuracies use
+the argmax over the logits of these 200 classes, with labels numbered by WordNet identifier; the argmax over all 1000 gives lower values. ImageNet-V2 (arXiv 1902.10811) and -Sketch (arXiv 1905.13549) have all 1000.
 """
 import dataclasses
-import math
 import pathlib
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vmamba_jax import data
-from vmamba_jax.data import imagenet
+from vmamba_jax.core.deprecation import renamed
+from vmamba_jax.core.statistics import gap_interval, summary
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation.accuracy import accuracy
-from vmamba_jax.evaluation.common import argument
-from vmamba_jax.evaluation.summary import summary, wilson_interval
+from vmamba_jax.evaluation.loop import Loop, argument
 
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """A set: its folder as released, the names of its class folders ("identifiers" or label "numbers"), its TFDS name, its size."""
+    """A set.
+
+    Attributes:
+        folder: name of the released folder.
+        tfds: name in TFDS.
+        examples: number of images.
+        folders: names of its class folders: WordNet "identifiers" or label "numbers".
+    """
     folder: str
     tfds: str
     examples: int
@@ -38,7 +44,7 @@ SHIFTS = {
 
 
 def columns(shift):
-    """The set's classes as ImageNet-1k labels, ascending: 200 ints of ImageNet-A and -R, all 1000 of the others."""
+    """The set's classes as ImageNet-1k labels, ascending: 200 integers for ImageNet-A and -R, all 1000 for the others."""
     _check(shift)
     return imagenet.subsets().get(shift, tuple(range(1000)))
 
@@ -50,24 +56,24 @@ def identifiers(shift):
 
 
 def sliced(logits_fn, shift):
-    """images -> the logits of the set's classes alone, in label order; of a set with all classes `logits_fn` itself."""
+    """A function images -> logits of the set's classes, in label order; `logits_fn` itself for a set with all classes."""
     chosen = columns(shift)
     return logits_fn if len(chosen) == 1000 else Partial(_columns, argument(logits_fn), jnp.asarray(chosen))
 
 
 def load(shift, root=None, *, tfds=False, file_list=None, **options):
-    """The set's images as a source, labelled in the order of `identifiers(shift)`.
+    """The set's images as a source, labeled in the order of `identifiers(shift)`.
 
     Args:
-        root: folder that holds the released one (`SHIFTS[shift].folder`), or that itself; of a TFDS set its data_dir.
-        tfds: read the set that TFDS prepared, in place of folders.
-        file_list: see `data.subset_from_list`.
-        options: of `data.load("folder", ...)`, or of "tfds:": size=224, resize=256, interpolation="bicubic" are what published figures use.
+        root: the released folder (`SHIFTS[shift].folder`) or its parent; for TFDS its data_dir.
+        tfds: read the set prepared by TFDS instead of folders.
+        file_list: see `data.subset_from_list`; None: all images.
+        options: for `data.load("folder", ...)`, or for "tfds:"; published accuracies use size=224, resize=256, interpolation="bicubic".
     """
     _check(shift)
     about = SHIFTS[shift]
     if tfds:
-        source = relabelled(data.load(f"tfds:{about.tfds}", "test", root, **options), shift)
+        source = relabeled(data.load(f"tfds:{about.tfds}", "test", root, **options), shift)
     else:
         names = identifiers(shift) if about.folders == "identifiers" else tuple(map(str, range(1000)))
         inside = root is not None and not (pathlib.Path(root) / about.folder).is_dir()
@@ -75,43 +81,39 @@ def load(shift, root=None, *, tfds=False, file_list=None, **options):
     return source if file_list is None else data.subset_from_list(source, file_list)
 
 
-def relabelled(source, shift):
-    """The images of a source that are of the set's classes, labelled in their order: so the validation set's, for the gap.
+def relabeled(source, shift):
+    """The images of a source that belong to the set's classes, labeled in their order: for example the validation set, for the gap.
 
-    source: of `vmamba_jax.data`, its classes WordNet identifiers.
+    source: a source of `vmamba_jax.data` whose classes are WordNet identifiers.
     """
     return data.select_classes(source, identifiers(shift))
 
 
-def shift_accuracy(logits_fn, source, shift, *, validation=None, batch_size=256, mesh=None, progress=None):
+def shift_accuracy(logits_fn, source, shift, *, validation=None, **loop):
     """Accuracy over the classes of a set.
 
     Args:
         logits_fn: [0, 1] images -> logits of the 1000 classes of ImageNet-1k.
-        source: the set, as of `load`; or a pair (images, labels), labelled in the order of `identifiers(shift)`.
-        validation: ImageNet's validation set, as of `data.load("imagenet", "validation")`: its images of the same classes are judged too.
-        batch_size, mesh, progress: as of `robust_accuracy`.
+        source: the set, as from `load`; or a pair (images, labels), labeled in the order of `identifiers(shift)`.
+        validation: ImageNet's validation set, as from `data.load("imagenet", "validation")`; its images of the same classes are classified
+            too. None: no gap.
+        loop: as for `robust_accuracy`; progress counts the set, not the validation images.
 
-    Returns the row of `summary` with "shift", "classes", "set", "split" and "fingerprint" of the source (None of a pair), which tell which subset
-    it was; with `validation` its "validation_" figures, and the "gap" from them with a 95 % interval (Newcombe 1998, method 10).
+    Returns:
+        The row of `summary` with "shift", "classes", and "set", "split" and "fingerprint" of the source (None for a pair), which identify
+        the subset. With `validation` also its "validation_" entries, and "gap", the validation accuracy minus the accuracy, with its 95 %
+        interval (Newcombe 1998, method 10).
     """
-    fn, options = sliced(logits_fn, shift), {"batch_size": batch_size, "mesh": mesh}
-    result = accuracy(fn, source, progress=progress, **options)
+    fn, loop = sliced(logits_fn, shift), Loop(**loop)
+    result = accuracy(fn, source, **vars(loop))
     row = {"shift": shift, "classes": len(columns(shift))} | summary(result) | _which(source)
     if validation is None:
         return row
-    validation = relabelled(validation, shift)
-    before = accuracy(fn, validation, **options)
-    shown = {f"validation_{name}": value for name, value in (summary(before) | _which(validation)).items()}
-    gap = before["accuracy"] - result["accuracy"]
-    return row | shown | {"gap": gap, "gap_interval": gap_interval(*(x for each in (before, result)
-                                                                   for x in (int(each["correct"].sum()), each["examples"])))}
-
-
-def gap_interval(successes, examples, others, other_examples):
-    """[low, high] of successes / examples - others / other_examples, two independent shares (Newcombe 1998, method 10)."""
-    (p, (low, high)), (q, (below, above)) = ((k / n, wilson_interval(k, n)) for k, n in ((successes, examples), (others, other_examples)))
-    return [p - q - math.hypot(p - low, above - q), p - q + math.hypot(high - p, q - below)]
+    validation = relabeled(validation, shift)
+    before = accuracy(fn, validation, batch_size=loop.batch_size, mesh=loop.mesh)
+    added = {f"validation_{name}": value for name, value in (summary(before) | _which(validation)).items()}
+    counts = [(int(each["correct"].sum()), each["examples"]) for each in (before, result)]
+    return row | added | {"gap": before["accuracy"] - result["accuracy"], "gap_interval": gap_interval(*counts[0], *counts[1])}
 
 
 def _columns(logits_fn, chosen, images):
@@ -122,9 +124,12 @@ def _columns(logits_fn, chosen, images):
 
 
 def _which(source):
-    return {name: getattr(source, attribute, None) for name, attribute in (("set", "name"), ("split", "split"), ("fingerprint", "fingerprint"))}
+    return {"set": getattr(source, "name", None)} | {name: getattr(source, name, None) for name in ("split", "fingerprint")}
 
 
 def _check(shift):
     if shift not in SHIFTS:
         raise ValueError(f"shift={shift!r}: expected one of {', '.join(map(repr, SHIFTS))}")
+
+
+__getattr__ = renamed(__name__, {"relabelled": f"{__name__}:relabeled"})

@@ -1,80 +1,80 @@
-"""Accuracy of every model on every model's adversarial images."""
+"""Accuracy of every model on the adversarial images of every model."""
 import numpy as np
 
-from vmamba_jax import checks, parallel
-from vmamba_jax.evaluation.batches import batches, reader
-from vmamba_jax.evaluation.common import argument, keys_of, mapped, right
+from vmamba_jax.core.keys import keys_at
+from vmamba_jax.evaluation.loop import Loop, argument, correct, examples, on_mesh, over_set
 
 
-def transfer_matrix(models, source, attack, *, key, targets=None, batch_size=256, mesh=None, progress=None):
-    """Attack a set through each model in turn, and show the result to all: each set of adversarial images is made once.
+def transfer_matrix(models, source, attack, *, key, targets=None, **loop):
+    """Attack a set through each model in turn and classify the results with all; each set of adversarial images is computed once.
 
     Args:
         models: {name: logits_fn}, each from [0, 1] images (b, H, W, C) of the source's size to logits over the same classes.
         source: a pair (images, labels), or a source of `vmamba_jax.data`.
         attack: `attack(logits_fn, images, labels, keys) -> adversarial`, the same for all models.
-        key: a random key; image i of the set draws from `fold_in(key, i)`, whatever the model, the batches and devices.
-        targets: (n,) integers, the class that each image is to become: for a targeted attack, and for no other.
-        batch_size, mesh: as of `robust_accuracy`.
-        progress: called after each batch as progress(images done, images in all, {name: clean accuracy so far}).
+        key: a random key; image i of the set uses `fold_in(key, i)`, for any model, batch size and devices.
+        targets: (n,) integers, the target class of each image, for a targeted attack; None: the attack is untargeted.
+        loop: as for `robust_accuracy`; progress reports {name: clean accuracy so far}.
 
-    Returns a dict, of which `summary` makes plain JSON; the first model named is the one attacked, the second the one that judges:
+    Returns:
+        A dict that `summary` makes plain JSON. In each table the first model is the one attacked, the second the one that classifies.
         "models": names in order. "examples": n. "attack": its settings. "clean": {name: accuracy}.
-        "transfer": {model: {model: share of images classified rightly both before and after}}, on the diagonal the robust accuracy.
-        "fooled": {model: {model: share, among images classified rightly before, of those that no longer are}}, None where there were none.
-        "hit", of a targeted attack: {model: {model: share, among images of another class than their target, classified as it}}.
+        "transfer": {model: {model: fraction of images classified correctly both without and with the attack}}; on the diagonal the robust
+            accuracy.
+        "fooled": {model: {model: of the images classified correctly without the attack, the fraction misclassified with it}}; None if there
+            are none.
+        "hit", for a targeted attack: {model: {model: of the images whose class is not their target, the fraction classified as the
+            target}}.
         "correct" (m, n), "robust" (m, m, n), "at_target" (m, m, n, targeted only): the booleans behind them.
     """
-    names, n = list(models), reader(source)[1]
+    names, n = list(models), examples(source)
     if not names:
         raise ValueError("models={}: expected at least one {name: logits_fn}")
-    checks.count("batch_size", batch_size)
-    targets = _check_targets(attack, targets, n)
-    mesh = parallel.data_mesh() if mesh is None else mesh
-    fns = [parallel.replicate(argument(fn), mesh) for fn in models.values()]
-    attack_tree, aims = parallel.replicate((argument(attack), targets), mesh)
-    craft, judge = mapped(_craft, mesh), mapped(_judge, mesh)
+    loop, targets = Loop(**loop), _check_targets(attack, targets, n)
+    attacks = [on_mesh(_attack, (argument(fn), argument(attack), targets), loop, key) for fn in models.values()]
+    classifiers = [on_mesh(_classify, (argument(fn), targets), loop) for fn in models.values()]
 
-    correct, robust, at_target = np.zeros((len(fns), n), bool), *np.zeros((2, len(fns), len(fns), n), bool)
+    def run(batch):
+        sets = [batch["image"], *(attack(batch) for attack in attacks)]
+        return {"found": [[classify(batch | {"image": images}) for classify in classifiers] for images in sets]}
+
+    m = len(names)
+    right, robust, at_target = np.zeros((m, n), bool), *np.zeros((2, m, m, n), bool)
     seen, aimed = np.zeros((2, n), bool)
-    for batch in batches(source, batch_size, mesh):
-        def verdicts(images, batch=batch):
-            return [judge((fn, aims), batch | {"image": images}, key) for fn in fns]
-        clean = verdicts(batch["image"])
-        attacked = [verdicts(craft((fn, attack_tree, aims), batch, key)) for fn in fns]
-        clean, attacked, index = parallel.to_host((clean, attacked, batch["index"]))
+    for index, outputs in over_set(run, source, loop):
+        clean, *attacked = outputs["found"]
         seen[index], aimed[index] = True, clean[0]["aimed"]
-        for i, (before, row) in enumerate(zip(clean, attacked, strict=True)):
-            correct[i, index] = before["right"]
+        for i, row in enumerate(attacked):
+            right[i, index] = clean[i]["correct"]
             for j, after in enumerate(row):
-                robust[i, j, index] = clean[j]["right"] & after["right"]
+                robust[i, j, index] = clean[j]["correct"] & after["correct"]
                 at_target[i, j, index] = after["at_target"]
-        if progress:
-            progress(int(seen.sum()), n, dict(zip(names, correct[:, seen].mean(1).tolist(), strict=True)))
+        if loop.progress:
+            loop.progress(int(seen.sum()), n, dict(zip(names, right[:, seen].mean(1).tolist(), strict=True)))
 
-    def table(share):
-        return {a: {b: share(i, j) for j, b in enumerate(names)} for i, a in enumerate(names)}
+    def table(fraction):
+        return {a: {b: fraction(i, j) for j, b in enumerate(names)} for i, a in enumerate(names)}
     result = {"models": names, "examples": n, "attack": getattr(attack, "settings", repr(attack)),
-              "clean": dict(zip(names, correct.mean(1).tolist(), strict=True)), "correct": correct, "robust": robust,
+              "clean": dict(zip(names, right.mean(1).tolist(), strict=True)), "correct": right, "robust": robust,
               "transfer": table(lambda i, j: float(robust[i, j].mean())),
-              "fooled": table(lambda i, j: _mean(~robust[i, j][correct[j]]))}
+              "fooled": table(lambda i, j: _mean(~robust[i, j][right[j]]))}
     if targets is not None:
         result |= {"at_target": at_target, "hit": table(lambda i, j: _mean(at_target[i, j][aimed]))}
     return result
 
 
-def _craft(tree, batch, key):
+def _attack(tree, batch, key):
     logits_fn, attack, targets = tree
     labels = batch["label"] if targets is None else targets[batch["index"]]
-    return attack(logits_fn, batch["image"], labels, keys_of(key, batch["index"]))
+    return attack(logits_fn, batch["image"], labels, keys_at(key, batch["index"]))
 
 
-def _judge(tree, batch, key):
+def _classify(tree, batch, key):
     del key
     logits_fn, targets = tree
     logits, labels = logits_fn(batch["image"]), batch["label"]
     aims = labels if targets is None else targets[batch["index"]]
-    return {"right": right(logits, labels), "at_target": right(logits, aims), "aimed": aims != labels}
+    return {"correct": correct(logits, labels), "at_target": correct(logits, aims), "aimed": aims != labels}
 
 
 def _mean(marks):
@@ -83,7 +83,8 @@ def _mean(marks):
 
 def _check_targets(attack, targets, n):
     if getattr(attack, "targeted", targets is not None) != (targets is not None):
-        raise ValueError(f"targets={'None' if targets is None else 'given'} with attack={attack!r}: expected targets for a targeted attack only")
+        found = "None" if targets is None else "given"
+        raise ValueError(f"targets={found} with attack={attack!r}: expected targets for a targeted attack, None for others")
     if targets is None:
         return None
     targets = np.asarray(targets)

@@ -1,16 +1,20 @@
-"""Models: Linen modules, one file per family, named by `catalog.py`. They know nothing of attacks, data or training."""
-from vmamba_jax.models.attention_maps import attention_fn, scan_attention
+"""Models: Flax Linen modules by family, with a catalog of named models and their released weights. Imports no attacks, data or training."""
+from vmamba_jax.core.deprecation import renamed
+from vmamba_jax.models.baselines.convnext import ConvNeXt
+from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.resnet import ResNet
+from vmamba_jax.models.baselines.swin import Swin
+from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.catalog import create_model, entry, list_models
-from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
-from vmamba_jax.models.convnext import ConvNeXt
-from vmamba_jax.models.efficientnet import EfficientNetLite
-from vmamba_jax.models.logits import as_classifier, logits_fn
-from vmamba_jax.models.resnet import ResNet
-from vmamba_jax.models.ss2d import SS2D
-from vmamba_jax.models.swin import Swin
-from vmamba_jax.models.vim import Vim
-from vmamba_jax.models.vit import ViT
-from vmamba_jax.models.vmamba import VMamba, VSSBlock
+from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, as_classifier, logits_fn
+from vmamba_jax.models.vim.vim import Vim
+from vmamba_jax.models.vmamba.ss2d import SS2D
+from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "Classifier", "ConvNeXt", "EfficientNetLite", "ResNet", "Swin", "VMamba", "VSSBlock", "ViT",
-           "Vim", "as_classifier", "attention_fn", "create_model", "entry", "list_models", "logits_fn", "scan_attention"]
+           "Vim", "as_classifier", "create_model", "entry", "list_models", "logits_fn"]
+
+__getattr__ = renamed(__name__, {
+    "attention_fn": "vmamba_jax.analysis:attention_fn",
+    "scan_attention": "vmamba_jax.analysis:scan_attention",
+})

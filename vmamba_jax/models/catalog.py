@@ -1,30 +1,30 @@
-"""Every named model: its module, its fields, its weights and what was published about them (`releases`)."""
+"""Every named model: its module, fields, parameter count, released weights and published figures."""
 import dataclasses
 import fnmatch
 
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.models.convnext import ConvNeXt
-from vmamba_jax.models.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.convnext import ConvNeXt
+from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.resnet import ResNet
+from vmamba_jax.models.baselines.swin import Swin
+from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.releases import RELEASES, Preprocessing
-from vmamba_jax.models.resnet import ResNet
-from vmamba_jax.models.swin import Swin
-from vmamba_jax.models.vim import Vim
-from vmamba_jax.models.vit import ViT
-from vmamba_jax.models.vmamba import VMamba
+from vmamba_jax.models.vim.vim import Vim
+from vmamba_jax.models.vmamba.vmamba import VMamba
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the catalog knows of a model.
+    """One model of the catalog.
 
     Attributes:
-        family: the Linen module.
-        fields: its fields where they differ from the defaults.
+        family: class of the Linen module.
+        fields: its fields that differ from the defaults.
         parameters: exact count with 1000 classes.
-        gflops: published multiply-adds at 224 in units of 1e9, or None.
-        releases: published weights, `Release`s; none where nobody published any. The properties are those of the first.
+        gflops: published multiply-adds at 224 pixels in units of 1e9; None: not published.
+        releases: published weights, a tuple of `Release`; the properties below are those of the first.
     """
     family: type
     fields: dict
@@ -39,11 +39,11 @@ class Entry:
 
     mean = property(lambda self: self.preprocessing.mean, doc="Per channel, in units of [0, 1] images.")
     std = property(lambda self: self.preprocessing.std, doc="Per channel, in units of [0, 1] images.")
-    image_size = property(lambda self: self.preprocessing.size, doc="The released evaluation's crop.")
+    image_size = property(lambda self: self.preprocessing.size, doc="Side of the released evaluation's crop, in pixels.")
     top1 = property(lambda self: self.releases[0].top1 if self.releases else None, doc="ImageNet-1k accuracy in percent, or None.")
-    tag = property(lambda self: self.releases[0].tag if self.releases else None, doc="The released weights' own name, or None.")
+    tag = property(lambda self: self.releases[0].tag if self.releases else None, doc="Name of the released weights, or None.")
     weights = property(lambda self: f"{self.releases[0].url}/{self.releases[0].file}" if self.releases else None,
-                       doc="Where the released weights are published, with the file's name, or None.")
+                       doc="Address of the released weights' file, or None.")
 
 
 def _widths(embed):
@@ -112,6 +112,8 @@ _MODELS = {
     "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 0.407),
 }
 MODELS = {name: Entry(*facts, releases=RELEASES.get(name, ())) for name, facts in _MODELS.items()}
+FAMILIES = tuple(dict.fromkeys(entry.family for entry in MODELS.values()))
+"""Classes of the catalog's models, each once."""
 
 # The original repositories' builders and timm's architectures, where their names differ.
 _TIMM = {"deit": "patch16_224", "vit": "patch16_224", "swin": "patch4_window7_224"}
@@ -125,7 +127,7 @@ ALIASES = {
 
 
 def list_models(pattern="*"):
-    """Names of the catalog that match a shell-style pattern, in the catalog's order."""
+    """Names of the models that match a shell-style pattern, in the catalog's order."""
     return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
 
 
@@ -133,64 +135,65 @@ def entry(name):
     """The catalog's `Entry` of a name.
 
     Args:
-        name: one of `list_models()`, the original repository's name of its builder, or timm's of the architecture. A tag after a dot chooses
-            among its releases, "resnet50.tv2_in1k"; the entry then has that release first.
+        name: one of `list_models()`, the name of the original repository's builder, or timm's name of the architecture. A tag after a dot selects
+            one of its releases, "resnet50.tv2_in1k"; that release is then the first of the entry.
 
     Raises:
-        KeyError: an unknown name or tag, with the known ones.
+        KeyError: an unknown name or tag; the message lists the known ones.
     """
     base, _, tag = name.partition(".")
     found = MODELS.get(ALIASES.get(base, base))
     if found is None:
-        raise KeyError(f"model {name!r}; expected one of {', '.join(MODELS)}")
+        raise KeyError(f"model={name!r}: expected one of {', '.join(MODELS)}")
     if not tag:
         return found
     tags = {release.tag.partition(".")[2] or release.tag: release for release in found.releases}
     if tag not in tags:
-        raise KeyError(f"model {name!r}: {base} has no release {tag!r}; expected {', '.join(tags) or 'none, it has no released weights'}")
+        raise KeyError(f"model={name!r}: expected a release of {base} after the dot, {', '.join(tags) or 'which has no released weights'}")
     return dataclasses.replace(found, releases=(tags.pop(tag), *tags.values()))
 
 
 def create_model(name, features_only=False, **overrides):
-    """A Linen module by name; call it as `model.apply(variables, images, train=False)` on normalised NHWC images.
+    """A Linen module by name, called as `model.apply(variables, images, train=False)` on normalized NHWC images.
 
     Args:
         name: as for `entry`.
-        features_only: return the maps of all stages (strides 4, 8, 16, 32), each behind a norm of its own where the family's detectors have one
-            (`outnorm{i}`; not ResNet), in place of the logits: short for out_indices=(0, 1, 2, 3).
+        features_only: return the maps of all stages (strides 4, 8, 16, 32) instead of logits, the same as out_indices=(0, 1, 2, 3). Each map passes
+            a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet.
         overrides: fields of the module, such as num_classes=10, dtype="bfloat16", scan_pattern="bidi".
 
     Raises:
-        KeyError: an unknown name. TypeError: an override that is no field of the module, or a family without maps. ValueError: a dtype that is
-        none, or not of floating point.
+        KeyError: an unknown name.
+        TypeError: an override that is not a field of the module, or features_only for a family without maps.
+        ValueError: a dtype that is not a floating-point type.
     """
     found = entry(name)
     known = [field.name for field in dataclasses.fields(found.family) if field.name not in ("parent", "name")]
     unknown = [key for key in overrides if key not in known]
     if unknown:
-        raise TypeError(f"{name} has no field {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
+        raise TypeError(f"{', '.join(f'{key}={overrides[key]!r}' for key in unknown)}: expected fields of {name}, {', '.join(known)}")
     fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
     model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
-        raise TypeError(f"{name} has no maps of several resolutions: features_only is for VMamba, Swin, ConvNeXt and ResNet")
-    return model.clone(out_indices=tuple(range(len(getattr(model, "depths", None) or model.layers))))
+        raise TypeError(f"features_only=True: expected a model with stages, not {name}")
+    return model.clone(out_indices=tuple(range(len(model.depths))))
 
 
 def _dtype(field, value):
-    """A floating dtype of its name or type; None stays None."""
+    """Floating dtype from its name or type; None stays None."""
     try:
         dtype = None if value is None else jnp.dtype(value)
     except TypeError:
         dtype = jnp.dtype(bool)
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{field}={value!r}; expected a floating dtype such as 'float32' or 'bfloat16'")
+        raise ValueError(f"{field}={value!r}: expected a floating dtype such as 'float32' or 'bfloat16'")
     return dtype
 
 
 def _hashable(value):
-    """Lists and arrays as (nested) tuples: fields of a module must hash."""
+    """Lists and arrays as (nested) tuples, because the fields of a module must be hashable."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     return tuple(_hashable(v) for v in value) if isinstance(value, (list, tuple)) else value

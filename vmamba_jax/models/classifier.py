@@ -1,17 +1,19 @@
-"""A model behind its preprocessing: [0, 1] images in, logits out. Attacks act on its input, so mean and std stay inside it."""
+"""A model with its preprocessing: [0, 1] images -> logits. Attacks act on these images, so mean and std belong to the classifier."""
 import dataclasses
+import functools
 import numbers
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vmamba_jax.models import catalog
 from vmamba_jax.models.releases import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """`classifier(variables, images)`: normalise, then apply the model. Hashable, so that compiled functions can be kept per classifier.
+    """Callable (variables, images) -> logits that normalizes the images, then applies the model. Hashable, so it can be a static argument.
 
     Attributes:
         model: a Linen module called as `model(images, train=...)`.
@@ -30,26 +32,69 @@ class Classifier:
             value = (float(value),) if isinstance(value, numbers.Real) else tuple(float(v) for v in value)
             object.__setattr__(self, field, value)
         if not all(s > 0 for s in self.std):
-            raise ValueError(f"std={self.std}; expected positive numbers")
+            raise ValueError(f"std={self.std}: expected positive numbers")
         if len(self.mean) != len(self.std):
-            raise ValueError(f"mean={self.mean} and std={self.std}; expected as many of one as of the other")
+            raise ValueError(f"mean={self.mean}: expected as many numbers as std={self.std}")
 
     def normalize(self, images):
         """(images - mean) / std over the last axis, in the images' dtype."""
         if len(self.mean) not in (1, images.shape[-1]):
-            raise ValueError(f"images have {images.shape[-1]} channels; mean and std have {len(self.mean)}")
+            raise ValueError(f"images.shape={images.shape}: expected {len(self.mean)} channels, as mean and std have")
         return (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
 
     def __call__(self, variables, images, *, train=False, rngs=None, mutable=False):
         """Logits (b, classes) of images (b, H, W, channels) in [0, 1]; with `mutable`, (logits, updated collections).
 
         Args:
-            variables: the model's.
-            train: training mode: drop path active (needs rngs={"dropout": key}), batch statistics in use (needs mutable=["batch_stats"]).
+            variables: the model's variables.
+            images: (b, H, W, channels).
+            train: training mode: drop path is active (needs rngs={"dropout": key}) and batch norm uses the batch's statistics (needs
+                mutable=["batch_stats"]).
+            rngs, mutable: as for `nn.Module.apply`.
         """
         return self.model.apply(variables, self.normalize(images), train=train, rngs=rngs, mutable=mutable)
 
     def init(self, key, image_shape, dtype=jnp.float32):
-        """Fresh variables for images of image_shape (H, W, channels); compiled, and without the `perturbations` probes make."""
+        """New variables for images of image_shape (H, W, channels); compiled, and without the `perturbations` that probes create."""
         init = jax.jit(lambda key: self.model.init(key, jnp.zeros((1, *image_shape), dtype)))
         return {name: tree for name, tree in init(key).items() if name != "perturbations"}
+
+
+def logits_fn(model, variables, mean=None, std=None):
+    """Compiled function [0, 1] images (b, H, W, channels) -> logits (b, classes).
+
+    The function is a `jax.tree_util.Partial` whose leaves are the weights: as an argument of a jitted function it puts no weight into the
+    program as a constant, and one compilation serves every set of weights.
+
+    Args:
+        model: a catalog name, a Linen module, or a `Classifier`.
+        variables: the model's variables, {"params": ...}.
+        mean, std: preprocessing; None: the catalog's for a name, the classifier's own, and ImageNet's for a module with three channels.
+
+    Raises:
+        KeyError: an unknown name.
+        ValueError: no preprocessing is known for the module.
+    """
+    return jax.tree_util.Partial(_compiled(as_classifier(model, mean, std)), variables)
+
+
+def as_classifier(model, mean=None, std=None):
+    """The `Classifier` of a catalog name, a Linen module or another classifier; arguments and errors as for `logits_fn`."""
+    if isinstance(model, str):
+        entry = catalog.entry(model)
+        model, defaults = catalog.create_model(model), (entry.mean, entry.std)
+    elif isinstance(model, Classifier):
+        model, defaults = model.model, (model.mean, model.std)
+    elif getattr(model, "in_channels", 3) == 3:
+        defaults = (IMAGENET_MEAN, IMAGENET_STD)
+    elif mean is None or std is None:
+        raise ValueError(f"mean={mean}, std={std}: expected both for a model with in_channels={model.in_channels}, which has no default")
+    else:
+        defaults = (mean, std)
+    return Classifier(model, defaults[0] if mean is None else mean, defaults[1] if std is None else std)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(classifier):
+    """One jitted function per classifier, so that equal classifiers return Partials of equal tree structure."""
+    return jax.jit(classifier.__call__)

@@ -1,13 +1,12 @@
-"""Released weights: where each file is published, what its preprocessing is, what accuracy was reported, by whom."""
+"""Released weights: address, preprocessing, reported accuracy and its source."""
 import dataclasses
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From a photo to normalised pixels: short side to `resize` by `interpolation`, centre crop of `size`, then (x - mean) / std on [0, 1]."""
+    """Preprocessing of a photo: short side resized to `resize` by `interpolation`, center crop of `size`, then (x - mean) / std on [0, 1]."""
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
     size: int = 224
@@ -20,11 +19,13 @@ class Release:
     """One published file of weights.
 
     Attributes:
-        tag: what tells it from other weights of the same model: timm's full name with its tag, or the authors' own name of the file.
-        url: page or release that holds the file. file: its name there.
-        top1: ImageNet-1k validation accuracy in percent at 224 pixels. source: who measured it.
-        preprocessing: what that accuracy was measured with.
-        original: the authors' own file where url is somebody else's copy; `checkpoints.convert` reads both.
+        tag: unique name among the weights of the same model: timm's full name with its tag, or the authors' name of the file.
+        url: page or release with the file.
+        file: name of the file there.
+        top1: ImageNet-1k validation accuracy in percent at 224 pixels.
+        source: who measured it.
+        preprocessing: preprocessing of that measurement.
+        original: address of the authors' own file if url has a copy by others; `checkpoints.convert` reads both.
     """
     tag: str
     url: str
@@ -72,8 +73,8 @@ def _torchvision(name, digest, top1, resize=256):
                    "torchvision's documentation", Preprocessing(resize=resize, interpolation="bilinear"))
 
 
-# The first release of a model is the one its entry's preprocessing and accuracy are from. Where a model has weights trained on ImageNet-1k alone
-# and others, the former come first, but for ViT, whose 1k-only weights exist for some sizes only.
+# The first release of a model determines its entry's preprocessing and accuracy. Weights trained on ImageNet-1k alone come before others, except
+# for ViT, which has them for some sizes only.
 RELEASES = {
     "vmamba_tiny": (_vmamba("v2cls", "vssm1_tiny_0230s_ckpt_epoch_264.pth", 82.60),),
     "vmamba_small": (_vmamba("v2cls", "vssm_small_0229_ckpt_epoch_222.pth", 83.649),),

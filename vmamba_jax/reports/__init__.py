@@ -8,8 +8,11 @@ Nothing here imports a model or JAX: a report can be drawn again on any machine.
 from vmamba_jax.reports import tables
 from vmamba_jax.reports.page import render, write
 from vmamba_jax.reports.runs import Run, read_run
-from vmamba_jax.reports.study import Study, read_study, render_study, study_text, write_study
+from vmamba_jax.reports.study.page import Study, read_study, render_study, study_text, write_study
+from vmamba_jax.reports.sweep.page import render_sweep, write_sweep
+from vmamba_jax.reports.sweep.results import Sweep, read_sweep
+from vmamba_jax.reports.sweep.summaries import summary_csv, summary_md, summary_tex, sweep_text
 from vmamba_jax.reports.training import render_training, write_training
 
-__all__ = ["Run", "Study", "read_run", "read_study", "render", "render_study", "render_training", "study_text", "tables", "write", "write_study",
-           "write_training"]
+__all__ = ["Run", "Study", "Sweep", "read_run", "read_study", "read_sweep", "render", "render_study", "render_sweep", "render_training", "study_text",
+           "summary_csv", "summary_md", "summary_tex", "sweep_text", "tables", "write", "write_study", "write_sweep", "write_training"]

@@ -1,22 +1,26 @@
-"""Everything that changes from one training step to the next, as one pytree."""
+"""The state of a training run as one pytree."""
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 
-from .checks import number, require
+from vmamba_jax.core import checks
 
 PER_CALL = ("intermediates", "perturbations")  # collections that belong to one call of the model, not to its state
 
 
 @flax.struct.dataclass
 class TrainState:
-    """The state of a training run.
+    """Everything that changes from one training step to the next.
 
-    step: int32 scalar, steps done so far. params: trained weights. model_state: the model's other variables, such as `batch_stats`.
-    opt_state: the optimizer's. ema: running average of params, or None. carry: what the objective keeps between steps (its `step.begin`
-    puts it there), or None; alike on every device.
+    Attributes:
+        step: int32 scalar, number of steps done.
+        params: trained weights.
+        model_state: the model's other variables, such as `batch_stats`.
+        opt_state: the optimizer's state.
+        ema: running average of params; None: no average.
+        carry: the objective's state between steps, added by its `step.begin`, the same on every device; None: none.
     """
     step: jax.Array
     params: Any
@@ -26,23 +30,29 @@ class TrainState:
     carry: Any = None
 
     def variables(self, ema=False):
-        """Model variables with the current weights, or with their running average."""
+        """Model variables with the current weights, or with their running average if `ema`."""
         if ema and self.ema is None:
-            raise ValueError("ema=True, but this state keeps no average: create it with ema_decay")
+            raise ValueError("ema=True with a state without an average: expected a state created with ema_decay")
         return {"params": self.ema if ema else self.params, **self.model_state}
 
 
 def create_state(classifier, optimizer, key, image_shape, ema_decay=None, variables=None):
-    """Initial state of a run; the model's initialisation is compiled.
+    """Initial `TrainState` of a run; the model's initialization is compiled.
 
-    classifier: frozen callable with `init(key, image_shape)`. optimizer: optax transformation. image_shape: (H, W, C).
-    ema_decay: None, or a decay in [0, 1): the state then keeps an average of the weights, starting at the initial ones.
-    variables: start from these (a converted checkpoint) instead of a random initialisation.
+    Args:
+        classifier: frozen callable with `init(key, image_shape)`.
+        optimizer: optax transformation.
+        key: random key of the initialization.
+        image_shape: (H, W, C).
+        ema_decay: None: no average. In [0, 1): the state has an average of the weights, equal to the initial weights.
+        variables: initial model variables (a converted checkpoint); None: a random initialization.
     """
     shape = tuple(image_shape)
-    require(number("ema_decay", ema_decay, low=0, below=1, optional=True),
-            (len(shape) == 3 and all(n >= 1 for n in shape), f"image_shape must be (H, W, C), all positive; got {image_shape!r}"),
-            (variables is None or "params" in variables, "variables must have a collection 'params'"))
+    checks.number("ema_decay", ema_decay, low=0, below=1, optional=True)
+    if len(shape) != 3 or any(n < 1 for n in shape):
+        raise ValueError(f"image_shape={image_shape!r}: expected (H, W, C), all >= 1")
+    if variables is not None and "params" not in variables:
+        raise ValueError(f"variables with collections {sorted(variables)}: expected a collection 'params'")
     if variables is None:
         variables = jax.jit(lambda key: classifier.init(key, shape))(key)
     model_state = {name: tree for name, tree in variables.items() if name != "params" and name not in PER_CALL}

@@ -1,81 +1,187 @@
-"""The training loop: feeds a step, logs, evaluates, checkpoints, and continues exactly where a stopped run left off."""
+"""The training loop: runs a step over batches, logs, validates and checkpoints, and resumes a stopped run bit-exactly."""
 import collections
 import contextlib
+import dataclasses
+import functools
 import pathlib
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import data, parallel
-from . import feed as loading
-from .checkpointing import Checkpoints
-from .checks import count, require
-from .lock import one_run
-from .metrics import Writer
-from .progress import Bar
-from .signals import Stopped, stop_requests
-from .skipping import skip_nonfinite
-from .window import Window
+from vmamba_jax import data, parallel
+from vmamba_jax.core import checks
+from vmamba_jax.training.optimization.skipping import skip_nonfinite
+from vmamba_jax.training.run import feed as loading
+from vmamba_jax.training.run.checkpointing import Checkpoints
+from vmamba_jax.training.run.lock import one_run
+from vmamba_jax.training.run.metrics import Writer
+from vmamba_jax.training.run.progress import Bar
+from vmamba_jax.training.run.signals import Stopped, stop_requests
+from vmamba_jax.training.run.window import Window
 
-AHEAD = 2  # batches made ready on the device while it works
+AHEAD = 2  # batches prefetched to the device
 IN_FLIGHT = 2  # steps dispatched ahead of the device: enough to hide the host, few enough not to pile up batches
 
 
-def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_every=50, checkpoint_every=None, eval_every=None,
-          evaluate=None, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, progress=True, on_log=None,
-          skips_in_a_row=0, skips_in_all=None, stop_on_signals=False):
-    """Run `step_fn` until `steps` updates are done and return the final state.
+@dataclasses.dataclass(frozen=True)
+class Checkpointing:
+    """When a run saves checkpoints, and which ones it keeps.
 
-    Batch t is `batches[t]` and its key `fold_in(key, t)`, nothing else is random: a run that was stopped and is called again with the same
-    arguments resumes from its latest checkpoint and leaves the same losses, weights and metrics.jsonl as one that never stopped.
-
-    step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, see `objectives`. state: to begin with; left intact.
-    batches: `batches[t]` is a dict of arrays, this process' share of the batch. An entry "index" stays on the host; "weight" (rows,) says how
-    much each example counts. Rows that the devices do not divide are filled up by some of weight 0. Or an iterable with `get_state` and
-    `set_state`, whose JSON-able state is kept in every checkpoint and given back on resuming.
-    workdir: gets metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/; None: nothing is written. One run at a time may have it.
-    mesh: devices to spread over, see `parallel`.
-    log_every: metrics are averaged over so many steps, on the device, and written. checkpoint_every: None saves only at the end.
-    evaluate: `(state, step) -> {name: number}`, called every `eval_every` steps and at the end; it must not keep the state, whose buffers
-    are reused. best_metric, best_mode: the name in evaluate's dict that ranks the `keep_best` checkpoints kept besides the `keep_latest`
-    newest; every evaluation is then also a checkpoint. config: JSON-able, written beside the checkpoints.
-    on_log: called with (step, values) for every line written.
-    skips_in_a_row, skips_in_all: a step with a metric that is not finite makes no update, see `skipping`; the run bears so many, None: any number.
-    stop_on_signals: SIGTERM or SIGINT ends the run after the step under way, saved, by raising `Stopped`; a second one ends the process.
-    Raises FloatingPointError, naming the step, its examples and the last checkpoint, when more steps were skipped than the limits allow; it is
-    looked for where a line or a checkpoint is due. `Locked` where another process has the workdir, `SaveError` where a checkpoint cannot be
-    saved, `DamagedCheckpoint` where none can be restored.
+    Attributes:
+        every: steps between checkpoints; None: only at the end of the run.
+        keep_latest: number of newest checkpoints kept, >= 1.
+        keep_best: number of best checkpoints by `best_metric` kept besides, >= 0.
+        best_metric: name in the validation's results that ranks the checkpoints; every validation then also saves one. None: no ranking.
+        best_mode: "max" or "min".
+        config: JSON-able description of the run, written beside the checkpoints; None: none.
     """
-    require(count("steps", steps, 1), count("log_every", log_every, 1), count("checkpoint_every", checkpoint_every, 1, optional=True),
-            count("eval_every", eval_every, 1, optional=True), count("skips_in_a_row", skips_in_a_row, 0, optional=True),
-            count("skips_in_all", skips_in_all, 0, optional=True),
-            (evaluate is not None or eval_every is None, f"eval_every={eval_every!r} needs evaluate"),
-            (evaluate is not None or best_metric is None, f"best_metric={best_metric!r} needs evaluate"))
+    every: int | None = None
+    keep_latest: int = 2
+    keep_best: int = 1
+    best_metric: str | None = None
+    best_mode: str = "max"
+    config: Any = None
+
+    def __post_init__(self):
+        checks.count("every", self.every, 1, optional=True)
+        checks.count("keep_latest", self.keep_latest, 1)
+        checks.count("keep_best", self.keep_best, 0)
+        checks.choice("best_mode", self.best_mode, ("max", "min"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What a run measures besides its training metrics.
+
+    Attributes:
+        evaluate: `(state, step) -> {name: number}`. It must not keep the state: the next step donates its buffers.
+        every: steps between validations; None: only at the end of the run.
+    """
+    evaluate: Callable
+    every: int | None = None
+
+    def __post_init__(self):
+        if not callable(self.evaluate):
+            raise TypeError(f"evaluate={self.evaluate!r}: expected a function (state, step) -> {{name: number}}")
+        checks.count("every", self.every, 1, optional=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitoring:
+    """What a run reports, and what ends it early.
+
+    Attributes:
+        log_every: steps per line of metrics.jsonl; the metrics are averaged over them, on the device.
+        on_log: called with (step, values) for every line; None: not called.
+        progress: show a progress bar.
+        skips_in_a_row, skips_in_all: maximum number of skipped steps, in a row and in total, before the run fails; None: no limit. A step
+            with a non-finite metric is skipped: it makes no update, see `skip_nonfinite`.
+        stop_on_signals: on SIGTERM or SIGINT the run finishes the current step, saves and raises `Stopped`; a second signal ends the
+            process.
+    """
+    log_every: int = 50
+    on_log: Callable | None = None
+    progress: bool = True
+    skips_in_a_row: int | None = 0
+    skips_in_all: int | None = None
+    stop_on_signals: bool = False
+
+    def __post_init__(self):
+        checks.count("log_every", self.log_every, 1)
+        checks.count("skips_in_a_row", self.skips_in_a_row, 0, optional=True)
+        checks.count("skips_in_all", self.skips_in_all, 0, optional=True)
+
+
+_OLD_KEYWORDS = {  # keyword of earlier releases: the field that replaces it
+    "checkpoints": (Checkpointing, {"checkpoint_every": "every", **{name: name for name in (
+        "keep_latest", "keep_best", "best_metric", "best_mode", "config")}}),
+    "validation": (Validation, {"evaluate": "evaluate", "eval_every": "every"}),
+    "monitoring": (Monitoring, {field.name: field.name for field in dataclasses.fields(Monitoring)}),
+}
+
+
+def _accept_old_keywords(function):
+    """`train` with the keywords of earlier releases, which warn; they are now fields of `Checkpointing`, `Validation` and `Monitoring`."""
+    @functools.wraps(function)
+    def accepting(*args, **keywords):
+        for name, (group, fields) in _OLD_KEYWORDS.items():
+            given = {old: keywords.pop(old) for old in fields if old in keywords}
+            if given:
+                old_call = ", ".join(f"{old}=..." for old in given)
+                warnings.warn(f"train({old_call}) is now train({name}={group.__name__}(...)); the old keywords will be removed in the next "
+                              "release", DeprecationWarning, stacklevel=2)
+                new = {fields[old]: value for old, value in given.items()}
+                keywords[name] = dataclasses.replace(keywords[name], **new) if name in keywords else group(**new)
+        return function(*args, **keywords)
+
+    return accepting
+
+
+@_accept_old_keywords
+def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, checkpoints=Checkpointing(), validation=None,
+          monitoring=Monitoring()):
+    """Runs `step_fn` until `steps` steps are done and returns the final state.
+
+    Batch t is `batches[t]` and its key `fold_in(key, t)`; nothing else is random. A stopped run that is called again with the same
+    arguments resumes from its latest checkpoint and ends with the same losses, weights and metrics.jsonl as an uninterrupted one.
+
+    Args:
+        step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, pure and hashable, see `objectives`.
+        state: initial `TrainState`; copied, as the step donates its buffers.
+        batches: `batches[t]` is a dict of arrays, this process' slice of the batch. An entry "index" stays on the host; "weight" (rows,) is
+            how much each example counts. A batch that the devices do not divide is padded with rows of weight 0. Or an iterable with
+            `get_state` and `set_state`, whose JSON-able state every checkpoint saves and a resumed run restores.
+        steps: total number of steps, those of earlier calls included.
+        key: random key of the run.
+        workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; None: nothing is written.
+        mesh: devices to shard the batch over, see `parallel`; None: the default device.
+        checkpoints: `Checkpointing`.
+        validation: `Validation`; None: no validation.
+        monitoring: `Monitoring`.
+
+    Raises:
+        FloatingPointError: more steps were skipped than the limits allow, checked at every log line and checkpoint; it names the step, its
+            examples and the last checkpoint.
+        Locked: another process uses the workdir.
+        SaveError: a checkpoint cannot be saved.
+        DamagedCheckpoint: no checkpoint can be restored.
+        Stopped: a signal stopped the run.
+    """
+    checks.count("steps", steps, 1)
+    if validation is None and checkpoints.best_metric is not None:
+        raise ValueError(f"best_metric={checkpoints.best_metric!r} with validation=None: expected a Validation")
     with contextlib.ExitStack() as stack:
-        checkpoints = writer = None
-        limits = (skips_in_a_row, skips_in_all)
+        folder = writer = None
+        limits = (monitoring.skips_in_a_row, monitoring.skips_in_all)
         window = Window(limits=limits)
-        state = jax.tree.map(jnp.copy, state)  # the loop gives its buffers away
+        state = jax.tree.map(jnp.copy, state)  # the step donates its buffers
         if mesh is not None:
             state = parallel.replicate(state, mesh)
         if workdir is not None:
             workdir = pathlib.Path(workdir).absolute()
             if jax.process_index() == 0:
                 stack.enter_context(one_run(workdir))
-            checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep_latest, keep_best, best_metric, best_mode, config))
-            if checkpoints.latest_step is not None:
-                state = checkpoints.restore(state)
-                extra = checkpoints.extra(int(state.step))
+            folder = stack.enter_context(Checkpoints(workdir / "checkpoints", checkpoints.keep_latest, checkpoints.keep_best,
+                                                     checkpoints.best_metric, checkpoints.best_mode, checkpoints.config))
+            if folder.latest_step is not None:
+                state = folder.restore(state)
+                extra = folder.extra(int(state.step))
                 window = Window(**extra["window"], limits=limits)
-                loading.restore(batches, extra["loader"], f"step {int(state.step)} in {checkpoints.directory}")
+                loading.restore(batches, extra["loader"], f"step {int(state.step)} in {folder.directory}")
             writer = stack.enter_context(Writer(workdir, step=int(state.step)))
         start = int(state.step)
-        place = jax.device_put if mesh is None else lambda batch: parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
-        step, key = _keyed(skip_nonfinite(step_fn), key)
-        run = jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
-        bar = stack.enter_context(Bar(start, steps, shown=progress))
-        stop_asked = stack.enter_context(stop_requests(stop_on_signals))
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        run = _program(step_fn, mesh, jax.random.key_impl(key) if typed else None)
+        key = np.asarray(jax.random.key_data(key) if typed else key)  # numpy, which a mesh of several hosts accepts
+        bar = stack.enter_context(Bar(start, steps, shown=monitoring.progress))
+        stop_requested = stack.enter_context(stop_requests(monitoring.stop_on_signals))
+
+        def place(batch):
+            return jax.device_put(batch) if mesh is None else parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
 
         def due(done, every):
             return done == steps or (every is not None and done % every == 0)
@@ -83,8 +189,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
         def write(done, values):
             if writer is not None:
                 writer.write(done, values)
-            if on_log is not None:
-                on_log(done, values)
+            if monitoring.on_log is not None:
+                monitoring.on_log(done, values)
 
         in_flight, examples = collections.deque(), {}
         feed = data.Meter(data.prefetch(loading.feed(batches, start, steps, place), AHEAD), size=lambda fed: fed.batch["image"].shape[0])
@@ -95,76 +201,85 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, log_e
             window.add(done, metrics)
             in_flight.append(metrics)
             examples[done] = fed.index
-            if done == start + 1:  # it compiles, which is no part of the pace
+            if done == start + 1:  # this step compiles, which must not count in the rate
                 jax.block_until_ready(metrics)
                 feed.restart()
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
             bar.advance(done)
 
-            asked = stop_asked(done)
-            log, evaluates = due(done, log_every), evaluate is not None and due(done, eval_every)
-            save = checkpoints is not None and (due(done, checkpoint_every) or (evaluates and best_metric is not None) or asked is not None)
-            if not (log or evaluates or save or asked):
+            stop = stop_requested(done)
+            log, validate = due(done, monitoring.log_every), validation is not None and due(done, validation.every)
+            ranked = validate and checkpoints.best_metric is not None
+            save = folder is not None and (due(done, checkpoints.every) or ranked or stop is not None)
+            if not (log or validate or save or stop):
                 continue
-            _check_skips(window, limits, examples, checkpoints)
+            _check_skips(window, limits, examples, folder)
             examples.clear()
             if log:
                 values, timing = window.means(), _timing(feed)
                 write(done, values)
                 window.restart()
                 bar.training(values)
-                bar.pace(timing)
+                bar.rate(timing)
                 if writer is not None and timing:
                     bad = getattr(batches, "bad", None)
                     writer.time(done, timing | ({"bad_images": len(bad)} if bad else {}))
             results = None
-            if evaluates:
-                results = evaluate(state, done)
+            if validate:
+                results = validation.evaluate(state, done)
                 write(done, results)
                 bar.validation(results)
             if save:
                 loader = loading.gather(fed.state) if loading.has_state(batches) else None
-                checkpoints.save(state, metrics=results if best_metric is not None else None, extra={"window": window.to_json(), "loader": loader})
-            if asked is not None and done < steps:
-                _stop(asked, done, steps, checkpoints)
+                folder.save(state, metrics=results if ranked else None, extra={"window": window.to_json(), "loader": loader})
+            if stop is not None and done < steps:
+                _stop(stop, done, steps, folder)
             feed.restart()
     return state
 
 
 def _timing(meter):
-    """What timing.jsonl holds of the time since the last restart; empty where no step was made in it."""
-    return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.share} if meter.images else {}
+    """Values of a line of timing.jsonl: seconds, rate and input fraction since the last restart; empty if no step was made since."""
+    return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.wait_fraction} if meter.images else {}
 
 
-def _keyed(step_fn, key):
-    """`step_fn` with the key folded in by the step's number, and the run's key as numpy, which any mesh of any number of hosts takes."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    impl = jax.random.key_impl(key) if typed else None
+@functools.lru_cache(maxsize=4)
+def _program(step_fn, mesh, impl):
+    """The compiled step: non-finite updates are skipped, and the step's number is folded into the run's key.
+
+    Cached, so that another call of `train` with the same step in one process does not trace it again.
+
+    Args:
+        step_fn: as of `train`.
+        mesh: as of `train`.
+        impl: the implementation of a typed key; None: a legacy uint32 key.
+    """
+    skipping = skip_nonfinite(step_fn)
 
     def step(state, batch, data, *, axis_name=None):
-        key = jax.random.wrap_key_data(data, impl=impl) if typed else data
-        return step_fn(state, batch, jax.random.fold_in(key, state.step), axis_name=axis_name)
+        key = data if impl is None else jax.random.wrap_key_data(data, impl=impl)
+        return skipping(state, batch, jax.random.fold_in(key, state.step), axis_name=axis_name)
 
-    return step, np.asarray(jax.random.key_data(key) if typed else key)
+    return jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
 
 
-def _check_skips(window, limits, examples, checkpoints):
+def _check_skips(window, limits, examples, folder):
     found = window.beyond_limits()
     if found is None:
         return
     step, values, counts = found
     names = ", ".join(f"{name} = {value:g}" for name, value in sorted(values.items()))
-    borne = " and ".join(f"{'any number' if limit is None else limit} {how}" for limit, how in zip(limits, ("in a row", "in all"), strict=True))
+    limit = ", ".join(f"{'none' if limit is None else limit} {how}" for limit, how in zip(limits, ("in a row", "in total"), strict=True))
     index = examples[step]
     batch = "unknown" if index is None else np.array2string(np.asarray(index), separator=", ", threshold=64, max_line_width=10 ** 6)
-    latest = checkpoints and checkpoints.latest_step
-    last = f"step {latest} in {checkpoints.directory}" if latest is not None else "none"
-    raise FloatingPointError(f"step {step}: a metric is not finite ({names}), {counts['in_a_row']} such steps in a row and {counts['in_all']} in all "
-                             f"(borne: {borne}); examples of its batch: {batch}; last checkpoint: {last}")
+    latest = folder and folder.latest_step
+    last = f"step {latest} in {folder.directory}" if latest is not None else "none"
+    raise FloatingPointError(f"step {step}: a metric is not finite ({names}), {counts['in_a_row']} such steps in a row and "
+                             f"{counts['in_all']} in total (limit: {limit}); examples of its batch: {batch}; last checkpoint: {last}")
 
 
-def _stop(why, done, steps, checkpoints):
-    if checkpoints is not None:
-        checkpoints.wait()
-    raise Stopped(f"stopped by {why} after step {done} of {steps}" + (f", saved in {checkpoints.directory}" if checkpoints else ", nothing saved"))
+def _stop(signal, done, steps, folder):
+    if folder is not None:
+        folder.wait()
+    raise Stopped(f"stopped by {signal} after step {done} of {steps}" + (f", saved in {folder.directory}" if folder else ", nothing saved"))

@@ -1,9 +1,9 @@
-"""One file per family of models: what its original repository calls options and parameters, and how it lays them out.
+"""One file per family of models: options, parameter names and layouts of its original repository.
 
-A family's file has MODEL (the Linen class), DEFAULTS (every option with the repository's default), FIXED (options of which only the default can
-be had), CLASSIFIER (prefixes of the classifier's names), build(options) -> model, original_name(model, path) -> the state dict's name of a leaf.
-Where there are other spellings it has modern(state_dict, model) -> the same weights under those names; where the generic layout (`convert`) does
-not do, fit(x, path, shape, model), unfit(x, path) and original_shape(path, shape). BUFFERS are patterns of names that hold no weights.
+A family's file defines MODEL (the Linen class), DEFAULTS (every option with the repository's default), FIXED (options of which only the default is
+supported), CLASSIFIER (prefixes of the classifier's names), build(options) -> model and original_name(model, path) -> the state dict's name of a
+leaf. It may define modern(state_dict, model) -> the same weights under those names, if other spellings exist; fit(x, path, shape, model),
+unfit(x, path) and original_shape(path, shape), if the layout of `convert` does not apply; and BUFFERS, patterns of names without weights.
 """
 from vmamba_jax.checkpoints.families import convnext, efficientnet_lite, resnet, swin, vim, vit, vmamba
 

@@ -1,4 +1,4 @@
-"""What the families' files share: leaf names, renaming rules, checks of options."""
+"""Shared by the families: leaf names, renaming rules, checks of options."""
 import re
 
 import numpy as np
@@ -7,15 +7,15 @@ LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": 
 
 
 def dotted(path):
-    """The original's spelling where ours differs by the leaf's name and the `_` of numbered modules only: blocks_3/norm1/scale -> blocks.3.norm1.weight."""
+    """Original name of a path that differs only in the leaf's name and the `_` of numbered modules: blocks_3/norm1/scale -> blocks.3.norm1.weight."""
     return ".".join(re.sub(r"_(\d+)$", r".\1", LEAVES.get(part, part)) for part in path)
 
 
 def rename(state_dict, rules):
-    """Every name put through the rules (pattern, replacement) in turn.
+    """The state dict with every name rewritten by the rules (pattern, replacement) in turn.
 
     Raises:
-        ValueError: two names become one.
+        ValueError: two names become equal.
     """
     renamed = {}
     for name, x in state_dict.items():
@@ -23,13 +23,13 @@ def rename(state_dict, rules):
             name = re.sub(pattern, new, name)
         renamed[name] = x
     if len(renamed) != len(state_dict):
-        raise ValueError("state_dict has two spellings of the same weight; expected either the old names or the new ones")
+        raise ValueError(f"state_dict=dict of {len(state_dict)} names: expected one spelling of every weight, not {len(state_dict) - len(renamed)} in two")
     return renamed
 
 
 def single(options, name):
-    """An option that the original takes per side or stage too: its one number, or a ValueError where they differ."""
+    """The one number of an option that the original also accepts per side or stage; a ValueError if its numbers differ."""
     numbers = np.ravel(options[name]).tolist()
     if len(set(numbers)) != 1:
-        raise ValueError(f"{name}={options[name]!r}; expected one number for all sides and stages")
+        raise ValueError(f"{name}={options[name]!r}: expected one number for all sides and stages")
     return numbers[0]

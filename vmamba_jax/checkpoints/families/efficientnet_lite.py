@@ -1,6 +1,6 @@
 """EfficientNet-Lite: the options and names of the PyTorch program `efficientnet_lite_pytorch`."""
 from vmamba_jax.checkpoints.families.common import dotted
-from vmamba_jax.models.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 
 MODEL = EfficientNetLite
 CLASSIFIER = ("_fc.",)
@@ -12,13 +12,13 @@ FIXED = ("batch_norm_momentum", "batch_norm_epsilon", "depth_divisor", "min_dept
 
 
 def build(o):
-    """The EfficientNetLite of the options `o`, all given; any image size will do."""
+    """The EfficientNetLite of the options `o`, a complete dict; image_size has no effect."""
     return EfficientNetLite(num_classes=o["num_classes"], width=o["width_coefficient"], depth=o["depth_coefficient"], in_channels=o["in_channels"],
                             drop_path_rate=o["drop_connect_rate"], dropout_rate=o["dropout_rate"])
 
 
 def original_name(model, path):
-    """State-dict name of the Flax leaf at `path`: every module with an underscore before it."""
+    """State-dict name of the Flax leaf at `path`: every module's name begins with an underscore."""
     del model
     *modules, leaf = path
     return ".".join([*("_" + dotted([module]) for module in modules), dotted([leaf])])

@@ -1,7 +1,7 @@
-"""ResNet: timm's constructor; names of timm and torchvision, which agree."""
-from vmamba_jax import checks
+"""ResNet: timm's constructor; names of timm and torchvision, which are equal."""
 from vmamba_jax.checkpoints.families.common import dotted
-from vmamba_jax.models.resnet import BLOCKS, ResNet
+from vmamba_jax.core import checks
+from vmamba_jax.models.baselines.resnet import BLOCKS, ResNet
 
 MODEL = ResNet
 CLASSIFIER = ("fc.",)
@@ -17,7 +17,7 @@ TIMM_BLOCKS = {"BasicBlock": "basic", "Bottleneck": "bottleneck"}  # timm's clas
 
 
 def build(o):
-    """The ResNet of timm's options `o`, all given. `stem_width` counts for timm's deep stems only: the plain one has 64 channels."""
+    """The ResNet of timm's options `o`, a complete dict. `stem_width` has no effect: timm's plain stem always has 64 channels."""
     name = getattr(o["block"], "__name__", o["block"])
     block = checks.choice("block", TIMM_BLOCKS.get(name, name), BLOCKS)
     return ResNet(num_classes=o["num_classes"], layers=tuple(o["layers"]), channels=tuple(o["channels"]), block=block, in_channels=o["in_chans"],

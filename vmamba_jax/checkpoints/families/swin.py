@@ -1,16 +1,16 @@
 """Swin: timm's constructor (SwinTransformer), and the names of timm and of the original repository (microsoft/Swin-Transformer).
 
-The original merges at the end of a stage what timm merges at the start of the next, and keeps buffers that are computed here. Its detection code
-base has a norm for each map, `norm0` and so on. Not read is mmdet's and mmsegmentation's own format (stages.*, attn.w_msa, ffn.layers), whose
-merging has its channels in another order besides (nn.Unfold's: channel by channel, not neighbour by neighbour).
+The original merges patches at the end of a stage, timm at the start of the next; the original also stores buffers that are computed here. Its
+detection code base has a norm per map, `norm0` and so on. The format of mmdet and mmsegmentation (stages.*, attn.w_msa, ffn.layers) is not
+supported; its merging also has another channel order (nn.Unfold's: channel by channel, not neighbor by neighbor).
 """
 import math
 
 import numpy as np
 
 from vmamba_jax.checkpoints.families.common import dotted, rename, single
-from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.swin import Swin
+from vmamba_jax.models.baselines.swin import Swin
+from vmamba_jax.models.layers.patches import resize_grid
 
 MODEL = Swin
 CLASSIFIER = ("norm.", "head.")
@@ -25,7 +25,7 @@ FIXED = ("global_pool", "head_dim", "drop_rate", "proj_drop_rate", "attn_drop_ra
 
 
 def build(o):
-    """The Swin of timm's options `o`, all given; every image size is taken, `strict_img_size` or not."""
+    """The Swin of timm's options `o`, a complete dict; it accepts every image size, whatever `strict_img_size`."""
     return Swin(num_classes=o["num_classes"], embed_dim=single(o, "embed_dim"), depths=tuple(o["depths"]), num_heads=tuple(o["num_heads"]),
                 window_size=single(o, "window_size"), mlp_ratio=single(o, "mlp_ratio"), patch_size=single(o, "patch_size"),
                 qkv_bias=bool(o["qkv_bias"]), always_partition=bool(o["always_partition"]), in_channels=o["in_chans"],
@@ -49,7 +49,7 @@ def modern(state_dict, model):
 
 
 def fit(x, path, shape, model):
-    """A relative position table of another window, resized bicubically over its offsets, as the original repository does."""
+    """A relative position table of another window, resized bicubically over its offsets, as in the original repository."""
     del model
     if path[-1] != "relative_position_bias_table" or x.ndim != 2 or x.shape == shape or x.shape[1] != shape[1]:
         return x

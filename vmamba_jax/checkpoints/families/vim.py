@@ -3,14 +3,14 @@ import math
 
 import numpy as np
 
-from vmamba_jax import checks
 from vmamba_jax.checkpoints.families.common import dotted, single
-from vmamba_jax.models.vim import CLASS_TOKENS, Vim, resize_positions
+from vmamba_jax.core import checks
+from vmamba_jax.models.vim.vim import CLASS_TOKENS, Vim, resize_positions
 
 MODEL = Vim
 CLASSIFIER = ("head.", "norm_f.")
 
-DEFAULTS = dict(  # if_devide_out: an older spelling, still in one of the repository's builders and in code made from it
+DEFAULTS = dict(  # if_devide_out: an older spelling that one of the repository's builders and code derived from it still use
     img_size=224, patch_size=16, stride=16, depth=24, embed_dim=192, d_state=16, channels=3, num_classes=1000, ssm_cfg=None, drop_rate=0.0,
     drop_path_rate=0.1, norm_epsilon=1e-5, rms_norm=True, initializer_cfg=None, fused_add_norm=True, residual_in_fp32=True, device=None,
     dtype=None, ft_seq_len=None, pt_hw_seq_len=14, if_bidirectional=False, final_pool_type="none", if_abs_pos_embed=True, if_rope=False,
@@ -22,13 +22,14 @@ POOLS = {"none": "last", "mean": "mean", "max": "max", "all": "all"}
 
 
 def build(o):
-    """The Vim of the repository's options `o`, all given. `fused_add_norm` chooses a kernel, and only rotary embeddings read `ft_seq_len` and
-    `pt_hw_seq_len`: none of the three changes anything here.
+    """The Vim of the repository's options `o`, a complete dict.
+
+    Three options have no effect: `fused_add_norm` selects a kernel, and only rotary embeddings use `ft_seq_len` and `pt_hw_seq_len`.
     """
     pool = POOLS[checks.choice("final_pool_type", o["final_pool_type"], POOLS)]
     if o["if_cls_token"] and pool == "max":
-        raise ValueError("final_pool_type='max' with if_cls_token=True; the original returns each image's largest logit then, "
-                         "expected if_cls_token=False, or another pool, which a class token leaves unread")
+        raise ValueError("final_pool_type='max': expected if_cls_token=False, or another pool, because the original returns the largest logit "
+                         "of each image with if_cls_token=True")
     return Vim(num_classes=o["num_classes"], embed_dim=o["embed_dim"], depth=o["depth"], patch_size=single(o, "patch_size"), stride=o["stride"],
                in_channels=o["channels"], d_state=o["d_state"], class_token=class_token(o), pool=pool, pos_embed=bool(o["if_abs_pos_embed"]),
                image_size=single(o, "img_size"), divide_out=bool(o["if_divide_out"] and o["if_devide_out"]), layer_scale=o["init_layer_scale"],
@@ -36,7 +37,7 @@ def build(o):
 
 
 def class_token(o):
-    """Our name for the three switches; two class tokens go before one in the middle, as in the original."""
+    """`Vim.class_token` for the three switches; a double class token has precedence over a middle one, as in the original."""
     if not o["if_cls_token"]:
         return "none"
     if o["use_double_cls_token"]:
@@ -51,7 +52,7 @@ def original_name(model, path):
 
 
 def fit(x, path, shape, model):
-    """A position embedding of another square grid, resized; its class rows stay as they are, with their tokens."""
+    """A position embedding of another square grid, resized; its class rows keep their values and stay with their tokens."""
     if path[-1] != "pos_embed" or x.ndim != 3 or x.shape == shape or x.shape[-1] != shape[-1]:
         return x
     extra = len(CLASS_TOKENS[model.class_token])

@@ -1,8 +1,8 @@
-"""ViT and DeiT: timm's constructor (VisionTransformer) and names, which DeiT's repository shares."""
+"""ViT and DeiT: timm's constructor (VisionTransformer) and names, which are also those of DeiT's repository."""
 import numpy as np
 
 from vmamba_jax.checkpoints.families.common import dotted
-from vmamba_jax.models.vit import ViT, resize_positions
+from vmamba_jax.models.baselines.vit import ViT, resize_positions
 
 MODEL = ViT
 CLASSIFIER = ("head.",)
@@ -19,7 +19,7 @@ FIXED = tuple(name for name in DEFAULTS if name not in SUPPORTED)
 
 
 def build(o):
-    """The ViT of timm's options `o`, all given; every image size that the patches divide is taken, `dynamic_img_size` or not."""
+    """The ViT of timm's options `o`, a complete dict; it accepts every image size that the patches divide, whatever `dynamic_img_size`."""
     return ViT(num_classes=o["num_classes"], patch_size=o["patch_size"], embed_dim=o["embed_dim"], depth=o["depth"], num_heads=o["num_heads"],
                mlp_ratio=o["mlp_ratio"], qkv_bias=bool(o["qkv_bias"]), in_channels=o["in_chans"], image_size=o["img_size"],
                drop_path_rate=o["drop_path_rate"])
@@ -32,7 +32,7 @@ def original_name(model, path):
 
 
 def fit(x, path, shape, model):
-    """A position embedding of another grid, resized; its class row stays."""
+    """A position embedding of another grid, resized; its class row keeps its values."""
     if path[-1] != "pos_embed" or x.ndim != 3 or x.shape == shape or x.shape[-1] != shape[-1]:
         return x
     sides = [round((n - 1)**0.5) for n in (x.shape[1], shape[1])]

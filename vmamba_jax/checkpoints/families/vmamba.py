@@ -3,18 +3,18 @@ import re
 
 import numpy as np
 
-from vmamba_jax import checks
 from vmamba_jax.checkpoints.families.common import LEAVES, rename
-from vmamba_jax.models.layers import ACTIVATIONS
-from vmamba_jax.models.resize import resize_grid
-from vmamba_jax.models.vmamba import VMamba
+from vmamba_jax.core import checks
+from vmamba_jax.models.layers.common import ACTIVATIONS
+from vmamba_jax.models.layers.patches import resize_grid
+from vmamba_jax.models.vmamba.vmamba import VMamba
 
 MODEL = VMamba
-CLASSIFIER = ("classifier.",)  # names that a backbone has no place for
+CLASSIFIER = ("classifier.",)  # a backbone has no parameters for these names
 
 # ---- options
 
-CORES = {  # projection and precision differ between them, the function does not
+CORES = {  # they differ in projection and precision, but compute the same function
     **dict.fromkeys(("v01", "v02", "v03", "v04", "v05", "v2", "v3"), "cross"),
     "v051d": "unidi", "v052d": "bidi", "v052dc": "cascade", "v31d": "unidi", "v32d": "bidi", "v32dc": "cascade", "m0": "cross",
 }
@@ -32,10 +32,10 @@ NORM_LAYERS = {"ln": "layer_norm", "ln2d": "layer_norm", "bn": "batch_norm"}
 
 
 def parse_forward_type(forward_type):
-    """`<core>[_on*][_nozact][_noz][_oact][_no32]` -> fields of `SS2D`.
+    """Fields of `SS2D` from `<core>[_on*][_nozact][_noz][_oact][_no32]`.
 
     Raises:
-        ValueError: an unknown core, or suffixes in an order the original does not strip (it crashes on them).
+        ValueError: an unknown core, or suffixes in another order, on which the original crashes.
     """
     if forward_type in ("v0", "v0seq"):
         return dict(gate=True, ssm_act="silu")
@@ -46,14 +46,14 @@ def parse_forward_type(forward_type):
     out_norm = next((suffix for suffix in OUT_NORMS if core.endswith(suffix)), None)
     core = core.removesuffix(out_norm) if out_norm else core
     if core not in CORES:
-        raise ValueError(f"forward_type={forward_type!r}; expected <core>[_on*][_nozact][_noz][_oact][_no32] in this order with a core of "
-                         f"v0, v0seq, {', '.join(CORES)}; found core {core!r}")
+        raise ValueError(f"forward_type={forward_type!r}: expected <core>[_on*][_nozact][_noz][_oact][_no32] in this order with a core of "
+                         f"v0, v0seq, {', '.join(CORES)}, not {core!r}")
     return dict(ssm="mamba2" if core == "m0" else "mamba1", scan_pattern=CORES[core], gate=not flags["_noz"], gate_act=not flags["_nozact"],
                 out_act=flags["_oact"], out_norm=OUT_NORMS.get(out_norm, "layer_norm"))
 
 
 def build(o):
-    """The VMamba of the repository's options `o`, all given."""
+    """The VMamba of the repository's options `o`, a complete dict."""
     dims = o["dims"]
     dims = tuple(int(dims * 2**i) for i in range(len(o["depths"]))) if isinstance(dims, int) else tuple(dims)
     for name in ("ssm_act_layer", "mlp_act_layer"):
@@ -86,14 +86,14 @@ OLDER = (  # v0 files, and the single-file release's `x_proj.weight`
     (r"^head\.", "classifier.head."),
     (r"\.op\.(x_proj|dt_projs)\.weight$", r".op.\1_weight"),
 )
-SINGLE_FILE_MERGING = (  # patch merging is a Sequential(_, norm, reduction) there
+SINGLE_FILE_MERGING = (  # its patch merging is a Sequential(_, norm, reduction)
     (r"^(layers\.\d+\.downsample)\.1\.", r"\1.norm."),
     (r"^(layers\.\d+\.downsample)\.2\.", r"\1.reduction."),
 )
 
 
 def original_name(model, path):
-    """State-dict name of the Flax leaf at `path` (a tuple of names, the collection left out)."""
+    """State-dict name of the Flax leaf at `path`, a tuple of names without the collection."""
     *modules, leaf = path
     leaf = LEAVES.get(leaf, leaf)
     if not modules:
@@ -138,7 +138,7 @@ RESHAPED = ("x_proj_weight", "dt_projs_weight")  # the single-file release store
 
 
 def fit(x, path, shape, model):
-    """A position embedding in our layout and grid, and the flattened projections with their three axes."""
+    """A position embedding in the Flax layout and the model's grid, or a flattened projection with its three axes."""
     del model
     if path[-1] == "pos_embed" and x.ndim == 4:
         x = x.transpose(0, 2, 3, 1)
@@ -147,10 +147,10 @@ def fit(x, path, shape, model):
 
 
 def original_shape(path, shape):
-    """The shape that the file has where ours is `shape`, for leaves that are no kernels."""
+    """Shape in the file of a Flax leaf of this `shape` that is not a kernel."""
     return (shape[0], shape[3], *shape[1:3]) if path[-1] == "pos_embed" and len(shape) == 4 else tuple(shape)
 
 
 def unfit(x, path):
-    """`fit` undone."""
+    """Inverse of `fit`."""
     return x.transpose(0, 3, 1, 2) if path[-1] == "pos_embed" and x.ndim == 4 else x

@@ -1,18 +1,19 @@
-"""Colour jitter on Pillow images, as torchvision's ColorJitter does it."""
+"""Color jitter of Pillow images, as torchvision's ColorJitter."""
 import dataclasses
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
 
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-    """`jitter(photo, rng)`: brightness, contrast, saturation and hue changed in a drawn order.
+    """`jitter(photo, rng)` changes brightness, contrast, saturation and hue in random order.
 
-    brightness, contrast, saturation: x >= 0, factors uniform on [max(0, 1 - x), 1 + x]; 0 leaves it. hue: x in [0, 0.5], a turn uniform on
-    [-x, x] of the circle; photos of one channel have none.
+    Attributes:
+        brightness, contrast, saturation: x >= 0; the factor is uniform on [max(0, 1 - x), 1 + x]; 0: no change.
+        hue: x in [0, 0.5]; the rotation is uniform on [-x, x] of the hue circle; photos with one channel keep theirs.
     """
 
     brightness: float = 0.0
@@ -34,14 +35,20 @@ class ColorJitter:
 
 
 def adjust(name, photo, factor):
-    """The photo after one change. factor: a turn of the hue circle for "hue", else 1 changes nothing and 0 removes."""
+    """The photo after one change.
+
+    Args:
+        name: "brightness", "contrast", "saturation" or "hue".
+        photo: Pillow image of mode L or RGB.
+        factor: for "hue" the rotation as a fraction of the hue circle; else 1 changes nothing and 0 removes all of it.
+    """
     if name != "hue":
         return _ENHANCE[name](photo).enhance(factor)
     if photo.mode == "L":
         return photo
     hue, saturation, value = photo.convert("HSV").split()
-    turned = (np.asarray(hue).astype(np.int32) + int(factor * 255)) % 256
-    return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
+    rotated = (np.asarray(hue).astype(np.int32) + int(factor * 255)) % 256
+    return Image.merge("HSV", (Image.fromarray(rotated.astype(np.uint8)), saturation, value)).convert("RGB")
 
 
 _ENHANCE = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}

@@ -1,28 +1,31 @@
-"""Whole transforms: a crop of some kind to size x size, and what follows it."""
+"""Complete transforms: a crop to size x size and the augmentation after it."""
 import dataclasses
 import math
 
 import numpy as np
 from PIL import Image
 
-from vmamba_jax import checks
-from vmamba_jax.data.images import Decoder
-from vmamba_jax.data.photo import FILTERS, as_array, as_photo, resize_short
+from vmamba_jax.core import checks
+from vmamba_jax.data.decoding.images import FILTERS, Decoder, as_array, as_photo, resize_short
 from vmamba_jax.data.transforms.color_jitter import ColorJitter
 from vmamba_jax.data.transforms.rand_augment import INTERPOLATIONS, draw_interpolation, parse
 
-IMAGENET_GREY = (124, 116, 104)  # 255 times ImageNet's mean
+IMAGENET_GRAY = (124, 116, 104)  # ImageNet's mean in [0, 255]
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """A crop of random size and shape, a mirror image, then RandAugment or colour jitter: timm 0.4.12's transform for ImageNet training.
+    """Random resized crop, horizontal flip, then RandAugment or color jitter: timm 0.4.12's transform for ImageNet training.
 
-    size: side of the result. scale, ratio: the crop's share of the photo's area, and width by height; see `resized_crop_box`.
-    interpolation: "bicubic", another filter's name, or "random" (bilinear or bicubic, drawn each time); RandAugment's too, as in timm.
-    flip: probability of mirroring left to right. rand_augment: a string for `rand_augment.parse`, "" for none; fill: its fill colour.
-    color_jitter: strength of brightness, contrast and saturation, or a tuple of the three, or of four with hue; 0 for none. timm leaves it out
-    where there is RandAugment: asking for both is an error.
+    Attributes:
+        size: side of the result.
+        scale, ratio: range of the crop's fraction of the photo's area, and of its width / height; see `resized_crop_box`.
+        interpolation: name of a filter, or "random" (bilinear or bicubic, drawn each time); RandAugment uses it too, as in timm.
+        flip: probability of a flip left to right.
+        rand_augment: a string for `rand_augment.parse`; "": none.
+        color_jitter: strength of brightness, contrast and saturation, or a tuple of the three, or of four with hue; 0: none. timm drops it if
+            there is RandAugment; here both together are an error.
+        fill: RandAugment's fill color, RGB in 0 to 255.
     """
 
     size: int = 224
@@ -32,7 +35,7 @@ class Train:
     flip: float = 0.5
     rand_augment: str = ""
     color_jitter: float | tuple = 0.0
-    fill: tuple = IMAGENET_GREY
+    fill: tuple = IMAGENET_GRAY
 
     def __post_init__(self):
         checks.count("size", self.size)
@@ -40,18 +43,18 @@ class Train:
         object.__setattr__(self, "ratio", checks.interval("ratio", self.ratio, above=0))
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
         checks.number("flip", self.flip, low=0, high=1.0)
-        for field in ("color_jitter", "fill"):  # a config read from JSON has lists
+        for field in ("color_jitter", "fill"):  # a config from JSON has lists
             if isinstance(value := getattr(self, field), list):
                 object.__setattr__(self, field, tuple(value))
         if self.rand_augment and self.color_jitter:
-            raise ValueError(f"color_jitter must be 0 beside rand_augment={self.rand_augment!r}, got {self.color_jitter!r}")
+            raise ValueError(f"color_jitter={self.color_jitter!r}: expected 0 with rand_augment={self.rand_augment!r}")
         colors = None
         if self.rand_augment:
             colors = parse(self.rand_augment, interpolation=self.interpolation, fill=self.fill)
         elif self.color_jitter:
             strengths = self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter,) * 3
             if len(strengths) not in (3, 4):
-                raise ValueError(f"color_jitter must be a number or three or four of them, got {self.color_jitter!r}")
+                raise ValueError(f"color_jitter={self.color_jitter!r}: expected a number, or three or four of them")
             colors = ColorJitter(*strengths)
         object.__setattr__(self, "_colors", colors)
 
@@ -60,15 +63,21 @@ class Train:
         left, top, w, h = resized_crop_box(*photo.size, rng, self.scale, self.ratio)
         filter = FILTERS[draw_interpolation(self.interpolation, rng)]
         photo = photo.crop((left, top, left + w, top + h)).resize((self.size, self.size), filter)
-        photo = _mirror(photo, self.flip, rng)
+        photo = _flip(photo, self.flip, rng)
         return as_array(self._colors(photo, rng) if self._colors else photo)
 
 
 @dataclasses.dataclass(frozen=True)
 class SimpleCrop:
-    """Short side to `size`, a random crop after reflecting `pad` pixels at each side, a mirror image: DeiT III's simple random crop.
+    """Short side to `size`, reflection padding, a random crop, horizontal flip: DeiT III's simple random crop, which retains more than `Train`.
 
-    Touvron et al., arXiv 2204.07118, section 3.2. It keeps more of the photo than `Train`. pad: below `size`.
+    Attributes:
+        size: side of the result.
+        pad: pixels of padding on each side, below `size`.
+        interpolation: name of a filter.
+        flip: probability of a flip left to right.
+
+    Source: Touvron et al., arXiv 2204.07118, section 3.2.
     """
 
     size: int = 224
@@ -79,7 +88,7 @@ class SimpleCrop:
     def __post_init__(self):
         checks.count("size", self.size)
         if checks.count("pad", self.pad, 0) >= self.size:
-            raise ValueError(f"pad must be below size={self.size}, got {self.pad}")
+            raise ValueError(f"pad={self.pad}: expected less than size={self.size}")
         checks.choice("interpolation", self.interpolation, FILTERS)
         checks.number("flip", self.flip, low=0, high=1.0)
 
@@ -87,12 +96,12 @@ class SimpleCrop:
         photo = resize_short(as_photo(image), self.size, self.interpolation)
         x = np.pad(as_array(photo), ((self.pad, self.pad), (self.pad, self.pad), (0, 0)), mode="reflect")
         top, left = (int(rng.integers(side - self.size + 1)) for side in x.shape[:2])
-        return as_array(_mirror(as_photo(x[top:top + self.size, left:left + self.size]), self.flip, rng))
+        return as_array(_flip(as_photo(x[top:top + self.size, left:left + self.size]), self.flip, rng))
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Short side to `resize`, centre crop of `size`: `data.images.Decoder`'s fields and defaults. Draws nothing."""
+    """Short side to `resize`, center crop of `size`, without random numbers; fields and defaults of `decoding.images.Decoder`."""
 
     size: int = 224
     resize: int | None = None
@@ -108,10 +117,12 @@ class Evaluation:
 
 
 def resized_crop_box(w, h, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
-    """(left, top, width, height) of a random crop of a photo w x h (Szegedy et al., arXiv 1409.4842, section 6).
+    """(left, top, width, height) of a random crop of a photo w x h.
 
-    The area is uniform in `scale` times the photo's, width by height log-uniform in `ratio`, both rounded; of ten draws the first that fits is
-    placed uniformly. After ten it is the centre, as large as `ratio` allows.
+    The area is uniform in `scale` times the photo's and width / height log-uniform in `ratio`; both sides are rounded. The first of ten draws
+    that fits is placed uniformly. If none fits, the crop is the center, as large as `ratio` allows.
+
+    Source: Szegedy et al., arXiv 1409.4842, section 6.
     """
     for _ in range(10):
         area, shape = rng.uniform(*scale) * w * h, math.exp(rng.uniform(*map(math.log, ratio)))
@@ -124,5 +135,5 @@ def resized_crop_box(w, h, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
     return (w - width) // 2, (h - height) // 2, width, height
 
 
-def _mirror(photo, probability, rng):
+def _flip(photo, probability, rng):
     return photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < probability else photo

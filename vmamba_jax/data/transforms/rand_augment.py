@@ -1,9 +1,9 @@
-"""RandAugment (Cubuk et al., arXiv 1909.13719) as timm 0.4.12 runs it, and the strings that describe it."""
+"""RandAugment (Cubuk et al., arXiv 1909.13719) as in timm 0.4.12, and timm's strings for its options."""
 import dataclasses
 import re
 
-from vmamba_jax import checks
-from vmamba_jax.data.photo import FILTERS
+from vmamba_jax.core import checks
+from vmamba_jax.data.decoding.images import FILTERS
 from vmamba_jax.data.transforms import operations
 
 INTERPOLATIONS = (*FILTERS, "random")
@@ -11,16 +11,22 @@ _NAMES = tuple(operations.OPERATIONS)
 _RANDOM = ("bilinear", "bicubic")
 _PARTS = {"m": ("magnitude", float), "n": ("layers", int), "mstd": ("magnitude_std", float), "inc": ("increasing", int),
           "p": ("probability", float)}
-_GRAMMAR = "m<level 0 to 10>, n<operations an image>, mstd<spread of the level>, inc<0 or 1>, p<probability of each operation>"
+_GRAMMAR = "m<level 0 to 10>, n<operations per image>, mstd<standard deviation of the level>, inc<0 or 1>, p<probability of each operation>"
 
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """`rand_augment(photo, rng)`: draw `layers` of the fifteen operations, with replacement; do each with `probability`.
+    """`rand_augment(photo, rng)` draws `layers` of the fifteen operations with replacement and applies each with `probability`.
 
-    magnitude: level, from 0 to 10; larger ones act as 10. magnitude_std: the level is normal about it with this spread, then clipped to [0, 10];
-    above 100, uniform between 0 and the magnitude. increasing: see `operations`.
-    interpolation: a Pillow filter's name, or "random" for bilinear or bicubic, drawn each time. fill: RGB of uncovered pixels, 0 to 255.
+    Attributes:
+        magnitude: level, from 0 to 10; larger ones act as 10.
+        layers: number of operations drawn.
+        magnitude_std: standard deviation of the level, which is normal around `magnitude` and clipped to [0, 10]; above 100: the level is uniform
+            on [0, magnitude].
+        increasing: see `operations`.
+        probability: of each operation.
+        interpolation: name of a Pillow filter, or "random" (bilinear or bicubic, drawn each time).
+        fill: RGB of uncovered pixels, 0 to 255.
     """
 
     magnitude: float = 10.0
@@ -39,7 +45,7 @@ class RandAugment:
         checks.choice("increasing", self.increasing, (False, True))
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
         if len(self.fill) != 3:
-            raise ValueError(f"fill must be three grey levels, got {self.fill!r}")
+            raise ValueError(f"fill={self.fill!r}: expected three integers, RGB in 0 to 255")
         object.__setattr__(self, "fill", tuple(checks.count("fill", value, 0) for value in self.fill))
 
     def __call__(self, photo, rng):
@@ -63,11 +69,17 @@ class RandAugment:
 def parse(text, **fields):
     """The `RandAugment` of a string such as "rand-m9-mstd0.5-inc1".
 
-    text: "rand", then in any order, each at most once, parts of m (10), n (2), mstd (0), inc (0), p (0.5); in brackets what holds without them.
-    fields: interpolation and fill. ValueError for anything else, naming the part. (In timm 0.4.12 "inc0" means inc1, and there is no p.)
+    In timm 0.4.12 "inc0" means inc1, and there is no p.
+
+    Args:
+        text: "rand", then in any order and each at most once parts of m, n, mstd, inc, p; their defaults are 10, 2, 0, 0, 0.5.
+        fields: interpolation and fill.
+
+    Raises:
+        TypeError: text that is not a str. ValueError: an unknown or repeated part, by name, or a value out of range.
     """
     if not isinstance(text, str):
-        raise TypeError(f"rand_augment must be a str such as 'rand-m9-mstd0.5-inc1', got {text!r}")
+        raise TypeError(f"rand_augment={text!r}: expected a str such as 'rand-m9-mstd0.5-inc1'")
     head, *parts = text.split("-")
     if head != "rand":
         raise ValueError(f"rand_augment={text!r}: expected 'rand' first, got {head!r}")
@@ -75,14 +87,14 @@ def parse(text, **fields):
     for part in parts:
         key, value = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
         if key not in _PARTS or not re.fullmatch(r"\d+(\.\d+)?", value):
-            raise ValueError(f"rand_augment={text!r}: part {part!r} is not known; expected some of {_GRAMMAR}")
+            raise ValueError(f"rand_augment={text!r}: part {part!r} is unknown; expected some of {_GRAMMAR}")
         field, kind = _PARTS[key]
         if field in read:
-            raise ValueError(f"rand_augment={text!r}: part {key!r} comes twice")
+            raise ValueError(f"rand_augment={text!r}: expected part {key!r} once")
         try:
             read[field] = kind(value)
         except ValueError:
-            raise ValueError(f"rand_augment={text!r}: part {part!r} must have an integer") from None
+            raise ValueError(f"rand_augment={text!r}: expected an integer in part {part!r}") from None
     try:
         return RandAugment(**read, **fields)
     except ValueError as error:
@@ -90,5 +102,5 @@ def parse(text, **fields):
 
 
 def draw_interpolation(name, rng):
-    """The name itself, or one of two drawn where it is "random"."""
+    """`name`, or for "random" one of bilinear and bicubic, drawn."""
     return _RANDOM[rng.integers(2)] if name == "random" else name

@@ -1,7 +1,7 @@
-"""The nineteen corruptions by name: what draws their random numbers, what applies them."""
+"""The nineteen corruptions by name: the function that applies each and the one that draws its random numbers."""
 from typing import NamedTuple
 
-from vmamba_jax.evaluation.corruptions import blur, colour, elastic, fog, frost, glass, jpeg, motion, noise, pixelate, snow, spatter
+from vmamba_jax.evaluation.corruptions import blur, digital, noise, weather
 
 GROUPS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -14,9 +14,13 @@ EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 
 class Corruption(NamedTuple):
-    """apply: (image (H, W, 3) in [0, 1], draws, *parameters) -> the corrupted image before it is cut down to levels.
-    draw: (key, image, *parameters) -> draws; None where nothing is random. pointwise: every pixel is made of the
-    same pixel and its draws."""
+    """A corruption.
+
+    Attributes:
+        apply: (image (H, W, 3) in [0, 1], draws, *parameters) -> the corrupted image, before truncation to levels.
+        draw: (key, image, *parameters) -> draws; None: nothing is random.
+        pointwise: whether a pixel of the result depends only on the same pixel of the image and its draws.
+    """
     apply: callable
     draw: callable = None
     pointwise: bool = False
@@ -27,19 +31,19 @@ FUNCTIONS = {
     "shot_noise": Corruption(noise.shot_noise, noise.draw_photons),
     "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulses, pointwise=True),
     "defocus_blur": Corruption(blur.defocus_blur),
-    "glass_blur": Corruption(glass.glass_blur, glass.draw_offsets),
-    "motion_blur": Corruption(motion.motion_blur, motion.draw_angle),
+    "glass_blur": Corruption(blur.glass_blur, blur.draw_offsets),
+    "motion_blur": Corruption(blur.motion_blur, blur.draw_angle),
     "zoom_blur": Corruption(blur.zoom_blur),
-    "snow": Corruption(snow.snow, snow.draw_snow),
-    "frost": Corruption(frost.frost, frost.draw_patch, pointwise=True),
-    "fog": Corruption(fog.fog, fog.draw_uniforms),
-    "brightness": Corruption(colour.brightness, pointwise=True),
-    "contrast": Corruption(colour.contrast),
-    "elastic_transform": Corruption(elastic.elastic_transform, elastic.draw_elastic),
-    "pixelate": Corruption(pixelate.pixelate),
-    "jpeg_compression": Corruption(jpeg.jpeg_compression),
+    "snow": Corruption(weather.snow, weather.draw_snow),
+    "frost": Corruption(weather.frost, weather.draw_patch, pointwise=True),
+    "fog": Corruption(weather.fog, weather.draw_uniforms),
+    "brightness": Corruption(digital.brightness, pointwise=True),
+    "contrast": Corruption(digital.contrast),
+    "elastic_transform": Corruption(digital.elastic_transform, digital.draw_elastic),
+    "pixelate": Corruption(digital.pixelate),
+    "jpeg_compression": Corruption(digital.jpeg_compression),
     "speckle_noise": Corruption(noise.speckle_noise, noise.draw_normals, pointwise=True),
     "gaussian_blur": Corruption(blur.gaussian_blur),
-    "spatter": Corruption(spatter.spatter, spatter.draw_layer),
-    "saturate": Corruption(colour.saturate, pointwise=True),
+    "spatter": Corruption(weather.spatter, weather.draw_layer),
+    "saturate": Corruption(digital.saturate, pointwise=True),
 }

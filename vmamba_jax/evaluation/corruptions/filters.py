@@ -1,18 +1,18 @@
-"""Linear filters along rows and columns: sums of shifted arrays, constant matrices where a filter is as long as the image; zooms by two taps."""
+"""Linear filters along rows and columns: sums of shifted arrays, or constant matrices if a filter is as long as the image; linear zoom."""
 import functools
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vmamba_jax.evaluation.corruptions.fence import fence
+from vmamba_jax.evaluation.corruptions.reproducible import barrier
 
-PADDING = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect"}  # the names of `fold` in `jnp.pad`
-TOGETHER = 9  # arrays added up in one pass: with more a CPU's registers and first cache overflow
+PADDING = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect"}  # border modes of `fold` as modes of `jnp.pad`
+TOGETHER = 9  # arrays added in one pass; more overflow a CPU's registers and first-level cache
 
 
 def gaussian(image, sigma, truncate=4.0, mode="nearest"):
-    """scipy's and skimage's Gaussian filter of image (H, W, ...); sigma in pixels, 0 leaves all as it is; borders as of `fold`."""
+    """Gaussian filter of scipy and skimage for image (H, W, ...); sigma in pixels, 0 changes nothing; borders as in `fold`."""
     weights, sides = gaussian_weights(sigma, truncate), image.shape[:2]
     if len(weights) >= min(sides):
         return separable(image, *(filter_matrix(n, sigma, truncate, mode) for n in sides))
@@ -20,40 +20,40 @@ def gaussian(image, sigma, truncate=4.0, mode="nearest"):
 
 
 def banded(image, weights, mode="nearest"):
-    """Image (H, W, ...) filtered with an odd number of weights, fewer than pixels, along its columns and then its rows."""
+    """Image (H, W, ...) filtered along its columns, then its rows, by an odd number of weights, fewer than pixels."""
     height, width = image.shape[:2]
     reach, depth = len(weights) // 2, int(np.prod(image.shape[2:]))
     x = image.reshape(height, -1)
     for axis, (n, step) in enumerate(((height, 1), (width, depth))):
         if axis:
-            x = fence(x)
+            x = barrier(x)
         pixels = x.reshape(height, width, depth)
         padded = jnp.pad(pixels, [(reach, reach) if i == axis else (0, 0) for i in range(3)], mode=PADDING[mode])
-        padded = fence(padded.reshape(len(padded), -1))
+        padded = barrier(padded.reshape(len(padded), -1))
         x = weighted([lax.slice_in_dim(padded, i * step, (i + n) * step, axis=axis) for i in range(len(weights))], weights)
     return x.reshape(image.shape)
 
 
 def weighted(arrays, weights):
-    """The sum of the arrays times their weights, `TOGETHER` of them in one pass."""
+    """Weighted sum of arrays, `TOGETHER` of them in one pass."""
     total = 0
     for first in range(0, len(weights), TOGETHER):
         some = slice(first, first + TOGETHER)
         total = total + functools.reduce(jnp.add, (weight * x for x, weight in zip(arrays[some], weights[some], strict=True)))
         if first + TOGETHER < len(weights):
-            total = fence(total)
+            total = barrier(total)
     return total
 
 
 def separable(image, rows, cols=None):
-    """`rows` (h, H) applied to the rows of image (H, W, ...), `cols` (w, W), by default the same, to its columns: (h, w, ...)."""
+    """rows (h, H) @ image (H, W, ...) @ cols (w, W) transposed: (h, w, ...); cols None: the same as rows."""
     cols = rows if cols is None else cols
     x = jnp.tensordot(jnp.asarray(rows), image, 1, precision=lax.Precision.HIGHEST)
     return jnp.moveaxis(jnp.tensordot(jnp.asarray(cols), x, ((1,), (1,)), precision=lax.Precision.HIGHEST), 0, 1)
 
 
 def fold(index, n, mode):
-    """Where integer positions outside [0, n) read: "nearest" aaa|abc|ccc, "reflect" cba|abc|cba, "mirror" cb|abc|ba (OpenCV's 101)."""
+    """Integer positions folded into [0, n): "nearest" aaa|abc|ccc, "reflect" cba|abc|cba, "mirror" cb|abc|ba (OpenCV's 101)."""
     if mode == "nearest":
         return index.clip(0, n - 1)
     period = 2 * n if mode == "reflect" else max(2 * n - 2, 1)
@@ -71,7 +71,7 @@ def gaussian_weights(sigma, truncate):
 
 @functools.lru_cache(maxsize=64)
 def filter_matrix(n, sigma, truncate, mode):
-    """(n, n) float32: the Gaussian filter of n values."""
+    """(n, n) float32: the Gaussian filter of n values as a matrix."""
     weights, places, matrix = gaussian_weights(sigma, truncate), np.arange(n), np.zeros((n, n))
     for i, weight in enumerate(weights):
         matrix[places, fold(places + i - len(weights) // 2, n, mode)] += weight
@@ -79,7 +79,7 @@ def filter_matrix(n, sigma, truncate, mode):
 
 
 def zoomed(image, factor):
-    """The centre of image (H, W, ...) enlarged `factor` >= 1 times by linear interpolation, as scipy's `zoom(order=1)`, trimmed to its size."""
+    """The center of image (H, W, ...) enlarged `factor` >= 1 times as by scipy's `zoom(order=1)`, cropped to the size of the image."""
     for axis in (0, 1):
         n = image.shape[axis]
         kept = int(np.ceil(n / factor))
@@ -89,20 +89,20 @@ def zoomed(image, factor):
         part = np.float32(at - low).reshape(-1, *(1,) * (image.ndim - 1 - axis))
         low = low + (n - kept) // 2
         near, far = jnp.take(image, low, axis), jnp.take(image, low + 1, axis)
-        image = fence(near * (1 - part) + far * part)
+        image = barrier(near * (1 - part) + far * part)
     return image
 
 
 @functools.lru_cache(maxsize=64)
 def box_taps(n, m):
-    """Pillow's BOX filter from n values to m: places and weights (taps, m), weights float32; every value counts whose centre the box holds."""
+    """Pillow's BOX filter from n values to m: positions and float32 weights, (taps, m). A value counts if its center is inside the box."""
     scale = n / m
     support = 0.5 * max(scale, 1.0)
     found = []
     for i in range(m):
-        centre = (i + 0.5) * scale
-        near = np.arange(max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), n))
-        offsets = (near + 0.5 - centre) / max(scale, 1.0)
+        center = (i + 0.5) * scale
+        near = np.arange(max(int(center - support + 0.5), 0), min(int(center + support + 0.5), n))
+        offsets = (near + 0.5 - center) / max(scale, 1.0)
         found.append(near[(-0.5 < offsets) & (offsets <= 0.5)])
     counts = np.array([len(near) for near in found])
     places = np.stack([np.resize(near, counts.max()) for near in found], 1)

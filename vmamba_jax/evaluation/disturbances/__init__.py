@@ -1,20 +1,21 @@
-"""Disturbances that know the scan: frozen, pure functions `disturb(images, keys) -> images` on [0, 1] images (b, H, W, C).
+"""Occlusions and patch shuffles aligned with the scan order: pure functions `disturb(images, keys)` of [0, 1] images (b, H, W, C).
 
     disturb = disturbances.create("information_drop", rate=0.5, profile="peak", direction="columns", grid=8)
-    disturbed = jax.jit(disturb)(images, keys)      # one key, or one for each image
+    disturbed = jax.jit(disturb)(images, keys)      # one key, or one per image
 
-One idea a file: `base` (what all share), `contents` (what stands where something was taken away), `cells` (a grid's arithmetic), `layouts`,
-`salient`, `information`, `shuffle`, `orders`. Those of which `needs_model` is true take the model too, `disturb(images, keys, logits_fn, labels)`.
+A disturbance with `needs_model` also takes the model: `disturb(images, keys, logits_fn, labels)`. Corruptions imitate what a camera or a
+codec does to an image; disturbances remove or move parts of it.
 """
-import dataclasses
+import warnings
 
-from vmamba_jax import checks
+from vmamba_jax.core import checks
+from vmamba_jax.core.deprecation import renamed
+from vmamba_jax.core.scan_orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.base import Disturbance
-from vmamba_jax.evaluation.disturbances.contents import CONTENTS
-from vmamba_jax.evaluation.disturbances.information import PROFILES, InformationDrop
-from vmamba_jax.evaluation.disturbances.layouts import (
+from vmamba_jax.evaluation.disturbances.fills import FILLS
+from vmamba_jax.evaluation.disturbances.patch_drops import (
     BorderDrop,
-    CentreDrop,
+    CenterDrop,
     ContiguousDrop,
     DenseDrop,
     DispersedDrop,
@@ -22,25 +23,30 @@ from vmamba_jax.evaluation.disturbances.layouts import (
     RingDrop,
     WindowDrop,
 )
-from vmamba_jax.evaluation.disturbances.orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.salient import NonSalientDrop, SalientDrop
+from vmamba_jax.evaluation.disturbances.scan_drops import PROFILES, InformationDrop
 from vmamba_jax.evaluation.disturbances.shuffle import GRIDS, PatchReorder, PatchShuffle
 
 DISTURBANCES = {each.name: each for each in (
-    InformationDrop, RandomDrop, SalientDrop, NonSalientDrop, ContiguousDrop, DispersedDrop, DenseDrop, CentreDrop, BorderDrop, RingDrop,
+    InformationDrop, RandomDrop, SalientDrop, NonSalientDrop, ContiguousDrop, DispersedDrop, DenseDrop, CenterDrop, BorderDrop, RingDrop,
     WindowDrop, PatchShuffle, PatchReorder)}
+RENAMED = {"centre_drop": "center_drop"}  # old name: new name
 
 
 def create(name, **options):
-    """The disturbance called `name` with its own options, as a config or a saved `disturbance.settings` spells them.
+    """The disturbance `name` with its options, as in a config or a saved `disturbance.settings`.
 
-    Raises ValueError for an unknown name (listing the known ones), TypeError for an option that the disturbance does not have.
+    Raises:
+        ValueError: an unknown name; the message lists the known ones. TypeError: an option that the disturbance does not have.
     """
-    checks.choice("name", name, DISTURBANCES)
-    checks.options(name, options, [field.name for field in dataclasses.fields(DISTURBANCES[name])])
-    return DISTURBANCES[name](**options)
+    if name in tuple(RENAMED):
+        old, name = name, RENAMED[name]
+        warnings.warn(f"name={old!r} is now {name!r}; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
+    return checks.by_name("disturbance", name, DISTURBANCES, options)(**options)
 
 
-__all__ = ["BorderDrop", "CONTENTS", "CentreDrop", "ContiguousDrop", "DISTURBANCES", "DenseDrop", "DispersedDrop", "Disturbance", "GRIDS",
+__all__ = ["BorderDrop", "CenterDrop", "ContiguousDrop", "DISTURBANCES", "DenseDrop", "DispersedDrop", "Disturbance", "FILLS", "GRIDS",
            "InformationDrop", "KINDS", "NonSalientDrop", "Order", "PROFILES", "PatchReorder", "PatchShuffle", "RandomDrop", "RingDrop",
            "SalientDrop", "WindowDrop", "create"]
+
+__getattr__ = renamed(__name__, {"CentreDrop": f"{__name__}:CenterDrop", "CONTENTS": f"{__name__}:FILLS"})

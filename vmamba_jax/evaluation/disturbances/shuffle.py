@@ -1,27 +1,26 @@
-"""Patches of an image in another order: at random, or in that in which another scan would meet them."""
+"""Patches of an image in another order: random, or that of another scan."""
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.attacks.records import record
-from vmamba_jax.evaluation.disturbances import orders
+from vmamba_jax.core import grids, scan_orders
+from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.base import Disturbance
-from vmamba_jax.evaluation.disturbances.information import sides
 
 GRIDS = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))
 
 
 @record()
 class PatchShuffle(Disturbance):
-    """Patches at random places. `grid`: patches a side, or (rows, columns); `GRIDS` are those of Malik et al. (arXiv 2406.09407)."""
+    """Patches in random order. `grid`: patches per side, or (rows, columns); `GRIDS` are those of Malik et al. (arXiv 2406.09407)."""
     grid: int | tuple = 4
 
     name, draws = "patch_shuffle", True
 
     def __post_init__(self):
         super().__post_init__()
-        self._set(grid=sides("grid", self.grid))
+        self._set(grid=grids.sides("grid", self.grid))
 
     def run(self, images, keys, logits_fn, labels):
         order = jax.vmap(lambda key: jax.random.permutation(key, self.grid[0] * self.grid[1]))(keys)
@@ -30,7 +29,7 @@ class PatchShuffle(Disturbance):
 
 @record()
 class PatchReorder(Disturbance):
-    """Patches row by row in the order of visit `order` (see `orders.Order`): what a model reads now is what it read in that order."""
+    """Patches rearranged row by row into `order` (see `scan_orders.Order`): a model that scans rows reads them in that order."""
     grid: int | tuple = 14
     _: dataclasses.KW_ONLY
     order: object = "reversed"
@@ -39,14 +38,14 @@ class PatchReorder(Disturbance):
 
     def __post_init__(self):
         super().__post_init__()
-        self._set(grid=sides("grid", self.grid), order=orders.get(self.order))
+        self._set(grid=grids.sides("grid", self.grid), order=scan_orders.get(self.order))
 
     def run(self, images, keys, logits_fn, labels):
         return rearranged(images, self.grid, jnp.asarray(self.order(*self.grid))[None])
 
 
 def rearranged(images, grid, order):
-    """Images whose l-th patch, row by row, was the order[l]-th: order (b or 1, rows * columns). The grid must divide the sides."""
+    """Images whose l-th patch, row by row, is patch order[l] of the input; order: (b or 1, rows * columns); the grid divides the sides."""
     b, height, width, channels = images.shape
     rows, columns = grid
     if height % rows or width % columns:

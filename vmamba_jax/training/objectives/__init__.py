@@ -1,44 +1,55 @@
 """Training objectives: each makes a pure per-device `step(state, batch, key, *, axis_name=None) -> (state, metrics)`.
 
 The same step runs under `jax.jit` (axis_name=None), `jax.pmap(step, axis_name=...)` and `parallel.map_step`, and makes the same update:
-state and key are alike on every device, the batch is the device's slice, and gradients, metrics and model state end in `lax.pmean`.
+state and key are the same on every device, the batch is the device's slice, and gradients, metrics and model state are averaged by
+`lax.pmean`.
 
 A batch is {"image": (b, H, W, C) in [0, 1], "label": (b,) classes or (b, classes) distributions}. Attacks get each label's likeliest class.
-Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: what it last measured; separate statistics):
-`state = step.begin(state, image_shape, batch_size)` puts it there and leaves other states as they are. `cost(name, **options)` tells what a
-step costs. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; one file holds one idea.
+Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: its last measurement; separate batch
+statistics): `state = step.begin(state, image_shape, batch_size)` adds it and returns other states unchanged. `cost(name, **options)`
+returns a step's cost. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; those with an inner attack also attack_mode,
+eps_schedule and scheduled, see `InnerAttack`.
 """
-from ..checks import choice, require
-from .awp import awp, perturb_weights
-from .cost import Cost
-from .fast import fast
-from .free import free
-from .mart import mart
-from .pgd_at import pgd_at
-from .recipes import ares, light, singh
-from .released_pgd import ReleasedPGD
-from .standard import standard
-from .step import Step
-from .trades import trades
-from .two_passes import clean_variables
-from .yopo import in_turn, yopo
+from vmamba_jax.core import checks
+from vmamba_jax.training.objectives.awp import awp, perturb_weights
+from vmamba_jax.training.objectives.fast import fast
+from vmamba_jax.training.objectives.free import free
+from vmamba_jax.training.objectives.inner_attack import InnerAttack, clean_variables
+from vmamba_jax.training.objectives.mart import mart
+from vmamba_jax.training.objectives.pgd_at import ReleasedPGD, pgd_at
+from vmamba_jax.training.objectives.recipes import ares, light, singh
+from vmamba_jax.training.objectives.standard import standard
+from vmamba_jax.training.objectives.step import Cost, Step
+from vmamba_jax.training.objectives.trades import trades
+from vmamba_jax.training.objectives.yopo import in_turn, yopo
 
 OBJECTIVES = {"standard": standard, "pgd_at": pgd_at, "trades": trades, "mart": mart, "free": free, "fast": fast, "yopo": yopo, "awp": awp,
               "light": light, "singh": singh, "ares": ares}
 
-__all__ = ["Cost", "OBJECTIVES", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "fast", "free", "in_turn", "light",
-           "mart", "perturb_weights", "pgd_at", "singh", "standard", "trades", "yopo"]
+__all__ = ["Cost", "InnerAttack", "OBJECTIVES", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "fast", "free",
+           "in_turn", "light", "mart", "perturb_weights", "pgd_at", "singh", "standard", "trades", "yopo"]
 
 
 def create(name, classifier, optimizer, **options):
-    """An objective by name, for configs; `options` are that function's keywords."""
-    require(choice("objective name", name, OBJECTIVES))
-    return OBJECTIVES[name](classifier, optimizer, **options)
+    """An objective's step by name, for configs.
+
+    Args:
+        name: a key of `OBJECTIVES`.
+        classifier, optimizer: as of `pgd_at`.
+        **options: that function's keywords.
+    """
+    return checks.by_name("objective", name, OBJECTIVES, options, positional=2)(classifier, optimizer, **options)
 
 
 def cost(name, **options):
-    """The `Cost` of an objective's step per training image, without a model: cost("pgd_at", attack=attacks.pgd(8 / 255, steps=7)).
+    """The `Cost` of an objective's step per training image, without a model: `cost("pgd_at", attack=attacks.pgd(8 / 255, steps=7))`.
 
-    A step of `free` makes as many updates as it has replays, every other makes one. ValueError for an attack that costs as it goes.
+    A step of `free` makes one update per replay; a step of any other objective makes one.
+
+    Args:
+        name, **options: as of `create`.
+
+    Raises:
+        ValueError: the number of passes of the attack depends on what it finds.
     """
     return create(name, None, None, **options).cost

@@ -1,30 +1,46 @@
-"""Adversarial weight perturbation: the gradient is taken where a small change of the weights raises the loss most."""
+"""Adversarial weight perturbation (Wu et al. 2020): the update's gradient is taken at weights perturbed to raise the loss."""
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from ..checks import count, number, require
-from .step import Step
+from vmamba_jax.core import checks
+from vmamba_jax.training.objectives.step import Step
 
 
 def awp(classifier, optimizer, *, objective="pgd_at", gamma=0.01, after=0, **options):
-    """The step of another objective, by name and with its own `options`, under `perturb_weights`."""
-    from . import create
-    require((objective != "awp", "objective must be another than awp"))
+    """Another objective's step under `perturb_weights`.
+
+    Args:
+        classifier, optimizer: as of `pgd_at`.
+        objective: name of the other objective.
+        gamma, after: see `perturb_weights`.
+        **options: the other objective's.
+    """
+    from vmamba_jax.training.objectives import create
+    if objective == "awp":
+        raise ValueError("objective='awp': expected an objective other than awp")
     return perturb_weights(create(objective, classifier, optimizer, **options), gamma, after)
 
 
 def perturb_weights(step, gamma=0.01, after=0):
-    """Any objective's step with adversarial weight perturbation (Wu, Xia & Wang 2020, algorithm 1).
+    """Any objective's step with adversarial weight perturbation.
 
-    Once the batch is attacked, every tensor w of more than one dimension moves by gamma |w| g / |g| along its gradient g of the step's own
-    loss; the update's gradient is taken there and applied to the weights as they were. Batch statistics are those of the second pass.
-    gamma: >= 0; the paper's for adversarial training is 0.01, for TRADES 0.005. after: steps done before the perturbation begins.
-    The cost of the update, not of the attack, doubles.
+    After the attack, every tensor w of more than one dimension moves by gamma |w| g / |g| along its gradient g of the step's own loss; the
+    update's gradient is taken there and applied to the unperturbed weights. Batch statistics are those of the second pass. The cost of the
+    update, not of the attack, doubles.
+
+    Args:
+        step: `Step` of an objective without weight perturbation.
+        gamma: relative size >= 0 of the perturbation; the paper's for adversarial training is 0.01, for TRADES 0.005.
+        after: number of steps done before the perturbation begins.
+
+    Source: Wu, Xia & Wang 2020, algorithm 1.
     """
-    require((isinstance(step, Step) and step.perturb is None, f"step must be an objective's, not yet perturbed; got {step!r}"),
-            number("gamma", gamma, low=0), count("after", after, 0))
+    if not isinstance(step, Step) or step.perturb is not None:
+        raise ValueError(f"step={step!r}: expected an objective's step that is not yet perturbed")
+    checks.number("gamma", gamma, low=0)
+    checks.count("after", after, 0)
 
     def perturb(params, grads, done):
         scale = gamma * (done >= after)

@@ -1,4 +1,4 @@
-"""The first parametrised layer of any Flax model: where it is, its output alone, and the rest of the model's gradient at that output."""
+"""The first parametrized layer of any Flax model: its path, its output alone, and the gradient of the rest of the model at that output."""
 import flax.linen as nn
 import jax
 
@@ -6,7 +6,7 @@ PATHS = "a Flax module path such as 'patch_embed/conv1'"
 
 
 class _Reached(Exception):
-    """Carries what was looked for out of a model, whose later layers then never run."""
+    """Returns a value from inside a model's call; the model's later layers do not run."""
 
     def __init__(self, found):
         super().__init__()
@@ -14,9 +14,12 @@ class _Reached(Exception):
 
 
 def find(call, *args):
-    """The path of the first module that is called with weights of its own in `call(*args)`, such as ("patch_embed", "conv1").
+    """Path of the first module with weights of its own that `call(*args)` calls, such as ("patch_embed", "conv1").
 
-    Nothing is computed: the model is traced up to there. Raises ValueError where `call` reaches no such module.
+    Nothing is computed: the model is traced up to that module.
+
+    Raises:
+        ValueError: `call` reaches no such module.
     """
     def stop(module, y):
         if any(not isinstance(leaf, dict) for leaf in module.variables.get("params", {}).values()):
@@ -28,13 +31,14 @@ def find(call, *args):
             jax.eval_shape(call, *args)
     except _Reached as reached:
         return reached.found
-    raise ValueError("the classifier calls no Flax module with weights: expected a Flax model")
+    raise ValueError("classifier without a Flax module that has weights: expected a Flax model")
 
 
 def output(path, call, *args):
-    """The output of the module at `path` in `call(*args)`; what comes after it is not even traced.
+    """Output of the module at `path` in `call(*args)`; later layers are not traced.
 
-    Raises ValueError where `call` does not reach that module.
+    Raises:
+        ValueError: `call` does not reach that module.
     """
     def stop(module, y):
         if module.path == path:
@@ -46,18 +50,18 @@ def output(path, call, *args):
             call(*args)
     except _Reached as reached:
         return reached.found
-    raise ValueError(f"first_layer={'/'.join(path)!r} is not called by the model: expected {PATHS}, or None for the first with weights")
+    raise ValueError(f"layer={'/'.join(path)!r}, which the model does not call: expected {PATHS}, or None for the first with weights")
 
 
 def shifted(path, call, shift):
-    """What `call()` returns when `shift`, of the output's shape, is added to the output of the module at `path`, at its first call.
+    """`call()` with `shift`, of the output's shape, added to the output of the module at `path`, at its first call only.
 
-    The gradient in a shift of zero is the adjoint p = dL/dz of the first layer's output z.
+    The gradient with respect to a shift of zero is the adjoint p = dL/dz of the first layer's output z.
     """
-    left = [shift]
+    pending = [shift]
 
     def add(module, y):
-        return y + left.pop() if left and module.path == path else y
+        return y + pending.pop() if pending and module.path == path else y
 
     with nn.intercept_methods(_after_call(add)):
         return call()
@@ -69,7 +73,7 @@ def parse(path):
 
 
 def _after_call(act):
-    """A Flax interceptor: `act(module, y)` takes the place of what each module's __call__ returns."""
+    """A Flax interceptor that replaces the result y of each module's __call__ by `act(module, y)`."""
     def interceptor(call, args, kwargs, context):
         y = call(*args, **kwargs)
         return act(context.module, y) if context.method_name == "__call__" else y

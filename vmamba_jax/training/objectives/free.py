@@ -1,46 +1,59 @@
-"""Free adversarial training: every gradient serves the weights and the perturbation."""
+"""Free adversarial training (Shafahi et al. 2019): each gradient updates both the weights and the perturbation."""
 import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
-from ..checks import count, number, require
-from . import common
-from .cost import Cost
-from .step import Outcome, Rule, Step, make_step
+from vmamba_jax.core import checks
+from vmamba_jax.training.objectives import losses
+from vmamba_jax.training.objectives.step import Cost, Outcome, Rule, Step, make_step
 
-RELEASED = 4 / 255  # radius and step of the released programs of arXiv 2406.05532, whatever the data set
+RELEASED = 4 / 255  # radius and step size of the released programs of arXiv 2406.05532, for every data set
 
 
 def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_smoothing=0.0, released=False, **options):
-    """A step replays its batch `replays` times; each replay updates weights and perturbation by one gradient (Shafahi et al. 2019, algorithm 1).
+    """A step that replays its batch `replays` times; each replay updates weights and perturbation by one gradient.
 
-    eps: linf radius. step_size: of the perturbation, None: eps, as in the paper. Images are clipped to [0, 1] once perturbed.
-    The perturbation goes on from replay to replay and, as released, from batch to batch, where other images meet it: the state keeps it,
-    (batch_size, H, W, C), alike on every device. Begin with `step.begin`; a smaller batch takes the first rows.
+    Perturbed images are clipped to [0, 1]. The perturbation persists from replay to replay and, as released, from batch to batch, where it
+    meets other images: the state keeps it, (batch_size, H, W, C), the same on every device. Begin with `step.begin`; a smaller batch uses
+    the first rows.
     A step makes `replays` updates: train for 1 / replays of the epochs, and count the learning-rate schedule in updates, replays * steps.
-    `state.step` and the other schedules count steps. The batch is augmented once.
-    released: radius and step size 4/255 on every data set, as in the programs of arXiv 2406.05532 (eps and step_size then stay None), which
-    also train for as many epochs as the other methods: that is for the caller to set.
-    classifier, optimizer, label_smoothing, options: as of `pgd_at`.
+    `state.step` and the other schedules count steps. The batch is augmented once per step.
     The step's metrics, means over the replays: loss, accuracy on the perturbed images, grad_norm, learning_rate.
+
+    Args:
+        classifier, optimizer: as of `pgd_at`.
+        eps: linf radius >= 0, in pixel units.
+        step_size: of the perturbation, in pixel units; None: eps, as in the paper.
+        replays: >= 1.
+        label_smoothing: in [0, 1).
+        released: radius and step size 4/255 on every data set, as in the programs of arXiv 2406.05532 (eps and step_size must be None).
+            Those programs also train for as many epochs as the other methods, which is set by the caller.
+        **options: augment, mix, ema_decay, ema_warmup, accumulate, see `step.Step`.
+
+    Source: Shafahi et al. 2019, algorithm 1.
     """
-    require(number("label_smoothing", label_smoothing, low=0, below=1), count("replays", replays, 1),
-            number("eps", eps, low=0, optional=released), number("step_size", step_size, low=0, optional=True),
-            (not released or eps is None and step_size is None, f"released=True sets eps and step_size; got {eps!r}, {step_size!r}"))
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
+    checks.count("replays", replays, 1)
+    if released and (eps is not None or step_size is not None):
+        raise ValueError(f"eps={eps!r}, step_size={step_size!r} with released=True: expected None for both, as it sets them to 4/255")
+    if not released:
+        checks.number("eps", eps, low=0)
+        checks.number("step_size", step_size, low=0, optional=True)
     eps = RELEASED if released else eps
     size = eps if step_size is None else step_size
 
     def loss(params, noise, state, batch, keys):
         images = jnp.clip(batch["image"] + noise, 0, 1)
-        logits, model_state = common.train_logits(classifier, params, state.model_state, images, keys.dropout)
+        logits, model_state = losses.train_logits(classifier, params, state.model_state, images, keys.dropout)
         labels, weight = batch["label"], batch.get("weight")
-        return common.cross_entropy(logits, labels, label_smoothing, weight), (model_state, common.accuracy(logits, labels, weight))
+        return losses.cross_entropy(logits, labels, label_smoothing, weight), (model_state, losses.accuracy(logits, labels, weight))
 
     def gradient(params, state, batch, keys):
         noise = batch["noise"]
-        (value, (model_state, accuracy)), (grads, ascent) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, noise, state, batch, keys)
+        derivative = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        (value, (model_state, accuracy)), (grads, ascent) = derivative(params, noise, state, batch, keys)
         noise = jnp.clip(noise + size * jnp.sign(ascent), -eps, eps)
         return grads, Outcome(model_state, {"loss": value, "accuracy": accuracy}, rows={"noise": noise})
 
@@ -53,7 +66,7 @@ def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_sm
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FreeStep(Step):
-    """A `Step` that makes `replays` updates from one batch, with the perturbation of its images among the batch's rows."""
+    """A `Step` that makes `replays` updates from one batch; the batch's rows include the perturbation of its images."""
     replays: int = 1
 
     def __call__(self, state, batch, key, *, axis_name=None):
@@ -62,7 +75,8 @@ class FreeStep(Step):
         noise, n = state.carry, batch["image"].shape[0]
         total = n if axis_name is None else n * jax.lax.psum(1, axis_name)
         if noise.shape[0] < total or noise.shape[1:] != batch["image"].shape[1:]:
-            raise ValueError(f"images {(total, *batch['image'].shape[1:])} do not fit the perturbation {noise.shape} that the state was begun with")
+            raise ValueError(f"images {(total, *batch['image'].shape[1:])} do not fit the perturbation {noise.shape} of the state: expected at "
+                             "most the image_shape and batch_size given to step.begin")
         first = 0 if axis_name is None else n * jax.lax.axis_index(axis_name)
 
         def replay(now, i):

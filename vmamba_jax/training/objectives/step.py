@@ -1,4 +1,4 @@
-"""The training step: an objective's gradient, over microbatches and devices, and the update it makes."""
+"""The training step: an objective's gradient, over microbatches and devices, then the update, and what both cost."""
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,18 +7,41 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .. import whole_batch
-from ..checks import count, number, require
-from ..optimizer import learning_rate
-from .common import step_keys
-from .cost import Cost
+from vmamba_jax.core import checks
+from vmamba_jax.training.objectives import whole_batch
+from vmamba_jax.training.objectives.losses import step_keys
+from vmamba_jax.training.optimization.optimizer import learning_rate
+
+OPTIONS = ("augment", "mix", "ema_decay", "ema_warmup", "accumulate")
+
+
+class Cost(NamedTuple):
+    """Passes through the model per training image and step.
+
+    Attributes:
+        forward_backward: forward passes with a gradient.
+        forward: forward passes without one.
+        first_layer: passes through the first layer alone, with a gradient.
+    """
+    forward_backward: float = 0
+    forward: float = 0
+    first_layer: float = 0
+
+    def plus(self, other):
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def times(self, n):
+        return Cost(*(n * a for a in self))
 
 
 class Outcome(NamedTuple):
-    """What a gradient leaves besides itself.
+    """Results of an objective's gradient besides the gradient.
 
-    model_state: the model's, after the pass. metrics: {name: scalar}, means over the images. carry: what the objective keeps between
-    steps, after the pass. rows: per-image arrays that replace the batch's of that name.
+    Attributes:
+        model_state: the model's, after the pass.
+        metrics: {name: scalar}, means over the images.
+        carry: the objective's state between steps, after the pass.
+        rows: {name: per-image array} that replace the batch's.
     """
     model_state: Any
     metrics: dict
@@ -28,13 +51,15 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Rule:
-    """What makes one objective differ from another; `Step` does the rest.
+    """The part of a `Step` that differs between objectives.
 
-    prepare: `(state, batch, keys) -> (batch, metrics)` on the current weights, such as an attack; None: nothing.
-    gradient: `(params, state, batch, keys) -> (grads, Outcome)`, means over the images; may be asked at other weights than the state's.
-    begin: `(state, image_shape, batch_size) -> carry` at the start of a run; None: nothing is kept between steps.
-    remembered: names of metrics kept in the carry, {name: value}, after averaging over devices.
-    attack_cost, update_cost: `Cost` of `prepare`, as a function without arguments, and of `gradient`.
+    Attributes:
+        gradient: `(params, state, batch, keys) -> (grads, Outcome)`, means over the images; params may differ from the state's.
+        prepare: `(state, batch, keys) -> (batch, metrics)` at the current weights, such as an attack; None: nothing.
+        begin: `(state, image_shape, batch_size) -> carry` at the start of a run; None: the state keeps nothing between steps.
+        remembered: names of metrics that the carry keeps, {name: value}, after averaging over devices.
+        attack_cost: function without arguments that returns the `Cost` of `prepare`.
+        update_cost: `Cost` of `gradient`.
     """
     gradient: Callable
     prepare: Callable | None = None
@@ -48,11 +73,16 @@ class Rule:
 class Step:
     """`step(state, batch, key, *, axis_name=None) -> (state, metrics)`: a pure per-device training step, see `objectives`.
 
-    augment: `(images, keys) -> images`, before all else. mix: `(images, labels, keys) -> (images, targets)`, after it; targets (b, classes).
-    ema_decay, ema_warmup: running average of the weights, see `update`.
-    accumulate: into how many microbatches the device's images are split, one after another, for one update by the mean gradient; the
-    same update as unsplit but for batch statistics and dropout masks, which belong to a microbatch. It must divide the images.
-    perturb: `(params, grads, step) -> params`: where to take the gradient instead of at the weights (see `awp`); None: at the weights.
+    Attributes:
+        optimizer: optax transformation.
+        rule: the objective.
+        augment: `(images, keys) -> images`, applied first; None: nothing.
+        mix: `(images, labels, keys) -> (images, targets)`, applied next, with targets (b, classes); None: nothing.
+        ema_decay, ema_warmup: running average of the weights, see `update`.
+        accumulate: number of microbatches of the device's images, processed in sequence, for one update by the mean gradient. The update is
+            that of the whole batch but for batch statistics and dropout masks, which are per microbatch. It must divide the number of
+            images.
+        perturb: `(params, grads, step) -> params` at which the gradient is taken (see `awp`); None: at the weights.
     """
     optimizer: optax.GradientTransformation
     rule: Rule
@@ -64,10 +94,14 @@ class Step:
     perturb: Callable | None = None
 
     def __post_init__(self):
-        require(number("ema_decay", self.ema_decay, low=0, below=1, optional=True), count("accumulate", self.accumulate, 1),
-                (self.ema_decay is not None or not self.ema_warmup, "ema_warmup needs ema_decay"),
-                (self.mix is None or callable(self.mix), f"mix must be None or (images, labels, keys) -> (images, targets); got {self.mix!r}"),
-                (self.augment is None or callable(self.augment), f"augment must be None or (images, keys) -> images; got {self.augment!r}"))
+        checks.number("ema_decay", self.ema_decay, low=0, below=1, optional=True)
+        checks.count("accumulate", self.accumulate, 1)
+        if self.ema_decay is None and self.ema_warmup:
+            raise ValueError("ema_warmup=True with ema_decay=None: expected an ema_decay")
+        for name, signature in (("augment", "(images, keys) -> images"), ("mix", "(images, labels, keys) -> (images, targets)")):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TypeError(f"{name}={value!r}: expected None or a function {signature}")
 
     def __call__(self, state, batch, key, *, axis_name=None):
         self.check(state)
@@ -76,28 +110,31 @@ class Step:
         return state, metrics
 
     def begin(self, state, image_shape, batch_size):
-        """The state with what the objective keeps between steps; as it is where that is nothing.
+        """The state with the objective's initial carry; unchanged if the objective keeps nothing between steps.
 
-        image_shape: (H, W, C). batch_size: images of a step, over all devices.
+        Args:
+            state: `TrainState` before the first step.
+            image_shape: (H, W, C).
+            batch_size: number of images of a step, over all devices.
         """
         return state if self.rule.begin is None else state.replace(carry=self.rule.begin(state, tuple(image_shape), batch_size))
 
     def check(self, state):
-        """ValueError unless the state was begun by a step that keeps something where this one does."""
+        """ValueError unless the state has a carry exactly if this objective keeps one."""
         if (state.carry is None) != (self.rule.begin is None):
-            raise ValueError("this objective keeps something between steps: begin with state = step.begin(state, image_shape, batch_size)"
-                             if state.carry is None else "the state was begun by another objective, which keeps something between steps")
+            raise ValueError("state.carry=None: expected this objective's, from state = step.begin(state, image_shape, batch_size)"
+                             if state.carry is None else "state.carry of another objective: expected None, as this one keeps nothing")
 
     @property
     def cost(self):
-        """`Cost` of one step per image; ValueError for an attack whose cost is not a constant."""
+        """`Cost` of one step per image; ValueError for an attack whose number of passes depends on what it finds."""
         return self.rule.attack_cost().plus(self.rule.update_cost.times(1 if self.perturb is None else 2))
 
     def enter(self, batch, key, axis_name):
-        """The batch, augmented, mixed and with its weights in proportion, and the keys of a step."""
+        """(the batch, augmented, mixed and with normalized weights; the keys of a step)."""
         n = batch["image"].shape[0]
         if n % self.accumulate:
-            raise ValueError(f"accumulate={self.accumulate} does not divide the device's {n} images")
+            raise ValueError(f"accumulate={self.accumulate}: expected a divisor of the device's {n} images")
         keys = step_keys(key, n, axis_name)
         if self.augment is not None:
             batch = {**batch, "image": self.augment(batch["image"], keys.augment)}
@@ -107,10 +144,10 @@ class Step:
         return whole_batch.weighted(batch, axis_name), keys
 
     def advance(self, state, batch, keys, axis_name):
-        """One update from a batch that `enter` gave: (state, metrics, the batch's new rows)."""
+        """One update from a batch of `enter`: (state, metrics, the batch's new rows)."""
         weight = batch.get("weight")
         if weight is not None and self.accumulate > 1 and state.model_state:
-            raise ValueError(f"accumulate={self.accumulate} with a batch that has \"weight\": expected 1 for a model with batch statistics")
+            raise ValueError(f"accumulate={self.accumulate} with \"weight\" in the batch: expected 1, as the model has batch statistics")
         with whole_batch.batch_norm(axis_name, weight):
             return self._advance(state, batch, keys, axis_name)
 
@@ -152,7 +189,7 @@ class Step:
         return grads, Outcome(model_state, metrics, carry, _joined(rows))
 
     def _parts(self, batch, keys):
-        """(batch, keys) of every microbatch, stacked; the per-image keys go with their images."""
+        """(batch, keys) of every microbatch, stacked; the per-image keys are split like their images."""
         def split(x):
             return x.reshape(self.accumulate, -1, *x.shape[1:])
         folded = jax.vmap(lambda i: keys.fold_in(i))(jnp.arange(self.accumulate))
@@ -160,15 +197,14 @@ class Step:
 
 
 def make_step(optimizer, rule, kind=Step, **options):
-    """The `Step` of a rule, or another `kind` of it; `options` are its fields augment, mix, ema_decay, ema_warmup, accumulate."""
-    if unknown := sorted(options.keys() - {"augment", "mix", "ema_decay", "ema_warmup", "accumulate"}):
-        raise TypeError(f"unknown option {', '.join(unknown)} of an objective; all take augment, mix, ema_decay, ema_warmup, "
-                        "accumulate besides their own")
+    """The `Step` of a rule, or a `kind` of it; `options` are its fields `OPTIONS`, TypeError for any other."""
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise TypeError(f"{unknown[0]}={options[unknown[0]]!r}: expected an option of the objective, or one of {', '.join(OPTIONS)}")
     return kind(optimizer, rule, **options)
 
 
 def descend(loss):
-    """The `Rule.gradient` of a loss `(params, state, batch, keys) -> (loss, Outcome)`; its value is the metric "loss"."""
+    """The `Rule.gradient` of a loss `(params, state, batch, keys) -> (loss, Outcome)`; its value becomes the metric "loss"."""
     def gradient(params, state, batch, keys):
         (value, outcome), grads = jax.value_and_grad(loss, has_aux=True)(params, state, batch, keys)
         return grads, outcome._replace(metrics={"loss": value, **outcome.metrics})
@@ -177,14 +213,23 @@ def descend(loss):
 
 
 def update(state, optimizer, grads, model_state, metrics, ema_decay=None, ema_warmup=False):
-    """One update of a state from the gradients, model state and metrics that all devices agree on.
+    """One update of a state from gradients, model state and metrics already averaged over the devices.
 
-    ema_decay: the average becomes d * ema + (1 - d) * params, with d = ema_decay, or with ema_warmup, after t earlier updates,
-    d = min(ema_decay, (1 + t) / (10 + t)). The metrics gain `grad_norm`, before clipping, and `learning_rate` if the optimizer keeps it.
+    Args:
+        state: `TrainState`.
+        optimizer: optax transformation.
+        grads: gradients, in the structure of the weights.
+        model_state: the model's, after the pass.
+        metrics: {name: scalar}.
+        ema_decay: None: no running average. Else it becomes d * ema + (1 - d) * params, with d = ema_decay.
+        ema_warmup: d = min(ema_decay, (1 + t) / (10 + t)) after t earlier updates.
+
+    Returns:
+        (state, metrics); the metrics gain "grad_norm", before clipping, and "learning_rate" if the optimizer's state has it.
     """
     if (ema_decay is None) != (state.ema is None):
-        raise ValueError(f"ema_decay is {ema_decay!r}, but the state was created {'without' if state.ema is None else 'with'} an average: "
-                         "give create_state and the objective the same ema_decay")
+        raise ValueError(f"ema_decay={ema_decay!r} with a state {'without' if state.ema is None else 'with'} an average: expected the same "
+                         "ema_decay in create_state and the objective")
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}

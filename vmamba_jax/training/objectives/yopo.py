@@ -1,38 +1,52 @@
-"""YOPO: an adversarial perturbation by many cheap passes through the first layer, between a few through the whole model."""
+"""YOPO (Zhang et al. 2019): many cheap passes through the first layer update the perturbation between a few full passes."""
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..checks import count, number, require
-from . import common, first_layer
-from .cost import Cost
-from .step import Outcome, Rule, make_step
+from vmamba_jax.core import checks
+from vmamba_jax.training.objectives import first_layer, losses
+from vmamba_jax.training.objectives.step import Cost, Outcome, Rule, make_step
 
 DECAY = 5e-4  # of the first layer's weights, in the released programs of arXiv 2406.05532
 
 
 def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, layer=None, label_smoothing=0.0, released=False, **options):
-    """A step of YOPO-m-n: m = `passes` full passes, each followed by n = `inner_steps` first-layer updates (Zhang et al. 2019, algorithm 1).
+    """A step of YOPO-m-n: m = `passes` full passes, each followed by n = `inner_steps` first-layer updates.
 
     A full pass at x + eta gives the weights' gradient and p = dL/dz at the first layer's output z; the updates of eta ascend
-    <p, z(x + eta)> with p kept, by sign steps, projected to the linf ball and the box. The weights move once, by the mean of the m gradients.
-    eps: linf radius. step_size: of the perturbation. layer: Flax path of the first layer, "patch_embed/conv1"; None: the first module with
-    weights of its own that the model calls. The start is uniform in the ball, in the box.
-    classifier: as of `pgd_at`, around a Flax model that is not jitted inside. optimizer, label_smoothing, options: as of `pgd_at`.
-    released: as the programs of arXiv 2406.05532: eta starts at +eps everywhere, full passes may leave the box, the m gradients are summed
-    rather than averaged (divide the learning rate by m), and the first layer's also get those of <p, z> after the updates and of
-    5e-4 / 2 of its squared weights. Those programs update twice, by two optimizers: see `in_turn`.
+    <p, z(x + eta)> at constant p by sign steps, projected to the linf ball and the box. The start is uniform in the ball, clipped to the
+    box. The weights are updated once, by the mean of the m gradients.
     The step's metrics: loss and accuracy of the last full pass, first_loss of the first, grad_norm, learning_rate.
+
+    Args:
+        classifier: as of `pgd_at`, with a Flax model that is not jitted inside.
+        optimizer: optax transformation.
+        eps: linf radius >= 0, in pixel units.
+        step_size: of the perturbation, in pixel units.
+        passes: m >= 1.
+        inner_steps: n >= 1.
+        layer: Flax path of the first layer, "patch_embed/conv1"; None: the first module with weights of its own that the model calls.
+        label_smoothing: in [0, 1).
+        released: as the programs of arXiv 2406.05532: eta starts at +eps everywhere, full passes may leave the box, the m gradients are
+            summed rather than averaged (divide the learning rate by m), and the first layer's gradient also includes those of <p, z> after
+            the updates and of 5e-4 / 2 of its squared weights. Those programs update twice, by two optimizers: see `in_turn`.
+        **options: augment, mix, ema_decay, ema_warmup, accumulate, see `step.Step`.
+
+    Source: Zhang et al. 2019, algorithm 1.
     """
-    require(number("eps", eps, low=0), number("step_size", step_size, low=0), count("passes", passes, 1), count("inner_steps", inner_steps, 1),
-            number("label_smoothing", label_smoothing, low=0, below=1),
-            (layer is None or isinstance(layer, (str, tuple, list)), f"layer must be None or {first_layer.PATHS}; got {layer!r}"))
+    checks.number("eps", eps, low=0)
+    checks.number("step_size", step_size, low=0)
+    checks.count("passes", passes, 1)
+    checks.count("inner_steps", inner_steps, 1)
+    checks.number("label_smoothing", label_smoothing, low=0, below=1)
+    if layer is not None and not isinstance(layer, (str, tuple, list)):
+        raise TypeError(f"layer={layer!r}: expected None or {first_layer.PATHS}")
 
     def gradient(params, state, batch, keys):
         images, labels, weight = batch["image"], batch["label"], batch.get("weight")
 
         def logits(params, images, model_state, key):
-            return common.train_logits(classifier, params, model_state, images, key)
+            return losses.train_logits(classifier, params, model_state, images, key)
 
         def front(params, images, model_state, key):
             return first_layer.output(path, logits, params, images, model_state, key)
@@ -43,7 +57,7 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
         def loss(params, shift, eta, model_state, key):
             x = images + eta
             found, model_state = first_layer.shifted(path, lambda: logits(params, x, model_state, key), shift)
-            return common.cross_entropy(found, labels, label_smoothing, weight), (model_state, common.accuracy(found, labels, weight))
+            return losses.cross_entropy(found, labels, label_smoothing, weight), (model_state, losses.accuracy(found, labels, weight))
 
         def hamiltonian(params, eta, p, model_state, key):
             return (p * front(params, jnp.clip(images + eta, 0, 1), model_state, key)).sum()
@@ -80,16 +94,16 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
 
 
 def decay(params, path):
-    """DECAY / 2 of the squared weights, biases apart, of the module at `path`."""
+    """DECAY / 2 times the sum of squared weights, without biases, of the module at `path`."""
     for name in path:
         params = params[name]
     return DECAY / 2 * sum((w * w).sum() for w in jax.tree.leaves(params) if w.ndim > 1)
 
 
 def in_turn(first, second):
-    """An optax transformation that updates twice from the same gradient, by `first` and then by `second` where that led to.
+    """An optax transformation that updates twice from the same gradient: by `first`, then by `second` at the weights after `first`.
 
-    The YOPO programs of arXiv 2406.05532 do so, with AdamW scheduled and AdamW at a constant rate.
+    The YOPO programs of arXiv 2406.05532 do so, with scheduled AdamW and AdamW at a constant rate.
     """
     def init(params):
         return first.init(params), second.init(params)

@@ -1,0 +1,266 @@
+"""From a config to the objects it names. Every wrong name or value raises a ConfigError with the field's name."""
+import dataclasses
+import functools
+import json
+from typing import Any
+
+import jax
+
+import vmamba_jax
+from configs import base
+from experiments.common.cli import ConfigError, checking
+from vmamba_jax import attacks, checkpoints, data, parallel, training
+from vmamba_jax.core import checks
+from vmamba_jax.models import Classifier
+
+VALIDATION = ("accuracy", "robust_accuracy")
+SCHEDULES = {"constant": (), "cosine": ("cooldown", "end"), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
+CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
+ATTACK_NAMES = {"fgsm": "FGSM", "pgd": "PGD", "momentum_pgd": "MI-FGSM", "apgd": "APGD", "patch_fool": "Patch-Fool"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that training needs, made from one config.
+
+    Attributes:
+        config: the config, with every key of `configs.base.run`.
+        mesh: devices that share each batch.
+        train: source of the training images.
+        validation: source of the validation images.
+        batches: `data.Batches` or `data.Pipeline` of this process.
+        steps: number of training steps.
+        classifier: the model with its preprocessing.
+        optimizer: optax transformation with its schedule.
+        step: the objective's training step.
+        attack: the attack of the validation.
+        variables: weights to start from; None: random weights.
+    """
+    config: Any
+    mesh: jax.sharding.Mesh
+    train: data.Source
+    validation: data.Source
+    batches: Any
+    steps: int
+    classifier: Classifier
+    optimizer: Any
+    step: training.objectives.Step
+    attack: attacks.Attack
+    variables: dict | None
+
+
+def build(config):
+    """The `Run` of a config; every field is checked before anything is trained.
+
+    Args:
+        config: ConfigDict with every key of `configs.base.run`.
+
+    Raises:
+        ConfigError: a field with a value that cannot be run.
+    """
+    _check_counts(config)
+    train, validation = source(config, "train"), source(config, "validation", config.validation.limit)
+    mesh = parallel.data_mesh()
+    if config.batch_size % mesh.size or config.batch_size > len(train):
+        raise ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
+                          f"at most the {len(train)} training images")
+    if (config.mix.mixup or config.mix.cutmix) and config.batch_size // mesh.size % 2:
+        raise ConfigError(f"config.batch_size={config.batch_size}: expected an even number of images on each of the {mesh.size} devices, "
+                          "because config.mix mixes them in pairs")
+    loader = batches(config, train)
+    steps = config.epochs * loader.steps_per_epoch
+    rule, model = optimizer(config, steps), classifier(config, train)
+    return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, model, rule, steps),
+               attack(config.validation.attack, "config.validation.attack"), variables(config, model))
+
+
+def source(config, split, limit=0):
+    """A split of the config's data set.
+
+    Args:
+        config: with a data section.
+        split: "train", "validation" or "test".
+        limit: size of a random subset; 0: all images.
+    """
+    with checking("config.data"):
+        loaded = data.load(config.data.name, split, root=config.data.root or None, **config.data.options.to_dict())
+        return data.subset(loaded, min(limit, len(loaded)), seed=0) if limit else loaded
+
+
+def batches(config, train):
+    """This process's training batches: `data.Pipeline` if config.transform names a transform, else `data.Batches`.
+
+    config.extra adds a second set, see `data.Mixed`; config.repeats copies of each image, see `data.Repeated`; config.loader: see `data.Pipeline`.
+    """
+    options = {"seed": config.seed, "shard": (jax.process_index(), jax.process_count())}
+    if config.extra.fraction:
+        with checking("config.extra"):
+            extra = data.load(config.extra.name, "train", root=config.extra.root or None, **config.extra.options.to_dict())
+            train = data.Mixed(train, extra, config.extra.fraction)
+    if config.repeats > 1:
+        train = data.Repeated(train, config.repeats)
+    if config.transform.name == "none":
+        with checking("config.batch_size"):
+            return data.Batches(train, config.batch_size, **options)
+    with checking("config.transform"):
+        transform = data.transforms.create(**config.transform.to_dict())
+    with checking("config.loader"):
+        loader = config.loader.to_dict()
+        return data.Pipeline(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
+
+
+def variables(config, classifier):
+    """The weights at config.init.checkpoint, a released file or a folder that `checkpoints convert` wrote; None if it is ""."""
+    if not config.init.checkpoint:
+        return None
+    with checking("config.init.checkpoint"):
+        return checkpoints.read_variables(classifier.model, config.init.checkpoint)
+
+
+def classifier(config, like):
+    """The model with its preprocessing.
+
+    Args:
+        config: with sections model and preprocessing.
+        like: source that sets num_classes and in_channels if config.model.overrides does not.
+    """
+    if like.image_shape is None:
+        raise ConfigError("config.data.options: expected an option that sets the image size, such as size=224")
+    fields = {"num_classes": len(like.classes), "in_channels": like.image_shape[-1], **config.model.overrides.to_dict()}
+    with checking("config.model"):
+        model = vmamba_jax.create_model(config.model.name, **fields)
+    with checking("config.preprocessing"):
+        made = Classifier(model, tuple(config.preprocessing.mean), tuple(config.preprocessing.std))
+    with checking("config.model"):
+        jax.eval_shape(lambda key: made.init(key, like.image_shape), jax.random.key(0))
+    return made
+
+
+def attack(options, where):
+    """The attack of one config section, {"name": ..., its options}; `where` is the section's name in the error."""
+    with checking(where):
+        if "name" not in options:
+            raise ValueError("expected an attack's name and its options")
+        return attacks.create(**options.to_dict())
+
+
+def resized(attack, radius):
+    """The attack at another radius, with its step size in proportion.
+
+    Radius and step size are arguments of the compiled program, so one program serves all radii.
+    """
+    scaled = {"eps": radius, "step_size": radius / attack.eps * attack.step_size} if hasattr(attack, "step_size") else {"eps": radius}
+    return dataclasses.replace(attack, **scaled)
+
+
+def attack_label(attack):
+    """An attack's display name: "PGD-20, 5 restarts"."""
+    if attack.name == "autoattack":
+        return f"AutoAttack {attack.version}"
+    steps, restarts = getattr(attack, "steps", None), getattr(attack, "restarts", 1)
+    name = ATTACK_NAMES[attack.name] if attack.name in ATTACK_NAMES else attack.name
+    return name + (f"-{steps}" if steps else "") + (f", {restarts} restarts" if restarts > 1 else "")
+
+
+def optimizer(config, steps):
+    """The optimizer with its learning-rate schedule over the updates of `steps` steps; "free" makes one update per replay.
+
+    config.schedule.warmup, cooldown and boundaries are fractions of the updates.
+    """
+    section, updates = config.schedule.to_dict(), steps * config.objective.replays
+    name = section.pop("name")
+    with checking():
+        checks.choice("config.schedule.name", name, SCHEDULES)
+    neutral = base.run().schedule
+    for field in (field for fields in SCHEDULES.values() for field in fields if field not in SCHEDULES[name]):
+        if (value := section.pop(field)) != neutral[field]:
+            raise ConfigError(f"config.schedule.{field}={value!r}: expected {neutral[field]!r} for the {name} schedule, which does not use it")
+    rate, warmup = section.pop("learning_rate"), _fraction("config.schedule.warmup", section.pop("warmup"))
+    lengths = {"warmup_steps": round(warmup * updates)}
+    if name == "cosine":
+        cooldown = _fraction("config.schedule.cooldown", section.pop("cooldown"))
+        lengths["total_steps"] = updates - round(cooldown * updates)
+        if lengths["warmup_steps"] >= lengths["total_steps"]:
+            raise ConfigError(f"config.schedule.warmup={warmup:g}, config.schedule.cooldown={cooldown:g}: expected to leave some of the {updates} "
+                              "updates to the cosine")
+    if name == "piecewise":
+        lengths["boundaries"] = [round(_fraction("config.schedule.boundaries", part) * updates) for part in section.pop("boundaries")]
+    with checking("config.schedule"):
+        schedule = training.schedules.create(name, rate, **lengths, **section)
+    with checking("config.optimizer"):
+        return training.optimizer.create(learning_rate=schedule, **config.optimizer.to_dict())
+
+
+def objective(config, classifier, optimizer, steps):
+    """The training step of config.objective; its `ramp` is the fraction of the `steps` steps over which the radius grows from 0."""
+    options = config.objective.to_dict()
+    name, ramp, attacked, replays = (options.pop(field) for field in ("name", "ramp", "attack", "replays"))
+    options["ema_decay"] = ema_decay(config)
+    if attacked:
+        options["attack"] = attack(config.objective.attack, "config.objective.attack")
+    if name == "free":
+        options["replays"] = replays
+    elif replays != 1:
+        raise ConfigError(f"config.objective.replays={replays!r}: expected 1 for the objective {name!r}; only 'free' replays a batch")
+    if ramp:
+        options["eps_schedule"] = _ramp(name, ramp, steps)
+    with checking("config.augment"):
+        options["augment"] = data.augment.create(**config.augment.to_dict())
+    if config.mix.mixup or config.mix.cutmix or config.mix.label_smoothing:
+        with checking("config.mix"):
+            options["mix"] = functools.partial(data.mix.create(**config.mix.to_dict()), num_classes=classifier.model.num_classes)
+    with checking("config.objective"):
+        return training.objectives.create(name, classifier, optimizer, **options)
+
+
+def ema_decay(config):
+    """The decay of the weights' average; None if config.ema_decay is 0, for no average."""
+    if not 0 <= config.ema_decay < 1:
+        raise ConfigError(f"config.ema_decay={config.ema_decay}: expected 0 (no average) or a decay below 1")
+    return config.ema_decay or None
+
+
+def description(classifier):
+    """A classifier's family, preprocessing and fields as JSON, the same in every process."""
+    model = classifier.model
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in ("parent", "name")}
+    named = {"family": type(model).__name__, "mean": classifier.mean, "std": classifier.std, **fields}
+    return json.loads(json.dumps(named, default=lambda value: getattr(value, "__name__", str(value))))
+
+
+def positive(config, *names, where="config"):
+    """Raise a ConfigError unless every named field of the section `where` is at least 1."""
+    for name in names:
+        if config[name] < 1:
+            raise ConfigError(f"{where}.{name}={config[name]}: expected at least 1")
+
+
+def _check_counts(config):
+    """Check the counts that no object below checks under the field's name."""
+    positive(config, "epochs", "batch_size", "repeats", "log_every")
+    positive(config.validation, "every_epochs", where="config.validation")
+    positive(config.checkpoints, "keep", where="config.checkpoints")
+    positive(config.evaluation, "batch_size", where="config.evaluation")
+    for name, limit in config.skips.items():
+        with checking():
+            checks.count(f"config.skips.{name}", limit, 0, optional=True)
+    if not 0 <= config.seed < 2**32:  # jax.random.key keeps 32 bits
+        raise ConfigError(f"config.seed={config.seed}: expected an integer from 0 to 2**32 - 1")
+    if config.validation.select not in VALIDATION:
+        raise ConfigError(f"config.validation.select={config.validation.select!r}: expected one of {', '.join(VALIDATION)}")
+
+
+def _fraction(name, value):
+    with checking():
+        return checks.number(name, value, low=0, high=1)
+
+
+def _ramp(name, ramp, steps):
+    """The schedule of config.objective.ramp over `steps` steps."""
+    if name in CONSTANT_RADIUS:
+        raise ConfigError(f"config.objective.ramp={ramp:g}: expected 0 for the objective {name!r}, whose radius is constant")
+    _fraction("config.objective.ramp", ramp)
+    if not round(ramp * steps):
+        raise ConfigError(f"config.objective.ramp={ramp:g}: expected 0 for no ramp, or a fraction that covers at least one of the {steps} steps "
+                          f"({1 / steps:.3g} or more)")
+    return training.schedules.ramp(round(ramp * steps))

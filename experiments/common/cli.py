@@ -1,0 +1,180 @@
+"""The shared command line: `--config file.py:arg --config.field=value --workdir DIR`, with one-line errors."""
+import ast
+import contextlib
+import os
+import pathlib
+import re
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich import progress as rich_progress
+
+from experiments.common import environment
+from vmamba_jax import parallel
+from vmamba_jax.training import Stopped
+
+OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
+
+
+class ConfigError(ValueError):
+    """A user's input that cannot be run: printed as one line without a traceback, followed by the lines of `details`."""
+
+    def __init__(self, message, details=()):
+        super().__init__(message)
+        self.details = tuple(details)
+
+
+class RunError(RuntimeError):
+    """A valid run that failed, such as by a full disk or diverged weights: printed as one line without a traceback."""
+
+
+@contextlib.contextmanager
+def checking(what=None):
+    """A context in which a bad value, an unknown name or a missing file raises a ConfigError.
+
+    Args:
+        what: what the error is about, the start of its message; None: the message is the error's own.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ConfigError(str(message) if what is None else f"{what}: {message}") from error
+
+
+@contextlib.contextmanager
+def exit_on_error():
+    """A context that turns expected errors into one line and exit status 2; a run that a signal stopped exits with 0 after saving."""
+    try:
+        yield
+    except (ConfigError, RunError) as error:
+        fail(error)
+    except Stopped as stop:
+        print(stop)
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; the same command resumes from the last checkpoint")
+
+
+def main(run, *, doc, define=None, complete=None):
+    """Run a program: parse the arguments, prepare the machine, call `run`; exits with 0, or with 2 after a one-line error.
+
+    Args:
+        run: `run(config, workdir, **further flags)`.
+        doc: text that --help prints.
+        define: function that declares further flags and returns their names.
+        complete: function from the raw arguments to those that are parsed.
+    """
+    config = config_flags.DEFINE_config_file("config", help_string="configuration, file.py or file.py:argument", sys_argv=sys.argv)
+    workdir = flags.DEFINE_string("workdir", None, "folder that the run writes to and resumes from")
+    coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0 (or VMAMBA_JAX_COORDINATOR)")
+    processes = flags.DEFINE_integer("processes", None, "several hosts: number of processes (or VMAMBA_JAX_PROCESSES)")
+    process = flags.DEFINE_integer("process", None, "several hosts: index of this process, from 0 (or VMAMBA_JAX_PROCESS)")
+    patience = flags.DEFINE_integer("join_timeout", 300, "several hosts: seconds to wait for the others at the start")
+    cluster = flags.DEFINE_bool("cluster", False, "several hosts: JAX finds the others (Cloud TPU, Slurm, ...)")
+    more = define() if define else ()
+
+    def parse(argv):
+        if {"--help", "-help", "-h"} & set(argv):
+            print(doc.strip())
+            sys.exit(0)
+        try:
+            argv[1:] = sys.argv[1:] = complete(argv[1:]) if complete else argv[1:]
+            file = (argument(argv, "config") or "").split(":")[0]
+            if file and not os.path.isfile(file):  # ml_collections would raise only when a field is read
+                raise ConfigError(f"--config={file}: expected an existing file")
+            overrides = [match for word in argv[1:] if (match := OVERRIDE.fullmatch(word))]
+            argv[1:] = sys.argv[1:] = [word for word in argv[1:] if not OVERRIDE.fullmatch(word)]
+            rest = flags.FLAGS(argv)
+            for name in ("config", "workdir"):
+                if flags.FLAGS[name].value is None:
+                    raise ConfigError(f"--{name}: expected a value; see --help")
+            override(config.value, overrides)
+            if len(rest) > 1:
+                raise ConfigError(f"unexpected argument {rest[1]!r}")
+            return rest
+        except Exception as error:
+            fail(error)
+
+    def program(_):
+        environment.prepare()
+        with exit_on_error():
+            with checking("several hosts"):
+                parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,
+                                    initialization_timeout=patience.value)
+            run(config.value, workdir.value, **{name: flags.FLAGS[name].value for name in more})
+
+    start(program, flags_parser=parse)
+
+
+def override(config, matches):
+    """Set the fields that `OVERRIDE` matched. A section named `overrides` accepts any field of the model's module, also one the config lacks."""
+    for section, name, text in (match.groups() for match in matches):
+        with checking(f"--config.{section}.{name}={text}"):
+            fields = config
+            for part in section.split("."):
+                fields = fields[part]
+            with contextlib.suppress(ValueError, SyntaxError):  # text that is not a Python literal is a string
+                text = ast.literal_eval(text)
+            with fields.unlocked():
+                fields[name] = text
+
+
+def start(program, **options):
+    """absl's app.run with the log messages of the libraries off."""
+    logging.set_verbosity(logging.ERROR)
+    app.run(program, **options)
+
+
+def bar(name, total, shown, count=None):
+    """A progress bar with one task, drawn by the first process.
+
+    Args:
+        name: text before the bar.
+        total: steps of the task.
+        shown: whether to draw it.
+        count: rich column of the count; None: per cent.
+    """
+    made = rich_progress.Progress(rich_progress.TextColumn(name), rich_progress.BarColumn(), count or rich_progress.TaskProgressColumn(),
+                                  rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"),
+                                  disable=not shown or jax.process_index() != 0)
+    made.add_task("", total=total)
+    return made
+
+
+def report(text):
+    """Print on the first process."""
+    if jax.process_index() == 0:
+        print(text)
+
+
+def folder(path):
+    """The folder at `path`, created if absent; a ConfigError if that fails."""
+    path = pathlib.Path(path)
+    with checking(f"workdir={path}"):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def argument(argv, name):
+    """The value of --name in raw arguments; None if it is absent."""
+    for given, following in zip(argv, [*argv[1:], None], strict=True):
+        key, equals, value = given.partition("=")
+        if key in (f"--{name}", f"-{name}"):
+            return value if equals else following
+    return None
+
+
+def fail(error):
+    """Print an error as one line followed by its details, and exit with status 2."""
+    while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps a KeyError in an AttributeError
+        error = error.args[0]
+    text = f"unknown field {error.args[0]}" if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = lines[-1] if "Traceback" in text else " ".join(lines)
+    print("\n  ".join([f"error: {text or type(error).__name__}", *getattr(error, "details", ())]), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,120 @@
+"""One training run in a folder, resumed if it was stopped. `experiments.train` is its command line."""
+import contextlib
+import json
+import time
+
+import jax
+
+import vmamba_jax
+from configs import base
+from experiments.common import build, cli, results, wandb
+from vmamba_jax import data, evaluation, parallel, reports, training
+
+
+def run(config, workdir, *, progress=True):
+    """Train as the config says, or resume a stopped run; a finished run is not trained again.
+
+    Args:
+        config: ConfigDict such as configs/digits.py returns; missing keys get the neutral values of `configs.base.run`.
+        workdir: the run's folder.
+        progress: whether to draw the progress bar.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        ConfigError: a config that cannot be run, or another one than the folder's.
+        RunError: the run failed: a full disk, diverged weights.
+        Stopped: SIGTERM or SIGINT stopped the run after it was saved.
+    """
+    with cli.checking():
+        config = base.complete(config)
+    workdir = cli.folder(workdir)
+    with _failures(workdir), contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(training.one_run(workdir))
+        _save_config(config, workdir)
+        if (result := results.load_json(workdir / "results.json")) is None:
+            result = _train(build.build(config), workdir, progress)
+            results.save_json(workdir / "results.json", result)
+        if jax.process_index() == 0 and not (workdir / "training.html").exists():
+            reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False))
+    return result
+
+
+def _train(run, workdir, progress):
+    config, plain = run.config, results.plain(run.config)
+    init_key, key = jax.random.split(jax.random.key(config.seed))
+    with cli.checking("config.init.checkpoint"):
+        state = training.create_state(run.classifier, run.optimizer, init_key, run.train.image_shape, ema_decay=build.ema_decay(config),
+                                      variables=run.variables)
+    state = run.step.begin(state, run.train.image_shape, config.batch_size)
+    per_epoch = run.batches.steps_per_epoch
+
+    since = time.perf_counter()
+    state = training.train(
+        run.step, state, run.batches, steps=run.steps, key=key, workdir=workdir, mesh=run.mesh,
+        checkpoints=training.Checkpointing(keep_latest=config.checkpoints.keep, best_metric=f"validation/{config.validation.select}", config=plain),
+        validation=training.Validation(_validation(run), every=config.validation.every_epochs * per_epoch),
+        monitoring=training.Monitoring(
+            log_every=min(per_epoch, config.log_every), on_log=wandb.logger(config.wandb, workdir, plain), progress=progress,
+            skips_in_a_row=config.skips.in_a_row, skips_in_all=config.skips.in_all, stop_on_signals=True))
+
+    with training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
+        best = {"step": saved.best_step, **saved.metrics("best")}
+    return {
+        "config": plain, "seed": config.seed, "steps": run.steps, "steps_per_epoch": per_epoch, "best": best,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "sha256": parallel.fingerprint(state.variables()),
+        "seconds": round(time.perf_counter() - since, 1), "validation_attack": build.attack_label(run.attack), **results.provenance(run.train),
+    }
+
+
+def _validation(run):
+    """`(state, step) -> {"validation/accuracy": ..., "validation/robust_accuracy": ...}`."""
+    def validate(state, step):
+        logits_fn = vmamba_jax.logits_fn(run.classifier, state.variables(ema=state.ema is not None))
+        result = evaluation.robust_accuracy(logits_fn, run.validation, run.attack, key=jax.random.key(run.config.seed), mesh=run.mesh,
+                                            batch_size=run.config.evaluation.batch_size)
+        return {f"validation/{name}": result[name] for name in build.VALIDATION}
+
+    return validate
+
+
+@contextlib.contextmanager
+def _failures(workdir):
+    """Turn what ends a run into a RunError, and a stop request into a Stopped that says how to resume."""
+    try:
+        yield
+    except training.Stopped as stop:
+        raise training.Stopped(f"{stop}; the same command resumes from there") from stop
+    except (cli.ConfigError, cli.RunError):
+        raise
+    except (data.BadImagesError, training.SaveError, training.Locked, training.DamagedCheckpoint, FloatingPointError) as error:
+        raise cli.RunError(str(error)) from error
+    except OSError as error:
+        raise cli.RunError(f"{workdir}: {error}") from error
+
+
+def _save_config(config, workdir):
+    """Write config.json, unless the folder holds a run of another config; config.evaluation may differ."""
+    saved, given = results.load_json(workdir / "config.json"), results.plain(config)
+    if saved is not None and ((workdir / "checkpoints").exists() or (workdir / "results.json").exists()):
+        with cli.checking(workdir / "config.json"):
+            saved = results.plain(base.complete(saved))
+        differing = [row for row in _differences(saved, given) if not row[0].startswith("evaluation.")]
+        if differing:
+            rows = [("field", "was", "is now"), *((name, json.dumps(old), json.dumps(new)) for name, old, new in differing)]
+            widths = [max(len(row[i]) for row in rows) for i in range(2)]
+            raise cli.ConfigError(f"workdir={workdir}: expected the config that this run started with; choose another --workdir or restore these fields",
+                                  [f"{name:{widths[0]}}  {old:{widths[1]}}  {new}" for name, old, new in rows])
+    results.save_json(workdir / "config.json", given)
+
+
+def _differences(old, new, prefix=""):
+    """(dotted name, old value, new value) of every field that differs between two nested dicts; None for a field that one lacks."""
+    for name in dict.fromkeys([*old, *new]):
+        a, b = (fields[name] if name in fields else None for fields in (old, new))
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield prefix + name, a, b

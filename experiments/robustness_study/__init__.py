@@ -1,0 +1,1 @@
+"""Models, probes and cells of `experiments.study`."""

@@ -1,0 +1,1 @@
+"""Tests of the whole tree; one folder for each package."""

@@ -1,0 +1,1 @@
+"""Reads PyTorch checkpoint files without PyTorch."""

@@ -1,0 +1,75 @@
+"""Reads weights files of other frameworks into NumPy arrays; detects the format from the content."""
+import os
+
+import numpy as np
+import safetensors
+
+from vmamba_jax.checkpoints.torch_files import legacy, zip_archive
+
+NOT_WEIGHTS = {  # first bytes of files that users have in place of weights -> what they are
+    b"version https://git-lfs": "a Git LFS pointer, not the weights themselves (run `git lfs pull`)",
+    b"<": "a web page, not weights (the download failed)", b"\x1f\x8b": "compressed by gzip; decompress it first",
+    b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a numpy .npy file"}
+
+SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")
+
+
+def read_torch(path):
+    """The content of a .pth, .pt or .safetensors file, read without PyTorch and without running any code of the file.
+
+    Args:
+        path: a file of `torch.save` (the zip format, or the one before PyTorch 1.6) or in the safetensors format. The content decides
+            the format, not the name.
+
+    Returns:
+        The file's object: {name: NumPy array} for a bare state dict; for a training checkpoint its nested dicts and lists, with tensors as
+        NumPy arrays (bfloat16 and float8 from ml_dtypes) and configuration objects as plain dicts. Tensors that share a storage in the file
+        share memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a message that begins with the path: the file is corrupt, truncated, or holds anything but tensors, containers,
+            numbers, strings and configuration. Any other global in a pickle is refused by name and never imported or called.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(512)
+        file.seek(0)
+        try:
+            return reader(head)(file, size)
+        except Exception as error:  # a hostile file can raise anything in a parser; the caller gets one kind of error
+            message = str(error) if type(error) is ValueError else f"corrupt or truncated ({type(error).__name__}: {error})"
+            raise ValueError(f"{os.fspath(path)}: {message}") from error
+
+
+def reader(head):
+    """The function (file, size) -> tree for a file that starts with `head`."""
+    if head[4:9] == b"\0\0\0\0{":  # a length below 2**32, then the header's JSON
+        return read_safetensors
+    if head.startswith(b"PK\3\4"):
+        return zip_archive.read
+    if head.startswith(b"\x80"):
+        return legacy.read
+    if head[257:262] == b"ustar":
+        raise ValueError("the tar format of PyTorch before 0.2, which is not supported; load and save it again with a newer torch")
+    for start, what in NOT_WEIGHTS.items():
+        if head.lstrip().startswith(start):
+            raise ValueError(what)
+    if not head:
+        raise ValueError("the file is empty")
+    raise ValueError(f"neither a file of torch.save nor safetensors (it starts with {head[:8]!r})")
+
+
+def read_safetensors(file, size):
+    """The arrays of a safetensors file, by name; the safetensors package checks every bound against the file's size."""
+    arrays = {}
+    with safetensors.safe_open(file.name, "np") as tensors:
+        for name in tensors.keys():
+            kind = tensors.get_slice(name).get_dtype()
+            if kind not in SAFETENSORS:
+                raise ValueError(f"refused: {ascii(name)} has the type {kind}; expected one of {', '.join(SAFETENSORS)}")
+            array = tensors.get_tensor(name)
+            if kind == "BOOL" and array.view(np.uint8).max(initial=0) > 1:
+                raise ValueError(f"{ascii(name)} is boolean but holds other bytes than 0 and 1")
+            arrays[name] = array
+    return arrays

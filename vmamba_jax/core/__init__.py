@@ -1,0 +1,1 @@
+"""Ideas that every package uses; no Flax. Imports nothing by itself."""

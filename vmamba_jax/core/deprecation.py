@@ -1,0 +1,24 @@
+"""Old public names that stay importable for one release."""
+import importlib
+import warnings
+
+
+def renamed(module, names):
+    """A module's `__getattr__` that serves old names and warns.
+
+    Args:
+        module: `__name__` of the module that had the names.
+        names: {old name: "package.module:new name"}.
+
+    Returns:
+        A function for the module's `__getattr__`: it returns the object under its new name with a `DeprecationWarning` that names both, and
+        raises an AttributeError for every other name.
+    """
+    def __getattr__(name):
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home, _, new = names[name].partition(":")
+        warnings.warn(f"{module}.{name} is now {home}.{new}; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(home), new)
+
+    return __getattr__

@@ -1,0 +1,86 @@
+"""Atomic writes of files and folders, the digest of a file, and JSON lines."""
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """A context manager that yields the path of a temporary file, which replaces `path` at the end.
+
+    Readers see the old file or all of the new one. The temporary file is in the same folder, has a name of its own
+    (several processes may write one path) and is removed if the block raises. Missing parent folders are created.
+    """
+    path, draft = pathlib.Path(path), _draft(path)
+    try:
+        yield draft
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """A context manager that yields a new, empty folder, which replaces the folder `path` at the end.
+
+    The new folder is removed if the block raises; the old one is restored if the renaming fails. Missing parent folders are created.
+    """
+    path, draft = pathlib.Path(path), _draft(path)
+    old = draft.with_suffix(".old")
+    try:
+        draft.mkdir()
+        yield draft
+        if path.exists():
+            path.rename(old)
+        try:
+            draft.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def sha256(path):
+    """The SHA-256 of a file's content, as a hex digest."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json_lines(path, number=None):
+    """The objects of a JSONL file as a list of dicts, without a last line that a crash left incomplete.
+
+    Args:
+        path: the file.
+        number: key that must have a number in every object; None: no such key.
+
+    Raises:
+        ValueError: any other line is not such an object; the message names the line.
+    """
+    lines = pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows = []
+    for i, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or (number is not None and (isinstance(row[number], bool) or not isinstance(row[number], (int, float)))):
+                raise TypeError
+        except (ValueError, TypeError, KeyError) as error:
+            expected = "a JSON object" if number is None else f"a JSON object with a number {number!r}"
+            raise ValueError(f"{path}, line {i}: expected {expected}, got {line.strip()[:80]!r}") from error
+        rows.append(row)
+    return rows
+
+
+def _draft(path):
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

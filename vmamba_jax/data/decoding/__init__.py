@@ -1,0 +1,1 @@
+"""Image files and archives, decoded with limits on size and number."""

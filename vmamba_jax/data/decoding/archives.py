@@ -1,0 +1,216 @@
+"""Members of tar files, zip files and folders, read in any order without unpacking."""
+import abc
+import functools
+import hashlib
+import os
+import pathlib
+import tarfile
+import weakref
+import zipfile
+import zlib
+
+import numpy as np
+
+from vmamba_jax.core import files
+from vmamba_jax.data.decoding.images import BadImageError
+from vmamba_jax.data.source import Decoded, digest
+
+INDEX_VERSION = 1
+END = 1024  # a tar file ends with two blocks of zeros
+
+
+class Archive(abc.ABC):
+    """Regular files in a container; `read(i)` returns the bytes of member i.
+
+    Several threads may read at once; a pickled archive reopens its file.
+
+    Attributes:
+        path: of the container.
+        names: list of str, with "/" between folders.
+        sizes: (n,) int64, bytes.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    @abc.abstractmethod
+    def read(self, i): ...
+
+    def text(self, name):
+        """The content of the text file `name`; None: no such member."""
+        return self.read(self.names.index(name)).decode() if name in self.names else None
+
+    def __len__(self):
+        return len(self.names)
+
+
+class Directory(Archive):
+    """The files below a folder, except hidden ones."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.names = []
+        for parent, folders, names in os.walk(path, followlinks=True):
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            where = pathlib.Path(parent).relative_to(path)
+            self.names += [(where / name).as_posix() for name in sorted(names) if not name.startswith(".")]
+
+    @functools.cached_property
+    def sizes(self):
+        return np.array([(self.path / name).stat().st_size for name in self.names], np.int64)
+
+    def read(self, i):
+        return (self.path / self.names[i]).read_bytes()
+
+
+class Zip(Archive):
+    """The members of a zip file; ValueError with its name if it is damaged or truncated."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        members = [member for member in self._zip.infolist() if not member.is_dir()]
+        self.names = [member.filename for member in members]
+        self.sizes = np.array([member.file_size for member in members], np.int64)
+
+    @functools.cached_property
+    def _zip(self):
+        try:
+            file = zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{self.path}: expected a whole zip file, but it is damaged or truncated ({error})") from error
+        weakref.finalize(self, file.close)
+        return file
+
+    def read(self, i):
+        try:
+            return self._zip.read(self.names[i])
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise BadImageError(f"{self.path}:{self.names[i]}: expected a whole member, but {error or 'it ends too early'}") from error
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_zip"}
+
+
+class Tar(Archive):
+    """The members of an uncompressed tar file.
+
+    The first opening reads the file once and writes the position of each member to an index: <file>.index.npz beside it or, if that folder is
+    read-only, in $XDG_CACHE_HOME/vmamba_jax (~/.cache). A change of the file's size or modification time rebuilds the index.
+
+    Args:
+        path: the file.
+        nested: list the members of the tar files inside it, named "<inner file's stem>/<member>".
+
+    Raises:
+        ValueError: a file that is compressed, damaged or truncated, by name.
+    """
+
+    def __init__(self, path, nested=False):
+        super().__init__(path)
+        stat = self.path.stat()
+        key = np.array([INDEX_VERSION, stat.st_size, stat.st_mtime_ns, nested], np.int64)
+        names, self._offsets, self.sizes = _load_index(self.path, key) or _build_index(self.path, key, nested)
+        self.names = names.tobytes().decode().split("\0") if names.size else []
+
+    @functools.cached_property
+    def _file(self):
+        file = open(self.path, "rb", buffering=0)
+        weakref.finalize(self, file.close)
+        return file
+
+    def read(self, i):
+        raw = os.pread(self._file.fileno(), self.sizes[i], self._offsets[i])
+        if len(raw) != self.sizes[i]:
+            raise ValueError(f"{self.path}:{self.names[i]}: expected {self.sizes[i]} bytes at {self._offsets[i]}, got {len(raw)}; "
+                             "the file has changed since it was opened")
+        return raw
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_file"}
+
+
+class ArchivedImages(Decoded):
+    """Images decoded on demand from members of an archive.
+
+    Args:
+        archive: an `Archive`.
+        members: (n,) positions in it.
+        labels: (n,) integers.
+        classes, decoder, name, split, workers: see `Decoded`.
+    """
+
+    def __init__(self, archive, members, labels, classes, decoder, *, name, split, workers=None):
+        super().__init__(name, split, classes, decoder, workers)
+        self.archive, self.members = archive, np.asarray(members, np.int64)
+        self._labels = np.array(labels, np.int32)
+        self._labels.flags.writeable = False
+
+    labels = property(lambda self: self._labels, doc="(n,) int32, read-only.")
+    files = property(lambda self: [self.archive.names[i] for i in self.members.tolist()], doc="Names of the members.")
+
+    def __len__(self):
+        return len(self.members)
+
+    def _records(self, indices):
+        return self.members[indices].tolist(), self._labels[indices]
+
+    def _encoded(self, i):
+        return self.archive.read(i), f"{self.archive.path}:{self.archive.names[i]}"
+
+    @functools.cached_property
+    def fingerprint(self):
+        """SHA-256 of class names, labels, the members' names and sizes, and the decoding options; the images are not read."""
+        names = [self.archive.names[i] for i in self.members.tolist()]
+        return digest(self.classes, self._labels.astype("<i4"), names, self.archive.sizes[self.members].astype("<i8"), self.decoder)
+
+
+def _index_places(path):
+    """Paths where the index of an archive may be, in order of preference."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vmamba_jax"
+    resolved = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # separates archives of one name
+    return path.with_name(path.name + ".index.npz"), cache / f"{path.name}.{resolved}.index.npz"
+
+
+def _load_index(path, key):
+    for place in _index_places(path):
+        try:
+            with np.load(place) as index:
+                if np.array_equal(index["key"], key):
+                    return index["names"], index["offsets"], index["sizes"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            continue  # absent or damaged: rebuilt
+    return None
+
+
+def _build_index(path, key, nested):
+    with open(path, "rb") as file:
+        found = list(_members(file, path, nested))
+    names = np.frombuffer("\0".join(name for name, _, _ in found).encode(), np.uint8)
+    offsets, sizes = (np.array([row[k] for row in found], np.int64) for k in (1, 2))
+    for place in _index_places(path):
+        try:
+            with files.atomic(place) as draft, open(draft, "wb") as file:
+                np.savez(file, key=key, names=names, offsets=offsets, sizes=sizes)
+            break
+        except OSError:
+            continue  # a read-only folder; without any other, the next opening rebuilds the index
+    return names, offsets, sizes
+
+
+def _members(file, path, nested, where=""):
+    """(name, offset of its bytes in `file`, size) of every regular file in a tar file."""
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # otherwise tarfile caches a million of them
+            if not nested and member.isreg():
+                yield where + member.name.removeprefix("./"), member.offset_data, member.size
+            elif nested and member.isreg() and member.name.endswith(".tar"):
+                stem = pathlib.PurePosixPath(member.name).stem
+                for name, offset, size in _members(archive.extractfile(member), f"{path}:{member.name}", False, f"{stem}/"):
+                    yield name, member.offset_data + offset, size
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: expected a whole, uncompressed tar file, but it is damaged, truncated or compressed ({error})") from error
+    file.seek(archive.offset)  # tarfile takes a damaged or missing header for the end of the archive
+    if file.read(END).strip(b"\0") or file.tell() < archive.offset + END // 2:
+        raise ValueError(f"{path}: expected a whole tar file, but it is damaged or truncated at byte {archive.offset}")

@@ -1,0 +1,1 @@
+"""Comparison models: ViT/DeiT, Swin, ConvNeXt, ResNet, EfficientNet-Lite."""

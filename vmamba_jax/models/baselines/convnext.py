@@ -1,0 +1,96 @@
+"""ConvNeXt: a ResNet modernized toward Swin, without attention.
+
+Source: Liu et al., arXiv 2201.03545.
+"""
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, conv, dense_init
+from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
+
+EPS = 1e-6
+
+
+class Block(nn.Module):
+    """x + DropPath(gamma * MLP(norm(conv_dw(x)))), where conv_dw is a depth-wise 7 x 7 convolution."""
+    layer_scale_init: float | None = 1e-6
+    drop_path: float = 0.0
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        options, channels = dict(dtype=self.dtype, param_dtype=self.param_dtype), x.shape[-1]
+        y = DepthwiseConv(7, kernel_init=dense_init, name="conv_dw", **options)(x)
+        y = MLP(4 * channels, name="mlp", **options)(LayerNorm(EPS, name="norm", **options)(y))
+        if self.layer_scale_init is not None:
+            gamma = self.param("gamma", nn.initializers.constant(self.layer_scale_init), (channels,), self.param_dtype)
+            y = y * gamma.astype(y.dtype)
+        return x + DropPath(self.drop_path)(y, train)
+
+
+class ConvNeXt(StagedBackbone):
+    """ConvNeXt classifier or backbone: (b, H, W, in_channels) normalized images -> (b, num_classes) logits.
+
+    The other fields are those of `StagedBackbone`.
+
+    Attributes:
+        depths, dims: blocks and width of each stage.
+        patch_size: stride of the stem; every further stage halves the map, rounding down.
+        layer_scale_init: initial value of each block's scale per channel; None: no scale.
+
+    Raises:
+        ValueError: images of another rank or number of channels or too small, or inconsistent fields.
+    """
+    depths: Sequence[int] = (3, 3, 9, 3)
+    dims: Sequence[int] = (96, 192, 384, 768)
+    patch_size: int = 4
+    layer_scale_init: float | None = 1e-6
+    drop_path_rate: float = 0.1
+
+    BLOCK = Block
+    STAGE = "stages"
+    NORM_EPS = EPS
+    PARAMETERS = ParameterGroups(
+        stem=r"stem_[01]", head=r"norm|head|outnorm\d+",
+        blocks=((r"stages_(\d+)/blocks_(\d+)/", lambda stage, block: (stage, block)), (r"stages_(\d+)/downsample_[01]/", lambda stage: (stage, 0))))
+
+    def _stem(self, images, train):
+        del train
+        x = _patches(self.dims[0], self.patch_size, name="stem_0", **self._dtypes)(images)
+        x = LayerNorm(EPS, name="stem_1", **self._dtypes)(x)
+        probes.record(self, "stem_out", x)
+        return x
+
+    def _reduction(self, i):
+        dtypes = self._dtypes
+
+        def reduce(x, train):
+            del train
+            x = LayerNorm(EPS, name="downsample_0", **dtypes)(x)
+            return _patches(self.dims[i], 2, name="downsample_1", **dtypes)(x)
+
+        return reduce if i else None
+
+    def _blocks(self, i):
+        return [dict(layer_scale_init=self.layer_scale_init, **self._dtypes)] * self.depths[i]
+
+    def _pool(self, x, train):
+        del train
+        x = LayerNorm(EPS, name="norm", **self._dtypes)(x.mean((1, 2)))
+        probes.record(self, "final_norm", x)
+        return x
+
+    def _check(self, images):
+        super()._check(images)
+        smallest = self.patch_size * 2**(len(self.depths) - 1)
+        if min(images.shape[1:3]) < smallest:
+            raise ValueError(f"images.shape={images.shape}: expected sides of at least {smallest}, the network's stride")
+
+
+def _patches(features, size, **options):
+    """Convolution of disjoint size x size patches, with ConvNeXt's initialization: normal(0.02) kernel, zero bias."""
+    return conv(features, size, size, kernel_init=dense_init, bias_init=nn.initializers.zeros, **options)

@@ -1,0 +1,118 @@
+"""ViT and DeiT: a plain transformer on patches.
+
+Source: Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877.
+"""
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vmamba_jax.core import checks
+from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.attention import Attention
+from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense, uniform
+from vmamba_jax.models.layers.patches import resize_grid
+from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
+
+EPS = 1e-6
+
+
+class ViT(nn.Module):
+    """Vision transformer: (b, H, W, in_channels) normalized images -> (b, num_classes) logits. DeiT has the same graph and another training.
+
+    `mutable=["intermediates"]` returns every block's attention probabilities as blocks_i/attn/attention, (b, heads, queries, keys), where token 0
+    is the class token; they are differentiable.
+
+    Attributes:
+        num_classes: width of the head; 0 returns the class token's features.
+        patch_size: side of a patch in pixels.
+        embed_dim, depth, num_heads, mlp_ratio: width, blocks, heads of embed_dim / num_heads channels, hidden width of the MLP over the width.
+        qkv_bias: bias of the q, k, v projection.
+        in_channels: channels of the images.
+        image_size: side whose grid the position embedding has; for other sizes it is resized bicubically.
+        antialias: resize it as timm (True) or as DeiT's repository (False).
+        drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
+        remat: recompute each block's activations in the backward pass.
+        dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
+    """
+    num_classes: int = 1000
+    patch_size: int = 16
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    in_channels: int = 3
+    image_size: int = 224
+    antialias: bool = True
+    drop_path_rate: float = 0.0
+    remat: bool = False
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    PARAMETERS = ParameterGroups(stem=r"patch_embed|pos_embed|cls_token", head=r"norm|head", positions=("pos_embed", "cls_token"),
+                                 blocks=((r"blocks_(\d+)/", lambda block: (block,)),))
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        self._check(images)
+        options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        patch, width = self.patch_size, self.embed_dim
+        x = conv(width, patch, patch, bias_init=uniform((patch**2 * self.in_channels)**-0.5), name="patch_embed", **options)(images)
+        rows, columns = x.shape[1:3]
+        x = x.reshape(len(x), -1, width)
+        probes.record(self, "patch_embed_out", x)
+        cls = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, width), self.param_dtype).astype(x.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, width)), x], axis=1) + self._positions(rows, columns).astype(x.dtype)
+
+        block = rematerialized(Block, self.remat)
+        for i, rate in enumerate(self.drop_path_rates):
+            x = block(self.num_heads, self.mlp_ratio, self.qkv_bias, rate, name=f"blocks_{i}", **options)(x, train)
+            probes.record(self, f"block{i}_out", x)
+        x = LayerNorm(EPS, name="norm", **options)(x)
+        probes.record(self, "final_norm", x)
+        return dense(self.num_classes, name="head", **options)(x[:, 0]) if self.num_classes else x[:, 0]
+
+    @property
+    def drop_path_rates(self):
+        """Drop-path rate of every block, in the network's order."""
+        return linear_rates(self.drop_path_rate, self.depth)
+
+    def _positions(self, rows, columns):
+        """Position embedding (1, 1 + rows * columns, width), with the class token's first."""
+        grid, width = self.image_size // self.patch_size, self.embed_dim
+        embedding = self.param("pos_embed", nn.initializers.truncated_normal(0.02), (1, 1 + grid**2, width), self.param_dtype)
+        return resize_positions(embedding, rows, columns, self.antialias)
+
+    def _check(self, images):
+        checks.images(images, self.in_channels)
+        checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
+        if any(side % self.patch_size or side < self.patch_size for side in images.shape[1:3]):
+            raise ValueError(f"images.shape={images.shape}: expected sides that are multiples of patch_size={self.patch_size}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size={self.image_size}: expected a multiple of patch_size={self.patch_size}")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads}: expected a divisor of embed_dim={self.embed_dim}")
+
+
+def resize_positions(embedding, rows, columns, antialias):
+    """A position embedding (1, 1 + side * side, C), class token first, resized to a grid of rows x columns."""
+    side = round((embedding.shape[1] - 1)**0.5)
+    grid = resize_grid(embedding[:, 1:].reshape(1, side, side, -1), rows, columns, antialias)
+    return jnp.concatenate([embedding[:, :1], grid.reshape(1, rows * columns, -1)], axis=1)
+
+
+class Block(nn.Module):
+    """x + DropPath(Attention(norm1(x))), then x + DropPath(MLP(norm2(x)))."""
+    num_heads: int
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    drop_path: float = 0.0
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        mixed = Attention(self.num_heads, self.qkv_bias, name="attn", **options)(LayerNorm(EPS, name="norm1", **options)(x))
+        x = x + DropPath(self.drop_path)(mixed, train)
+        mlp = MLP(int(x.shape[-1] * self.mlp_ratio), name="mlp", **options)
+        return x + DropPath(self.drop_path)(mlp(LayerNorm(EPS, name="norm2", **options)(x)), train)

@@ -1,0 +1,105 @@
+"""Tables of a study: accuracy of every model under every probe, example images, and skipped cells."""
+from vmamba_jax.reports.figures import norm_name, radius_name
+from vmamba_jax.reports.tables import aligned, percent, points
+
+__all__ = ["absent", "accuracies", "environment", "links", "models", "percent", "pictures", "points", "text", "title"]
+NAMES = {"clean": "clean", "centre": "black window", "trajectory": "scan order"}
+SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
+
+
+def title(study, probe):
+    """A probe's name on the page: "PGD-5, L∞ 1/255", "Patch-Fool, 2 patches", "gaussian noise"."""
+    section = study.probes[probe]
+    if "title" in section:
+        return section["title"]
+    match section["kind"]:
+        case "attack":
+            attack = section["attack"]
+            if attack["name"] == "patch_fool":
+                return f"Patch-Fool, {attack['patches']} patch{'es' if attack['patches'] > 1 else ''}"
+            return f"{_label(study, probe)} {radius_name(attack['eps'])}"
+        case "curve":
+            return _label(study, probe)
+        case "corruption":
+            return section["corruption"].replace("_", " ")
+        case "shift":
+            return SHIFTS.get(section["shift"], section["shift"])
+        case "components":
+            return "components" + (", by stage" if section["blocks"] == "stages" else "")
+    return NAMES.get(section["kind"], probe)
+
+
+def _label(study, probe):
+    """An attack's name and norm, from a cell that ran."""
+    attack = study.probes[probe]["attack"]
+    done = next((cell for (_, name), cell in study.cells.items() if name == probe and "label" in cell), {"label": attack["name"]})
+    return f"{done['label']}, {norm_name(attack.get('norm', 'linf'))}"
+
+
+def models(study):
+    """[(label, facts, clean cell), ...]"""
+    return [(model["label"], model, mean(study.rows(model["label"], "clean"))) for model in study.models]
+
+
+def accuracies(study, probes):
+    """(columns, [(label, [cell, ...]), ...]) of a group of probes; a cell is that of `mean`, or None."""
+    columns = [title(study, probe) for probe in probes]
+    rows = [(label, [mean(study.rows(label, probe)) for probe in probes]) for label in study.labels()]
+    for i in range(len(probes)):
+        values = [cells[i]["value"] for _, cells in rows if cells[i]]
+        for _, cells in rows:
+            if cells[i]:
+                cells[i]["best"] = cells[i]["value"] == max(values) > min(values)
+    return columns, rows
+
+
+def mean(rows):
+    """{"value", "half", "best"} of a cell's rows: one row's accuracy and half its interval, or the mean of several; None for none."""
+    if not rows:
+        return None
+    value = sum(row["accuracy"] for row in rows) / len(rows)
+    low, high = rows[0].get("interval", (value, value))
+    return {"value": value, "half": (high - low) / 2 if len(rows) == 1 else None, "best": False}
+
+
+def absent(study):
+    """Skipped cells by reason: [(reason, status, [(model, probe title, link), ...]), ...]."""
+    found = {}
+    for model in study.index["models"]:
+        if "error" in model:
+            found[(model["error"], "not applicable")] = [(model["label"], "every probe", "study.json")]
+    unread = {model["label"] for model in study.index["models"] if "error" in model}
+    for (model, probe), cell in study.cells.items():
+        if cell["status"] != "done" and model not in unread:
+            found.setdefault((cell["reason"], cell["status"]), []).append((model, title(study, probe), cell["file"]))
+    return [(reason, status, cells) for (reason, status), cells in found.items()]
+
+
+def pictures(study):
+    """The example image under every probe: [(probe's title, [[picture, ...] of each model, ...]), ...]."""
+    rows = [(title(study, probe), [study.cell(label, probe).get("pictures", []) for label in study.labels()]) for probe in study.probes]
+    return [(name, shown) for name, shown in rows if any(shown)]
+
+
+def links(study):
+    """[(model, [(probe, file, status), ...]), ...]"""
+    found = {}
+    for line in study.index["cells"]:
+        found.setdefault(line["model"], []).append((line["probe"], line["file"], line["status"]))
+    return list(found.items())
+
+
+def environment(study):
+    """[(name, value), ...] of seed, device, versions, data, commit and time."""
+    index = study.index
+    data = index.get("data", {})
+    facts = {"seed": index["config"]["seed"], "device": index["device"], "versions": ", ".join(f"{k} {v}" for k, v in index["versions"].items()),
+             "data": ", ".join(f"{k} {v}" for k, v in data.items()), "commit": index["commit"],
+             "cells took": f"{sum(cell.get('seconds', 0) for cell in study.cells.values()):.0f} s"}
+    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
+
+
+def text(study):
+    """The table of attacks for a terminal, as lines, one for each model."""
+    columns, rows = accuracies(study, [*study.of_kind("clean"), *study.of_kind("attack")])
+    return aligned([["", *columns]] + [[label, *(percent(cell["value"]) if cell else "-" for cell in cells)] for label, cells in rows]).splitlines()

@@ -1,0 +1,145 @@
+"""A sweep read from its folder, its means over seeds, and its differences from the control group."""
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from vmamba_jax.core import statistics
+from vmamba_jax.reports import tables
+from vmamba_jax.reports.runs import Run, read_run
+
+CLEAN = "clean"
+REASONS = {"running": "it began {since} on {host} and has not finished", "stopped": "it was stopped after it began {since} on {host}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep.
+
+    Attributes:
+        name, group, seed: of the plan; the name is its folder.
+        record: content of its run.json, {} if it did not begin.
+        run: its results, None before the first metrics or if a file is damaged.
+        damage: which file is damaged, "" for none.
+    """
+    name: str
+    group: str
+    seed: int
+    record: Mapping
+    run: Run | None
+    damage: str = ""
+
+    @property
+    def done(self):
+        """Whether the run finished and its evaluation exists."""
+        return self.record.get("status") == "done" and self.run is not None and bool(self.run.evaluation)
+
+    @property
+    def status(self):
+        """"done", "failed", "running", "stopped", "not begun" or "incomplete"."""
+        return self.record.get("status", "not begun") if self.done or self.record.get("status") != "done" else "incomplete"
+
+    @property
+    def reason(self):
+        """Why there are no results, in words; "" for a run that is done."""
+        match self.status:
+            case "done":
+                return ""
+            case "failed":
+                return self.record["reason"]
+            case "not begun":
+                return "no process has taken it yet"
+            case "incomplete":
+                return self.damage or "its evaluation.json or metrics.jsonl is missing"
+        return REASONS[self.status].format(**self.record)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep's folder holds: sweep.json, and its runs in the order of the plan."""
+    folder: pathlib.Path
+    index: Mapping
+    runs: Sequence[SweepRun]
+
+    groups = property(lambda self: self.index["groups"])
+    margin = property(lambda self: self.index["config"]["margin"])
+    control = property(lambda self: self.index["config"]["control"] or self.groups[0], doc="The group that the others are compared with.")
+    done = property(lambda self: [run for run in self.runs if run.done])
+
+    def axes(self, group):
+        """{axis: name of the group's value}, {} if the groups are not a product."""
+        return next(run["axes"] for run in self.index["runs"] if run["group"] == group)
+
+    @functools.cached_property
+    def values(self):
+        """{metric: {group: {seed: accuracy}}}: clean accuracy, and accuracy under each attack by its name, norm and radius."""
+        found = {}
+        for each in self.done:
+            measured = {CLEAN: each.run.evaluation["accuracy"]}
+            measured |= {tables.attack_name(result): result["robust_accuracy"] for result in each.run.evaluation["attacks"].values()}
+            for metric, value in measured.items():
+                found.setdefault(metric, {}).setdefault(each.group, {})[each.seed] = value
+        return found
+
+    @functools.cached_property
+    def headline(self):
+        """The metric that the page leads with: the attack of the accuracy curve; None if no run is done."""
+        return tables.attack_name(self.done[0].run.headline) if self.done else None
+
+
+def read_sweep(folder):
+    """Read a sweep. Raises FileNotFoundError if the folder holds none."""
+    folder = pathlib.Path(folder)
+    if not (folder / "sweep.json").is_file():
+        raise FileNotFoundError(f"folder={folder}: expected sweep.json in it; run `python -m experiments.sweep --workdir {folder}` first")
+    index = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    runs = []
+    for line in index["runs"]:
+        at = folder / line["name"]
+        record = json.loads((at / "run.json").read_text(encoding="utf-8")) if (at / "run.json").is_file() else {}
+        run, damage = None, ""
+        try:
+            run = read_run(at, line["name"], evaluated=False, examples=False) if (at / "metrics.jsonl").is_file() else None
+        except ValueError as error:  # one damaged file must not keep the others off the page
+            damage = str(error)
+        runs.append(SweepRun(line["name"], line["group"], line["seed"], record, run, damage))
+    return Sweep(folder, index, runs)
+
+
+def summary(sweep):
+    """The statistics of every group and metric that any seed has.
+
+    Returns:
+        A list of {"group", "axes", "metric", "n", "mean", "sd", "low", "high", "difference"}: see `core.statistics.mean_interval`. "difference" is
+        that of `difference`, None for the control group and where no seed has both.
+    """
+    rows = []
+    for group in sweep.groups:
+        for metric, groups in sweep.values.items():
+            if group in groups:
+                rows.append({"group": group, "axes": sweep.axes(group), "metric": metric, **statistics.mean_interval(list(groups[group].values())),
+                             "difference": difference(sweep, group, metric)})
+    return rows
+
+
+def difference(sweep, group, metric):
+    """Mean over the common seeds of the group's accuracy minus the control's, with its interval and "verdict"; None if no seed has both.
+
+    Verdict: "seen" if the 95 % interval excludes 0, "not seen" if it lies within the margin, else "inconclusive", as it is for one seed.
+    """
+    groups = sweep.values[metric]
+    ours, control = groups.get(group, {}), groups.get(sweep.control, {})
+    seeds = [seed for seed in ours if seed in control]
+    if group == sweep.control or not seeds:
+        return None
+    found = statistics.mean_interval([ours[seed] - control[seed] for seed in seeds])
+    return found | {"verdict": _verdict(found, sweep.margin)}
+
+
+def _verdict(found, margin):
+    if found["n"] < 2:
+        return "inconclusive"
+    if found["low"] > 0 or found["high"] < 0:
+        return "seen"
+    return "not seen" if -margin <= found["low"] and found["high"] <= margin else "inconclusive"

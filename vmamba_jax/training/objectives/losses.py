@@ -1,0 +1,90 @@
+"""Shared by the objectives: random keys, model calls, and losses in at least float32."""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vmamba_jax import attacks
+from vmamba_jax.training.objectives.whole_batch import mean
+
+
+class Keys(NamedTuple):
+    """Random keys of one step on one device. The per-image ones do not depend on how many devices share the batch.
+
+    Attributes:
+        augment, attack: (b,) keys, one per image.
+        dropout: key of the update's forward pass.
+        attack_dropout: key of the attack's forward passes in train mode.
+    """
+    augment: jax.Array
+    attack: jax.Array
+    dropout: jax.Array
+    attack_dropout: jax.Array
+
+    def fold_in(self, i):
+        """The same keys but for other dropout masks."""
+        return self._replace(dropout=jax.random.fold_in(self.dropout, i), attack_dropout=jax.random.fold_in(self.attack_dropout, i))
+
+
+def step_keys(key, n, axis_name=None):
+    """`Keys` of one step for the device's `n` images."""
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    augment, attack, dropout, attack_dropout = jax.random.split(key, 4)
+    augment, attack = (attacks.per_image_keys(k, n, offset=device * n) for k in (augment, attack))
+    return Keys(augment, attack, jax.random.fold_in(dropout, device), jax.random.fold_in(attack_dropout, device))
+
+
+def train_logits(classifier, params, model_state, images, key):
+    """(logits in training mode, model state after the pass)."""
+    variables = {"params": params, **model_state}
+    if not model_state:
+        return classifier(variables, images, train=True, rngs={"dropout": key}), model_state
+    logits, updates = classifier(variables, images, train=True, rngs={"dropout": key}, mutable=list(model_state))
+    return logits, {**model_state, **updates}
+
+
+def frozen_logits(classifier, params, model_state, mode, key):
+    """`images -> logits` that does not update the state: in "eval" mode, or in "train" mode with one dropout mask for all calls."""
+    if mode == "eval":
+        return jax.tree_util.Partial(classifier, {"params": params, **model_state})
+    return lambda images: train_logits(classifier, params, model_state, images, key)[0]
+
+
+def cross_entropy(logits, labels, label_smoothing=0.0, weight=None):
+    """Mean cross-entropy in float32.
+
+    Args:
+        logits: (b, classes), any floating dtype.
+        labels: (b,) int classes, or (b, classes) distributions, such as mixup's.
+        label_smoothing: s in [0, 1); the targets become (1 - s) * target + s / classes.
+        weight: (b,) or None, see `whole_batch.mean`.
+    """
+    logits = at_least_float32(logits)
+    return mean(optax.softmax_cross_entropy(logits, optax.smooth_labels(distributions(labels, logits), label_smoothing)), weight)
+
+
+def kl(logits, target):
+    """KL(softmax(target) || softmax(logits)) per image (b,), in at least float32; differentiable in both."""
+    log_q, log_p = (jax.nn.log_softmax(at_least_float32(x)) for x in (logits, target))
+    return optax.losses.kl_divergence_with_log_targets(log_q, log_p)
+
+
+def at_least_float32(logits):
+    """Logits in float32; float64 logits unchanged."""
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def accuracy(logits, labels, weight=None):
+    """Fraction of images whose largest logit is the label's class, each counted by its weight (b,)."""
+    return mean((logits.argmax(-1) == classes(labels)).astype(jnp.float32), weight)
+
+
+def classes(labels):
+    """Int classes (b,) of labels that may be distributions (b, classes)."""
+    return labels.argmax(-1) if labels.ndim == 2 else labels
+
+
+def distributions(labels, logits):
+    """Labels as distributions (b, classes) in the logits' dtype."""
+    return labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

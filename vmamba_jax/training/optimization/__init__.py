@@ -1,0 +1,1 @@
+"""Optimizer, learning-rate schedules, layer-wise learning rates, weight-decay masks, skipped updates."""

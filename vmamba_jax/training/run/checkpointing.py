@@ -1,0 +1,374 @@
+"""Checkpoints of a run: saved asynchronously, the latest and the best kept, verified by checksums when restored."""
+import contextlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import warnings
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as managers
+
+from vmamba_jax.core import checks, files
+from vmamba_jax.training.run import checksums
+
+ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
+ABOUT = "about.json"  # the metric that ranks the steps, and the run's config
+
+
+class DamagedCheckpoint(ValueError):
+    """A saved step cannot be read or differs from what was saved; the message names step, arrays and cause."""
+
+
+class SaveError(OSError):
+    """A step could not be saved; the message names the step, the cause and the last complete step."""
+
+
+class Checkpoints:
+    """A folder of numbered checkpoints; a context manager whose exit waits for pending saves.
+
+    Unfinished step folders of a killed process are removed (read_only: ignored).
+    Every array is saved with its checksum, and restoring a step verifies them. Restoring "latest" then returns the newest undamaged step
+    with a warning and renames the damaged ones to STEP.damaged (read_only: leaves them); restoring a step by number or "best" raises
+    DamagedCheckpoint, as does "latest" if all are damaged.
+
+    Args:
+        directory: created if absent.
+        keep_latest: number of newest steps kept, >= 1.
+        keep_best: number of best steps by `best_metric` kept besides, >= 0.
+        best_metric: name of the metric that ranks the steps; a step saved without it, or with a non-finite value, is never best. None: no
+            ranking.
+        best_mode: "max" or "min".
+        config: JSON-able description of the run, written beside the steps; None: none.
+        read_only: change nothing; `best_metric` is then the recorded one.
+    """
+
+    def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
+        checks.count("keep_latest", keep_latest, 1)
+        checks.count("keep_best", keep_best, 0)
+        checks.choice("best_mode", best_mode, ("max", "min"))
+        self.directory = pathlib.Path(directory).absolute()
+        if read_only:
+            if not self.directory.is_dir():
+                raise FileNotFoundError(f"directory={str(self.directory)!r}: expected a folder of checkpoints, which does not exist")
+            about = _read(self.directory)
+            if damaged := _without_metrics(self.directory):
+                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; "
+                                        "resume the run, or move the step's folder away, to read the others")
+            best_metric, best_mode = best_metric or about.get("best_metric"), about.get("best_mode", best_mode)
+        else:
+            _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
+        self.best_metric, self.read_only = best_metric, read_only
+
+        def rank(metrics):
+            return metrics[best_metric]
+
+        keep = [managers.LatestN(keep_latest)]
+        if best_metric is not None:
+            # LatestN is needed beside BestN: Orbax's best_fn alone deletes the newest step of a worsening run, and a resume repeats steps.
+            keep.append(managers.BestN(get_metric_fn=rank, reverse=best_mode == "min", n=keep_best, keep_checkpoints_without_metrics=False))
+        options = ocp.CheckpointManagerOptions(
+            best_fn=rank if best_metric is not None else None, best_mode=best_mode, create=not read_only,
+            preservation_policy=managers.AnyPreservationPolicy(keep), cleanup_tmp_directories=not read_only)
+        self._saving = None  # the step of the latest save
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=tuple(ITEMS),
+                                              item_handlers={name: handler() for name, handler in ITEMS.items()})
+
+    def save(self, state, metrics=None, extra=None):
+        """Starts saving a state as step `state.step`; returns once its buffers may be reused.
+
+        Args:
+            state: `TrainState`.
+            metrics: {name: number} with `best_metric`; None: the step is not ranked.
+            extra: JSON-able, returned by `extra`; None: {}.
+
+        Returns:
+            False if that step is already saved, else True.
+
+        Raises:
+            ValueError: the step is before the latest one.
+            KeyError: the metrics lack `best_metric`.
+            SaveError: this save or the one before it failed (a full disk).
+        """
+        if self.read_only:
+            raise ValueError(f"read_only=True for {self.directory}: expected False to save")
+        step, latest = int(state.step), self.latest_step
+        if latest is not None and step <= latest:
+            if step in self.steps:
+                return False
+            raise ValueError(f"step={step}: expected more than {latest}, the latest step in {self.directory}")
+        if metrics is not None:
+            if self.best_metric is not None and self.best_metric not in metrics:
+                raise KeyError(f"metrics with {', '.join(sorted(metrics))}: expected best_metric={self.best_metric!r} among them")
+            metrics = {name: float(value) for name, value in metrics.items()}
+            if self.best_metric is not None and not math.isfinite(metrics[self.best_metric]):
+                metrics = None
+        self.wait()
+        tree, extra = _tree(state), extra or {}
+        sums = {"state": checksums.of_tree(tree), "extra": checksums.of_json(extra)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), extra=ocp.args.JsonSave(extra), checksums=ocp.args.JsonSave(sums))
+        self._saving = step
+        with self._save_errors():
+            return self._manager.save(step, args=items, metrics=metrics)
+
+    def restore(self, template, step="latest"):
+        """The state saved at a step, in the structure, dtypes and sharding of `template`.
+
+        Args:
+            template: `TrainState`.
+            step: a number, "latest" or "best".
+
+        Raises:
+            FileNotFoundError: there is no such step.
+            ValueError: the saved state does not fit; the message lists missing, unexpected and different arrays.
+            DamagedCheckpoint: see the class.
+        """
+        def load(step):
+            target = _tree(template)
+            self._compare(checksums.flat(target), step)
+            return self._load(step, jax.tree.map(_abstract, target))
+
+        return serialization.from_state_dict(template, {"carry": None, **self._undamaged(step, load)[1]})
+
+    def restore_variables(self, step="latest", ema=False):
+        """Model variables saved at a step as numpy arrays, without a template: {"params": ..., "batch_stats": ..., ...}.
+
+        Args:
+            step: a number, "latest" or "best".
+            ema: the averaged weights instead of the last; ValueError if the step has none.
+        """
+        def load(step):
+            return self._load(step, jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), self._saved(step)))
+
+        step, state = self._undamaged(step, load)
+        if ema and state["ema"] is None:
+            raise ValueError(f"ema=True for step {step} in {self.directory}, which has no averaged weights: expected a run with ema_decay")
+        return {"params": state["ema" if ema else "params"], **state["model_state"]}
+
+    def extra(self, step="latest"):
+        """The `extra` that the step was saved with."""
+        step = self.find(step)
+        with _damage(step, "extra"):
+            return self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
+
+    def metrics(self, step="latest"):
+        """The metrics that the step was saved with, or None."""
+        return self._manager.metrics(self.find(step))
+
+    @property
+    def config(self):
+        """The description of the run written beside the steps, or None."""
+        return _read(self.directory).get("config")
+
+    @property
+    def steps(self):
+        """Complete steps, ascending, pending saves included."""
+        return [step for step in self._manager.all_steps() if not _unfinished(self.directory / str(step))]
+
+    @property
+    def latest_step(self):
+        return max(self.steps, default=None)
+
+    @property
+    def best_step(self):
+        """The best step by `best_metric`, or None if no step has it."""
+        return None if self.best_metric is None else self._manager.best_step()
+
+    def find(self, step):
+        """The step number of "latest", "best" or a number; FileNotFoundError if there is no such step."""
+        self.wait()
+        steps = self.steps
+        if isinstance(step, str):
+            checks.choice("step", step, ("latest", "best"))
+        else:
+            checks.count("step", step, 0)
+        found = {"latest": self.latest_step, "best": self.best_step}.get(step, step if step in steps else None)
+        if found is None:
+            why = f"; best_metric is {self.best_metric!r}" if step == "best" else ""
+            raise FileNotFoundError(f"step={step!r}: expected one of {steps or 'no checkpoint'} in {self.directory}{why}")
+        return found
+
+    def wait(self):
+        """Waits until every save is on disk; SaveError if one failed."""
+        with self._save_errors():
+            self._manager.wait_until_finished()
+
+    def close(self):
+        with self._save_errors():
+            self._manager.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    @contextlib.contextmanager
+    def _save_errors(self):
+        """Turns any exception of Orbax during saving into a SaveError, and removes the unfinished step folder."""
+        try:
+            yield
+        except Exception as error:  # of many kinds: TensorStore's ValueErrors, OSErrors of threads
+            step, self._saving = self._saving, None
+            if jax.process_index() == 0:
+                for part in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(part, ignore_errors=True)
+            whole = [s for s in self.steps if s != step]
+            raise SaveError(f"step {step} could not be saved in {self.directory}: {_first_line(error)}; "
+                            f"the last complete step is {max(whole) if whole else 'none'}") from error
+
+    def _undamaged(self, step, load):
+        """(step, load(step)); for "latest", of the newest undamaged step."""
+        chosen, damage = self.find(step), {}
+        for number in [chosen] if step != "latest" else reversed(self.steps):
+            try:
+                found = load(number)
+            except DamagedCheckpoint as error:
+                damage[number], found = str(error), None
+            if _anywhere(found is None):
+                damage.setdefault(number, f"step {number}: damaged for another process")
+                continue
+            if damage:
+                self._set_aside(damage, number)
+            return number, found
+        raise DamagedCheckpoint(f"no step in {self.directory} can be restored: " + "; ".join(damage.values()))
+
+    def _load(self, step, target):
+        """The state saved at a step, in the structure of `target`; DamagedCheckpoint if a checksum differs."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore(), checksums=ocp.args.JsonRestore())
+        with _damage(step):
+            found = self._manager.restore(step, args=args)
+            sums = found.checksums
+            changed = checksums.differing(found.state, sums["state"]) + ["extra"] * (checksums.of_json(found.extra) != sums["extra"])
+        if changed:
+            raise DamagedCheckpoint(f"step {step}: checksums differ from the saved ones: {', '.join(changed)}")
+        return found.state
+
+    def _set_aside(self, damage, instead):
+        text = f"{'; '.join(damage.values())}; step {instead} of {self.directory} is restored instead"
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        if self.read_only:
+            return
+        if jax.process_index() == 0:
+            for step in damage:
+                _move_aside(self.directory, step)
+            _write(self.directory, {**_read(self.directory), "damaged": [*_read(self.directory).get("damaged", ()), text]})
+        _barrier()
+        self._manager.reload()
+
+    def _saved(self, step):
+        """Tree of the saved arrays' shapes and dtypes."""
+        with _damage(step, "its metadata"):
+            return self._manager.item_metadata(step).state.tree
+
+    def _compare(self, wanted, step):
+        saved = checksums.flat(self._saved(step))
+        lines = [f"missing in the checkpoint: {name} {_describe(wanted[name])}" for name in sorted(wanted.keys() - saved.keys())]
+        lines += [f"unexpected in the checkpoint: {name} {_describe(saved[name])}" for name in sorted(saved.keys() - wanted.keys())]
+        both = {name: (_describe(saved[name]), _describe(wanted[name])) for name in sorted(wanted.keys() & saved.keys())}
+        lines += [f"{name}: saved {old}, wanted {new}" for name, (old, new) in both.items() if old != new]
+        if lines:
+            raise ValueError(f"step {step} in {self.directory} does not fit the state:\n  " + "\n  ".join(lines))
+
+
+def restore_variables(directory, step="latest", ema=False):
+    """Model variables from a folder of checkpoints, also while a run writes to it: see `Checkpoints.restore_variables`."""
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        return checkpoints.restore_variables(step, ema)
+
+
+def _prepare(directory, **about):
+    """Creates the folder, removes the unfinished steps of a killed process, and writes `about` to about.json."""
+    try:
+        json.dumps(about)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"config={about['config']!r}: expected JSON-able content; {error}") from error
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        for folder in directory.iterdir():
+            if folder.name.isdigit() and _unfinished(folder):
+                shutil.rmtree(folder)
+        for step in _without_metrics(directory):
+            _move_aside(directory, step)
+            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is renamed to {step}.damaged", RuntimeWarning,
+                          stacklevel=4)
+        _write(directory, {**_read(directory), **about})
+    _barrier()
+
+
+def _read(directory):
+    path = directory / ABOUT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write(directory, content):
+    with files.atomic(directory / ABOUT) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _barrier():
+    """Waits for the other processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("vmamba_jax.training.checkpointing")
+
+
+def _anywhere(flag):
+    """Whether a flag is set in any process."""
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any()) if jax.process_count() > 1 else flag
+
+
+@contextlib.contextmanager
+def _damage(step, what="it"):
+    """Turns any exception of Orbax during reading into a DamagedCheckpoint; for a truncated file it is a bare Exception."""
+    try:
+        yield
+    except Exception as error:
+        raise DamagedCheckpoint(f"step {step}: {what} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error):
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def _unfinished(folder):
+    """Whether a step folder has its final name but lacks some of its files."""
+    return folder.is_dir() and not ((folder / "_CHECKPOINT_METADATA").exists() and (folder / "state" / "_METADATA").exists())
+
+
+def _tree(state):
+    """The state as nested dicts, without a carry of None, so that checkpoints older than the carry can be restored."""
+    tree = serialization.to_state_dict(state)
+    return {name: tree[name] for name in tree if name != "carry" or tree[name] is not None}
+
+
+def _without_metrics(directory):
+    """Steps whose metrics cannot be read; Orbax does not open a folder with such a step."""
+    return [int(path.parent.parent.name) for path in sorted(directory.glob("*/metrics/metrics"))
+            if path.parent.parent.name.isdigit() and not _is_readable(path)]
+
+
+def _is_readable(path):
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
+
+
+def _move_aside(directory, step):
+    aside = directory / f"{step}.damaged"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(directory / str(step), aside)
+
+
+def _abstract(leaf):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) if isinstance(leaf, jax.Array) else np.asarray(leaf)
+
+
+def _describe(leaf):
+    return f"{np.dtype(leaf.dtype)}{tuple(leaf.shape)}"

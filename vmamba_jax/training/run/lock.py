@@ -1,0 +1,79 @@
+"""One run per folder: a lock that the operating system releases when its process ends for any reason.
+
+Not the package `filelock`: where a file system lacks flock, it falls back on a file whose existence is the lock, which a killed run would
+leave locked; and its file does not name the holder.
+"""
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import weakref
+
+FILE = ".lock"
+_held = {}  # path: how many times this process holds it
+_open = weakref.WeakSet()
+
+
+class Locked(OSError):
+    """Another process uses the folder; the message names it."""
+
+
+@contextlib.contextmanager
+def one_run(folder):
+    """A context that locks a folder, created if absent. The same process may lock it several times.
+
+    The lock is `flock` on FOLDER/.lock, which contains process, host and start time. A killed run leaves the file but not the lock, and the
+    next run acquires it. Network file systems must support flock.
+
+    Raises:
+        Locked: another process holds the lock.
+    """
+    path = pathlib.Path(folder).absolute() / FILE
+    if path in _held:
+        _held[path] += 1
+        try:
+            yield
+        finally:
+            _held[path] -= 1
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        _acquire(file, path)
+        _open.add(file)
+        _held[path] = 1
+        try:
+            yield
+        finally:
+            del _held[path]
+            file.truncate(0)
+
+
+def _acquire(file, path):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Locked(f"{path.parent} is in use by {_holder(path)}: wait for it, stop it, or choose another folder") from None
+    file.truncate(0)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}) + "\n")
+    file.flush()
+
+
+def _holder(path):
+    try:
+        return "process {process} on {host}, since {since}".format(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def _release_in_child():
+    """Closes the lock files in a forked child, whose copies would keep the lock after the run has ended."""
+    for file in list(_open):
+        os.close(file.fileno())
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_release_in_child)

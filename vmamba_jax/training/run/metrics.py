@@ -1,0 +1,101 @@
+"""Scalars of a run on disk: metrics.jsonl and timing.jsonl, one JSON object per line, and TensorBoard curves."""
+import json
+import pathlib
+
+import jax
+from tensorboardX import SummaryWriter
+
+from vmamba_jax.core import files
+
+FILE = "metrics.jsonl"
+TIMING = "timing.jsonl"
+
+
+class Writer:
+    """Writes `<workdir>/metrics.jsonl`, `<workdir>/timing.jsonl` and TensorBoard events; only the first of several processes writes.
+
+    Lines of steps after `step`, written by a run that was stopped between two checkpoints, are removed, so that a resumed run produces the
+    same metrics.jsonl as an uninterrupted one. Its values must therefore not depend on the clock; those go to `time`.
+
+    Args:
+        workdir: the run's folder, created if absent.
+        step: the step from which a run resumes.
+        tensorboard: also write `<workdir>/tensorboard/`.
+    """
+
+    def __init__(self, workdir, step=0, tensorboard=True):
+        self.path = pathlib.Path(workdir).absolute() / FILE
+        self._files, self._events = {}, None
+        if jax.process_index() == 0:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for name in (FILE, TIMING):
+                path = self.path.with_name(name)
+                _cut(path, step)
+                self._files[name] = open(path, "a", encoding="utf-8")
+            if tensorboard:
+                self._events = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step, values):
+        """Writes and flushes one line of scalars. values: {name: number}, without a name "step"."""
+        self._line(FILE, step, values)
+
+    def time(self, step, values):
+        """Writes a line of timing.jsonl: scalars that depend on the clock. values: as of `write`."""
+        self._line(TIMING, step, values)
+
+    def _line(self, name, step, values):
+        if "step" in values:
+            raise ValueError(f"values with step={values['step']!r}: expected no 'step', which is the line's own field")
+        values = {key: _plain(key, value) for key, value in values.items()}
+        if name in self._files:
+            self._files[name].write(json.dumps({"step": int(step), **values}) + "\n")
+            self._files[name].flush()
+        for key, value in values.items() if self._events is not None else ():
+            self._events.add_scalar(key, value, int(step))
+
+    def close(self):
+        files, self._files = self._files, {}
+        for file in files.values():
+            file.close()
+        if self._events is not None:
+            self._events.close()
+        self._events = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def read_metrics(path):
+    """The lines of a metrics.jsonl as a list of dicts, without a last line that a crash left incomplete.
+
+    Args:
+        path: the file, or its folder.
+
+    Raises:
+        ValueError: any other line is not a JSON object with a number "step"; the message names the line.
+    """
+    path = pathlib.Path(path)
+    return files.read_json_lines(path / FILE if path.is_dir() else path, number="step")
+
+
+def _cut(path, step):
+    """Removes the lines of later steps; the others keep their bytes."""
+    if not path.exists():
+        return
+    rows = files.read_json_lines(path, number="step")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with files.atomic(path) as part:
+        part.write_text("".join(line for line, row in zip(lines, rows, strict=False) if row["step"] <= step), encoding="utf-8")
+
+
+def _plain(name, value):
+    """A Python number."""
+    if getattr(value, "shape", ()) != ():
+        raise TypeError(f"{name}=array of shape {value.shape}: expected a scalar")
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name}={value!r}: expected a number")
+    return value
