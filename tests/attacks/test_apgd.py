@@ -8,8 +8,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks import norms, order
-from vmamba_jax.attacks.autoattack.apgd_schedule import rise_limits
+from vmamba_jax.attacks import norms
+from vmamba_jax.attacks.autoattack.apgd_schedule import dense_checkpoints
 
 EPS = {"linf": 0.06, "l2": 0.3, "l1": 0.7}
 CASES = {
@@ -89,7 +89,7 @@ def test_a_classifier_that_draws(tiny):
 
 def test_checkpoints():
     """p_0 = 0, p_1 = 22%, then windows 3% shorter each, down to 6% (Croce & Hein 2020, section 3)."""
-    limits = rise_limits(100, 0.75)
+    limits = dense_checkpoints(100, 0.75)
     np.testing.assert_array_equal(np.flatnonzero(limits >= 0), [22, 41, 57, 70, 80, 87, 93, 99])
     assert limits[22] == 16 and limits[41] == 14
 
@@ -98,7 +98,7 @@ def test_kth_smallest():
     a = np.random.default_rng(0).exponential(size=(4, 9)).astype(np.float32)
     a[0, 3:7] = a[0, 0]
     for k in (0, 4, 8):
-        np.testing.assert_array_equal(order.kth_smallest(jnp.asarray(a), jnp.full(4, k))[:, 0], np.sort(a, 1)[:, k])
+        np.testing.assert_array_equal(norms.kth_smallest(jnp.asarray(a), jnp.full(4, k))[:, 0], np.sort(a, 1)[:, k])
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.5, 3.0, 50.0])
@@ -135,7 +135,7 @@ def test_bad_settings(error, options, text):
 
 def test_too_few_classes(tiny):
     net, images, labels = tiny
-    for classes, options, text in [(2, {"loss": "dlr"}, "dlr on 2"), (3, {"loss": "dlr_targeted", "n_targets": 2}, "dlr_targeted on 3"),
+    for classes, options, text in [(2, {"loss": "dlr"}, "loss='dlr' on 2"), (3, {"loss": "dlr_targeted", "n_targets": 2}, "loss='dlr_targeted' on 3"),
                                    (5, {"loss": "dlr_targeted", "n_targets": 9}, "n_targets=9 on 5 classes")]:
         with pytest.raises(ValueError, match=text):
             attacks.apgd(0.1, 2, random_start=False, **options)(lambda x, n=classes: net(x)[:, :n], images, labels)

@@ -19,6 +19,16 @@ def test_settings_make_the_attack_again(attack):
     assert hash(attacks.create(**attack.settings)) == hash(attack)
 
 
+def test_old_names_warn():
+    with pytest.warns(DeprecationWarning, match="MomentumPGD is now vmamba_jax.attacks.gradient.transfer.momentum_pgd"):
+        old = attacks.MomentumPGD
+    assert old(0.1, 4) == attacks.momentum_pgd(0.1, 4)
+    with pytest.warns(DeprecationWarning, match="option 'neighbours' is now 'neighbors'"):
+        assert attacks.create("transfer_pgd", eps=0.1, steps=2, neighbours=3).neighbors == 3
+    with pytest.raises(AttributeError, match="no attribute 'ThePGD'"):
+        attacks.ThePGD  # noqa: B018
+
+
 def test_repr():
     assert repr(attacks.fgsm(8 / 255)) == "fgsm(eps=0.0313725, norm='linf', loss='cross_entropy', targeted=False, bounds=[0.0, 1.0])"
     assert repr(attacks.pgd(0.2, 20)).startswith("pgd(eps=0.2, steps=20, step_size=0.025, norm='linf', random_start=True, restarts=1")
@@ -88,7 +98,7 @@ def test_bad_call(error, images, labels, key, text):
 @pytest.mark.parametrize(("fn", "loss", "text"), [
     (lambda x: linear(x)[0], "cross_entropy", "logits_fn returned shape (5,)"),
     (lambda x: (linear(x), {}), "cross_entropy", "logits_fn returned shape tuple"),
-    (lambda x: linear(x)[:, :2], "dlr", "loss dlr on 2 classes"),
+    (lambda x: linear(x)[:, :2], "dlr", "loss='dlr' on 2 classes"),
     (linear, lambda z, y: z.sum(), "loss returned shape ()"),
 ])
 def test_bad_functions(fn, loss, text):

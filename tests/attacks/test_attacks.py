@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, parallel
-from vmamba_jax.attacks.restarts import worst_of
+from vmamba_jax.attacks.base import worst_of
 from vmamba_jax.core.keys import fold_in
 
 EPS = {"linf": 0.1, "l2": 0.5, "l1": 2.0}
@@ -133,6 +133,41 @@ def test_independent_of_batching(name):
     first, second = run(0), run(4)
     np.testing.assert_allclose(first[4:], second[:4], atol=1e-6)
     assert np.abs(first[:4] - second[:4]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["pgd", "masked_pgd", "frequency_pgd", "transfer_pgd", "eot_pgd"])
+def test_start_is_honored(name):
+    """A callable start replaces the uniform one: with steps of length zero the attack returns the start."""
+    _, images, labels = examples()
+    extra = {"masked_pgd": {"mask": np.ones((3, 3, 1))}, "frequency_pgd": {"size": 3}}.get(name, {})
+    attack = attacks.create(name, eps=0.2, steps=1, step_size=1e-12, random_start=True, start=lambda images, keys: images + 0.03, **extra)
+    inside = np.clip(images, 0, 0.95)
+    found = jax.jit(lambda x: attack(lambda x, keys=None: x.reshape(8, -1)[:, :5], x, labels, jax.random.key(0)))(inside)
+    np.testing.assert_allclose(found, inside + 0.03, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", EPS)
+def test_full_mask_is_plain_pgd(norm):
+    """The masked ball of all values is the ball: the same random start, the same images."""
+    logits_fn, images, labels = examples()
+    run = jax.jit(lambda attack: attack(logits_fn, images, labels, jax.random.key(3)))
+    plain = run(attacks.pgd(EPS[norm], 2, norm=norm))
+    np.testing.assert_allclose(run(attacks.masked_pgd(EPS[norm], 2, norm=norm, mask=np.ones((3, 3, 1)))), plain, atol=1e-6)
+
+
+def test_momentum_is_transfer_with_decay_one():
+    """m <- m + g / mean|g|, then a step along its sign, by hand; "steps" sums up signs instead."""
+    logits_fn, images, labels = examples()
+    gradient = jax.jit(jax.grad(lambda x: loss(logits_fn, x, labels).sum()))
+    for accumulate in ("gradients", "steps"):
+        x, m = images, 0
+        for _ in range(3):
+            g = gradient(x)
+            m = 0.5 * m + (jnp.sign(g) if accumulate == "steps" else g / jnp.abs(g).mean((1, 2, 3), keepdims=True))
+            x = jnp.clip(jnp.clip(x + 0.04 * jnp.sign(m), images - 0.1, images + 0.1), 0, 1)
+        attack = attacks.momentum_pgd(0.1, 3, 0.04, decay=0.5, accumulate=accumulate)
+        np.testing.assert_allclose(jax.jit(attack)(logits_fn, images, labels), x, atol=1e-6)
+    assert attacks.momentum_pgd(0.1, 3) == attacks.transfer_pgd(0.1, 3, **attacks.TRANSFER["mi_fgsm"])
 
 
 def test_under_transformations():

@@ -74,7 +74,7 @@ def test_too_few_classes_and_classifiers_that_draw(tiny):
     net, images, labels = tiny
     key = jax.random.key(0)
     for classes, options, text in [(5, {}, "n_targets=9 on 5 classes: expected at most 4"),
-                                   (3, {"n_targets": 2}, "dlr_targeted on 3 classes"), (2, {"version": "rand"}, "dlr on 2 classes")]:
+                                   (3, {"n_targets": 2}, "loss='dlr_targeted' on 3 classes"), (2, {"version": "rand"}, "loss='dlr' on 2 classes")]:
         with pytest.raises(ValueError, match=text):
             jax.eval_shape(lambda x, n=classes, o=options: attacks.autoattack(0.1, **o)(lambda x: net(x)[:, :n], x, labels, key), images)
     drawing = attacks.Randomized(lambda images, keys: net(images))

@@ -100,7 +100,7 @@ def test_settings_and_refusals():
     with pytest.raises(ValueError, match="samples=0: expected"):
         attacks.eot_pgd(0.1, 1, samples=0)
     for key in (KEY, jax.random.PRNGKey(0)):
-        with pytest.raises(ValueError, match="keys have shape .*expected one random key per image"):
+        with pytest.raises(ValueError, match=r"keys.shape=\(.*expected one random key per image"):
             attacks.expected_logits(logits_fn, key, 2)
     with pytest.raises(ValueError, match="average='loss': expected"):
         attacks.expected_logits(logits_fn, attacks.per_image_keys(KEY, 8), 2, "loss")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks
-from vmamba_jax.attacks.autoattack import hyperplane
+from vmamba_jax.attacks.autoattack.fab import project_to_plane
 
 CASES = {
     "linf": attacks.fab(0.06, 8),
@@ -27,7 +27,7 @@ def test_no_shorter_way(norm):
     w[0, 2], w[1] = 0, 1e-15 * w[1]  # a flat direction, and a gradient whose squares underflow
     inside = rng.uniform(size=(20, 6)).astype(np.float32)
     b = (w * inside).sum(1)  # so the plane meets the box
-    change = np.asarray(hyperplane.shortest(norm, *map(jnp.asarray, (t, w, b)), 0.0, 1.0))
+    change = np.asarray(project_to_plane(norm, *map(jnp.asarray, (t, w, b)), 0.0, 1.0))
     size = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     scale = np.abs(w).max(1)
     np.testing.assert_allclose((w * (t + change)).sum(1) / scale, b / scale, atol=2e-6)
@@ -43,7 +43,7 @@ def test_no_shorter_way(norm):
 def test_a_plane_out_of_reach_leads_to_the_corner():
     t, w = jnp.full((1, 3), 0.5), jnp.array([[1.0, -2.0, 0.0]])
     for norm in attacks.NORMS:
-        np.testing.assert_allclose(hyperplane.shortest(norm, t, w, jnp.array([9.0]), 0.0, 1.0), [[0.5, -0.5, 0]], atol=1e-6)
+        np.testing.assert_allclose(project_to_plane(norm, t, w, jnp.array([9.0]), 0.0, 1.0), [[0.5, -0.5, 0]], atol=1e-6)
 
 
 def test_smallest_is_no_larger_than_the_first_hit(tiny):

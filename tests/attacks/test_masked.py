@@ -8,8 +8,7 @@ import pytest
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks, evaluation
-from vmamba_jax.attacks import masks
-from vmamba_jax.attacks.gradient import masked
+from vmamba_jax.attacks import masks, norms
 from vmamba_jax.core import scan_orders
 
 EPS = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
@@ -87,12 +86,12 @@ def test_mask_is_an_argument_and_may_differ_per_image():
 @pytest.mark.parametrize(("norm", "order"), [("linf", np.inf), ("l2", 2), ("l1", 1)])
 def test_start_is_uniform_in_the_ball_of_the_masked_values(norm, order):
     mask = jnp.zeros((1, 2, 3, 1), bool).at[0, 0, :2].set(True)  # 4 values of 12
-    x = np.asarray(masked.ball(norm, mask, jnp.zeros((4000, 2, 3, 2)), jax.random.split(KEY, 4000)))
+    x = np.asarray(norms.uniform_in_ball(jnp.zeros((4000, 2, 3, 2)), jax.random.split(KEY, 4000), norm, mask))
     assert not x[:, 1].any() and not x[:, 0, 2].any()
     values = x[:, 0, :2].reshape(4000, -1)
     size = np.linalg.norm(values, order, axis=1)
     assert size.max() <= 1 + 1e-6 and np.abs(values.mean(0)).max() < 0.03
-    assert abs((size**4).mean() - 0.5) < 0.02  # the share of the volume within a radius is uniform
+    assert abs((size**4).mean() - 0.5) < 0.02  # the fraction of the volume within a radius is uniform
 
 
 def test_pictures_of_the_masks():
@@ -128,8 +127,8 @@ def test_named_masks_round_trip_and_hash(mask):
     (ValueError, ("ring", 3), "'ring'"), (ValueError, ("rings", 4, 2), "first=2"), (ValueError, ("rings", 0, 0), "grid=0"),
     (ValueError, ("patches", 2, (4,)), "numbers=(4,)"), (ValueError, ("scan", 2, "snake", 1), "direction='snake'"),
     (ValueError, ("scan", 2, "rows", 5), "count=5"), (TypeError, ("scan", 2, "rows", 0.5), "count=0.5"), (TypeError, None, "mask=None"),
-    (ValueError, ("rings", 7, 0), "grid=7"), (ValueError, np.ones((5, 6, 1)), "mask has shape (5, 6, 1)"),
-    (ValueError, np.ones((2, 6, 6, 1)), "mask has shape (2, 6, 6, 1)"), (ValueError, lambda x: x, "mask returned shape (6, 6, 6, 2)"),
+    (ValueError, ("rings", 7, 0), "grid=7"), (ValueError, np.ones((5, 6, 1)), "mask.shape=(5, 6, 1)"),
+    (ValueError, np.ones((2, 6, 6, 1)), "mask.shape=(2, 6, 6, 1)"), (ValueError, lambda x: x, "mask returned shape (6, 6, 6, 2)"),
 ])
 def test_refusals(error, mask, text):
     logits_fn, images, labels = examples()

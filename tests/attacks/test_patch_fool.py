@@ -256,7 +256,7 @@ def test_settings():
 
 
 @pytest.mark.parametrize(("error", "options", "text"), [
-    (ValueError, {"patch_size": 3}, "patch_size=3 on images of 4 x 8"), (ValueError, {"patches": 9}, "patches=9 of 2 x 4"),
+    (ValueError, {"patch_size": 3}, "patch_size=3 on images of 4 x 8"), (ValueError, {"patches": 9}, "patches=9 on a grid of 2 x 4"),
     (TypeError, {"patch_size": 2.0}, "patch_size=2.0"), (ValueError, {"steps": 0}, "steps=0"), (ValueError, {"mode": "attn"}, "mode='attn'"),
     (ValueError, {"selection": "best"}, "selection='best'"), (ValueError, {"surgery": "none"}, "surgery='none'"),
     (ValueError, {"sparse": 5}, "sparse=5"), (TypeError, {"sparse": 2.5}, "sparse=2.5"), (ValueError, {"sparse_steps": -1}, "sparse_steps=-1"),
@@ -268,7 +268,7 @@ def test_settings():
     (ValueError, ATTENTION | {"with_attention": lambda x: (x, x[:3])}, "attention_layer=4"),
     (ValueError, {"selection": "attention", "class_tokens": 0, "attention_layer": 0, "with_attention": Partial(attend, weights())}, "class_tokens=0"),
     (ValueError, {"selection": "attention", "attention_layer": 0, "with_attention": lambda x: (x, [x[:, :3, :, 0]])},
-     "attention has shape (6, 3, 8)"),
+     "attention.shape=(6, 3, 8)"),
     (ValueError, {"mode": "attention", "with_attention": lambda x: (net(weights(), x), [x[..., 0]] * 6)}, "layers of shapes [(6, 4, 8)"),
     (ValueError, {"selection": "given"}, "given=None"), (ValueError, {"given": jnp.zeros((6, 1), int)}, "given=(6, 1)"),
     (ValueError, {"selection": "given", "given": jnp.zeros((6, 2), int)}, "given=int32(6, 2)"), (ValueError, {"key": None}, "key=None"),

@@ -6,7 +6,7 @@ import pytest
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks.autoattack import square_proposals
-from vmamba_jax.attacks.autoattack.square import draw, start
+from vmamba_jax.attacks.autoattack.square import draw, random_start
 
 CASES = {"linf": attacks.square(0.1, 60), "l2": attacks.square(0.5, 60, "l2"), "l1": attacks.square(1.5, 60, "l1", restarts=2)}
 
@@ -18,10 +18,10 @@ def test_promises(norm, tiny, check_search):
 
 def test_starts():
     images, keys = jnp.full((3, 10, 15, 2), 0.5), jax.random.split(jax.random.key(0), 3)
-    x = np.asarray(start(attacks.ThreatModel("linf", 0.125), images, keys)) - 0.5
+    x = np.asarray(random_start(attacks.ThreatModel("linf", 0.125), images, keys)) - 0.5
     assert (np.abs(x) == 0.125).all() and (x == x[:, :1]).all() and (x[0] != x[1]).any()
     for norm, p in (("l2", 2), ("l1", 1)):
-        x = np.asarray(start(attacks.ThreatModel(norm, 0.5), images, keys)) - 0.5
+        x = np.asarray(random_start(attacks.ThreatModel(norm, 0.5), images, keys)) - 0.5
         np.testing.assert_allclose(np.linalg.norm(x.reshape(3, -1), p, axis=1), 0.5, rtol=1e-4)
 
 

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import norms
-from vmamba_jax.attacks.directions import ascent, unit
+from vmamba_jax.attacks.norms import ascent, unit
 
 NORMS = attacks.NORMS
 values = st.floats(-3, 3, width=32).map(lambda v: np.float32(round(v, 3)))

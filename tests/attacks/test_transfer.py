@@ -46,14 +46,14 @@ def torchattacks(golden, oracle, x64, monkeypatch):
 @pytest.mark.parametrize("name", ["vmi", "vni"])
 def test_variance_tuning(torchattacks, monkeypatch, name):
     arrays, run = torchattacks
-    noise = jnp.asarray(np.moveaxis(arrays[f"{name}_noise"], 3, -1) / 4096)  # step, neighbour, image, ...
+    noise = jnp.asarray(np.moveaxis(arrays[f"{name}_noise"], 3, -1) / 4096)  # step, neighbor, image, ...
 
     def recorded(threat, share, x, keys):
         assert (threat.norm, share) == ("linf", 1.5)
-        step, neighbour = (keys[0] - 8) // 64, (keys[0] - 8) % 64
-        return noise[step, neighbour]
-    monkeypatch.setattr(input_diversity, "noise", recorded)
-    compare(run(**attacks.TRANSFER[f"{name}_fgsm"] | {"neighbours": 2}), arrays[name])
+        step, neighbor = (keys[0] - 8) // 64, (keys[0] - 8) % 64
+        return noise[step, neighbor]
+    monkeypatch.setattr(input_diversity, "neighbor", recorded)
+    compare(run(**attacks.TRANSFER[f"{name}_fgsm"] | {"neighbors": 2}), arrays[name])
 
 
 @pytest.mark.parametrize("kernel", input_diversity.KERNELS)
@@ -113,7 +113,7 @@ def examples(n=6):
     return Partial(net, weights), images, net(weights, images).argmax(1)
 
 
-ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbours=2)
+ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbors=2)
 
 
 def test_all_switches_together():
@@ -132,11 +132,11 @@ def test_all_switches_together():
     assert np.abs(other - first).max() > 1e-3
 
 
-def test_neighbours_fill_the_ball():
+def test_neighbors_fill_the_ball():
     x = jnp.zeros((300, 2, 2, 1))
     for norm, order in (("linf", np.inf), ("l2", 2), ("l1", 1)):
         threat = attacks.ThreatModel(norm, 2.0)
-        drawn = jax.jit(lambda keys, threat=threat: input_diversity.noise(threat, 1.5, x, keys))(jax.random.split(KEY, 300))
+        drawn = jax.jit(lambda keys, threat=threat: input_diversity.neighbor(threat, 1.5, x, keys))(jax.random.split(KEY, 300))
         size = np.linalg.norm(np.asarray(drawn).reshape(300, -1), order, axis=1)
         assert 2.8 < size.max() <= 3 + 1e-5
 
@@ -153,13 +153,13 @@ def test_settings_and_refusals():
     for error, options, text in (
             (ValueError, dict(diversity=1.5), "diversity=1.5"), (ValueError, dict(resize_rate=1), "resize_rate=1"),
             (ValueError, dict(kernel="box"), "kernel='box'"), (ValueError, dict(kernel_size=4), "kernel_size=4"),
-            (ValueError, dict(neighbours=-1), "neighbours=-1"), (ValueError, dict(scales=0), "scales=0"),
+            (ValueError, dict(neighbors=-1), "neighbors=-1"), (ValueError, dict(scales=0), "scales=0"),
             (TypeError, dict(nesterov=1), "nesterov=1")):
         with pytest.raises(error, match="expected") as raised:
             attacks.transfer_pgd(0.1, 3, **options)
         assert text in str(raised.value)
     with pytest.raises(ValueError, match="key=None: expected a random key"):
-        attacks.transfer_pgd(0.1, 1, neighbours=1)(*examples())
+        attacks.transfer_pgd(0.1, 1, neighbors=1)(*examples())
     with pytest.raises(ValueError, match="resize_rate=0.9.*1 pixels high.*expected"):
         attacks.transfer_pgd(0.1, 1, diversity=1)(lambda x: x.reshape(2, -1), jnp.zeros((2, 1, 9, 1)), jnp.zeros(2, int), KEY)
 

@@ -42,7 +42,7 @@ def test_back_again(file, variables, images):
         exported(images[:, :8])
 
 
-def test_every_platform_has_its_kernels(file):
+def test_kernels_of_every_platform(file):
     """TPU's and CUDA's programs carry the Pallas kernels, the CPU's none; the weights lie in the file once."""
     with zipfile.ZipFile(file) as archive:
         programs = {platform: jax.export.deserialize(bytearray(archive.read(f"{platform}.jax_export"))) for platform in ("cpu", "tpu", "cuda")}

@@ -51,7 +51,7 @@ def test_convert(tmp_path, capsys, weights, state):
     assert set(metadata["versions"]) == {"vmamba_jax", "jax", "flax", "orbax-checkpoint", "numpy"}
 
 
-def test_convert_does_not_overwrite_unasked(tmp_path, capsys, weights):
+def test_convert_overwrites_only_with_the_flag(tmp_path, capsys, weights):
     out = tmp_path / "made"
     assert run(capsys, "convert", weights, *SMALL, "--out", out)[0] == 0
     assert run(capsys, "convert", weights, *SMALL, "--out", out)[0] == 2

@@ -41,7 +41,7 @@ def batch(n=N):
     return images, jnp.arange(n) % CLASSES
 
 
-def test_shares_in_distribution(golden):
+def test_weights_in_distribution(golden):
     """lam is read off the targets of pairs with unlike labels."""
     recipe, n = golden("image_recipe"), 3000
     images, labels = jnp.zeros((n, 32, 24, 1)), jnp.arange(n) >= n // 2
@@ -52,7 +52,7 @@ def test_shares_in_distribution(golden):
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
-def test_modes_draw_for_whom_they_say(mode):
+def test_modes(mode):
     images, labels = batch()
     mixed, targets = mixer(mode=mode, mixup=0.8, cutmix=0.0, label_smoothing=0.0)(images, labels, jax.random.key(1), CLASSES)
     lam = np.asarray(((mixed - images[::-1]) * (images - images[::-1])).sum((1, 2, 3)) / ((images - images[::-1]) ** 2).sum((1, 2, 3)))
@@ -64,7 +64,7 @@ def test_modes_draw_for_whom_they_say(mode):
         np.testing.assert_allclose(lam, lam[::-1], atol=1e-4)
 
 
-def test_cutmix_swaps_a_rectangle_and_counts_it():
+def test_cutmix_targets():
     images, labels = batch()
     mixed, targets = mixer(mode="elem", mixup=0.0, label_smoothing=0.1)(images, labels, jax.random.key(4), CLASSES)
     own = np.asarray((mixed == images).all(-1))
@@ -86,14 +86,14 @@ def test_probability_switch_and_correction():
     assert 0.4 < cut < 0.6
 
 
-def test_a_cut_off_box_counts_as_what_it_covers():
+def test_clipped_boxes():
     shares = jax.jit(lambda correct_lam: blend(
         jnp.zeros((2, 8, 8, 1)), jnp.array([0, 1]), jnp.full(2, 0.75), jnp.ones(2, bool), jnp.zeros((2, 2), int), 2, correct_lam=correct_lam,
         label_smoothing=0.0)[1][0, 0], static_argnums=0)
     assert (shares(True), shares(False)) == (1 - 4 / 64, 0.75)
 
 
-def test_distributions_as_labels_and_dtypes():
+def test_soft_labels_and_dtypes():
     images, labels = batch()
     soft = jax.nn.one_hot(labels, CLASSES)
     a, b = (mixer()(images, y, jax.random.key(2), CLASSES) for y in (labels, soft))

@@ -93,7 +93,8 @@ def test_stages_are_all_run():
     assert [stage["attacked"] for stage in result["stages"]] == [N, N, N] and result["robust"].all()
 
 
-@pytest.mark.parametrize(("devices", "batch_size", "which"), [(1, 37, None), (3, 10, None), (8, 5, None), (2, 4, [0, 3, 7, 36]), (8, 3, [35])])
+@pytest.mark.parametrize(("devices", "batch_size", "which"), [
+    (1, 37, None), (3, 10, None), (8, 5, None), (2, 4, [0, 3, 7, 36]), (8, 3, [35])])
 def test_every_position_once_and_in_order(devices, batch_size, which):
     images, labels = examples()
     loop, found = Loop(batch_size, parallel.data_mesh(jax.devices()[:devices])), {}

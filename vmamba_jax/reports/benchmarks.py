@@ -1,28 +1,18 @@
-"""Benchmarks, from their JSON files alone: the figure of one run, and docs/benchmarks.md.
+"""The figure of a benchmark file, and docs/benchmarks.md from all of them.
 
-Two kinds of file are known. "benchmark" is what experiments.benchmark writes. "tpu_static_cycles" holds what a compiler for TPUs scheduled:
+A file of kind "benchmark" is written by experiments.benchmark. One of kind "tpu_static_cycles" has the schedules of a TPU compiler:
 `{"kind", "device": {"kind": "TPU v5e"}, "versions", "command", "records": [{"kernel", "direction", "shape", "T", "cycles_per_register",
-"total"}, ...]}`, an 8x128 register. Every table is of one file, so of one device.
+"total"}, ...]}`, for registers of 8x128 numbers. Each table is of one file, so of one device.
 """
-import io
 import json
 import os
 import pathlib
 
-import matplotlib
-import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-
-from vmamba_jax.reports.attack_tables import attack_tables
-from vmamba_jax.reports.corruption_tables import corruption_tables
-from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
+from vmamba_jax.reports.benchmark_figures import PASSES, device, drawn, figure, grouped, select, slope
 from vmamba_jax.reports.page import put
+from vmamba_jax.reports.tables import attack_tables, corruption_tables
 
 KINDS = ("benchmark", "tpu_static_cycles")
-PANELS = ("scan", "model", "growth")  # of a run's figure
-PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "training step", "pgd": "attack"}
-LINES = {"forward": "-", "gradient": "--", "training": "-.", "pgd": ":"}
 SCANS = {"selective_scan": "Selective scan", "cross_selective_scan": "Cross scan: four directions, merged"}
 MOVED = {"selective_scan": "3 arrays forward, 8 with the gradient", "cross_selective_scan": "2 arrays forward, 5 with the gradient"}
 MODES = {"global": "constant global batch", "per_device": "constant batch per device"}
@@ -41,10 +31,10 @@ holds 8 x 128 numbers.
 
 
 def named(name, content):
-    """A file's content with the name of the file, which the tables refer to. Raises ValueError for a kind that is not known."""
+    """A file's content with the name of the file, which the tables refer to. Raises ValueError for an unknown kind."""
     if not isinstance(content, dict) or content.get("kind") not in KINDS:
         kind = content.get("kind") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{name}.json has kind {kind!r}; expected one of {', '.join(KINDS)}")
+        raise ValueError(f"{name}.json: kind={kind!r}: expected one of {', '.join(KINDS)}")
     return content | {"file": name}
 
 
@@ -54,24 +44,24 @@ def read(folder):
 
 
 def write_docs(folder, path):
-    """Write the page of a folder's files to `path`, and each run's figure beside its file. Returns the path."""
+    """Write the page of a folder's benchmark files to `path`, and each run's figure next to its file. Returns the path."""
     folder, path = pathlib.Path(folder), pathlib.Path(path)
     runs = read(folder)
     for run in runs:
-        if _drawn(run):
+        if drawn(run):
             put(folder / f"{run['file']}.svg", figure(run))
     put(path, page(runs, os.path.relpath(folder, path.parent)))
     return path
 
 
 def page(runs, folder="benchmarks"):
-    """docs/benchmarks.md as text. folder: where files and figures lie, from the page."""
+    """docs/benchmarks.md as text. folder: path of the files and figures, relative to the page."""
     parts = [HEAD] + [markdown([run for run in runs if device(run) == name], folder) for name in sorted({device(run) for run in runs})]
     return "\n".join(parts) if runs else HEAD + EMPTY
 
 
 def markdown(runs, folder=None):
-    """One device's section: its runs, each with its tables. folder: of the files, to link to them."""
+    """The section of one device: its runs with their tables. folder: as of `page`; None: without links."""
     text = [f"## {device(runs[0])}\n"]
     for run in runs:
         text += [f"### {run['file']}\n", _origin(run, folder)]
@@ -79,96 +69,6 @@ def markdown(runs, folder=None):
             part for tables in (_scans, _models, _against, _memory, _growth, _scaling, attack_tables, corruption_tables) for part in tables(run)]
         text += ["Skipped: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n"] if run.get("notes") else []
     return "\n".join(text)
-
-
-def device(run):
-    """What a run ran on, in words."""
-    found = run["device"]
-    if run["kind"] == "tpu_static_cycles":
-        return f"{found['kind']} (compiled for, not run)"
-    if found["platform"] == "cpu":
-        return f"CPU {found['kind']}, {found['cores']} core{'s' * (found['cores'] > 1)}"
-    return f"{found['kind']} x {found['count']}"
-
-
-def slope(tokens, seconds):
-    """Exponent of the growth of time with length: least squares in logarithms; 1 is linear."""
-    return float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])
-
-
-def figure(run):
-    """The run's figure as SVG text: the scan against the copy, images per second, growth, as far as they were measured."""
-    known = {"scan": _draw_scan, "model": _draw_models, "growth": _draw_growth}
-    panels = [known[what] for what in PANELS if _select(run, what)]
-    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
-        chart = Figure(figsize=(5.2 * max(len(panels), 1), 4.8), layout="constrained")
-        for axes, draw in zip(np.ravel(chart.subplots(1, max(len(panels), 1))), panels or [lambda axes, run: axes.set_axis_off()], strict=True):
-            draw(axes, run)
-        chart.suptitle(device(run), fontsize=11)
-        buffer = io.StringIO()
-        FigureCanvasSVG(chart).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return buffer.getvalue()
-
-
-def _drawn(run):
-    """Whether a run has something to draw."""
-    return run["kind"] == "benchmark" and any(_select(run, what) for what in PANELS)
-
-
-def _draw_scan(axes, run):
-    rows = _select(run, "scan")
-    shapes = list(dict.fromkeys((row["length"], row["channels"]) for row in rows))
-    for i, (name, found) in enumerate(_named(rows, "backend", name="{}", state="N = {}", batch="batch {}", dtype="{}").items()):
-        for which, line in _grouped(found, "pass").items():
-            x = [shapes.index((row["length"], row["channels"])) for row in line]
-            axes.plot(x, [100 * row.get("share_of_copy", np.nan) for row in line], LINES[which[0]], marker=MARKERS[i % len(MARKERS)],
-                      color=SERIES[i % len(SERIES)], label=name if line[0] is found[0] else None)
-    axes.set(title="Scan: share of copy bandwidth", ylabel="%  (solid: forward, dashed: with gradient)", ylim=(0, None),
-             xlabel="length x channels")
-    axes.set_xticks(range(len(shapes)), [f"{length} x {channels}" for length, channels in shapes], fontsize=9)
-    _legend(axes)
-
-
-def _draw_models(axes, run):
-    rows = _select(run, "model")
-    passes = [which for which in PASSES if any(row["pass"] == which for row in rows)]
-    names = _named(rows, "name", backend="{}", batch="batch {}", dtype="{}")
-    for i, which in enumerate(passes):
-        found = [(y, row) for y, candidate in enumerate(names.values()) for row in candidate if row["pass"] == which]
-        axes.barh([y + (i - (len(passes) - 1) / 2) * 0.8 / len(passes) for y, _ in found], [row["images_per_s"] for _, row in found],
-                  height=0.8 / len(passes), color=SERIES[i], label=PASSES[which])
-    axes.set(title="Models", xlabel="images per second", xlim=(0, None))
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.grid(False, axis="y")
-    axes.set_axisbelow(True)
-    axes.invert_yaxis()
-    _legend(axes)
-
-
-def _draw_growth(axes, run):
-    rows = _select(run, "growth")
-    for i, ((name, which, *_), line) in enumerate(_grouped(rows, "name", "pass", "batch", "dtype").items()):
-        tokens, seconds = [row["tokens"] for row in line], [row["seconds"]["median"] for row in line]
-        axes.loglog(tokens, seconds, LINES[which], marker=MARKERS[i % len(MARKERS)], color=SERIES[i % len(SERIES)],
-                    label=f"{name}, {PASSES[which]}" + (f": slope {slope(tokens, seconds):.2f}" if len(set(tokens)) > 1 else ""))
-    axes.set(title="Growth", xlabel="length (pixels / 16)", ylabel="seconds")
-    axes.minorticks_off()
-    ticks = sorted({row["tokens"] for row in rows})
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=9)
-    _legend(axes, 1)
-
-
-def _legend(axes, columns=2):
-    axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
-
-
-def _named(rows, first, **others):
-    """Rows by what tells them apart: the first field, and of the others those that differ, in their own words."""
-    found = {}
-    differing = {field: words for field, words in others.items() if len({row[field] for row in rows}) > 1}
-    for row in rows:
-        found.setdefault(", ".join([str(row[first]), *(words.format(row[field]) for field, words in differing.items())]), []).append(row)
-    return found
 
 
 def _origin(run, folder):
@@ -180,12 +80,12 @@ def _origin(run, folder):
                   f"finished {run['finished']}", f"load {run['load']['before']} before and {run['load']['after']} after"]
         facts += [f"commit {run['commit']}"] if run.get("commit") else []
     text = f"From {link}: " + "; ".join(fact for fact in facts if fact) + ".\n"
-    return text + (f"\n![{run['file']}]({folder}/{run['file']}.svg)\n" if folder and _drawn(run) else "")
+    return text + (f"\n![{run['file']}]({folder}/{run['file']}.svg)\n" if folder and drawn(run) else "")
 
 
 def _scans(run):
     text = []
-    for (name, state, batch, dtype), rows in _grouped(_select(run, "scan"), "name", "state", "batch", "dtype").items():
+    for (name, state, batch, dtype), rows in grouped(select(run, "scan"), "name", "state", "batch", "dtype").items():
         text += [f"#### {SCANS[name]}, N = {state}, batch {batch}, {dtype}\n",
                  f"Bandwidth is the minimum memory traffic ({MOVED[name]}, and the inputs without a channel axis) over time; `of copy` is its ratio to "
                  f"the bandwidth of `x + 1` in place, timed in the same rounds, {_copy(run)}. A scan that fits in a cache may exceed it.{_call(run)}\n",
@@ -199,7 +99,7 @@ def _scans(run):
 
 def _models(run):
     text = []
-    for (size, dtype), rows in _grouped(_select(run, "model"), "size", "dtype").items():
+    for (size, dtype), rows in grouped(select(run, "model"), "size", "dtype").items():
         text += [f"#### Models, {size} x {size} pixels, {dtype}\n",
                  _table(["model", "pass", "batch", "ms", "quartiles", "fastest", "images/s", "temp MiB per device"],
                         [[_candidate(row), row.get("attack", PASSES[row["pass"]]), row["batch"], *_times(row, 1e3),
@@ -208,10 +108,10 @@ def _models(run):
 
 
 def _against(run):
-    rows = _select(run, "model")
+    rows = select(run, "model")
     if not any(row["backend"] == "torch" for row in rows):
         return []
-    groups = _grouped(rows, "pass", "batch", "size", "dtype")
+    groups = grouped(rows, "pass", "batch", "size", "dtype")
     theirs = list(dict.fromkeys(row["name"] for row in rows if row["backend"] == "torch"))
     lines = []
     for (which, batch, size, dtype), group in groups.items():
@@ -226,7 +126,7 @@ def _against(run):
 
 def _memory(run):
     text = []
-    for (name, batch, size, dtype), rows in _grouped(_select(run, "memory"), "name", "batch", "size", "dtype").items():
+    for (name, batch, size, dtype), rows in grouped(select(run, "memory"), "name", "batch", "size", "dtype").items():
         ours = next((row["temp_mib"] for row in rows if row["backend"] == "ours"), None)
         text += [f"#### Memory of the input gradient, {name}, batch {batch}, {size} x {size} pixels, {dtype}\n",
                  f"XLA's temporary memory per device, with the batch on {rows[0]['devices']} device{'s' * (rows[0]['devices'] > 1)}.\n",
@@ -237,7 +137,7 @@ def _memory(run):
 
 def _growth(run):
     text = []
-    for (name, which, batch, dtype), rows in _grouped(_select(run, "growth"), "name", "pass", "batch", "dtype").items():
+    for (name, which, batch, dtype), rows in grouped(select(run, "growth"), "name", "pass", "batch", "dtype").items():
         tokens, seconds = [row["tokens"] for row in rows], [row["seconds"]["median"] for row in rows]
         exponent = f"Time is proportional to length to the power {slope(tokens, seconds):.2f} (1: linear).\n" if len(set(tokens)) > 1 else "One size only.\n"
         text += [f"#### Growth, {name}, {PASSES[which]}, batch {batch}, {dtype}\n", exponent,
@@ -248,9 +148,9 @@ def _growth(run):
 
 def _scaling(run):
     text = []
-    for (name, size, attack), rows in _grouped(_select(run, "scaling"), "name", "size", "attack").items():
+    for (name, size, attack), rows in grouped(select(run, "scaling"), "name", "size", "attack").items():
         lines = []
-        for mode, group in _grouped(rows, "mode").items():
+        for mode, group in grouped(rows, "mode").items():
             one = next((row["images_per_s"] for row in group if row["devices"] == 1), None)
             lines += [[MODES[mode[0]], row["devices"], row["batch"], *_times(row, 1e3), _short(row["images_per_s"]),
                        f"{row['images_per_s'] / one:.2f}" if one else "", _mib(row)] for row in group]
@@ -268,24 +168,13 @@ def _static(run):
     return ["#### Static cycles\n", STATIC, _table(["kernel", "direction", "shape", "T", "cycles per register", "total cycles"], rows, 3)]
 
 
-def _select(run, what):
-    return [row for row in run["records"] if row["what"] == what] if run["kind"] == "benchmark" else []
-
-
-def _grouped(rows, *fields):
-    found = {}
-    for row in rows:
-        found.setdefault(tuple(row.get(field) for field in fields), []).append(row)
-    return found
-
-
 def _copy(run):
-    rates = [row["bytes"] / row["seconds"]["median"] / 1e9 for row in _select(run, "copy")]
+    rates = [row["bytes"] / row["seconds"]["median"] / 1e9 for row in select(run, "copy")]
     return f"{_short(min(rates))} to {_short(max(rates))} GB/s"
 
 
 def _call(run):
-    found = [1e6 * row["seconds"]["median"] for row in _select(run, "call")]
+    found = [1e6 * row["seconds"]["median"] for row in select(run, "call")]
     return f" Every time includes the {_short(found[0])} microseconds of an empty call." if found else ""
 
 

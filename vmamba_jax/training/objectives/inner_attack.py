@@ -94,18 +94,10 @@ class InnerAttack:
 
     def cost(self):
         """`Cost` of the attack per image, from its `passes`; ValueError if their number depends on the images."""
-        attack = self.attack
-        if hasattr(attack, "passes"):
-            if attack.passes is None:
-                raise ValueError(f"attack={attack!r}: {CONSTANT}")
-            return Cost(*attack.passes)
-        if isinstance(attack, attacks.FGSM):
-            return Cost(1)
-        if isinstance(attack, attacks.PGD | attacks.MomentumPGD) and not isinstance(attack, attacks.TransferPGD):
-            return Cost(attack.steps * attack.restarts, attack.restarts if attack.restarts > 1 else 0)
-        if isinstance(attack, attacks.APGD) and attack.keep == "highest_loss":
-            return Cost((attack.steps + 1) * attack.restarts)
-        raise ValueError(f"attack={attack!r}: {CONSTANT}")
+        passes = getattr(self.attack, "passes", None)
+        if passes is None:
+            raise ValueError(f"attack={self.attack!r}: {CONSTANT}")
+        return Cost(*passes)
 
 
 def scale_radius(attack, factor, fields=RADII):
