@@ -313,7 +313,6 @@ def test_recipes_scale_what_their_programs_scale():
 
 
 @pytest.mark.parametrize("name, options, same", [
-    ("singh", {}, {"attack": attacks.apgd(0.1, steps=2, random_start=False, keep="highest_loss"), "label_smoothing": 0.1}),
     ("ares", {"eps_schedule": HALF}, {"attack": attacks.pgd(0.1, steps=3, step_size=0.2 / 3), "eps_schedule": HALF, "scheduled": ("step_size",)}),
     ("fast", {}, {"attack": attacks.pgd(0.1, steps=1, step_size=0.125), "attack_mode": "train"}),
 ])
@@ -321,6 +320,12 @@ def test_pgd_at_with_the_settings_of(name, options, same):
     classifier = Classifier(Net("batch"))
     steps = (objectives.create(name, classifier, sgd(), eps=0.1, **options), objectives.pgd_at(classifier, sgd(), **same))
     close(*(jax.jit(step)(start(classifier), batch(), KEY) for step in steps))
+
+
+def test_singh_is_pgd_at_with_apgd():
+    _, _, state, expected, _ = one_device("singh")
+    attack = attacks.apgd(0.1, steps=2, random_start=False, keep="highest_loss")
+    close(jax.jit(objectives.pgd_at(PLAIN, sgd(), attack=attack, label_smoothing=0.1))(state, batch(), KEY), expected)
 
 
 def test_attacks_of_fast(monkeypatch):
