@@ -97,17 +97,14 @@ def _run(planned, folder, train, evaluate):
         reports.write(folder / "report.html", [finished], title=f"{planned.name}: {planned.config.model.name} on {planned.config.data.name}",
                       commands=[f"python -m experiments.evaluate --workdir {folder}"])
         error_file.unlink(missing_ok=True)
+    except (training.Stopped, KeyboardInterrupt):
+        records.stop(record, folder)
+        raise
     except Exception as error:  # the other runs go on
-        if isinstance(error, training.Stopped):
-            records.stop(record, folder)
-            raise
         expected = isinstance(error, (cli.ConfigError, cli.RunError))
         words = " ".join(" ".join([str(error), *getattr(error, "details", ())]).split())
         reason = words if expected else f"{type(error).__name__}: {words[:500]}"
         error_file.write_text(traceback.format_exc(), encoding="utf-8")
-    except KeyboardInterrupt:
-        records.stop(record, folder)
-        raise
     return records.end(record, planned, folder, time.perf_counter() - since, reason)
 
 

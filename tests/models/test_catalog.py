@@ -41,6 +41,19 @@ def test_released_model(name):
     assert len(undecayed) == released["undecayed"]
 
 
+@pytest.mark.parametrize("name,fields,names", [
+    ("vmamba_tiny", dict(dims=(8,), depths=(1,), pos_embed=True), {"pos_embed"}),
+    ("vim_tiny", dict(depth=1, class_token="double"), {"pos_embed", "cls_token_head", "cls_token_tail"}),
+    ("vim_tiny", dict(depth=1), {"pos_embed", "cls_token"}), ("deit_tiny", dict(depth=1), {"pos_embed", "cls_token"}),
+    ("swin_tiny", dict(depths=(1, 1), num_heads=(3, 6)), {"relative_position_bias_table"}), ("convnext_tiny", dict(dims=(8,), depths=(1,)), set()),
+])
+def test_positions_are_not_decayed(name, fields, names):
+    """The released rule exempts these parameters of more than one axis, and no others."""
+    params = flatten_dict(abstract(vmamba_jax.create_model(name, **fields))["params"])
+    decayed = {path: weight_decay.released(path, x) for path, x in params.items()}
+    assert {path[-1] for path, x in params.items() if x.ndim > 1 and not decayed[path]} == names
+
+
 def test_every_entry():
     """Parameter counts and releases of all families: exact tags, named files, a plausible preprocessing."""
     for name in vmamba_jax.list_models():

@@ -13,6 +13,7 @@ from vmamba_jax.training.objectives.step import Cost, Outcome, Rule, descend
 RADII = ("eps", "step_size")  # the fields of an attack that are lengths in pixel units
 ATTACK = attacks.pgd(0.031, steps=10, step_size=0.007, start="gaussian")  # as released with TRADES and MART
 STATISTICS = ("shared", "separate")
+CONSTANT = "expected one with a constant number of passes, such as pgd or apgd(keep='highest_loss')"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +93,10 @@ class InnerAttack:
         return attack(logits_fn, batch["image"], losses.classes(batch["label"]), keys.attack), metrics, logits_fn
 
     def cost(self):
-        """`Cost` of the attack per image; ValueError for an attack whose number of passes depends on the images."""
+        """`Cost` of the attack per image, from its `passes`; ValueError if their number depends on the images."""
         passes = getattr(self.attack, "passes", None)
         if passes is None:
-            raise ValueError(f"attack={self.attack!r}: expected one of constant cost, such as pgd or apgd(keep='highest_loss')")
+            raise ValueError(f"attack={self.attack!r}: {CONSTANT}")
         return Cost(*passes)
 
 
