@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.helpers.two_layer_net import net
+
 
 def common_net(arrays, images):
     """The network of the golden arrays, NHWC; its head expects features flattened in C, H, W order."""
@@ -26,19 +28,14 @@ def oracle(golden):
     return load
 
 
-def tiny_net(weights, images):
-    a, b = (w.astype(images.dtype) for w in weights)
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """(logits_fn of five classes, 12 images of 5 x 4 x 2, labels): all as predicted but the last image's."""
     a, b, c = jax.random.split(jax.random.key(0), 3)
-    net = jax.tree_util.Partial(tiny_net, (0.5 * jax.random.normal(a, (40, 16)), jax.random.normal(b, (16, 5))))
+    logits_fn = jax.tree_util.Partial(net, (0.5 * jax.random.normal(a, (40, 16)), jax.random.normal(b, (16, 5))))
     images = jax.random.uniform(c, (12, 5, 4, 2))
-    predicted = net(images).argmax(1).astype(jnp.int32)
-    return net, images, predicted.at[-1].add(1) % 5
+    predicted = logits_fn(images).argmax(1).astype(jnp.int32)
+    return logits_fn, images, predicted.at[-1].add(1) % 5
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
+from tests.helpers.two_layer_net import net
 from vmamba_jax import attacks, parallel
 from vmamba_jax.attacks.base import worst_of
 from vmamba_jax.core.keys import fold_in
@@ -28,11 +29,6 @@ every_attack = pytest.mark.parametrize("name", ATTACKS)
 def make(name, eps=None):
     options = {"norm": "linf"} | ATTACKS[name]
     return attacks.create(name.split("-")[0], eps=EPS[options["norm"]] if eps is None else eps, **options)
-
-
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a.astype(images.dtype)) @ b.astype(images.dtype)
 
 
 @functools.cache

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 from scipy import fft
 
+from tests.helpers import two_layer_net
 from vmamba_jax import attacks
 from vmamba_jax.attacks.gradient import frequency
 
@@ -15,17 +15,9 @@ SHAPE = (4, 8, 10, 2)
 KEY = jax.random.key(5)
 
 
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 def examples(low=0.3, high=0.7):
     """Images in [low, high], by default away from the box's bounds."""
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    weights = 0.2 * jax.random.normal(a, (160, 16)), jax.random.normal(b, (16, 5))
-    images = jax.random.uniform(c, SHAPE, minval=low, maxval=high)
-    return Partial(net, weights), images, net(weights, images).argmax(1)
+    return two_layer_net.examples(SHAPE, 0.2, low, high)
 
 
 @jax.jit

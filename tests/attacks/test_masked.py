@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 
+from tests.helpers import two_layer_net
 from vmamba_jax import attacks, evaluation
 from vmamba_jax.attacks import masks, norms
 from vmamba_jax.core import scan_orders
@@ -15,16 +15,8 @@ EPS = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
 KEY = jax.random.key(3)
 
 
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 def examples():
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    weights = 0.3 * jax.random.normal(a, (72, 16)), jax.random.normal(b, (16, 5))
-    images = jax.random.uniform(c, (6, 6, 6, 2))
-    return Partial(net, weights), images, net(weights, images).argmax(1)
+    return two_layer_net.examples((6, 6, 6, 2))
 
 
 @jax.jit

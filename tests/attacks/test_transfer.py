@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from jax.tree_util import Partial
 
+from tests.helpers import two_layer_net
 from vmamba_jax import attacks, parallel
 from vmamba_jax.attacks.gradient import input_diversity, transfer
 
@@ -101,16 +101,8 @@ def test_placement():
     assert set(large) == set(range(10, 15)) and (above < 15 - large).all()
 
 
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 def examples(n=6):
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    weights = 0.3 * jax.random.normal(a, (72, 16)), jax.random.normal(b, (16, 5))
-    images = jax.random.uniform(c, (n, 6, 6, 2))
-    return Partial(net, weights), images, net(weights, images).argmax(1)
+    return two_layer_net.examples((n, 6, 6, 2))
 
 
 ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbors=2)
