@@ -1,12 +1,10 @@
 """Cells of a study: one model under one probe, each a JSON file named by its identity."""
-import base64
-import io
-
 import numpy as np
 from PIL import Image
 
 from experiments.common import results
 from vmamba_jax.evaluation import wilson_interval
+from vmamba_jax.reports import figures
 
 SIDE, LOSSLESS = 112, 64  # pixels: largest side of a picture on the page; largest side that is stored without loss
 
@@ -49,11 +47,7 @@ def picture(image, read=None, truth=None, label=""):
     Returns:
         {"uri": data URI, "read": the prediction, "right": whether it is correct, "label"}.
     """
-    pixels = np.round(np.clip(np.asarray(image, np.float64), 0, 1) * 255).astype(np.uint8)
-    made = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    made = figures.pil_image(image)
     made.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
     form, options = ("png", {"optimize": True}) if max(made.size) <= LOSSLESS else ("webp", {"quality": 80, "method": 6})
-    made.save(buffer, form, **options)
-    uri = f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"uri": uri, "read": read, "right": None if truth is None else read == truth, "label": label}
+    return {"uri": figures.data_uri(made, form, **options), "read": read, "right": None if truth is None else read == truth, "label": label}

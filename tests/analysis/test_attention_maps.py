@@ -45,7 +45,8 @@ def dense(states, routes, signed):
 @pytest.fixture(scope="module")
 def vmamba():
     variables = random_variables(VMAMBA)
-    logits, recorded = jax.jit(lambda v, x: VMAMBA.apply(v, x, mutable=["intermediates"]))(variables, (IMAGES - jnp.array(MEAN)) / jnp.array(STD))
+    x = (IMAGES - jnp.array(MEAN)) / jnp.array(STD)
+    logits, recorded = jax.jit(lambda v, x: VMAMBA.apply(v, x, mutable=["intermediates"]))(variables, x)
     return variables, logits, recorded["intermediates"]
 
 

@@ -27,7 +27,8 @@ def setting(height=8, width=8):
     return Partial(net, weights), images, labels
 
 
-@pytest.mark.parametrize(("shape", "stride", "tops", "lefts"), [((8, 8), 2, [0, 2, 4, 6], [0, 2, 4, 6]), ((8, 9), 3, [0, 3, 6], [0, 3, 6])], ids=str)
+@pytest.mark.parametrize(("shape", "stride", "tops", "lefts"), [
+    ((8, 8), 2, [0, 2, 4, 6], [0, 2, 4, 6]), ((8, 9), 3, [0, 3, 6], [0, 3, 6])], ids=str)
 def test_as_a_loop(shape, stride, tops, lefts):
     logits_fn, images, labels = setting(*shape)
     mesh = parallel.data_mesh(jax.devices()[:3])
@@ -50,7 +51,8 @@ def test_as_a_loop(shape, stride, tops, lefts):
         assert ring["ring"] == k and ring["positions"] == len(each)
         np.testing.assert_allclose(ring["drop"], np.mean(each), atol=1e-9)
     (slope, intercept), covariance = np.polyfit(radii, drops, 1, cov=True)
-    np.testing.assert_allclose([result["slope"], result["intercept"], result["slope_error"]], [slope, intercept, covariance[0, 0]**0.5], atol=1e-9)
+    np.testing.assert_allclose([result[name] for name in ("slope", "intercept", "slope_error")], [slope, intercept, covariance[0, 0]**0.5],
+                               atol=1e-9)
     slopes = [np.polyfit(radii, own, 1)[0] for own in np.array(marks).T]
     np.testing.assert_allclose(result["slope_error_images"], np.std(slopes, ddof=1) / N**0.5, atol=1e-9)
     assert result["slope"] < -0.01

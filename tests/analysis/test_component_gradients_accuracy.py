@@ -96,13 +96,14 @@ def test_vmamba():
     logits = jax.jit(classifier)(variables, images)
     variables["params"]["head"]["bias"] -= logits.mean(0)  # or all images would be of one class
     labels = np.asarray((logits - logits.mean(0)).argmax(1))
-    result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",), blocks="stages")
+    result = analysis.component_gradients(classifier, variables, (images, labels), attacks.fgsm(0.02), key=KEY, components=("x",),
+                                          blocks="stages")
     row, = result["components"]
     assert result["accuracy"] == 1 and row["blocks"] == [0] and row["gained"] + row["lost"] > 0, result
 
 
 @pytest.mark.parametrize(("change", "text"), [
-    ({"components": ("A",)}, "components names 'A'"), ({"components": "B"}, "components='B'"), ({"blocks": "layers"}, "blocks='layers'"),
+    ({"components": ("A",)}, "components=('A',): expected"), ({"components": "B"}, "components='B': expected"), ({"blocks": "layers"}, "blocks='layers'"),
     ({"blocks": ((2,),)}, "blocks=(2,)"), ({"model": create_model("vit_tiny", image_size=32)}, "model ViT has no stop_gradients"),
     ({"attack": attacks.pgd(0.1, 1, targeted=True)}, "untargeted"),
 ])

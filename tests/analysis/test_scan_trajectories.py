@@ -17,7 +17,8 @@ from vmamba_jax.models.vim.vim import Vim
 
 N = 24
 VIM = Vim(num_classes=4, embed_dim=8, depth=1, patch_size=4, stride=4, d_state=2, image_size=12, pos_embed=False)
-VMAMBA = create_model("vmamba_tiny", num_classes=4, dims=(4,), depths=(1,), mlp_ratio=0.0, conv_size=0, patch_embed="v1", patch_size=2, d_state=2)
+VMAMBA = create_model("vmamba_tiny", num_classes=4, dims=(4,), depths=(1,), mlp_ratio=0.0, conv_size=0, patch_embed="v1", patch_size=2,
+                      d_state=2)
 
 
 @functools.cache

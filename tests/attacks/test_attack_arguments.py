@@ -1,4 +1,4 @@
-"""Settings, representation, creation by name, and what wrong arguments are told."""
+"""Settings, representation, creation by name, and errors of bad arguments."""
 import json
 
 import jax
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks
+from vmamba_jax.core import scan_orders
 
 
 @pytest.mark.parametrize("attack", [
@@ -14,9 +15,22 @@ from vmamba_jax import attacks
     attacks.pgd(3, 5, norm="l1", projection="radial", targeted=True),
     attacks.momentum_pgd(0.1, 4, decay=0.5, accumulate="steps", bounds=(-1, 1)),
 ], ids=repr)
-def test_settings_make_the_attack_again(attack):
+def test_settings_round_trip(attack):
     assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack
     assert hash(attacks.create(**attack.settings)) == hash(attack)
+
+
+def test_old_names_warn():
+    with pytest.warns(DeprecationWarning, match="MomentumPGD is now vmamba_jax.attacks.gradient.transfer.momentum_pgd"):
+        old = attacks.MomentumPGD
+    assert old(0.1, 4) == attacks.momentum_pgd(0.1, 4)
+    with pytest.warns(DeprecationWarning, match="option 'neighbours' is now 'neighbors'"):
+        assert attacks.create("transfer_pgd", eps=0.1, steps=2, neighbours=3).neighbors == 3
+    for old, new in (("DIRECTIONS", scan_orders.DIRECTIONS), ("Given", attacks.masks.ArrayMask), ("Made", attacks.masks.FunctionMask)):
+        with pytest.warns(DeprecationWarning, match=old):
+            assert getattr(attacks.masks, old) is new
+    with pytest.raises(AttributeError, match="no attribute 'ThePGD'"):
+        attacks.ThePGD  # noqa: B018
 
 
 def test_repr():
@@ -88,7 +102,7 @@ def test_bad_call(error, images, labels, key, text):
 @pytest.mark.parametrize(("fn", "loss", "text"), [
     (lambda x: linear(x)[0], "cross_entropy", "logits_fn returned shape (5,)"),
     (lambda x: (linear(x), {}), "cross_entropy", "logits_fn returned shape tuple"),
-    (lambda x: linear(x)[:, :2], "dlr", "loss dlr on 2 classes"),
+    (lambda x: linear(x)[:, :2], "dlr", "loss='dlr' on 2 classes"),
     (linear, lambda z, y: z.sum(), "loss returned shape ()"),
 ])
 def test_bad_functions(fn, loss, text):

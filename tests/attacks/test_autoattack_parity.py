@@ -1,4 +1,4 @@
-"""The pieces of AutoAttack against the reference program's arrays, in float64."""
+"""The parts of AutoAttack against the reference program's arrays, in float64."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,12 +6,11 @@ import pytest
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import losses, norms, randomized
-from vmamba_jax.attacks.autoattack import apgd_run, apgd_schedule, hyperplane, square_proposals
+from vmamba_jax.attacks.autoattack import apgd_schedule, square_proposals
 from vmamba_jax.attacks.autoattack.apgd import towards
-from vmamba_jax.attacks.autoattack.fab import nearest_plane, plane
+from vmamba_jax.attacks.autoattack.fab import nearest_plane, plane, project_to_plane
 from vmamba_jax.attacks.autoattack.search import ranked_targets
-from vmamba_jax.attacks.autoattack.square import Draws
-from vmamba_jax.attacks.autoattack.square import climb as square_climb
+from vmamba_jax.attacks.autoattack.square import Draws, random_search
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 LOSSES = {"ce": "cross_entropy", "dlr": "dlr"}
@@ -27,23 +26,24 @@ def check(found, expected):
 
 
 def check_run(arrays, name, run):
-    # The path of one image hangs on the last bit of its arithmetic: two compilations of this program, by other XLA flags, part on it.
+    # The path of one image depends on the last bit of its arithmetic: it differs between two compilations with different XLA flags.
     images = np.arange(16) != (13 if name == "apgd_dlr_L1_100" else -1)
     check(run.best[images], arrays[f"{name}_x_best"][images])
     check(run.adversarial[images], arrays[f"{name}_x_best_adv"][images])
     np.testing.assert_allclose(run.best_value[images], arrays[f"{name}_loss_best"][images], atol=1e-8, rtol=0)
-    np.testing.assert_array_equal(~run.hit, arrays[f"{name}_acc"])
+    np.testing.assert_array_equal(~run.success, arrays[f"{name}_acc"])
 
 
-def climb(net, images, judge, norm, eps, limits, steps):
-    """A run from the images, as the reference records it; in l1 it takes a given start for the end of an earlier phase."""
-    evaluate = randomized.value_and_gradient(net, judge, 1)
-    return apgd_run.climb(evaluate, attacks.ThreatModel(norm, eps), images, images, limits, steps, last=True, phase=norm == "l1")
+def ascend(net, images, criterion, norm, eps, checkpoints, steps):
+    """A run from the images, as the reference records it; in l1 the reference takes a given start for the end of an earlier phase."""
+    evaluate = randomized.value_and_gradient(net, criterion, 1)
+    phase = apgd_schedule.Phase(attacks.ThreatModel(norm, eps), checkpoints, steps, resumed=norm == "l1")
+    return apgd_schedule.ascend(phase, evaluate, images, images, keep_last=True)
 
 
-def limits(norm, steps):
+def checkpoints(norm, steps):
     table = np.full(101, -1, np.int32)  # one length, so one program, for all numbers of steps
-    table[:steps + 1] = apgd_schedule.sparsity_checks(steps) if norm == "l1" else apgd_schedule.rise_limits(steps, 0.75)
+    table[:steps + 1] = apgd_schedule.sparse_checkpoints(steps) if norm == "l1" else apgd_schedule.dense_checkpoints(steps, 0.75)
     return table
 
 
@@ -52,22 +52,22 @@ def limits(norm, steps):
 def test_apgd(oracle, x64, norm, loss):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     eps = float(arrays[f"eps_{NORMS[norm]}"])
-    run = jax.jit(lambda limits, steps: climb(net, images, losses.judgement(labels, LOSSES[loss]), norm, eps, limits, steps))
+    run = jax.jit(lambda checkpoints, steps: ascend(net, images, losses.criterion(labels, LOSSES[loss]), norm, eps, checkpoints, steps))
     for steps in (10, 20, 100):
-        check_run(arrays, f"apgd_{loss}_{NORMS[norm]}_{steps}", run(limits(norm, steps), steps))
+        check_run(arrays, f"apgd_{loss}_{NORMS[norm]}_{steps}", run(checkpoints(norm, steps), steps))
 
 
 @every_norm
 def test_apgd_targeted(oracle, x64, norm):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     name = f"apgdt_{NORMS[norm]}_20"
-    judge = towards(labels, jnp.asarray(arrays[f"{name}_target"]), "dlr_targeted")
+    criterion = towards(labels, jnp.asarray(arrays[f"{name}_target"]), "dlr_targeted")
     eps = float(arrays[f"eps_{NORMS[norm]}"])
-    check_run(arrays, name, jax.jit(lambda x: climb(net, x, judge, norm, eps, limits(norm, 20), 20))(images))
+    check_run(arrays, name, jax.jit(lambda x: ascend(net, x, criterion, norm, eps, checkpoints(norm, 20), 20))(images))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_public_apgd_breaks_the_same_images(oracle, x64, norm):
+def test_public_apgd_agrees(oracle, x64, norm):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     attack = attacks.apgd(float(arrays[f"eps_{NORMS[norm]}"]), 20, norm, random_start=False)
     broken = net(jax.jit(attack)(net, images, labels)).argmax(1) != labels
@@ -84,10 +84,10 @@ def test_l1_projection(golden, x64):
 
 
 @every_norm
-def test_hyperplane(golden, x64, norm):
+def test_plane_projection(golden, x64, norm):
     arrays = golden("attacks_autoattack_f64")
     t, w, b = (jnp.asarray(arrays[f"proj_{name}"]) for name in "twb")
-    found = jax.jit(lambda t: hyperplane.shortest(norm, t, w, b, 0.0, 1.0))(t)
+    found = jax.jit(lambda t: project_to_plane(norm, t, w, b, 0.0, 1.0))(t)
     np.testing.assert_allclose(found, arrays[f"proj_{norm}"], atol=1e-8, rtol=0)
 
 
@@ -96,16 +96,16 @@ def test_hyperplane(golden, x64, norm):
 def test_fab(oracle, x64, norm, target):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     clean = net(images)
-    linearise = plane(net, labels, ranked_targets(clean, 1)[:, 0]) if target else nearest_plane(net, labels, norm)
+    linearize = plane(net, labels, ranked_targets(clean, 1)[:, 0]) if target else nearest_plane(net, labels, norm)
     attack = attacks.fab(1.0, 20, norm)
-    found, size = jax.jit(lambda x: attack.approach(net, linearise, x, labels, x))(images)
+    found, size = jax.jit(lambda x: attack.approach(net, linearize, x, labels, x))(images)
     right, name = np.asarray(clean.argmax(1) == labels), f"fab{target}_{NORMS[norm]}_20"
     check(np.where(right[:, None, None, None], found, images), arrays[name])
     np.testing.assert_allclose(np.where(right, size, 0), arrays[f"{name}_norm"], atol=1e-8, rtol=0)
 
 
 def recorded_draws(arrays, norm, queries, shape):
-    """(the start's draws, `Draws` of each query) of the whole batch, from what the reference drew for the images it had not yet fooled."""
+    """(the start's draws, `Draws` of each query) of the whole batch, from the reference's draws for the images that were still robust."""
     n, h, w, c = shape
     made = arrays[f"square_{NORMS[norm]}_queries"].astype(int)
     pieces = np.split(arrays[f"square_{NORMS[norm]}_choice_flat"], np.cumsum(arrays[f"square_{NORMS[norm]}_choice_sizes"])[:-1])
@@ -143,11 +143,11 @@ def test_square(oracle, x64, norm):
             start = jnp.clip(square_proposals.stripes(images, threat.eps, *first), 0, 1)
         else:
             start = square_proposals.tiles(threat, images, *first)
-        return square_climb(evaluate, threat, images, start, sides, lambda i, side: jax.tree.map(lambda x: x[i], draws))
-    made, found, value, hit = run(first, draws)
-    np.testing.assert_array_equal(made, arrays[f"square_{NORMS[norm]}_queries"])
+        return random_search(evaluate, threat, images, start, sides, lambda i, side: jax.tree.map(lambda x: x[i], draws))
+    used, found, value, success = run(first, draws)
+    np.testing.assert_array_equal(used, arrays[f"square_{NORMS[norm]}_queries"])
     check(found, arrays[f"square_{NORMS[norm]}_x"])
-    assert hit.any() and not hit.all()
+    assert success.any() and not success.all()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -65,7 +65,7 @@ def test_overwriting_spares_other_files(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine" and os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_one(tmp_path, monkeypatch):
     save_variables(tmp_path / "weights", VARIABLES, {"version": 1})
 
     class Broken:

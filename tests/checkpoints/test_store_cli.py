@@ -51,7 +51,7 @@ def test_convert(tmp_path, capsys, weights, state):
     assert set(metadata["versions"]) == {"vmamba_jax", "jax", "flax", "orbax-checkpoint", "numpy"}
 
 
-def test_convert_does_not_overwrite_unasked(tmp_path, capsys, weights):
+def test_convert_overwrites_only_with_the_flag(tmp_path, capsys, weights):
     out = tmp_path / "made"
     assert run(capsys, "convert", weights, *SMALL, "--out", out)[0] == 0
     assert run(capsys, "convert", weights, *SMALL, "--out", out)[0] == 2
@@ -67,7 +67,7 @@ def failures(tmp_path, state):
     return {"No such file": ["convert", tmp_path / "none.pth", *SMALL, *end], "refused: posix.system": ["convert", evil, *SMALL, *end],
             "cut.pth: .*truncated": ["convert", cut, *SMALL, *end], "classifier.head.weight.*extra": ["convert", bare, *SMALL, *end],
             "vmamba_huge": ["convert", good, "--model", "vmamba_huge", *end], "speed": ["convert", good, *SMALL, "--override", "speed=3", *end],
-            "'speed' is not key=value": ["convert", good, *SMALL, "--override", "speed", *end], "--out": ["convert", good, *SMALL],
+            "'speed': expected key=value": ["convert", good, *SMALL, "--override", "speed", *end], "--out": ["convert", good, *SMALL],
             "invalid choice: 'export'": ["export", good], "evil.pth: refused": ["inspect", evil], "Is a directory": ["inspect", tmp_path],
             "not empty": ["convert", good, *SMALL, "--out", tmp_path]}
 

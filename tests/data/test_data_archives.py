@@ -81,7 +81,7 @@ def test_the_released_validation_tar(ilsvrc, tmp_path, split):
         data.load("imagenet", split, root, labels=tmp_path / "labels.txt")
 
 
-def test_the_index_is_kept_and_made_anew_when_the_tar_changes(tmp_path, monkeypatch):
+def test_tar_index_is_rebuilt_on_change(tmp_path, monkeypatch):
     path, build, built = tmp_path / "train.tar", archives._build_index, []
     monkeypatch.setattr(archives, "_build_index", lambda *args: built.append(args) or build(*args))
     path.write_bytes(tar_bytes({"a/0.jpg": photo(0), "b/0.jpg": photo(1)}))
@@ -130,7 +130,7 @@ def test_damaged_tars_are_named(tmp_path, damage, message):
     assert str(path) in str(caught.value) and not (tmp_path / "train.tar.index.npz").exists()
 
 
-def test_a_damaged_tar_inside_the_training_tar_is_named(tmp_path):
+def test_damaged_inner_tar(tmp_path):
     inner = tar_bytes({f"{TENCH}_0.JPEG": photo(0), f"{TENCH}_1.JPEG": photo(1)})
     (tmp_path / imagenet.TRAIN).write_bytes(tar_bytes({f"{TENCH}.tar": inner[:1000]}))
     with pytest.raises(ValueError, match=f"{imagenet.TRAIN}:{TENCH}.tar: expected a whole"):
@@ -142,7 +142,7 @@ def test_a_damaged_tar_inside_the_training_tar_is_named(tmp_path):
         data.load("imagenet", "test", tmp_path)
 
 
-def test_a_bad_image_in_a_tar_is_named_and_may_be_left_out(tmp_path):
+def test_bad_image_in_a_tar(tmp_path):
     (tmp_path / "train.tar").write_bytes(tar_bytes({"a/0.jpg": photo(0), "a/1.jpg": b"text", "b/0.jpg": photo(1)}))
     source = data.load("tar", "train", tmp_path)
     with pytest.raises(data.BadImageError, match="train.tar:a/1.jpg: expected an image"):

@@ -43,7 +43,7 @@ def test_results_are_crops(name, options, pad, flips):
     assert share == 1 if options.get("flip") == 1.0 else abs(share - 0.5) < 0.15 if flips else share == 0
 
 
-def test_defaults_are_the_customary_ones():
+def test_crop_flip_defaults():
     x = images(40, 32, 32, 3)
     found = draws(x, jax.jit(data.augment.create("crop_flip"))(x, jax.random.key(0)), 4, "reflect")
     assert found[:, :2].min() == 0 and found[:, :2].max() == 8
@@ -54,7 +54,7 @@ def test_none_is_the_identity():
 
 
 @pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
-def test_an_images_draw_does_not_depend_on_its_batch(make):
+def test_draws_are_independent_of_the_batch(make):
     x, augment = images(6), jax.jit(data.augment.create("crop_flip", pad=2))
     whole = augment(x, make(3))
     keys = jnp.stack([jax.random.fold_in(make(3), i) for i in range(6)])

@@ -17,7 +17,7 @@ def numbered(n, classes=3):
     return data.Arrays(images, np.arange(n) % classes)
 
 
-def test_a_batch_is_float_in_the_unit_interval():
+def test_batch_values():
     source = numbered(300)
     batch = data.Batches(source, 7)[5]
     assert batch["image"].dtype == np.float32 and batch["label"].dtype == np.int32 and batch["index"].dtype == np.int64
@@ -28,7 +28,7 @@ def test_a_batch_is_float_in_the_unit_interval():
 
 @given(n=st.integers(1, 50), size=st.integers(1, 12), shards=st.integers(1, 4), seed=st.integers(0, 2**70), shuffle=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_epochs_are_permutations_and_shards_make_up_the_global_batch(n, size, shards, seed, shuffle):
+def test_epochs_and_shards(n, size, shards, seed, shuffle):
     source, b = numbered(n), size * shards
     if b > n:
         with pytest.raises(ValueError, match="batch_size=.*: expected at most .* do not fill one batch"):
@@ -46,7 +46,7 @@ def test_epochs_are_permutations_and_shards_make_up_the_global_batch(n, size, sh
             assert np.array_equal(seen, np.arange(len(seen)))
 
 
-def test_random_access_equals_iteration_and_does_not_depend_on_history():
+def test_random_access_equals_iteration():
     source = numbered(23)
     batches = data.Batches(source, 5, seed=1)
     later = batches[10_000]["index"]
@@ -61,7 +61,7 @@ def test_random_access_equals_iteration_and_does_not_depend_on_history():
         assert np.array_equal(batch["index"], batches.indices(t))
 
 
-def test_every_example_once_with_a_short_last_batch():
+def test_short_last_batch():
     batches = data.Batches(numbered(10), 4, drop_remainder=False)
     assert batches.steps_per_epoch == 3 and [len(batches[t]["label"]) for t in range(4)] == [4, 4, 2, 4]
     assert sorted(np.concatenate([batches[t]["index"] for t in range(3, 6)])) == list(range(10))
@@ -96,7 +96,7 @@ def prefetch_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-def test_prefetch_reads_ahead_and_keeps_order():
+def test_prefetch_order():
     made = []
     stream = data.prefetch((made.append(i) or i for i in range(50)), depth=3)
     assert next(stream) == 0
@@ -109,7 +109,7 @@ def test_prefetch_reads_ahead_and_keeps_order():
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_an_error_surfaces_at_its_place(depth):
+def test_prefetch_raises_in_order(depth):
     def items():
         yield from range(3)
         raise RuntimeError("at three")
@@ -121,7 +121,7 @@ def test_an_error_surfaces_at_its_place(depth):
 
 
 @pytest.mark.parametrize("leave", ["close", "break", "drop"])
-def test_leaving_early_ends_the_thread_and_closes_the_iterator(leave):
+def test_prefetch_closes_early(leave):
     closed = []
 
     def items():

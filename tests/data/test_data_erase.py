@@ -20,7 +20,7 @@ def test_rectangles_on_recorded_draws(golden, h, w):
     np.testing.assert_array_equal(boxes, recipe[f"erase_{h}x{w}_boxes"])
 
 
-def test_no_rectangle_where_none_fits():
+def test_no_rectangle_fits():
     assert (box(jnp.full((10, 4), 0.5), 24, 20, area=(1.0, 1.0)) == 0).all()
 
 
@@ -40,7 +40,7 @@ def test_rectangles_in_distribution(golden):
         assert stats.ks_2samp(a, b).pvalue > 1e-3
 
 
-def test_pixels_are_normal_where_the_model_sees_them():
+def test_pixel_fill_is_normal():
     images = jnp.full((400, 16, 16, 3), 2.0)
     y = np.asarray(erased(mean=MEAN, std=STD)(images, jax.random.key(1)))
     hit = (y != 2.0).all(-1)
@@ -61,7 +61,7 @@ def test_fills():
         assert cut[i][hit].min() >= 0 and cut[i][hit].max() <= 1 and (cut[i][~hit] == 2).all()
 
 
-def test_an_images_draw_does_not_depend_on_its_batch():
+def test_draws_are_independent_of_the_batch():
     x, augment = jax.random.uniform(jax.random.key(0), (6, 8, 8, 3), jnp.bfloat16), erased(probability=0.7)
     whole = augment(x, jax.random.key(3))
     keys = jnp.stack([jax.random.fold_in(jax.random.key(3), i) for i in range(6)])

@@ -187,7 +187,7 @@ def test_pickles_call_nothing(tmp_path):
     assert not mark.exists()
 
 
-def test_pickles_cannot_claim_more_than_they_hold(tmp_path):
+def test_pickled_shape_exceeds_bytes(tmp_path):
     path = tmp_path / "x"
     raw = pickle.dumps(np.arange(7, dtype=np.uint8), protocol=2)
     assert raw.count(b"K\x07\x85") == 1  # the shape, (7,)
@@ -198,7 +198,7 @@ def test_pickles_cannot_claim_more_than_they_hold(tmp_path):
         read_arrays(path)
 
 
-def test_every_truncation_of_a_pickle_is_a_value_error(tmp_path):
+def test_truncated_pickles(tmp_path):
     write_python(tmp_path / "whole", np.zeros((1, 8), np.uint8), np.array([3]), 2)
     raw, path = (tmp_path / "whole").read_bytes(), tmp_path / "cut"
     for n in range(len(raw)):

@@ -61,7 +61,7 @@ def test_absent_or_empty(tmp_path):
 @pytest.mark.parametrize("name, damage", [
     ("0.png", lambda raw: raw[:len(raw) // 2]), ("0.png", lambda raw: b"text"), ("0.jpg", lambda raw: raw[:99]), ("0.jpg", lambda raw: b""),
 ])
-def test_a_file_that_does_not_decode_is_named(tmp_path, name, damage):
+def test_undecodable_file(tmp_path, name, damage):
     write_folder(tmp_path / "train", end=name[1:])
     path = tmp_path / "train" / "b" / name
     path.write_bytes(damage(path.read_bytes()))
@@ -82,7 +82,7 @@ def test_mixed_sizes_need_a_size(tmp_path):
     assert images.shape == (3, 4, 4, 1) and source.image_shape == (4, 4, 1)
 
 
-def test_fingerprint_follows_files_and_options(tmp_path):
+def test_fingerprint_of_a_folder(tmp_path):
     write_folder(tmp_path / "train")
     prints = [data.load("folder", "train", tmp_path, size=size).fingerprint for size in (None, None, 4)]
     picture(30, 30).save(tmp_path / "train" / "a" / "0.png")
@@ -98,7 +98,7 @@ def encoded(image, kind="png", **options):
 
 
 @pytest.mark.parametrize("h, w", [(40, 30), (30, 40), (33, 33)])
-def test_crop_is_the_centre_of_the_resized_image(h, w):
+def test_center_crop(h, w):
     x = np.add.outer(np.arange(h), np.arange(w))[..., None].repeat(3, 2).astype(np.uint8) * 3  # a ramp: resizing keeps its centre
     y = Decoder(size=14, resize=16)(encoded(Image.fromarray(x)), "x").astype(float)
     assert y.shape == (14, 14, 3)
@@ -124,7 +124,7 @@ def test_modes_become_rgb(mode):
     assert Decoder(channels=1)(encoded(image, "tiff"), "x").shape == (6, 9, 1)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped():
+def test_sixteen_bit_gray_is_scaled():
     x = np.array([[0, 257, 32896, 65535]], np.uint16)
     assert Decoder(channels=1)(encoded(Image.fromarray(x)), "x")[0, :, 0].tolist() == [0, 1, 128, 255]
     with pytest.raises(ValueError, match="floating-point"):

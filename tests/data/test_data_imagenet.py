@@ -18,7 +18,7 @@ def test_classes():
 
 @pytest.mark.parametrize("resize,size,interpolation", [(256, 224, "bicubic"), (248, 224, "bicubic"), (232, 224, "bilinear"), (33, 33, "bicubic")])
 @pytest.mark.parametrize("shape", [(301, 400), (400, 301), (256, 257), (640, 427)])
-def test_pixels_of_the_released_pipelines(resize, size, interpolation, shape):
+def test_released_pipelines(resize, size, interpolation, shape):
     """Pillow's resize of the short side (the long one cut to an integer), then the crop at round((side - size) / 2), half to even."""
     photo = Image.fromarray(load_sample_image("china.jpg")).resize((shape[1], shape[0]))
     height, width = shape

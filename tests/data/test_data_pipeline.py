@@ -64,7 +64,7 @@ def test_batches_are_those_of_batches(root):
 
 
 @pytest.mark.parametrize("threads, depth", [(1, 0), (1, 2), (3, 1), (8, 4)])
-def test_nothing_depends_on_threads_or_on_reading_ahead(source, threads, depth):
+def test_threads_and_depth_change_nothing(source, threads, depth):
     wanted = pipeline(source, threads=1)
     stream = pipeline(source, threads=threads).iterate(2, 9, depth=depth)
     seen = list(stream)
@@ -72,7 +72,7 @@ def test_nothing_depends_on_threads_or_on_reading_ahead(source, threads, depth):
     assert [batch["image"].dtype for batch in seen[:1]] == [np.float32] and seen[0]["image"].max() <= 1
 
 
-def test_every_example_has_its_own_generator_in_every_epoch(source):
+def test_generator_per_example_and_epoch(source):
     p = pipeline(source, 1)
     corners = {(epoch, batch["index"].item()): tuple(batch["image"][0, 0, 0]) for epoch in range(2)
                for batch in p.iterate(epoch * N, (epoch + 1) * N)}
@@ -83,7 +83,7 @@ def test_every_example_has_its_own_generator_in_every_epoch(source):
     assert not np.array_equal(pipeline(source, seed=4)[0]["image"], pipeline(source)[0]["image"])
 
 
-def test_resumed_in_the_middle_of_an_epoch_equals_unbroken(source):
+def test_resume_within_an_epoch(source):
     unbroken = pipeline(source).iterate(0, 12)
     first = [next(unbroken) for _ in range(3)]
     state = json.loads(json.dumps(unbroken.get_state()))
@@ -113,7 +113,7 @@ def test_grains_own_state_agrees(source):
     assert not bad and batch["image"].dtype == np.uint8 and np.array_equal(batch["index"], p.indices(6))
 
 
-def test_shards_make_up_the_global_batch(source):
+def test_pipeline_shards(source):
     whole, parts = pipeline(source, 6), [pipeline(source, 6, shard=(i, 3)) for i in range(3)]
     for t in range(5):
         batches = [part[t] for part in parts]
@@ -121,7 +121,7 @@ def test_shards_make_up_the_global_batch(source):
         assert same(whole[t], joined)
 
 
-def test_uint8_images_become_the_same_floats_on_the_device(source):
+def test_uint8_images_on_device(source):
     raw = pipeline(source, uint8=True)
     assert raw[0]["image"].dtype == np.uint8
     arrays, index = data.on_device(raw[2])
@@ -152,7 +152,7 @@ def damaged(root, *places):
     return data.load("folder", "train", root), [str(path) for path in paths]
 
 
-def test_bad_images_are_named_counted_and_replaced(tmp_path, caplog):
+def test_bad_images_are_replaced(tmp_path, caplog):
     source, names = damaged(tmp_path, 5, 6, N - 1)
     good = pipeline(source, N, shuffle=False, max_bad=3, threads=4)
     with caplog.at_level(logging.WARNING, "vmamba_jax.data"):
@@ -169,7 +169,7 @@ def test_bad_images_are_named_counted_and_replaced(tmp_path, caplog):
         data.Batches(source, N)[0]
 
 
-def test_bad_images_are_part_of_the_state(tmp_path):
+def test_state_has_bad_images(tmp_path):
     source, _ = damaged(tmp_path, 0, 9)
     stream = pipeline(source, 6, shuffle=False).iterate(0, 3, depth=1)
     next(stream)
@@ -181,14 +181,14 @@ def test_bad_images_are_part_of_the_state(tmp_path):
     assert list(resumed.pipeline.bad) == [0, 9]
 
 
-def test_a_source_of_bad_images_only_is_an_error(tmp_path):
+def test_bad_images_only(tmp_path):
     source, _ = damaged(tmp_path, *range(N))
     for allowed in (3, 1000):
         with pytest.raises(data.BadImagesError, match="max_bad=.*images that do not decode"):
             pipeline(source, max_bad=allowed)[0]
 
 
-def test_an_error_of_a_transform_is_no_bad_image(source):
+def test_transform_errors_are_raised(source):
     def broken(image, rng):
         raise ValueError("transform is broken")
     with pytest.raises(ValueError, match="transform is broken"):
@@ -240,7 +240,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_workers_change_nothing_and_leave_quietly(root, source, tmp_path, workers):
+def test_workers_change_nothing(root, source, tmp_path, workers):
     """Workers give the batches of none, their state goes on without them, and a program that leaves them running ends without noise."""
     (tmp_path / "program.py").write_text(PROGRAM)
     done = subprocess.run([sys.executable, tmp_path / "program.py", root, str(workers)], capture_output=True, text=True, timeout=400,

@@ -15,7 +15,7 @@ def arrays(n=20, classes=4, seed=0):
     return data.Arrays(rng.integers(0, 256, (n, 3, 4, 2), dtype=np.uint8), np.arange(n) % classes)
 
 
-def test_digits_are_the_released_images_split_three_ways():
+def test_digits_are_the_released_images():
     from sklearn.datasets import load_digits
     released = load_digits()
     sources = [data.load("digits", split) for split in SPLITS]
@@ -45,7 +45,7 @@ def test_arrays_index_and_gather():
     assert "20 images of 3x4x2, 4 classes" in repr(source)
 
 
-def test_arrays_are_read_only_without_freezing_the_callers_array():
+def test_arrays_are_read_only():
     images = np.zeros((2, 3, 3, 1), np.uint8)
     source = data.Arrays(images, [0, 1])
     with pytest.raises(ValueError, match="read-only"):
@@ -72,7 +72,7 @@ def test_bad_arrays(images, labels, classes, message):
         data.Arrays(images, labels, classes)
 
 
-def test_fingerprint_sees_pixels_labels_and_shape():
+def test_fingerprint_of_arrays():
     source = arrays()
     images, labels = source.images.copy(), source.labels.copy()
     assert data.Arrays(images, labels).fingerprint == source.fingerprint
@@ -112,7 +112,7 @@ def test_bad_subset(which, options, error, message):
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0, 1), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_stratified_parts_are_disjoint_exact_and_proportional(labels, share, seed):
+def test_stratified_parts(labels, share, seed):
     labels = np.array(labels)
     first = round(share * len(labels))
     parts = splits.stratified(labels, (first, len(labels) - first), seed)
@@ -122,7 +122,7 @@ def test_stratified_parts_are_disjoint_exact_and_proportional(labels, share, see
         assert abs((labels[parts[0]] == c).sum() - (labels == c).sum() * first / len(labels)) <= 2
 
 
-def test_permutation_is_fixed_for_good():
+def test_permutation_is_fixed():
     assert splits.permutation(8, 0, 1).tolist() == [7, 6, 2, 3, 1, 0, 4, 5]
     assert len({tuple(splits.permutation(8, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
@@ -144,7 +144,7 @@ def test_bad_load(call, error, message):
     ("mnist", "train-images-idx3-ubyte"), ("cifar10", "data_batch_1.bin"), ("folder", "<class>"), ("tar", "train.tar"),
     ("imagenet", "ILSVRC2012_img_train.tar"), ("tiny_imagenet", "wnids.txt"), ("npz", "image (n, H, W, C)"),
 ])
-def test_absent_data_says_what_to_put_where(name, wanted, tmp_path, monkeypatch):
+def test_absent_data(name, wanted, tmp_path, monkeypatch):
     monkeypatch.delenv("VMAMBA_JAX_DATA", raising=False)
     for root, place in ((None, "VMAMBA_JAX_DATA"), (tmp_path, str(tmp_path)), (tmp_path / "no", "expected a folder")):
         with pytest.raises(data.DataNotFoundError) as caught:

@@ -34,7 +34,7 @@ def recipe(golden):
     return golden("image_recipe")
 
 
-def test_every_operation_at_every_level(recipe):
+def test_operations_at_every_level(recipe):
     photo, seen = Image.fromarray(recipe["photo"]), set()
     for (name, increasing, level, sign, resample), expected in zip(json.loads(str(recipe["operation_cases"])), recipe["operations"], strict=True):
         y = operations.apply(name, photo, level, sign, increasing=bool(increasing), resample=FILTERS[resample], fill=GREY)
@@ -63,7 +63,7 @@ def test_crop_boxes_in_distribution(recipe):
         assert stats.ks_2samp(statistic(found), statistic(expected)).pvalue > 1e-3
 
 
-def test_resized_crop_and_colour_changes(recipe):
+def test_resized_crop_and_color_changes(recipe):
     photo = Image.fromarray(recipe["photo"])
     left, top, w, h = recipe["crop_box"].tolist()
 
@@ -99,7 +99,7 @@ def test_rand_augment_draws():
     assert set(filters) == {FILTERS["bilinear"], FILTERS["bicubic"]}
 
 
-def test_uniform_levels_and_certain_operations():
+def test_uniform_levels():
     augment = transforms.parse("rand-m6-n3-p1-mstd101")
     levels = [augment._level(np.random.default_rng(i)) for i in range(1000)]
     assert stats.kstest(levels, stats.uniform(0, 6).cdf).pvalue > 1e-3
@@ -118,7 +118,7 @@ def test_rand_augment_strings(text, fields):
     ("rand-m", "part 'm' is unknown"), ("rand--m9", "part '' is unknown"), ("rand-m9-m8", "expected part 'm' once"), ("rand-m-9", "part 'm' is"),
     ("rand-n2.5", "expected an integer in part 'n2.5'"), ("rand-inc2", "increasing=2: expected one of"), ("rand-p1.5", "probability=1.5: .*<= 1"),
     ("rand-n0", "layers=0: expected an integer >= 1"), ("rand-m9 ", "part 'm9 '")])
-def test_rand_augment_strings_that_are_wrong(text, message):
+def test_wrong_rand_augment_strings(text, message):
     with pytest.raises(ValueError, match=message):
         transforms.parse(text)
 
@@ -127,7 +127,7 @@ def test_rand_augment_strings_that_are_wrong(text, message):
     ("train", {"size": 24}), ("train", {"size": 24, "rand_augment": "rand-m9-n4-mstd0.5-inc1-p1"}), ("train", {"size": 9, "color_jitter": 0.4}),
     ("train", {"size": 9, "color_jitter": [0.4, 0.4, 0.4, 0.1], "scale": [0.5, 1.0], "fill": [0, 0, 0], "interpolation": "random"}), ("simple_crop", {"size": 20}),
     ("evaluation", {"size": 20, "resize": 24})])
-def test_transforms_are_pure_and_travel(recipe, name, options):
+def test_transforms_are_pure_and_pickle(recipe, name, options):
     transform = transforms.create(name, **options)
     for image in (recipe["photo"], recipe["photo"][..., :1], Image.fromarray(recipe["photo"]).convert("RGBA")):
         x = transform(image, np.random.default_rng(5))
@@ -150,7 +150,7 @@ def test_flips_are_half_of_the_photos(recipe):
     np.testing.assert_array_equal(always(square, np.random.default_rng(0)), never(square, np.random.default_rng(0))[:, ::-1])
 
 
-def test_simple_crop_is_a_crop_of_the_reflected_photo(recipe):
+def test_simple_crop(recipe):
     x = recipe["photo"]  # 32 x 36: the short side has the size already
     padded = np.pad(x, ((2, 2), (2, 2), (0, 0)), mode="reflect")
     crop, places = transforms.create("simple_crop", size=32, pad=2, flip=0.0), set()

@@ -74,7 +74,8 @@ def test_show_returns_attacked_images():
     attack = attacks.pgd(0.1, 3)
     result = evaluation.robust_accuracy(logits_fn(), (images, labels), attack, key=KEY, batch_size=16, show=[36, 2, 36])
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(np.array([36, 2, 36]))
-    np.testing.assert_allclose(result["adversarial"], jax.jit(attack)(logits_fn(), images[[36, 2, 36]], labels[[36, 2, 36]], keys), atol=1e-6)
+    expected = jax.jit(attack)(logits_fn(), images[[36, 2, 36]], labels[[36, 2, 36]], keys)
+    np.testing.assert_allclose(result["adversarial"], expected, atol=1e-6)
     for show, of in (([37], attack), ([0], attacks.autoattack(0.1))):
         with pytest.raises(ValueError, match=r"show=\[\d+\]"):
             evaluation.robust_accuracy(logits_fn(), (images, labels), of, key=KEY, show=show)

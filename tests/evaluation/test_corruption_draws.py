@@ -63,8 +63,8 @@ def test_distribution(name):
 def test_independence(name):
     x = drawn(name)
     x = (x - x.mean()) / x.std()
-    pairs = {"rows": (x[:, 1:], x[:, :-1]), "columns": (x[:, :, 1:], x[:, :, :-1]), "channels": (x[..., 1:], x[..., :-1]), "images": (x[1:], x[:-1]),
-             "far": (x[:, 64:], x[:, :64])}
+    pairs = {"rows": (x[:, 1:], x[:, :-1]), "columns": (x[:, :, 1:], x[:, :, :-1]), "channels": (x[..., 1:], x[..., :-1]),
+             "images": (x[1:], x[:-1]), "far": (x[:, 64:], x[:, :64])}
     for where, (a, b) in pairs.items():
         for power in (1, 2):  # squares too: magnitudes can be correlated if signs are not
             p, q = a**power - (a**power).mean(), b**power - (b**power).mean()

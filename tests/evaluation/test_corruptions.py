@@ -1,5 +1,6 @@
 """Corruptions from keys: random numbers, gray levels, tables, arguments; accuracy under corruptions; mean corruption error."""
 import functools
+import hashlib
 import json
 
 import jax
@@ -25,10 +26,30 @@ def photos(n=3, side=16):
 
 def test_names():
     assert len(corruptions.CORRUPTIONS) == 15 == len(set(corruptions.CORRUPTIONS)) and len(corruptions.EXTRA) == 4
-    assert set(corruptions.FUNCTIONS) == {*corruptions.CORRUPTIONS, *corruptions.EXTRA} and set(corruptions.ALEXNET) == set(corruptions.CORRUPTIONS)
+    assert set(corruptions.FUNCTIONS) == {*corruptions.CORRUPTIONS, *corruptions.EXTRA}
+    assert set(corruptions.ALEXNET) == set(corruptions.CORRUPTIONS)
     for name in corruptions.FUNCTIONS:
         for table in corruptions.TABLES:
             assert len({corruptions.parameters(name, severity, table) for severity in corruptions.SEVERITIES}) == 5
+
+
+@pytest.mark.parametrize(("table", "sha256"), [
+    (224, "ddb0592613e7bf4334fadb3155ce69dc8e928161b8485690b485e6c051eca85c"),
+    (64, "40bddee15494ade719d6dd208bb6d192de6dcf3bee2e63963f9f60c320a17002"),
+    (32, "adc80ef6f6c14b5028f57bf618d7434fb23cf615896643ff400803137895f8a5")])
+def test_released_parameters(table, sha256):
+    """Digests of the tables, which were compared value by value with the three released programs (hendrycks/robustness)."""
+    plain = lambda x: [round(float(y), 6) for y in x] if isinstance(x, tuple) else round(float(x), 6)
+    content = {name: [[plain(x) for x in corruptions.parameters(name, severity, table)] for severity in corruptions.SEVERITIES]
+               for name in sorted(corruptions.FUNCTIONS)}
+    assert hashlib.sha256(json.dumps(content).encode()).hexdigest() == sha256
+
+
+@pytest.mark.parametrize("name", ["brightness", "defocus_blur"])
+def test_input_is_rounded_to_levels(name):
+    images = photos()
+    between = np.clip(images + 0.4 / 255, 0, 1).astype(np.float32)
+    np.testing.assert_array_equal(corruptions.corrupt(name, 1, between, KEY), corruptions.corrupt(name, 1, images, KEY))
 
 
 @pytest.mark.parametrize("name", WITHOUT_FROST)
@@ -55,9 +76,11 @@ def test_tables_by_size():
 
 def test_arguments():
     images = photos()
-    for arguments, message in ((("mist", 1, images, KEY), "name='mist'"), (("fog", 0, images, KEY), "severity=0"), (("fog", 6, images, KEY), "severity=6"),
-                               (("fog", 1, images[0], KEY), "images.shape="), (("fog", 1, images[:, :8], KEY), r"expected \(batch, S, S, 3\)"),
-                               (("fog", 1, images * 2, KEY), r"images=\[0.*, 1.99.*\]"), (("fog", 1, images, per_image_keys(KEY, 2)), "each of 3 images")):
+    for arguments, message in (
+            (("mist", 1, images, KEY), "name='mist'"), (("fog", 0, images, KEY), "severity=0"), (("fog", 6, images, KEY), "severity=6"),
+            (("fog", 1, images[0], KEY), "images.shape="), (("fog", 1, images[:, :8], KEY), r"expected \(batch, S, S, 3\)"),
+            (("fog", 1, images * 2, KEY), r"images=\[0.*, 1.99.*\]"),
+            (("fog", 1, images, per_image_keys(KEY, 2)), "each of 3 images")):
         with pytest.raises(ValueError, match=message):
             corruptions.corrupt(*arguments)
     with pytest.raises(ValueError, match="table=100"):
@@ -138,7 +161,8 @@ def test_frost_patch():
     draw = jax.jit(jax.vmap(lambda key: weather.draw_patch(key, jnp.zeros((16, 16, 3)), 1, 0.4, {"pixels": pixels, "sizes": sizes})))
     patches = np.asarray(draw(jax.random.split(KEY, 200))) * 255
     corners = patches[:, 0, 0, 0].round().astype(int)
-    expected = {1 + i + 2 * row + 4 * col for i, (height, width) in enumerate(sizes) for row in range(height - 16) for col in range(width - 16)}
+    expected = {1 + i + 2 * row + 4 * col for i, (height, width) in enumerate(sizes)
+                for row in range(height - 16) for col in range(width - 16)}
     assert set(corners) <= expected and len(set(corners)) > len(expected) / 2
     np.testing.assert_allclose(patches - patches[:, :1, :1], np.broadcast_to(
         2 * np.arange(16)[:, None, None] + 4 * np.arange(16)[:, None], patches.shape), atol=1e-3)
@@ -165,7 +189,8 @@ def test_accuracy():
     names, severities = ("brightness", "gaussian_noise", "contrast"), (1, 5)
     results = [evaluation.corruption_accuracy(
         brightness_classifier, (images, labels), key=KEY, corruptions=names, severities=severities, batch_size=size,
-        mesh=parallel.data_mesh(jax.devices()[:devices]), progress=lambda *report: reports.append(report)) for size, devices in ((11, 1), (4, 2))]
+        mesh=parallel.data_mesh(jax.devices()[:devices]), progress=lambda *report: reports.append(report))
+        for size, devices in ((11, 1), (4, 2))]
     assert results[0] == results[1] == json.loads(json.dumps(results[0]))
     rows = {(row["corruption"], row["severity"]): row for row in results[0]}
     assert list(rows) == [(name, severity) for name in names for severity in severities]
@@ -190,6 +215,15 @@ def test_accuracy_is_independent_of_other_corruptions():
         evaluation.corruption_accuracy(logits_fn, (images, labels), key=KEY, corruptions=())
 
 
+def test_every_corruption_and_severity_has_its_own_keys(monkeypatch):
+    from vmamba_jax.evaluation.corruptions import accuracy
+    monkeypatch.setattr(corruptions, "corrupt", lambda name, severity, images, keys, table: keys)
+    batch = {"image": None, "index": jnp.arange(2)}
+    keys = [jax.random.key_data(accuracy._corrupter.__wrapped__(name, severity, None)((), batch, KEY)).tolist()
+            for name in corruptions.FUNCTIONS for severity in corruptions.SEVERITIES]
+    assert len({tuple(key) for pair in keys for key in pair}) == 2 * 19 * 5
+
+
 def test_mean_corruption_error():
     alexnet = {name: [error] * 5 for name, error in corruptions.ALEXNET.items()}
     assert corruptions.mean_corruption_error(alexnet) == pytest.approx(100)
@@ -198,7 +232,8 @@ def test_mean_corruption_error():
     assert corruptions.mean_corruption_error(half) == pytest.approx(50)
     assert corruptions.mean_error(half) == pytest.approx(np.mean(list(corruptions.ALEXNET.values())) / 2)
     assert corruptions.mean_error({"fog": [0, 0, 0, 0, 1], "spatter": [0.4] * 5}) == pytest.approx(0.3)
-    for errors, message in (({"fog": [0] * 5}, "lack gaussian_noise"), (half | {"spatter": [0] * 5}, "have spatter"), ({"fog": [0] * 4}, "4 entries"),
+    for errors, message in (({"fog": [0] * 5}, "lack gaussian_noise"), (half | {"spatter": [0] * 5}, "have spatter"),
+                            ({"fog": [0] * 4}, "4 entries"),
                             ({"mist": [0] * 5}, "mist"), (half | {"fog": [0, 0, 0, 0, 1.2]}, "1.2"), ({}, "errors={}")):
         with pytest.raises(ValueError, match=message):
             corruptions.mean_corruption_error(errors)

@@ -16,7 +16,8 @@ KEY = jax.random.key(3)
 IMAGES = 0.2 + 0.6 * jax.random.uniform(jax.random.key(0), (4, 12, 12, 3))   # no pixel is 0
 LABELS = jnp.arange(4) % 3
 NEEDED = {"window_drop": {"size": 5}}
-LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "center_drop", "border_drop", "contiguous_drop", "salient_drop", "non_salient_drop")
+LAYOUTS = ("random_drop", "dispersed_drop", "dense_drop", "center_drop", "border_drop", "contiguous_drop", "salient_drop",
+           "non_salient_drop")
 WEIGHTS = 0.1 * jax.random.normal(jax.random.key(5), (432, 3))
 
 
@@ -89,7 +90,8 @@ def test_peak_of_an_odd_grid():
 def test_shared():
     """The same random numbers for all images, from the seed; no keys are needed."""
     same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
-    for name, content in (("information_drop", "zeros"), ("dense_drop", ("noise", 0.1)), ("random_drop", "shuffle"), ("patch_shuffle", None)):
+    for name, content in (("information_drop", "zeros"), ("dense_drop", ("noise", 0.1)), ("random_drop", "shuffle"),
+                          ("patch_shuffle", None)):
         options = {} if content is None else {"content": content}
         pictures, others = (np.asarray(made(name, shared=True, seed=seed, **options)(same)) for seed in (0, 1))
         assert (pictures == pictures[:1]).all() and (pictures[0] != IMAGES[0]).any() and (pictures != others).any(), name

@@ -24,8 +24,8 @@ def by_hand(disturbance):
     return before, after
 
 
-@pytest.mark.parametrize("disturbance", [disturbances.create("random_drop", grid=2, area=2), disturbances.create("salient_drop", grid=2, area=1)],
-                         ids=str)
+@pytest.mark.parametrize("disturbance", [disturbances.create("random_drop", grid=2, area=2),
+                                         disturbances.create("salient_drop", grid=2, area=1)], ids=str)
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (8, 5)])
 def test_same_for_all_devices_and_batches(disturbance, devices, batch_size):
     mesh, reports = parallel.data_mesh(jax.devices()[:devices]), []
@@ -68,7 +68,8 @@ def test_any_function():
 
 @pytest.mark.parametrize(("change", "error", "text"), [
     ({"disturbance": "blur"}, ValueError, "disturbance='blur'"), ({"clean": np.ones(3)}, ValueError, "clean has shape (3,)"),
-    ({"disturbance": disturbances.create("patch_shuffle"), "grid": 2}, TypeError, "'grid'"), ({"batch_size": 0}, ValueError, "batch_size=0"),
+    ({"disturbance": disturbances.create("patch_shuffle"), "grid": 2}, TypeError, "'grid'"),
+    ({"batch_size": 0}, ValueError, "batch_size=0"),
 ], ids=str)
 def test_errors(change, error, text):
     options = {"disturbance": disturbances.create("patch_shuffle", grid=2)} | change

@@ -93,7 +93,8 @@ def test_stages_are_all_run():
     assert [stage["attacked"] for stage in result["stages"]] == [N, N, N] and result["robust"].all()
 
 
-@pytest.mark.parametrize(("devices", "batch_size", "which"), [(1, 37, None), (3, 10, None), (8, 5, None), (2, 4, [0, 3, 7, 36]), (8, 3, [35])])
+@pytest.mark.parametrize(("devices", "batch_size", "which"), [
+    (1, 37, None), (3, 10, None), (8, 5, None), (2, 4, [0, 3, 7, 36]), (8, 3, [35])])
 def test_every_position_once_and_in_order(devices, batch_size, which):
     images, labels = examples()
     loop, found = Loop(batch_size, parallel.data_mesh(jax.devices()[:devices])), {}
@@ -106,6 +107,14 @@ def test_every_position_once_and_in_order(devices, batch_size, which):
     assert list(dict.fromkeys(order)) == expected and sorted(order) == order
     np.testing.assert_array_equal([found[i][0] for i in expected], labels[expected])
     np.testing.assert_allclose([found[i][1] for i in expected], images[expected].sum((1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "batch_size", "rows"), [(1, 10, 10), (3, 10, 12), (8, 5, 8), (8, 100, 40), (8, 256, 40), (4, 8, 8)])
+def test_rows_are_a_multiple_of_the_devices(devices, batch_size, rows):
+    """batch_size rounded up to a multiple of the devices, at most what the set needs; the same for every batch."""
+    loop = Loop(batch_size, parallel.data_mesh(jax.devices()[:devices]))
+    sizes = [len(batch["index"]) for batch in loops.batches(examples(), loop)]
+    assert set(sizes) == {rows} and len(sizes) == -(-37 // rows)
 
 
 def test_an_empty_choice_runs_nothing():

@@ -87,9 +87,9 @@ def sources():
     return shifted, data.Arrays(images, wide, IDENTIFIERS, name="imagenet", split="validation"), labels
 
 
-def test_relabelled(sources):
+def test_relabeled(sources):
     _, validation, _ = sources
-    part = shifts.relabelled(validation, "imagenet_a")
+    part = shifts.relabeled(validation, "imagenet_a")
     assert len(part) == 20 and part.labels.tolist() == [0, 1] * 10 and part.classes == shifts.identifiers("imagenet_a")
     images, labels = part.gather([1, 2])
     np.testing.assert_array_equal(images, validation.gather([2, 4])[0])
@@ -99,7 +99,7 @@ def test_relabelled(sources):
 def test_shift_accuracy(sources):
     shifted, validation, _ = sources
     row = evaluation.shifts.shift_accuracy(Partial(net, WEIGHTS), shifted, "imagenet_a", validation=validation, batch_size=8)
-    part = shifts.relabelled(validation, "imagenet_a")
+    part = shifts.relabeled(validation, "imagenet_a")
     columns = list(shifts.columns("imagenet_a"))
     accuracy = {}
     for name, source in (("", shifted), ("validation_", part)):

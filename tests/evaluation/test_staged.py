@@ -18,11 +18,19 @@ class Ensemble:
     eps: float = 0.05
 
     def stages(self):
-        return [("weak", attacks.fgsm(self.eps / 4)), ("random", attacks.pgd(self.eps, 1, step_size=0.01)), ("strong", attacks.pgd(self.eps, 10))]
+        return [("weak", attacks.fgsm(self.eps / 4)), ("random", attacks.pgd(self.eps, 1, step_size=0.01)),
+                ("strong", attacks.pgd(self.eps, 10))]
 
     @property
     def settings(self):
         return {"name": "ensemble", "eps": self.eps}
+
+
+class Reversed(Ensemble):
+    """The strongest attack first: later margins are lower."""
+
+    def stages(self):
+        return super().stages()[::-1]
 
 
 def evaluate(**options):
@@ -34,24 +42,29 @@ def whole():
     return evaluate()
 
 
-def test_stages_by_hand():
+@pytest.mark.parametrize("attack", [Ensemble(), Reversed()], ids=["weak first", "strong first"])
+def test_stages_by_hand(attack):
     images, labels = examples()
-    result, robust = whole(), np.arange(37) < 31
+    result, robust = evaluation.robust_accuracy(logits_fn(), (images, labels), attack, key=KEY, batch_size=16), np.arange(37) < 31
     margin = lambda x: np.asarray(attacks.losses.margin(logits_fn()(x), labels))
-    highest = margin(images)
-    for code, (name, attack) in enumerate(Ensemble().stages()):
+    highest = last = margin(images)
+    for code, (name, stage) in enumerate(attack.stages()):
         keys = jax.vmap(lambda i, code=code: jax.random.fold_in(jax.random.fold_in(KEY, i), code))(jnp.arange(37))
-        adversarial = jax.jit(attack)(logits_fn(), images, labels, keys)
-        fooled = robust & (np.asarray(logits_fn()(adversarial)).argmax(1) != labels)
-        highest = np.where(robust, np.maximum(highest, margin(adversarial)), highest)
+        adversarial = jax.jit(stage)(logits_fn(), images, labels, keys)
+        fooled, last = robust & (np.asarray(logits_fn()(adversarial)).argmax(1) != labels), margin(adversarial)
+        highest = np.where(robust, np.maximum(highest, last), highest)
         np.testing.assert_array_equal(result["broken_by"] == code, fooled)
         record = result["stages"][code + 1]
         assert record["name"] == name and record["attacked"] == robust.sum() and record["broken"] == fooled.sum() and record["seconds"] >= 0
         robust &= ~fooled
-    assert 0 < robust.sum() < 31 and all(stage["broken"] > 0 for stage in result["stages"])
     np.testing.assert_array_equal(result["robust"], robust)
     np.testing.assert_allclose(result["margin"], highest, atol=1e-5)
-    assert result["accuracy"] == 31 / 37 and result["robust_accuracy"] == robust.mean() and result["attack"] == Ensemble().settings
+    assert 0 < robust.sum() < 31 and result["accuracy"] == 31 / 37 and result["robust_accuracy"] == robust.mean()
+    assert result["attack"] == attack.settings
+    if isinstance(attack, Reversed):
+        assert (highest[robust] > last[robust] + 0.01).any()
+    else:
+        assert all(stage["broken"] > 0 for stage in result["stages"])
 
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (8, 5), (3, 10)])
@@ -62,7 +75,8 @@ def test_same_for_all_devices_and_batches(devices, batch_size):
 
 
 @pytest.mark.parametrize(("batch_size", "attacked", "devices", "rows"), [
-    (64, 64, 1, 64), (64, 63, 1, 64), (64, 34, 1, 36), (64, 9, 2, 12), (64, 1, 8, 8), (64, 0, 1, 4), (512, 33, 8, 64), (10, 3, 1, 3), (24, 5, 8, 8),
+    (64, 64, 1, 64), (64, 63, 1, 64), (64, 34, 1, 36), (64, 9, 2, 12), (64, 1, 8, 8), (64, 0, 1, 4), (512, 33, 8, 64),
+    (10, 3, 1, 3), (24, 5, 8, 8),
     (4, 9, 8, 4)])
 def test_rows_of_a_stage(batch_size, attacked, devices, rows):
     assert staged._rows(batch_size, attacked, devices) == rows
@@ -99,8 +113,10 @@ def test_state_of_another_evaluation(tmp_path):
     evaluate(state=state)
     run = functools.partial(evaluation.robust_accuracy, batch_size=16, state=state)
     images, labels = examples()
-    for arguments, key, word in [((logits_fn(1), examples(), Ensemble()), KEY, "model:"), ((logits_fn(), (images, (labels + 1) % 5), Ensemble()), KEY, "data:"),
-                                 ((logits_fn(), examples(), Ensemble(0.1)), KEY, "attack:"), ((logits_fn(), examples(), Ensemble()), jax.random.key(1), "key:")]:
+    for arguments, key, word in [((logits_fn(1), examples(), Ensemble()), KEY, "model:"),
+                                 ((logits_fn(), (images, (labels + 1) % 5), Ensemble()), KEY, "data:"),
+                                 ((logits_fn(), examples(), Ensemble(0.1)), KEY, "attack:"),
+                                 ((logits_fn(), examples(), Ensemble()), jax.random.key(1), "key:")]:
         with pytest.raises(ValueError, match=f"of another evaluation .*{word}"):
             run(*arguments, key=key)
     content = state.read_bytes()
@@ -116,9 +132,12 @@ def test_progress_and_per_image():
     seen = []
     result = evaluate(progress=lambda done, n, figures: seen.append((done, n, figures)))
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen) and seen[-1][0] == 37
-    assert [figures["robust"] for _, _, figures in seen] == sorted((figures["robust"] for _, _, figures in seen), reverse=True) or seen[0][2]["robust"] == 37
+    robust = [figures["robust"] for _, _, figures in seen]
+    assert robust == sorted(robust, reverse=True) and robust[0] > robust[-1] == result["robust"].sum()
+    assert [figures["accuracy"] for _, _, figures in seen[:3]] == [1, 31 / 32, 31 / 37]  # in the clean pass, over the images seen
     rows = evaluation.per_image(result)
-    assert len(rows) == 37 and rows[36]["broken_by"] == "clean" and {row["broken_by"] for row in rows} == {None, "clean", "weak", "random", "strong"}
+    assert len(rows) == 37 and rows[36]["broken_by"] == "clean"
+    assert {row["broken_by"] for row in rows} == {None, "clean", "weak", "random", "strong"}
     assert all((row["margin"] > 0) == (row["broken_by"] is not None) for row in rows)
     summary = evaluation.summary(result)
     assert summary["stages"] == result["stages"] and "margin" not in summary and 0 <= summary["robust_accuracy_interval"][0]
@@ -142,9 +161,11 @@ def test_staged_autoattack_equals_autoattack():
     """The same images stand as when one call attacks the whole set as a batch."""
     images, labels = examples()
     attack = attacks.autoattack(0.05, n_targets=3, steps=6, queries=20)
-    result = evaluation.robust_accuracy(logits_fn(), (images, labels), "autoattack", eps=0.05, n_targets=3, steps=6, queries=20, key=KEY, batch_size=16)
+    options = {"eps": 0.05, "n_targets": 3, "steps": 6, "queries": 20}
+    result = evaluation.robust_accuracy(logits_fn(), (images, labels), "autoattack", key=KEY, batch_size=16, **options)
     adversarial = jax.jit(attack)(logits_fn(), images, labels, KEY)
     judged = np.asarray(logits_fn()(adversarial)).argmax(1) == labels
     np.testing.assert_array_equal(result["robust"], judged & result["correct"])
-    assert [stage["name"] for stage in result["stages"]] == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"] and 0 < result["robust"].sum() < 31
+    assert [stage["name"] for stage in result["stages"]] == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert 0 < result["robust"].sum() < 31
     assert result["attack"] == attack.settings

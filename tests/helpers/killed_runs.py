@@ -86,7 +86,7 @@ def main(folder, seed, kills, steps):
     folder, rng = pathlib.Path(folder), random.Random(seed)
     for name in ("unbroken", "killed"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    assert os.waitpid(start(folder / "unbroken", steps), 0)[1] == 0
+    unbroken = start(folder / "unbroken", steps)  # beside the others
     killed = []
     while len(killed) < kills:
         moment = kill(start(folder / "killed", steps), folder / "killed", rng)
@@ -94,6 +94,7 @@ def main(folder, seed, kills, steps):
             break
         killed.append(moment)
     assert os.waitpid(start(folder / "killed", steps), 0)[1] == 0
+    assert os.waitpid(unbroken, 0)[1] == 0
     print(json.dumps({"kills": killed}))
 
 

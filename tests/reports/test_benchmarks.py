@@ -1,4 +1,4 @@
-"""The page of committed benchmarks, and what may stand in it."""
+"""The page and the figure of benchmark files."""
 import json
 import pathlib
 import re
@@ -48,14 +48,14 @@ def rows_of(text, first):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith(f"| {first} |")]
 
 
-def test_committed_page_is_what_the_committed_files_say():
+def test_committed_page_matches_the_committed_files():
     page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
     assert page == benchmarks.page(benchmarks.read(DOCS / "benchmarks")), "python -m experiments.benchmark --docs"
     for link in re.findall(r"\]\((benchmarks/[^)]*)\)", page):
         assert (DOCS / link).exists(), link
 
 
-def test_tables_say_the_numbers():
+def test_tables():
     text = benchmarks.page([run()])
     assert rows_of(text, "49 x 768")[0] == ["49 x 768", "forward", "xla", "2", "1.9 to 2.2", "1.8", "1.5", "8 %", "1.5"]
     assert rows_of(text, "49 x 768")[3][1:3] == ["forward + gradient", "`lax.scan` + autodiff"]
@@ -68,7 +68,7 @@ def test_tables_say_the_numbers():
         assert expected in text, expected
 
 
-def test_devices_have_sections_of_their_own():
+def test_sections_by_device():
     runs = [run(name="one"), run("NVIDIA X", "gpu", "two"), static(), run(name="three")]
     text = benchmarks.page(runs)
     sections = {part.splitlines()[0]: re.findall(r"^### (.*)", part, re.MULTILINE) for part in text.split("\n## ")[1:]}
@@ -79,11 +79,11 @@ def test_devices_have_sections_of_their_own():
     assert "not timings" in tables[-1]
 
 
-def test_no_measurement_no_section(tmp_path):
+def test_page_without_measurements(tmp_path):
     assert benchmarks.write_docs(tmp_path, tmp_path / "benchmarks.md").read_text() == benchmarks.HEAD + benchmarks.EMPTY
 
 
-def test_written_page_has_its_figures(tmp_path):
+def test_written_page_and_figures(tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
     for each in (run(), static()):
@@ -97,7 +97,7 @@ def test_written_page_has_its_figures(tmp_path):
     assert "![a](files/a.svg)" in text and "[cycles.json](files/cycles.json)" in text and text == benchmarks.page(benchmarks.read(folder), "files")
 
 
-def test_figure_draws_what_there_is():
+def test_figure_panels():
     whole = benchmarks.figure(run())
     for part in (whole, benchmarks.figure(run() | {"records": []})):
         xml.etree.ElementTree.fromstring(part)
@@ -105,11 +105,11 @@ def test_figure_draws_what_there_is():
     assert whole == benchmarks.figure(run())
 
 
-def test_slope_is_the_exponent():
+def test_slope():
     assert benchmarks.slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2) and benchmarks.slope([196, 4096], [1, 4096 / 196]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("content, message", [({"kind": "nosuch"}, "x.json has kind 'nosuch'; expected one of benchmark"), ([], "kind 'list'"), ({}, "kind None")])
-def test_other_files_are_refused(content, message):
+@pytest.mark.parametrize("content, message", [({"kind": "nosuch"}, "x.json: kind='nosuch': expected one of benchmark"), ([], "kind='list'"), ({}, "kind=None")])
+def test_other_kinds_are_refused(content, message):
     with pytest.raises(ValueError, match=message):
         benchmarks.named("x", content)

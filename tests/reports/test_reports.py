@@ -1,8 +1,11 @@
 """The report of evaluated runs: its numbers, its figures, and that it is self-contained."""
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.helpers import fake_runs
 from tests.helpers.html_page import Page
@@ -18,7 +21,7 @@ def runs(tmp_path):
             (("standard", "standard training"), ("pgd_at", "adversarial training"))]
 
 
-def test_page_says_the_numbers_and_stands_alone(runs, tmp_path):
+def test_page_is_complete_and_self_contained(runs, tmp_path):
     path = reports.write(tmp_path / "report.html", runs, title=TITLE, about="Tiny.", commands=["make quickstart"])
     text = path.read_text()
     page = Page(text)
@@ -37,11 +40,11 @@ def test_page_says_the_numbers_and_stands_alone(runs, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_page_is_the_same_every_time(runs):
+def test_page_is_deterministic(runs):
     assert reports.render(runs, title=TITLE) == reports.render(runs, title=TITLE)
 
 
-def test_an_evaluation_alone_makes_a_page(tmp_path):
+def test_page_of_an_evaluation_alone(tmp_path):
     folder = fake_runs.write(tmp_path, "pgd_at", examples=False, metrics=False)
     for file in ("config.json", "results.json"):
         (folder / file).unlink()
@@ -49,7 +52,7 @@ def test_an_evaluation_alone_makes_a_page(tmp_path):
     assert page.open == [] and len(page.alts) == 1 and "69.2 %" in " ".join(page.text)
 
 
-def test_a_missing_attack_is_a_dash(tmp_path):
+def test_missing_attack_is_a_dash(tmp_path):
     folders = [fake_runs.write(tmp_path, name) for name in ("standard", "pgd_at")]
     evaluation = json.loads((folders[0] / "evaluation.json").read_text())
     del evaluation["attacks"]["fgsm"]
@@ -67,13 +70,13 @@ def test_read_run(tmp_path):
     run = reports.read_run(folder)
     assert run.label == "pgd_at"
     steps, loss = run.series("loss")
-    assert steps == list(range(10, 301, 10)) and loss == sorted(loss, reverse=True)  # the line cut short is left out
+    assert steps == list(range(10, 301, 10)) and loss == sorted(loss, reverse=True)  # without the incomplete line
     assert run.series("no such metric") == ([], [])
     with pytest.raises(FileNotFoundError, match=r"experiments\.evaluate"):
         reports.read_run(tmp_path)
 
 
-def test_configs_mark_what_differs(runs):
+def test_differing_config_fields(runs):
     rows = {field: (values, differs) for field, values, differs in tables.configs(runs)}
     assert rows["objective.name"] == (["standard", "pgd_at"], True)
     assert rows["epochs"] == (["30", "30"], False)
@@ -92,10 +95,6 @@ def test_radius_name(eps, name):
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (4, 6, 3)])
 def test_tile_keeps_every_pixel(shape):
-    import base64
-    import io
-
-    from PIL import Image
     image = np.random.default_rng(0).uniform(size=shape)
     uri = figures.tile(image, size=24)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
@@ -105,7 +104,7 @@ def test_tile_keeps_every_pixel(shape):
     np.testing.assert_array_equal(picture[::repeat, ::repeat], np.round(image * 255).astype(np.uint8))
 
 
-def test_figures_take_their_colours_from_the_page(runs):
+def test_figures_use_the_colors_of_the_page(runs):
     drawn = figures.robustness(runs)
     assert "var(--series-0" in drawn and "var(--series-1" in drawn and "var(--ink" in drawn
     assert "<style" not in drawn and "#ffffff" not in drawn and "font-family" not in drawn
@@ -115,3 +114,18 @@ def test_attack_without_a_radius():
     """Patch-Fool replaces patches, whatever the distance."""
     assert reports.tables.attack_name({"label": "Patch-Fool-250", "norm": "patches", "eps": None}) == "Patch-Fool-250, patches unbounded"
     assert reports.tables.attack_name({"label": "PGD-20", "norm": "linf", "eps": 8 / 255}) == "PGD-20, L\u221e 8/255"
+
+
+@pytest.mark.parametrize("label", ["budget_$5_vs_$6", "_hidden", "100% <a> & b"])
+def test_any_label_is_drawn_as_it_is(tmp_path, label):
+    """Matplotlib reads text between two dollar signs as mathematics, and leaves out legend entries with a leading underscore."""
+    run = reports.read_run(fake_runs.write(tmp_path, "pgd_at"), label)
+    path = reports.write(tmp_path / "report.html", [run], title=label)
+    page = Page(path.read_text())
+    assert page.open == [] and " ".join(page.text).count(label) >= 5  # title twice, card, table, legends
+
+
+def test_links_are_quoted(tmp_path):
+    folder = fake_runs.write(tmp_path / "50% #1", "pgd_at")
+    text = reports.render([reports.read_run(folder)], title="t", folder=tmp_path)
+    assert 'href="50%25%20%231/pgd_at/evaluation.json"' in text

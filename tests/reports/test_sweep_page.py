@@ -171,13 +171,16 @@ def test_page_without_any_result(tmp_path):
     reports.write_sweep(folder, reports.read_sweep(folder))
 
 
-def test_a_run_whose_results_were_deleted_is_incomplete(tmp_path):
+def test_a_run_with_missing_or_damaged_results_is_incomplete(tmp_path):
     folder = write(tmp_path, failed=())
     (folder / "wide/seed_0/evaluation.json").unlink()
+    (folder / "wide/seed_1/metrics.jsonl").write_text("no JSON\n{}\n")
     sweep = reports.read_sweep(folder)
-    assert [run.status for run in sweep.runs].count("incomplete") == 1 and "its evaluation.json or metrics.jsonl is missing" in reports.render_sweep(sweep)
+    page = reports.render_sweep(sweep)
+    assert [run.status for run in sweep.runs].count("incomplete") == 2
+    assert "its evaluation.json or metrics.jsonl is missing" in page and "metrics.jsonl, line 1: expected a JSON object" in page
 
 
 def test_a_folder_without_a_sweep_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no sweep.json: run `python -m experiments.sweep"):
+    with pytest.raises(FileNotFoundError, match="expected sweep.json in it; run `python -m experiments.sweep"):
         reports.read_sweep(tmp_path)

@@ -1,4 +1,4 @@
-"""The page of a run's training: its numbers, its figures, and what is left out where a run does not hold it."""
+"""The page of a run's training: numbers, figures, and runs that lack some metrics."""
 import json
 
 import pytest
@@ -36,12 +36,12 @@ def test_overfitting_in_numbers(run):
     assert found["lost"] == pytest.approx(0.07) and found["train"] == pytest.approx(0.8) and found["train_gap"] == pytest.approx(0.35)
 
 
-def test_page_says_what_was_lost(run, tmp_path):
+def test_page(run, tmp_path):
     path = reports.write_training(tmp_path / "training.html", run, commands=["make it"])
     text = path.read_text()
     for expected in ("Under PGD-10, validation accuracy was highest at epoch 4, 52.0 %, and 45.0 % at the end: 7.0 points lost to robust",
-                     "2 steps with a loss or gradient that was not finite made no update.", "best, epoch 4",
-                     "last, epoch 10", "\u22127.0", "35.0 points above the last validation", "80.0 %",
+                     "2 steps with a non-finite loss or gradient were skipped.", "best, epoch 4",
+                     "last, epoch 10", "\u22127.0", "as trained on; 35.0 points above the last validation", "80.0 %",
                      "Training vmamba_tiny", "77,130 parameters, objective pgd_at, 10 epochs of 10 steps.",
                      "make it", 'href="pgd_at/timing.jsonl"', "cpu x 2"):
         assert expected in text, expected
@@ -51,14 +51,14 @@ def test_page_says_what_was_lost(run, tmp_path):
     assert text == reports.render_training(run, folder=tmp_path, commands=["make it"])
 
 
-def test_no_overfitting_and_no_skips(tmp_path):
+def test_page_without_overfitting_and_skips(tmp_path):
     rows = [row | {"skipped": 0} if "loss" in row else row for row in ROWS if row["step"] <= 40]
     text = reports.render_training(reports.read_run(write(tmp_path, rows), evaluated=False))
     assert "highest at the end, 52.0 %: no robust overfitting." in text and "No step was skipped." in text
-    assert "Images a second" not in text and text.count("<svg") == 3  # the learning rate stands alone
+    assert "Images per second" not in text and text.count("<svg") == 3  # the learning rate has no neighbor
 
 
-def test_standard_training_is_compared_by_clean_accuracy(tmp_path):
+def test_standard_training_compares_clean_accuracy(tmp_path):
     folder = write(tmp_path, ROWS)
     (folder / "config.json").write_text(json.dumps({"objective": {"name": "standard"}}))
     run = reports.read_run(folder, evaluated=False)
@@ -67,12 +67,12 @@ def test_standard_training_is_compared_by_clean_accuracy(tmp_path):
     assert "Clean validation accuracy was highest at the end, 90.0 %: no overfitting." in text and "10.0 points below the last validation" in text
 
 
-def test_a_run_of_losses_alone(tmp_path):
+def test_run_with_losses_alone(tmp_path):
     run = reports.read_run(write(tmp_path, [{"step": 5, "loss": 1.0}], timing=[]), evaluated=False)
     text = reports.render_training(run)
     assert overfitting(run) is None and text.count("<svg") == 1 and "No step was skipped." in text
 
 
-def test_no_metrics_no_page(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no metrics\.jsonl"):
+def test_missing_metrics_are_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected metrics\.jsonl in it"):
         reports.read_run(tmp_path, evaluated=False)

@@ -60,20 +60,30 @@ def test_bad_values_write_nothing(tmp_path, values, error, message):
     assert read_metrics(tmp_path) == []
 
 
+def events(path):
+    """The events of a TFRecord file: length, its checksum, record, its checksum, and so on."""
+    data = path.read_bytes()
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        yield Event.FromString(data[12:12 + size])
+        data = data[16 + size:]
+
+
 def test_tensorboard_scalars(tmp_path):
     with Writer(tmp_path) as writer:
         writer.write(7, {"loss": 0.5})
         writer.time(7, {"images_per_second": 100.0})
     [path] = (tmp_path / "tensorboard").iterdir()
-    data, found = path.read_bytes(), {}
-    while data:  # TFRecord: length, its checksum, record, its checksum
-        size = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12:12 + size])
-        found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
-        data = data[16 + size:]
+    found = {(event.step, value.tag): value.simple_value for event in events(path) for value in event.summary.value}
     assert found == {(7, "loss"): 0.5, (7, "images_per_second"): 100.0}
     assert read_metrics(tmp_path) == [{"step": 7, "loss": 0.5}]
     assert read_metrics(tmp_path / "timing.jsonl") == [{"step": 7, "images_per_second": 100.0}]
+
+
+def test_tensorboard_purges_later_steps_on_resume(tmp_path):
+    Writer(tmp_path, step=5).close()
+    [path] = (tmp_path / "tensorboard").iterdir()
+    assert [event.step for event in events(path) if event.session_log.status == event.session_log.START] == [6]
 
 
 def test_window_means_and_resume():

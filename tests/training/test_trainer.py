@@ -252,6 +252,22 @@ def test_bar_shows_the_time_left(capsys, monkeypatch):
     assert re.findall(r"\d+:\d\d:\d\d", out) == ["0:01:00"], out
 
 
+def test_bar_adds_up_skipped_steps(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with Bar(0, 20) as bar:
+        for skipped in (2, 0, 3):
+            bar.training({"loss": 1.0, "skipped": skipped})
+    assert "loss 1.000  skipped 5" in capsys.readouterr().out
+
+
+def test_checkpoints_have_metrics_only_if_ranked(tmp_path, state):
+    for name, best_metric, found in (("ranked", "score", evaluate(state, 2)), ("unranked", None, None)):
+        train(STEP, state, Toy(), steps=2, workdir=tmp_path / name, validation=Validation(lambda given, step: evaluate(state, step)),
+              checkpoints=Checkpointing(best_metric=best_metric))
+        with training.Checkpoints(tmp_path / name / "checkpoints", read_only=True) as checkpoints:
+            assert checkpoints.metrics() == found
+
+
 @pytest.mark.parametrize("options, message", [
     (lambda: {"steps": 0}, "steps=0: expected an integer >= 1"),
     (lambda: {"steps": 1, "checkpoints": Checkpointing(best_metric="score")}, "best_metric='score' with validation=None: expected a Validation"),

@@ -1,48 +1,58 @@
-"""What all attacks share: the call, the checks, the settings on record."""
+"""The interface of all attacks: the call, argument checks, settings, cost, and restarts."""
 import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
 
 from vmamba_jax.attacks import losses
-from vmamba_jax.attacks.directions import ascent
+from vmamba_jax.attacks.norms import ascent, per_image
 from vmamba_jax.attacks.threat_model import ThreatModel
 from vmamba_jax.core import checks, records
-from vmamba_jax.core.keys import image_keys
+from vmamba_jax.core.keys import fold_in, image_keys
+
+
+class Passes(NamedTuple):
+    """Passes of an attack through a deterministic classifier, per image.
+
+    Attributes:
+        forward_backward: forward passes whose gradient is taken.
+        forward: forward passes without a gradient.
+    """
+    forward_backward: int
+    forward: int = 0
 
 
 class Attack(records.Described):
     """A pure function `attack(logits_fn, images, labels, key=None) -> adversarial`, described by its fields.
 
-    A subclass is a `records.record` with the fields eps, norm, loss, targeted, l1_fraction, bounds among its own, a class attribute `name`,
-    and `run(logits_fn, images, labels, keys)`. Nothing is jitted, and every loop is a `lax` loop. No field may be called `lower`: `jax.jit`
-    copies them onto the jitted function, which has a method of that name.
+    A subclass is a `records.record` with a field `bounds`, a class attribute `name`, and `run(logits_fn, images, labels, keys)`. Nothing is jitted, and
+    every loop is a `lax` loop. No field may be called `lower`: `jax.jit` copies fields onto the jitted function, which has a method of that name.
+
+    Attributes:
+        name: the attack's name in `attacks.create`.
+        needs_key: why the attack needs a random key, in words; None: it needs none.
+        passes: `Passes` per image; None: the number depends on the images.
     """
     name = None
-    random_start = False
-    projection = "nearest"
+    needs_key = None
+    passes = None
 
-    def __call__(self, logits_fn, images, labels, key=None):
-        """Adversarial images, of the shape and dtype of `images`, inside the threat model.
+    def __call__(self, logits_fn, images, labels, key=None, **inputs):
+        """Adversarial images, of the shape and dtype of `images`.
 
         Args:
             logits_fn: images -> logits (batch, classes), differentiable in the images.
             images: (batch, H, W, C), floating, within `bounds`.
             labels: (batch,) integers: the true classes, or the targets of a targeted attack.
-            key: one random key (image i then draws from `fold_in(key, i)`) or one per image; None if the attack draws nothing.
+            key: one random key (image i uses `fold_in(key, i)`) or one per image; None: only for attacks without random numbers.
+            inputs: further arguments of the attack's `run`; most attacks have none.
         """
         checks.batch(images, labels, *self.bounds)
-        if key is None and self.draws:
-            raise ValueError(f"key=None: expected a random key, as {self.draws}")
+        if key is None and self.needs_key:
+            raise ValueError(f"key=None: expected a random key, as {self.needs_key}")
         keys = None if key is None else image_keys(key, len(images))
-        return self.run(logits_fn, images, labels, keys)
-
-    @property
-    def draws(self):
-        """Why the attack needs a key, in words; None if it draws nothing."""
-        return "random_start=True" if self.random_start else None
-
-    @property
-    def threat_model(self):
-        lower, upper = self.bounds
-        return ThreatModel(self.norm, self.eps, lower=lower, upper=upper, projection=self.projection)
+        return self.run(logits_fn, images, labels, keys, **inputs)
 
     @property
     def settings(self):
@@ -53,12 +63,30 @@ class Attack(records.Described):
             if isinstance(value, tuple):
                 return list(value)
             return getattr(value, "__name__", repr(value)) if callable(value) else value
-        unused = () if self.norm == "l1" else ("l1_fraction", "projection")
-        return {"name": self.name} | {name: plain(getattr(self, name)) for name in self.options() if name not in unused}
+        return {"name": self.name} | {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
-    @classmethod
-    def options(cls):
-        return [field.name for field in dataclasses.fields(cls)]
+
+class NormAttack(Attack):
+    """Base class of the attacks whose perturbation is bounded by a norm: the result is inside `threat_model`.
+
+    A subclass has the fields eps, norm, loss, targeted, l1_fraction and bounds, or class attributes of these names.
+    """
+    random_start = False
+    projection = "nearest"
+
+    @property
+    def needs_key(self):
+        return "random_start=True" if self.random_start else None
+
+    @property
+    def threat_model(self):
+        lower, upper = self.bounds
+        return ThreatModel(self.norm, self.eps, lower=lower, upper=upper, projection=self.projection)
+
+    @property
+    def settings(self):
+        unused = () if self.norm == "l1" else ("l1_fraction", "projection")
+        return {name: value for name, value in super().settings.items() if name not in unused}
 
     def __post_init__(self):
         if not isinstance(self.bounds, (tuple, list)) or len(self.bounds) != 2:
@@ -67,10 +95,7 @@ class Attack(records.Described):
         self._set(eps=threat.eps, bounds=(threat.lower, threat.upper), targeted=checks.flag("targeted", self.targeted))
         self._check_loss()
         if self.l1_fraction is not None:
-            fraction = checks.number("l1_fraction", self.l1_fraction)
-            if not 0 < fraction <= 1:
-                raise ValueError(f"l1_fraction={fraction:g}: expected None or a share of the values in (0, 1]")
-            self._set(l1_fraction=fraction)
+            self._set(l1_fraction=checks.number("l1_fraction", self.l1_fraction, above=0, high=1, optional=True))
 
     def _check_loss(self):
         losses.get(self.loss)
@@ -84,10 +109,39 @@ class Attack(records.Described):
             raise ValueError(f"step_size=0 with eps={self.eps:g}: expected a step_size > 0")
         self._set(step_size=size)
         if self.restarts > 1 and not self.random_start:
-            raise ValueError(f"restarts={self.restarts} with random_start=False: expected restarts=1, as all would be the same")
+            raise ValueError(f"restarts={self.restarts} with random_start=False: expected restarts=1, as every restart would be the same")
 
     def _tools(self, logits_fn, labels):
-        """(threat model, objective, gradient, ascent direction) of this attack at these labels."""
+        """(threat model, objective, gradient, ascent direction) of this attack for a classifier and labels."""
         threat = self.threat_model
         evaluate = losses.objective(logits_fn, labels, self.loss, self.targeted)
         return threat, evaluate, losses.ascent_gradient(evaluate), ascent(threat, self.l1_fraction)
+
+
+def worst_of(search, evaluate, images, keys, restarts):
+    """The worst case over restarts, per image: a misclassified image is preferred, then the higher loss.
+
+    Restart r folds r into the keys, so more restarts only add candidates. A single restart is not evaluated, which saves one pass.
+
+    Args:
+        search: keys -> adversarial (batch, H, W, C).
+        evaluate: adversarial -> (value (batch,), success (batch,) bool), see `losses.objective`.
+        images: (batch, H, W, C), for shape and dtype.
+        keys: one random key per image.
+        restarts: number of runs >= 1.
+    """
+    if restarts == 1:
+        return search(fold_in(keys, 0))
+
+    def attempt(r, best):
+        best_images, best_value, best_success = best
+        found = search(fold_in(keys, r))
+        value, success = evaluate(found)
+        # `not <` rather than `>=`, so that a NaN, new or already stored, is always replaced
+        better = (success & ~best_success) | ((success == best_success) & ~(value < best_value))
+        return (jnp.where(per_image(better, images), found, best_images), jnp.where(better, value, best_value), success | best_success)
+
+    # The initial values are computed from the images: under shard_map they must vary over the devices, as the results do.
+    zero = 0 * images.reshape(len(images), -1)[:, 0]
+    value = (zero - jnp.inf).astype(jnp.promote_types(images.dtype, jnp.float32))
+    return lax.fori_loop(0, restarts, attempt, (images, value, zero != 0))[0]

@@ -1,4 +1,4 @@
-"""What an attack maximises: `loss(logits, labels) -> (batch,)` for logits (batch, classes) and integer labels (batch,)."""
+"""Losses that attacks maximize: `loss(logits, labels) -> (batch,)` for logits (batch, classes) and integer labels (batch,)."""
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -10,7 +10,7 @@ def cross_entropy(logits, labels):
 
 
 def margin(logits, labels):
-    """max_{j != y} z_j - z_y: positive exactly where misclassified (Carlini & Wagner 2017, f_6 with no confidence)."""
+    """max_{j != y} z_j - z_y: positive exactly if misclassified (Carlini & Wagner 2017, f_6 without confidence)."""
     _need(logits, 2, "margin")
     return _highest_other(logits, labels) - at(logits, labels)
 
@@ -23,7 +23,7 @@ def dlr(logits, labels):
 
 
 def dlr_targeted(logits, labels, targets):
-    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), maximised towards the targets t (Croce & Hein 2020, equation 7)."""
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), maximized for the targets t (Croce & Hein 2020, equation 7)."""
     _need(logits, 4, "dlr_targeted")
     top = lax.top_k(logits, 4)[0]
     return (at(logits, targets) - at(logits, labels)) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
@@ -33,7 +33,7 @@ LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def get(loss):
-    """The loss of that name, or the callable `(logits, labels) -> (batch,)` itself."""
+    """A loss by name, or the callable `(logits, labels) -> (batch,)` itself."""
     if callable(loss):
         return loss
     if loss not in LOSSES:
@@ -42,26 +42,32 @@ def get(loss):
 
 
 def objective(logits_fn, labels, loss, targeted=False):
-    """The function images -> (value to ascend (batch,), hit (batch,) bool): a hit is an image that the attack has won.
+    """The function images -> (value to maximize (batch,), success (batch,) bool) of an attack.
 
-    Untargeted, the loss at the true labels is ascended and any other class is a hit; targeted, the loss at the target labels is descended
-    and only the target is. Logits in a short float type are judged in float32.
+    Untargeted attacks maximize the loss at the true labels and succeed at any other class; targeted attacks minimize the loss at the target labels and
+    succeed at the target only. Logits of a 16-bit float type are evaluated in float32.
+
+    Args:
+        logits_fn: images -> logits (batch, classes).
+        labels: (batch,) integers: the true classes, or the targets.
+        loss: name or callable, see `get`.
+        targeted: whether labels are targets.
     """
-    judge = judgement(labels, loss, targeted)
-    return lambda images: judge(checked(logits_fn(images), images))
+    evaluate = criterion(labels, loss, targeted)
+    return lambda images: evaluate(checked(logits_fn(images), images))
 
 
-def judgement(labels, loss, targeted=False):
-    """The function logits -> (value to ascend, hit) of `objective`."""
+def criterion(labels, loss, targeted=False):
+    """The function logits -> (value to maximize (batch,), success (batch,) bool) of `objective`."""
     loss = get(loss)
 
-    def judge(logits):
+    def evaluate(logits):
         value = loss(logits, labels)
         if value.shape != labels.shape:
             raise ValueError(f"loss returned shape {value.shape}: expected {labels.shape}, one value per image")
         predicted = logits.argmax(1) == labels
         return (-value, predicted) if targeted else (value, ~predicted)
-    return judge
+    return evaluate
 
 
 def checked(logits, images):
@@ -73,9 +79,10 @@ def checked(logits, images):
 
 
 def ascent_gradient(evaluate):
-    """Gradient with respect to the images of the summed objective: every image's own, as images do not meet in a classifier.
+    """The gradient of an objective with respect to the images, per image: a function images -> (batch, H, W, C).
 
-    NaN becomes 0, which moves nothing: a network's NaN gradient must not become a NaN image.
+    It differentiates the sum over the batch, as a classifier's images do not affect each other. NaN becomes 0: a NaN gradient leaves the image
+    unchanged instead of making it NaN.
     """
     gradient = jax.grad(lambda images: evaluate(images)[0].sum())
     return lambda images: jnp.nan_to_num(gradient(images))
@@ -92,4 +99,4 @@ def _highest_other(logits, labels):
 
 def _need(logits, classes, loss):
     if logits.shape[1] < classes:
-        raise ValueError(f"loss {loss} on {logits.shape[1]} classes: expected at least {classes}")
+        raise ValueError(f"loss={loss!r} on {logits.shape[1]} classes: expected at least {classes} classes")

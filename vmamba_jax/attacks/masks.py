@@ -1,7 +1,6 @@
-"""Which pixels an attack may change: arrays, functions of the images, or named parts of a grid.
+"""Masks of the pixels an attack may change: arrays, functions of the images, or named parts of a patch grid (see `core.grids`).
 
-A grid cuts an image of H x W pixels into `grid` x `grid` patches, pixel (i, j) lying in patch (i * grid // H, j * grid // W): of equal size where
-the grid divides the sides. A mask called with images (b, H, W, C) gives booleans (b, H, W, 1), or (1, H, W, 1) where all images have the same.
+A mask called with images (b, H, W, C) returns booleans (b, H, W, 1), or (1, H, W, 1) if all images share it.
 """
 import numbers
 
@@ -9,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.core import checks, grids, records, scan_orders
+from vmamba_jax.core import checks, deprecation, grids, records, scan_orders
 
 
 class Grid:
-    """A mask of whole patches, from `chosen()`: booleans (grid, grid)."""
+    """Base class of masks of whole patches; a subclass has `chosen()` -> bool (grid, grid), the patches that may change."""
     def __call__(self, images):
         return jnp.asarray(grids.pixel_mask(self.chosen()[None], *images.shape[1:3]))
 
@@ -27,7 +26,12 @@ class Grid:
 
 @records.record()
 class Patches(Grid):
-    """Patches of the grid by number, row by row from 0 at the top left."""
+    """Patches of the grid by number, row by row from 0 at the top left.
+
+    Args:
+        grid: patches per side.
+        numbers: of the patches, in 0..grid^2 - 1.
+    """
     grid: int
     numbers: tuple
 
@@ -46,9 +50,12 @@ class Patches(Grid):
 
 @records.record()
 class Rings(Grid):
-    """Rings `first` to `last` of the grid, both included, by their Chebyshev distance from the centre.
+    """Rings `first` to `last` of the grid, by Chebyshev distance from the center.
 
-    Ring 0 is the centre patch of an odd grid and the four centre patches of an even one; ring (grid - 1) // 2 is the border. `last` None: `first`.
+    Args:
+        grid: patches per side.
+        first, last: rings, both included; last=None: only `first`. Ring 0 is the center patch of an odd grid and the four center patches of an even
+            one; ring (grid - 1) // 2 is the border.
     """
     grid: int
     first: int
@@ -71,7 +78,13 @@ class Rings(Grid):
 
 @records.record()
 class Scan(Grid):
-    """The first `count` patches that a scan meets: "rows" (row by row), "columns", or either from its end ("rows_back", "columns_back")."""
+    """The first `count` patches that a scan visits.
+
+    Args:
+        grid: patches per side.
+        direction: one of `core.scan_orders.DIRECTIONS`.
+        count: number of patches in 1..grid^2.
+    """
     grid: int
     direction: str
     count: int
@@ -89,14 +102,14 @@ class Scan(Grid):
 
 
 @records.record("values")
-class Given:
-    """A mask as an array, nonzero where pixels may change: (H, W), (H, W, 1), or one per image, (b, H, W, 1)."""
+class ArrayMask:
+    """A mask from an array, nonzero at pixels that may change: (H, W), (H, W, 1), or one per image, (b, H, W, 1)."""
     values: jax.Array
 
     def __call__(self, images):
         values = self.values[..., None] if self.values.ndim == 2 else self.values
         values = values[None] if values.ndim == 3 else values
-        _check(values, images, f"mask has shape {self.values.shape}")
+        _check(values, images, f"mask.shape={self.values.shape}")
         return values != 0
 
     @property
@@ -105,8 +118,8 @@ class Given:
 
 
 @records.record("fn")
-class Made:
-    """A mask by a function of the images (b, H, W, C) -> (b or 1, H, W, 1), nonzero where pixels may change."""
+class FunctionMask:
+    """A mask from a function of the images (b, H, W, C) -> (b or 1, H, W, 1), nonzero at pixels that may change."""
     fn: jax.tree_util.Partial
 
     def __call__(self, images):
@@ -123,20 +136,23 @@ MASKS = {mask.name: mask for mask in (Patches, Rings, Scan)}
 
 
 def get(mask):
-    """The mask that an array, a function of the images, or a name with its arguments describes: ("rings", 14, 0, 2)."""
-    if isinstance(mask, (Grid, Given, Made)):
+    """A mask from an array, a function of the images, or a name with its arguments, such as ("rings", 14, 0, 2)."""
+    if isinstance(mask, (Grid, ArrayMask, FunctionMask)):
         return mask
     if isinstance(mask, (tuple, list)) and mask and isinstance(mask[0], str):
         name, *arguments = mask
         return checks.by_name("mask", name, MASKS)(*(tuple(value) if isinstance(value, list) else value for value in arguments))
     if callable(mask):
-        return Made(mask if isinstance(mask, jax.tree_util.Partial) else jax.tree_util.Partial(mask))
+        return FunctionMask(mask if isinstance(mask, jax.tree_util.Partial) else jax.tree_util.Partial(mask))
     if getattr(mask, "ndim", 0) in (2, 3, 4):
-        return Given(mask)
+        return ArrayMask(mask)
     raise TypeError(f"mask={mask!r}: expected an array (H, W, 1) or (b, H, W, 1), a function of the images, or a name with its arguments")
 
 
 patches, rings, scan = Patches, Rings, Scan
+
+__getattr__ = deprecation.renamed(__name__, {
+    "DIRECTIONS": "vmamba_jax.core.scan_orders:DIRECTIONS", "Given": "vmamba_jax.attacks.masks:ArrayMask", "Made": "vmamba_jax.attacks.masks:FunctionMask"})
 
 
 def _check(values, images, what):

@@ -1,8 +1,6 @@
-"""What an attacker may do to an image: a norm, a radius, and the box that pixel values live in."""
+"""Threat models: a norm, a radius, and the box of valid pixel values."""
 import dataclasses
-import math
 
-import jax
 import jax.numpy as jnp
 
 from vmamba_jax.attacks import norms
@@ -16,13 +14,13 @@ NORMS = ("linf", "l2", "l1")
 class ThreatModel:
     """The images within `eps` of a given image in `norm`, and within the box [lower, upper].
 
+    `eps` is a pytree leaf, all other fields are static; with a concrete radius the type hashes by value.
+
     Args:
         norm: "linf", "l2" or "l1", over all values of one image.
         eps: radius >= 0 in pixel units (8 / 255); may be a traced scalar.
         lower, upper: bounds of a pixel value; images are expected inside them.
-        projection: "nearest" (the nearest point of the ball) or "radial" (shrinking the perturbation, as foolbox does; it differs in l1).
-
-    `eps` is a pytree leaf, all else is static; with a concrete radius the type hashes by value.
+        projection: "nearest" (the nearest point of the ball) or "radial" (scales the perturbation down, as foolbox does; it differs in l1).
     """
     norm: str
     eps: float
@@ -41,47 +39,38 @@ class ThreatModel:
             raise ValueError(f"lower={self.lower:g}, upper={self.upper:g}: expected lower < upper")
 
     def project(self, images, adversarial):
-        """Bring `adversarial` (batch, H, W, C) into the ball around `images`, then into the box.
+        """`adversarial` (batch, H, W, C) projected onto the ball around `images`, then onto the box.
 
-        Images inside the box stay within the ball when clipped to it, so the result satisfies both. Ball-then-box is the usual PGD
-        projection, and for linf it is the nearest point of the intersection; for l2 and l1 it is not in general the nearest.
+        Clipping to the box keeps a point within the ball if the images are inside the box, so the result satisfies both. Ball-then-box is the usual
+        PGD projection; in linf it is the nearest point of the intersection, in l2 and l1 in general it is not.
         """
-        eps = jnp.asarray(self.eps, images.dtype)
         if self.norm == "linf" and self.projection == "nearest":  # no subtraction: the bound then holds to the last bit
-            inside = jnp.clip(adversarial, images - eps, images + eps)
-        elif self.projection == "radial":
-            inside = images + norms.radial(adversarial - images, eps, self.norm)
-        else:
-            ball = {"l2": norms.l2, "l1": norms.l1}[self.norm]
-            inside = images + ball(adversarial - images, eps)
-        return jnp.clip(inside, self.lower, self.upper)
+            eps = jnp.asarray(self.eps, images.dtype)
+            return jnp.clip(jnp.clip(adversarial, images - eps, images + eps), self.lower, self.upper)
+        return jnp.clip(images + self.into_ball(adversarial - images), self.lower, self.upper)
 
-    def random_start(self, images, key):
-        """A point drawn uniformly (by volume) from the ball around each image, clipped to the box.
+    def into_ball(self, delta):
+        """Perturbations `delta` (batch, H, W, C) projected onto the ball around zero, by `projection`."""
+        eps = jnp.asarray(self.eps, delta.dtype)
+        if self.projection == "radial":
+            return norms.radial(delta, eps, self.norm)
+        return {"linf": norms.linf, "l2": norms.l2, "l1": norms.l1}[self.norm](delta, eps)
 
-        linf: independent uniform values. l2: a Gaussian direction, radius eps * U^(1/d) for d values per image (torchattacks draws the
-        radius eps * U, closer to the image). l1: signed exponential spacings. `key` is one key or one per image.
+    def random_start(self, images, key, mask=None):
+        """A random point of the ball around each image, uniform by volume, clipped to the box.
+
+        torchattacks draws the l2 radius as eps * U, closer to the image than the uniform distribution's eps * U^(1/d).
+
+        Args:
+            images: (batch, H, W, C).
+            key: one random key, or one per image.
+            mask: bool, broadcastable to `images`: perturb only these values, uniformly in their own ball; None: all.
         """
-        shape, dtype, d = images.shape[1:], images.dtype, math.prod(images.shape[1:])
-
-        def linf(key):
-            return jax.random.uniform(key, shape, dtype, -1, 1)
-
-        def l2(key):
-            direction, radius = jax.random.split(key)
-            x = jax.random.normal(direction, shape, dtype)
-            return x / jnp.sqrt((x * x).sum()) * jax.random.uniform(radius, (), dtype) ** (1 / d)
-
-        def l1(key):
-            size, sign = jax.random.split(key)
-            x = jax.random.exponential(size, (d + 1,), dtype)
-            return (x[:d] / x.sum()).reshape(shape) * jax.random.rademacher(sign, shape, dtype)
-
-        noise = jax.vmap({"linf": linf, "l2": l2, "l1": l1}[self.norm])(image_keys(key, len(images)))
-        return self.project(images, images + jnp.asarray(self.eps, dtype) * noise)
+        noise = norms.uniform_in_ball(images, image_keys(key, len(images)), self.norm, mask)
+        return self.project(images, images + jnp.asarray(self.eps, images.dtype) * noise)
 
     def distance(self, images, adversarial):
-        """How far each image was moved, in this norm: (batch,)."""
+        """The norm of each image's perturbation: (batch,)."""
         return norms.length(adversarial - images, self.norm)
 
     def __repr__(self):

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vmamba_jax import data
+from vmamba_jax.core import checks
+from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.core.statistics import gap_interval, summary
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation.accuracy import accuracy
@@ -44,7 +46,7 @@ SHIFTS = {
 
 def columns(shift):
     """The set's classes as ImageNet-1k labels, ascending: 200 integers for ImageNet-A and -R, all 1000 for the others."""
-    _check(shift)
+    checks.choice("shift", shift, SHIFTS)
     return imagenet.subsets().get(shift, tuple(range(1000)))
 
 
@@ -69,10 +71,10 @@ def load(shift, root=None, *, tfds=False, file_list=None, **options):
         file_list: see `data.subset_from_list`; None: all images.
         options: for `data.load("folder", ...)`, or for "tfds:"; published accuracies use size=224, resize=256, interpolation="bicubic".
     """
-    _check(shift)
+    checks.choice("shift", shift, SHIFTS)
     about = SHIFTS[shift]
     if tfds:
-        source = relabelled(data.load(f"tfds:{about.tfds}", "test", root, **options), shift)
+        source = relabeled(data.load(f"tfds:{about.tfds}", "test", root, **options), shift)
     else:
         names = identifiers(shift) if about.folders == "identifiers" else tuple(map(str, range(1000)))
         inside = root is not None and not (pathlib.Path(root) / about.folder).is_dir()
@@ -80,7 +82,7 @@ def load(shift, root=None, *, tfds=False, file_list=None, **options):
     return source if file_list is None else data.subset_from_list(source, file_list)
 
 
-def relabelled(source, shift):
+def relabeled(source, shift):
     """The images of a source that belong to the set's classes, labeled in their order: for example the validation set, for the gap.
 
     source: a source of `vmamba_jax.data` whose classes are WordNet identifiers.
@@ -108,7 +110,7 @@ def shift_accuracy(logits_fn, source, shift, *, validation=None, **loop):
     row = {"shift": shift, "classes": len(columns(shift))} | summary(result) | _which(source)
     if validation is None:
         return row
-    validation = relabelled(validation, shift)
+    validation = relabeled(validation, shift)
     before = accuracy(fn, validation, batch_size=loop.batch_size, mesh=loop.mesh)
     added = {f"validation_{name}": value for name, value in (summary(before) | _which(validation)).items()}
     counts = [(int(each["correct"].sum()), each["examples"]) for each in (before, result)]
@@ -126,6 +128,4 @@ def _which(source):
     return {"set": getattr(source, "name", None)} | {name: getattr(source, name, None) for name in ("split", "fingerprint")}
 
 
-def _check(shift):
-    if shift not in SHIFTS:
-        raise ValueError(f"shift={shift!r}: expected one of {', '.join(map(repr, SHIFTS))}")
+__getattr__ = renamed(__name__, {"relabelled": f"{__name__}:relabeled"})

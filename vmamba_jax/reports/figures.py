@@ -1,4 +1,4 @@
-"""Figures as SVG text that takes its colours from the page, and images as PNG data URIs."""
+"""Figures as SVG text in the page's own colors, and images as data URIs."""
 import base64
 import html
 import io
@@ -14,13 +14,14 @@ from PIL import Image
 
 from vmamba_jax.core.statistics import accuracy_interval
 
-# Okabe and Ito's palette, told apart with any colour vision; each series has its own marker as well.
+# Okabe and Ito's palette, distinguishable with any color vision; each series has its own marker too.
 SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 VALIDATION = {"validation/accuracy": "-", "validation/robust_accuracy": "--"}  # metric, line
 INK, FAINT = "#1b1f24", "#c9ced6"
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "vmamba_jax", "font.family": "sans-serif", "font.size": 11, "figure.facecolor": "none", "axes.facecolor": "none", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
+    "svg.fonttype": "none", "svg.hashsalt": "vmamba_jax", "font.family": "sans-serif", "font.size": 11, "figure.facecolor": "none",
+    "axes.facecolor": "none", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
     "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "xtick.major.size": 0, "ytick.major.size": 0, "xtick.major.pad": 6, "ytick.major.pad": 6,
     "lines.linewidth": 2.0, "lines.markersize": 5.5, "legend.frameon": False,
@@ -28,7 +29,7 @@ STYLE = {
 
 
 def training_curves(runs):
-    """Training loss, and validation accuracy with and without an attack, against the epoch. Returns SVG text."""
+    """Training loss and validation accuracy, clean and attacked, against the epoch, as SVG text."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -42,13 +43,13 @@ def training_curves(runs):
         left.set(title="Training loss", xlabel="epoch", xlim=(0, None), ylim=(0, None))
         right.set(title="Validation accuracy", xlabel="epoch", xlim=(0, None))
         percent_axis(right)
-        handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=run.label) for i, run in enumerate(runs)]
+        handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=literal(run.label)) for i, run in enumerate(runs)]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(runs))
-        return svg(figure, "Training loss and validation accuracy of " + _names(runs) + " over the epochs.")
+        return svg(figure, f"Training loss and validation accuracy of {_names(runs)} over the epochs.")
 
 
 def robustness(runs):
-    """Accuracy against the size of the perturbation, one line a run with its 95 % interval. Returns SVG text."""
+    """Accuracy against the perturbation budget, one line for each run with its 95 % interval, as SVG text."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.9), layout="constrained")
         axes = figure.subplots()
@@ -57,47 +58,57 @@ def robustness(runs):
             x, y = np.asarray(curve["radii"]), np.asarray(curve["robust_accuracy"])
             low, high = np.transpose([accuracy_interval(each, run.evaluation["examples"]) for each in y])
             axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-            axes.plot(x, y, marker=MARKERS[i % len(MARKERS)], color=color, label=run.label)
+            axes.plot(x, y, marker=MARKERS[i % len(MARKERS)], color=color, label=literal(run.label))
         eps = runs[0].headline["eps"]
         axes.axvline(eps, color=INK, linewidth=1, linestyle=":", zorder=0)
-        axes.annotate(f"table's radius {radius_name(eps)}", (eps, 1.0), xytext=(5, -1), textcoords="offset points", fontsize=9.5, va="bottom")
+        axes.annotate(f"radius of the table, {radius_name(eps)}", (eps, 1.0), xytext=(5, -1), textcoords="offset points", fontsize=9.5, va="bottom")
         norm = runs[0].evaluation["curve"]["norm"]
-        axes.set(xlabel=f"perturbation size ({norm_name(norm)} radius, pixels in 0..1)", ylabel="accuracy", xlim=(0, None))
+        axes.set(xlabel=f"perturbation budget ({norm_name(norm)} radius, pixels in [0, 1])", ylabel="accuracy", xlim=(0, None))
         percent_axis(axes)
         axes.legend()
-        return svg(figure, "Accuracy of " + _names(runs) + " falling as the allowed perturbation grows.")
+        return svg(figure, f"Accuracy of {_names(runs)} against the perturbation budget.")
 
 
 def norm_name(norm):
-    """A norm as a reader knows it: "linf" -> "L\u221e"."""
+    """A norm's symbol: "linf" -> "L\u221e"."""
     return {"linf": "L\u221e", "l2": "L2", "l1": "L1", "l0": "L0"}.get(norm, norm)
 
 
 def radius_name(eps):
-    """A radius as papers write it: 0.2, or 8/255 where it is that and no short decimal."""
+    """A radius as papers write it: 8/255 for a multiple of 1/255 that is no short decimal, otherwise 0.2."""
     steps = eps * 255
     return f"{round(steps)}/255" if round(eps, 3) != eps and abs(steps - round(steps)) < 1e-6 else f"{eps:.4g}"
 
 
 def tile(image, size=64):
     """A [0, 1] image (H, W, 1 or 3) as a PNG data URI, enlarged without smoothing to at least `size` pixels."""
+    picture = pil_image(image)
+    repeat = max(1, -(-size // min(picture.size)))
+    return data_uri(picture.resize((picture.width * repeat, picture.height * repeat), Image.Resampling.NEAREST), "png", optimize=True)
+
+
+def pil_image(image):
+    """A [0, 1] image (H, W, 1 or 3) as a PIL image of 8 bits."""
     pixels = np.round(np.clip(np.asarray(image, np.float64), 0, 1) * 255).astype(np.uint8)
-    repeat = max(1, -(-size // min(pixels.shape[:2])))
-    pixels = pixels.repeat(repeat, axis=0).repeat(repeat, axis=1)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def data_uri(picture, form, **options):
+    """A PIL image as a data URI. form: "png" or "webp"; options: of `PIL.Image.Image.save`."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, form, **options)
+    return f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def svg(figure, alt):
-    """A figure as inline SVG: colours become the page's variables (light, dark, print), and `alt` what a screen reader says."""
+    """A figure as inline SVG whose colors are the page's CSS variables (light, dark, print). alt: its text for screen readers."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     box = re.search(r'viewBox="[^"]*"', text).group()
-    text = text[text.index("</defs>") + len("</defs>"):]  # the first holds a style for `*`, which would reach the whole page
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # axes_1 and the like would stand twice in a page
-    text = re.sub(r"font-family: [^;\"]*; ?", "", text)  # the page's own
+    text = text[text.index("</defs>") + len("</defs>"):]  # the first <defs> holds a style for `*`, which would apply to the whole page
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # axes_1 and the like would be repeated in a page
+    text = re.sub(r"font-family: [^;\"]*; ?", "", text)  # the page sets the font
     for color, name in {INK: "--ink", FAINT: "--faint", **{c: f"--series-{i}" for i, c in enumerate(SERIES)}}.items():
         text = text.replace(color, f"var({name}, {color})")
     return f'<svg role="img" aria-label="{html.escape(alt)}" {box}>{text}'
@@ -110,7 +121,7 @@ def literal(text):
 
 
 def percent_axis(axes):
-    """Accuracy on the vertical axis, 0 to 100 %."""
+    """Set the vertical axis to accuracy, 0 to 100 %."""
     axes.set_ylim(0, 1.02)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

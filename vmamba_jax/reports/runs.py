@@ -1,4 +1,4 @@
-"""One run, read back from its folder."""
+"""One run, read from its folder."""
 import dataclasses
 import json
 import pathlib
@@ -11,7 +11,14 @@ from vmamba_jax.core import files
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one folder holds. label: how the report calls it; metrics, timing: rows in the order written; examples: arrays, maybe none."""
+    """Contents of one run's folder.
+
+    Attributes:
+        label: name on the page.
+        config, results, evaluation: contents of config.json, results.json, evaluation.json; {} for a missing file.
+        metrics, timing: rows of metrics.jsonl and timing.jsonl, in the order written.
+        examples: arrays of examples.npz, {} if there are none.
+    """
     label: str
     folder: pathlib.Path
     config: Mapping
@@ -22,36 +29,40 @@ class Run:
     timing: Sequence[Mapping] = ()
 
     def series(self, key):
-        """(steps, values) of every row of metrics or timing that holds `key`, the later row winning where a step was logged twice."""
+        """(steps, values) of every row of metrics or timing that has `key`; of two rows of one step, the later one counts."""
         found = {row["step"]: row[key] for row in (*self.metrics, *self.timing) if row.get(key) is not None}
         return list(found), list(found.values())
 
     @property
     def headline(self):
-        """The attack result that the report's first sentence is about: the one the curve follows."""
+        """The result of the attack that the accuracy curve uses; the report leads with it."""
         return self.evaluation["attacks"][self.evaluation["curve"]["attack"]]
 
 
 def read_run(folder, label=None, evaluated=True, examples=True):
-    """Read a finished run.
+    """Read a run.
 
-    folder: holds evaluation.json; config.json, metrics.jsonl, timing.jsonl, results.json and examples.npz where it was trained here.
-    label: how to call it; by default the folder's name. evaluated=False: a training is enough. Raises FileNotFoundError where what is needed is
-    missing.
+    Args:
+        folder: holds evaluation.json and, if the run was trained here, config.json, metrics.jsonl, timing.jsonl, results.json and examples.npz.
+        label: name on the page; None: the folder's name.
+        evaluated: whether evaluation.json is required; if not, metrics.jsonl is.
+        examples: whether to read examples.npz.
+
+    Raises:
+        FileNotFoundError: the required file is missing.
     """
     folder = pathlib.Path(folder)
     if not evaluated and not (folder / "metrics.jsonl").is_file():
-        raise FileNotFoundError(f"{folder} holds no metrics.jsonl: run `python -m experiments.train --workdir {folder}` first")
+        raise FileNotFoundError(f"folder={folder}: expected metrics.jsonl in it; run `python -m experiments.train --workdir {folder}` first")
     if evaluated and not (folder / "evaluation.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no evaluation.json: run `python -m experiments.evaluate --workdir {folder}` first")
+        raise FileNotFoundError(f"folder={folder}: expected evaluation.json in it; run `python -m experiments.evaluate --workdir {folder}` first")
     return Run(label or folder.name, folder, _json(folder / "config.json"), _json_lines(folder / "metrics.jsonl"),
-               _json(folder / "results.json"), _json(folder / "evaluation.json"),
-               _arrays(folder / "examples.npz") if examples else {},
+               _json(folder / "results.json"), _json(folder / "evaluation.json"), _arrays(folder / "examples.npz") if examples else {},
                _json_lines(folder / "timing.jsonl"))
 
 
 def _json(path):
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _json_lines(path):

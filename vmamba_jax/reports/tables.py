@@ -1,22 +1,37 @@
-"""Tables of numbers: accuracy under each attack, the configs side by side, what it ran on; for the page and for the terminal."""
+"""Tables of numbers: accuracy under each attack, configs side by side, the environment of a run; and a benchmark's attacks and corruptions."""
 from vmamba_jax.core.statistics import accuracy_interval
 from vmamba_jax.reports.figures import norm_name, radius_name
 
+ATTACKS_NOTE = (
+    "Each row is one run over all images; `ours` is the second of two runs, and `compile` is what the first took more. `ours / torch` is the ratio of "
+    "images per second to torch's row of the same attack, weights and images; `torch driving ours` is torch's program attacking our model through a "
+    "bridge.\n")
+CORRUPTIONS_NOTE = (
+    "`ours` is a batch over the given JAX devices; `imagecorruptions` is one image after the other in one Python thread, its usual use. `ratio` is "
+    "the ratio of images per second: at least 10 for {fast} of {all}.\n")
+
 
 def accuracy(runs):
-    """Rows of the main table: (columns, [(label, [cell, ...]), ...]), a cell {"value", "half"} being fractions, half the 95 % interval."""
+    """The main table of a report.
+
+    Args:
+        runs: `Run`s with an evaluation.
+
+    Returns:
+        (columns, [(label, [cell, ...]), ...]): a cell is {"value", "half"}, an accuracy in [0, 1] and half its 95 % interval, or None.
+    """
     attacks = {name: result for run in runs for name, result in run.evaluation["attacks"].items()}
     columns = ["clean"] + [attack_name(result) for result in attacks.values()]
     rows = []
     for run in runs:
         results = run.evaluation["attacks"]
-        values = [run.evaluation["accuracy"]] + [results.get(name, {}).get("robust_accuracy") for name in attacks]
+        values = [run.evaluation["accuracy"]] + [results[name]["robust_accuracy"] if name in results else None for name in attacks]
         rows.append((run.label, [_cell(value, run.evaluation["examples"]) for value in values]))
     return columns, rows
 
 
 def attack_name(result):
-    """An attack in a few words: its name, its norm and its radius, as far as it has them."""
+    """An attack's label, norm and radius: "PGD-20, L∞ 8/255"; "unbounded" for a radius of None."""
     radius = "unbounded" if result["eps"] is None else radius_name(result["eps"])
     return f"{result['label']}, {norm_name(result['norm'])} {radius}"
 
@@ -24,9 +39,14 @@ def attack_name(result):
 def text(runs):
     """The main table for a terminal."""
     columns, rows = accuracy(runs)
-    lines = [["", *columns]] + [[label, *("-" if c is None else percent(c["value"]) for c in cells)] for label, cells in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
-    return "\n".join("  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]) for line in lines)
+    return aligned([["", *columns]] + [[label, *("-" if c is None else percent(c["value"]) for c in cells)] for label, cells in rows])
+
+
+def aligned(rows):
+    """Rows of cells as text with aligned columns, the first to the left."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]) for row in rows)
 
 
 def percent(fraction):
@@ -34,16 +54,21 @@ def percent(fraction):
     return f"{100 * fraction:.1f} %"
 
 
+def points(value):
+    """A difference of accuracies as signed points: 0.0312 -> "+3.1"."""
+    return f"{100 * value:+.1f}".replace("-", "\u2212")
+
+
 def configs(runs):
-    """The runs' configs, flattened: [(field, [value of each run], whether they differ), ...]."""
+    """The runs' configs field by field: [(dotted name, [value of each run, "" if it has none], whether the values differ), ...]."""
     flat = [_flatten(run.config) for run in runs]
     fields = list(dict.fromkeys(field for config in flat for field in config))
-    rows = [(field, [config.get(field, "") for config in flat]) for field in fields]
+    rows = [(field, [config[field] if field in config else "" for config in flat]) for field in fields]
     return [(field, values, len(set(values)) > 1) for field, values in rows]
 
 
 def environment(runs):
-    """What the runs ran on and with: [(name, value), ...], several values joined where runs differ."""
+    """[(name, value), ...] of seed, device, versions, data, commit and times; different values of several runs are joined."""
     found = {}
     for run in runs:
         results = run.results or run.evaluation
@@ -54,6 +79,53 @@ def environment(runs):
                 shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
                 found.setdefault(name, []).append(shown)
     return [(name, " · ".join(dict.fromkeys(values))) for name, values in found.items()]
+
+
+def attack_tables(run):
+    """Markdown tables of a benchmark's attacks: time, compile time, and agreement with the reference; [] if it has none."""
+    rows = [record for record in run["records"] if record["what"] == "attack"]
+    if not rows:
+        return []
+    lines = ["#### Attacks\n", ATTACKS_NOTE,
+             "| model | attack | images | by | seconds | images/s | ours / torch | compile | clean | robust | same result |",
+             "|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"]
+    same = lambda a, b: all(a[field] == b[field] for field in ("name", "attack", "images", "size", "eps"))
+    for row in rows:
+        theirs = next((other for other in rows if other["backend"] == "torch" and same(row, other)), None)
+        ratio = f"{row['images_per_s'] / theirs['images_per_s']:.2f}" if theirs and row["backend"] == "ours" else ""
+        compiling = f"{row['compile_s']:.1f} s" if "compile_s" in row else ""
+        alike = f"{row['agreeing']} of {row['images']}" if "agreeing" in row else ""
+        lines.append(f"| `{row['name']}`, {row['size']} px | {row['attack']}, eps {255 * row['eps']:.3g}/255 | {row['images']} | {row['backend']} "
+                     f"| {row['seconds']:.4g} | {row['images_per_s']:.4g} | {ratio} | {compiling} | {percent(row['accuracy'])} "
+                     f"| {percent(row['robust_accuracy'])} | {alike} |")
+    lines.append("")
+    for row in rows:
+        if "stages" in row:
+            lines += [f"`{row['name']}`, {row['attack']}: " + ", ".join(
+                f"{stage['name']} broke {stage['broken']} of {stage['attacked']} in {stage['seconds']:.3g} s" for stage in row["stages"]) + ".\n"]
+    return ["\n".join(lines) + "\n"]
+
+
+def corruption_tables(run):
+    """Markdown tables of a benchmark's corruptions, one for each image size and severity, beside the package imagecorruptions; [] if it has none."""
+    rows = [record for record in run["records"] if record["what"] == "corruption"]
+    tables = []
+    for size, severity in dict.fromkeys((row["size"], row["severity"]) for row in rows):
+        found = [row for row in rows if (row["size"], row["severity"]) == (size, severity)]
+        ours = [row for row in found if row["backend"] == "ours"]
+        theirs = {row["name"]: row for row in found if row["backend"] != "ours"}
+        ratios = [row["ratio"] for row in ours if "ratio" in row]
+        lines = [f"#### Corruptions, {size} x {size} pixels, severity {severity}\n",
+                 CORRUPTIONS_NOTE.format(fast=sum(ratio >= 10 for ratio in ratios), all=len(ratios)),
+                 "| corruption | batch | devices | ms per image | images/s | imagecorruptions, images/s | ratio |",
+                 "|---|---:|---:|---:|---:|---:|---:|"]
+        for row in ours:
+            other = f"{theirs[row['name']]['images_per_s']:.4g}" if row["name"] in theirs else ""
+            ratio = f"{row['ratio']:.1f}" if "ratio" in row else ""
+            lines.append(f"| `{row['name']}` | {row['batch']} | {row['devices']} | {1000 / row['images_per_s']:.3g} | {row['images_per_s']:.4g} "
+                         f"| {other} | {ratio} |")
+        tables.append("\n".join(lines) + "\n")
+    return tables
 
 
 def _cell(value, n):

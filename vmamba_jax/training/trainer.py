@@ -130,7 +130,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
     arguments resumes from its latest checkpoint and ends with the same losses, weights and metrics.jsonl as an uninterrupted one.
 
     Args:
-        step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, see `objectives`.
+        step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, pure and hashable, see `objectives`.
         state: initial `TrainState`; copied, as the step donates its buffers.
         batches: `batches[t]` is a dict of arrays, this process' slice of the batch. An entry "index" stays on the host; "weight" (rows,) is
             how much each example counts. A batch that the devices do not divide is padded with rows of weight 0. Or an iterable with
@@ -174,8 +174,9 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
                 loading.restore(batches, extra["loader"], f"step {int(state.step)} in {folder.directory}")
             writer = stack.enter_context(Writer(workdir, step=int(state.step)))
         start = int(state.step)
-        step, key = _keyed(skip_nonfinite(step_fn), key)
-        run = jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        run = _program(step_fn, mesh, jax.random.key_impl(key) if typed else None)
+        key = np.asarray(jax.random.key_data(key) if typed else key)  # numpy, which a mesh of several hosts accepts
         bar = stack.enter_context(Bar(start, steps, shown=monitoring.progress))
         stop_requested = stack.enter_context(stop_requests(monitoring.stop_on_signals))
 
@@ -243,16 +244,24 @@ def _timing(meter):
     return {"seconds": meter.elapsed, "images_per_second": meter.rate, "input_share": meter.wait_fraction} if meter.images else {}
 
 
-def _keyed(step_fn, key):
-    """(`step_fn` with the step's number folded into the key, the run's key as a numpy array, which a mesh of several hosts accepts)."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    impl = jax.random.key_impl(key) if typed else None
+@functools.lru_cache(maxsize=4)
+def _program(step_fn, mesh, impl):
+    """The compiled step: non-finite updates are skipped, and the step's number is folded into the run's key.
+
+    Cached, so that another call of `train` with the same step in one process does not trace it again.
+
+    Args:
+        step_fn: as of `train`.
+        mesh: as of `train`.
+        impl: the implementation of a typed key; None: a legacy uint32 key.
+    """
+    skipping = skip_nonfinite(step_fn)
 
     def step(state, batch, data, *, axis_name=None):
-        key = jax.random.wrap_key_data(data, impl=impl) if typed else data
-        return step_fn(state, batch, jax.random.fold_in(key, state.step), axis_name=axis_name)
+        key = data if impl is None else jax.random.wrap_key_data(data, impl=impl)
+        return skipping(state, batch, jax.random.fold_in(key, state.step), axis_name=axis_name)
 
-    return step, np.asarray(jax.random.key_data(key) if typed else key)
+    return jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
 
 
 def _check_skips(window, limits, examples, folder):

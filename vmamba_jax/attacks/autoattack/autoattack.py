@@ -1,4 +1,4 @@
-"""AutoAttack: several searches in a row, each on the images that those before it left standing."""
+"""AutoAttack: a sequence of searches, each on the images that are still robust."""
 import dataclasses
 
 import jax.numpy as jnp
@@ -22,21 +22,23 @@ VERSIONS = {
 
 @record("eps")
 class AutoAttack(Search):
-    """AutoAttack (Croce & Hein 2020, section 5; in l1 Croce & Hein 2021), with the reference program's stages and defaults.
+    """AutoAttack with the reference program's stages and defaults.
 
-    Per image the first misclassified image of any stage is returned, the clean image where there is none or where it is misclassified
-    already. A stage costs nothing more once every image of the batch is broken; over a set, run `stages()` on what still stands.
+    Per image it returns the first misclassified image of any stage, or the clean image if there is none or if it is misclassified already. A stage
+    ends once every image of the batch is misclassified; `evaluation.robust_accuracy` runs the stages over a set on the images that are still robust.
 
     Args:
         eps: radius >= 0 in pixel units; may be traced.
         norm: "linf", "l2" or "l1".
-        version: "standard"; "plus", with more restarts and untargeted stages; "rand", for classifiers that draw (see `Randomized`).
-        n_targets: classes that the targeted stages attack towards; None: as the reference, 9 (5 of APGD's in l1 standard). Set it for a
-            classifier of fewer than ten classes, to at most their number less one.
+        version: "standard"; "plus", with more restarts and untargeted stages; "rand", for `Randomized` classifiers.
+        n_targets: number of classes that the targeted stages attack towards; None: as the reference, 9 (in l1 5 for APGD of "standard"). A classifier of
+            n < 10 classes needs n_targets <= n - 1.
         steps: gradient steps of a run of APGD and FAB.
         queries: queries of Square.
-        eot: gradients averaged at each iterate, version "rand" only.
+        eot: number of gradients averaged at each iterate, version "rand" only.
         bounds: lowest and highest value of a pixel.
+
+    Source: Croce & Hein 2020, section 5; in l1 Croce & Hein 2021.
     """
     eps: float
     norm: str = "linf"
@@ -49,7 +51,7 @@ class AutoAttack(Search):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     name = "autoattack"
-    draws = "its searches begin at random"
+    needs_key = "its searches start at random points"
 
     def __post_init__(self):
         super().__post_init__()
@@ -57,10 +59,10 @@ class AutoAttack(Search):
         if self.n_targets is not None:
             self._set(n_targets=checks.count("n_targets", self.n_targets))
         self._set(**{name: checks.count(name, getattr(self, name)) for name in ("steps", "queries", "eot")})
-        self.stages()  # checks what they take
+        self.stages()  # checks the fields they use
 
     def stages(self):
-        """[(name, attack), ...] in the order they run, each an attack like any other; stage s draws from `fold_in(keys, s)`."""
+        """[(name, attack), ...] in the order they run; stage s uses the keys `fold_in(keys, s)`."""
         many, radii = self.version == "plus", self.norm == "l1" and self.version == "standard"
         common = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds}
         apgd = common | {"steps": self.steps, "large_eps": radii}
@@ -76,15 +78,14 @@ class AutoAttack(Search):
         }
         return [(name, make[name]()) for name in VERSIONS[self.version]]
 
-    def search(self, logits_fn, images, labels, keys, clean, standing):
+    def search(self, logits_fn, images, labels, keys, clean, active):
         if isinstance(logits_fn, randomized.Randomized) and self.version != "rand":
             raise TypeError(f"version={self.version!r} with a Randomized logits_fn: expected version='rand'")
-        adversarial, hit = images, standing & False
+        adversarial, success = images, active & False
         for s, (_, attack) in enumerate(self.stages()):
-            left = standing & ~hit
-            found, now = attack.search(logits_fn, images, labels, fold_in(keys, s), clean, left)
-            adversarial, hit = jnp.where(per_image(now, images), found, adversarial), hit | now
-        return adversarial, hit
+            found, now = attack.search(logits_fn, images, labels, fold_in(keys, s), clean, active & ~success)
+            adversarial, success = jnp.where(per_image(now, images), found, adversarial), success | now
+        return adversarial, success
 
 
 autoattack = AutoAttack

@@ -1,17 +1,17 @@
-"""Attacks that look for one misclassified image in the ball and keep the first they find: what AutoAttack is made of."""
+"""Base class of attacks that search for one misclassified image in the ball: the parts of AutoAttack."""
 import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.attacks import randomized
-from vmamba_jax.attacks.base import Attack
+from vmamba_jax.attacks.base import NormAttack
 from vmamba_jax.attacks.norms import per_image
 
 
-class Search(Attack):
-    """An attack that returns a misclassified image where it finds one and the clean image elsewhere, as the reference AutoAttack does.
+class Search(NormAttack):
+    """An attack that returns a misclassified image if it finds one and the clean image otherwise, as the reference AutoAttack does.
 
-    A subclass has `search(logits_fn, images, labels, keys, clean, standing) -> (adversarial, hit (batch,) bool)`: `clean` are the logits
-    of the images; only those `standing` (batch,) are worth attacking, and all work ends when each of them is hit.
+    A subclass has `search(logits_fn, images, labels, keys, clean, active) -> (adversarial, success (batch,) bool)`, where `clean` are the logits of the
+    images. Only `active` images (batch,) bool are attacked, and the search ends once all of them are misclassified.
     """
     targeted = False
     l1_fraction = None
@@ -23,20 +23,27 @@ class Search(Attack):
         return self.search(logits_fn, images, labels, keys, clean, ~predicted if self.targeted else predicted)[0]
 
 
-def first_hits(attempt, images, standing, attempts):
-    """Repeat `attempt(i, left) -> (adversarial, hit)` for i < attempts while any image is left standing; each keeps its first hit."""
+def first_successes(attempt, images, active, attempts):
+    """(adversarial, success (batch,) bool) of repeated attempts; each image keeps its first success.
+
+    Args:
+        attempt: (i, active (batch,) bool) -> (adversarial, success).
+        images: the clean images, (batch, H, W, C).
+        active: (batch,) bool, the images to attack; the loop ends once all of them are misclassified.
+        attempts: maximum number of attempts.
+    """
     def unfinished(state):
-        i, _, hit = state
-        return (i < attempts) & (standing & ~hit).any()
+        i, _, success = state
+        return (i < attempts) & (active & ~success).any()
 
     def step(state):
-        i, adversarial, hit = state
-        left = standing & ~hit
+        i, adversarial, success = state
+        left = active & ~success
         found, now = attempt(i, left)
         now = now & left
-        return i + 1, jnp.where(per_image(now, images), found, adversarial), hit | now
+        return i + 1, jnp.where(per_image(now, images), found, adversarial), success | now
 
-    return lax.while_loop(unfinished, step, (0, images, standing & False))[1:]
+    return lax.while_loop(unfinished, step, (0, images, active & False))[1:]
 
 
 def ranked_targets(clean, n_targets):

@@ -1,7 +1,9 @@
-"""The moves of Square, from what was drawn to new images (Andriushchenko et al. 2020, algorithms 2, 3; l1 as the reference AutoAttack).
+"""Proposals of Square: new images from given random numbers.
 
-What is drawn is an argument: `corner` and `other` (batch, 2) int are the upper left corners of two windows, `signs` (batch, channels) are
-+-1, `flip` (batch,) bool transposes the window's pattern.
+Random numbers are arguments: `corner` and `other` (batch, 2) int are the upper left corners of two windows, `signs` (batch, channels) are +-1, `flip`
+(batch,) bool transposes the window's pattern.
+
+Source: Andriushchenko et al. 2020, algorithms 2 and 3; in l1 the reference AutoAttack.
 """
 import math
 
@@ -16,9 +18,9 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
 
 
 def sides(queries, shape, norm, p_init, rescale):
-    """The side of the window at each query, (queries,): the square of p of the image's pixels, odd and >= 3 in l2 and l1.
+    """The side of the window at each query, (queries,) int: a square of the fraction p of the image's pixels, odd and >= 3 in l2 and l1.
 
-    p begins at `p_init` and halves after the queries `HALVINGS`, or with `rescale` after the same shares of all queries.
+    p begins at `p_init` and halves after the queries `HALVINGS`, or with `rescale` after the same fractions of all queries.
     """
     def side(i):
         if rescale:
@@ -31,7 +33,7 @@ def sides(queries, shape, norm, p_init, rescale):
 
 
 def window(corner, side, shape):
-    """The mask (batch, H, W, 1) of the pixels within `side` of `corner`."""
+    """The mask (batch, H, W, 1) of the windows of `side` pixels at `corner`."""
     rows, columns = (jnp.arange(n) - corner[:, axis, None] for axis, n in enumerate(shape))
     rows, columns = ((0 <= x) & (x < side) for x in (rows, columns))
     return (rows[:, :, None] & columns[:, None, :])[..., None]
@@ -43,13 +45,13 @@ def stripes(images, eps, signs):
 
 
 def square(threat, images, best, side, corner, signs):
-    """linf: the window of the best image moves by +-2 eps, per channel."""
+    """linf: the window of the best image changes by +-2 eps, per channel."""
     change = 2 * jnp.asarray(threat.eps, images.dtype) * signs[:, None, None]
     return threat.project(images, best + jnp.where(window(corner, side, images.shape[1:3]), change, 0))
 
 
 def bump(side, norm):
-    """The pattern of a window (side, side), of norm 1: a positive bump above a negative one, each falling off from its middle."""
+    """The pattern of a window (side, side), of norm 1: a positive bump above a negative one, each decreasing from its center."""
     def half(rows):
         x, top, left, power = np.zeros((rows, side)), rows // 2, side // 2, {"l2": 2, "l1": 4}[norm]
         for distance in range(max(rows // 2, side // 2) + 1):
@@ -99,7 +101,7 @@ def into_ball(threat, images, delta):
 
 
 def shift(threat, images, best, side, pattern, corner, other, signs, flip):
-    """l2 and l1: the window at `other` is emptied, and its mass goes to the window at `corner`, whose content is bent towards a bump.
+    """l2 and l1: the window at `other` is cleared, and its mass moves to the window at `corner`, whose perturbation moves towards a bump.
 
     `pattern` (largest, largest) is the bump of this `side`, padded with zeros.
     """
@@ -116,11 +118,11 @@ def shift(threat, images, best, side, pattern, corner, other, signs, flip):
     placed = jnp.where(here, jax.vmap(place)(corner, flip)[..., None], 0)
     content = jnp.where(here, delta, 0)
     mass = size(jnp.where(here | there, delta, 0))
-    bent = placed * signs[:, None, None] + content / (1e-12 + size(content))
+    moved = placed * signs[:, None, None] + content / (1e-12 + size(content))
     total = per_image(norms.length(delta, threat.norm), delta)
     if threat.norm == "l2":
         scale = jnp.sqrt(jnp.maximum(eps ** 2 - total ** 2, 0) / c + mass ** 2)
     else:
         scale = (jnp.maximum(eps - total, 0) / c + mass) * c
-    delta = jnp.where(here, bent / (1e-12 + size(bent)) * scale, jnp.where(there, 0, delta))
+    delta = jnp.where(here, moved / (1e-12 + size(moved)) * scale, jnp.where(there, 0, delta))
     return into_ball(threat, images, delta)

@@ -1,4 +1,4 @@
-"""Patch-Fool: a few patches of an image are replaced, without bound, by what fools the model most."""
+"""Patch-Fool: an attack that replaces a few patches of an image, without a norm bound."""
 import dataclasses
 from collections.abc import Callable
 
@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from vmamba_jax.attacks.base import Attack
-from vmamba_jax.attacks.patch_fool import optimization, patch_objective
+from vmamba_jax.attacks.patch_fool import optimization
 from vmamba_jax.attacks.patch_fool import selection as patches
 from vmamba_jax.core import checks, grids
 from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
-from vmamba_jax.core.keys import image_keys
 from vmamba_jax.core.records import record
 
 MODES = ("cross_entropy", "attention")
@@ -21,40 +20,44 @@ MILD_NORMS = (None, "linf", "l2")
 
 @record("learning_rate", "decay", "attention_weight", "sparse_learning_rate", "mild_eps", "with_attention")
 class PatchFool(Attack):
-    """Adam ascends the loss in the pixel values of chosen patches, from random ones (Fu et al., ICLR 2022, sections 3 and 4; their program).
+    """Adam maximizes the loss over the pixel values of chosen patches, from random values; returns the last iterate.
 
-    The defaults serve any model: cross-entropy, which is the released program's default too, on patches of largest input gradient. The
-    paper's attack on transformers is mode="attention", selection="attention" with `with_attention`, usually `analysis.attention_fn(model,
-    variables)`; of a state space model that function gives what the hidden attention of its scans pays to each position, which serves the
-    selection. The last iterate counts.
+    The call takes `given` besides the arguments of every attack: with selection="given", and only then, (batch, patches) integers, the patches
+    to replace, counted row by row. There is no threat model: the attack changes at most `patches` patches, or `sparse` pixels of them.
+
+    The defaults fit any model: cross-entropy, also the released program's default, on the patches of largest input gradient. The paper's attack on
+    transformers is mode="attention", selection="attention" with `with_attention`, usually `analysis.attention_fn(model, variables)`. For a state space
+    model that function returns the attention that the hidden attention matrices of its scans pay to each position, which is enough for the selection.
 
     Args:
         patch_size: side of a patch in pixels; must divide both sides of the images.
-        patches: how many are replaced in each image.
-        steps, learning_rate, decay, decay_every: Adam's; the rate, in units of `std`, is multiplied by `decay` after each `decay_every` steps.
-        mode: "cross_entropy", or "attention": raise also the logarithm of the attention that all tokens pay to the first chosen patch, in each
-            of the layers 1 ... n / 2 - 1 of n. That costs one more backward pass for each of these layers.
+        patches: number of patches replaced per image.
+        steps, learning_rate, decay, decay_every: of Adam; the rate, in units of `std`, is multiplied by `decay` every `decay_every` steps.
+        mode: "cross_entropy", or "attention": maximize also the log attention that all tokens pay to the first chosen patch, in each of the layers
+            1 ... n / 2 - 1 of n. It takes one more backward pass for each of these layers; the logits then come from `with_attention`.
         selection: "saliency" (summed magnitude of the gradient of the cross-entropy), "attention" (the most attention received in
             `attention_layer`), "random" (all different; the original may draw one twice), or "given" in the call.
         with_attention: images -> (logits, attention); attention[l] holds layer l's probabilities (batch, heads, queries, keys) or, for selection
-            alone, a map (batch, h, w) of the attention received. Not in `settings`. Of a `jax.tree_util.Partial` the weights are leaves of
-            the attack: jax.jit(lambda attack, *args: attack(*args)) bakes none into the program.
-        attention_layer: the layer that selects, counted from 0, or from the end if negative.
-        attention_weight: weight of each layer's loss beside the cross-entropy.
-        class_tokens: tokens in front of those of the patches (1 for ViT).
-        surgery: how a layer's gradient is freed of what opposes the cross-entropy's: "exact", by projection as the paper says, or "released",
-            as the program does it: what is taken away is longer by the length of the cross-entropy's gradient.
-        sparse: None, or how many pixels of the chosen patches are replaced. Adam learns which, by a score of each pixel, at
-            `sparse_learning_rate` for `sparse_steps` steps (0: they stay random), straight through the choice of the highest.
-        sparse_gradient: what the gradient of a score measures: "exact", exchanging the image's pixel for the attack's, or "released", as the
-            program does it: the attack's pixel for `mean`.
-        mild_norm, mild_eps: None, or a bound of the change, in pixel units: "linf", or "l2" of each channel over the patches.
-        mean_over: the losses count as if they were means over a batch of that size, which the original's are, of 64. It matters only beside
-            Adam's 1e-8 and in surgery="released". The result does not depend on the actual batch.
-        mean, std: in pixel units, a number or one for each channel. The original acts on normalised images, this attack on [0, 1]: std is the
-            unit of its steps and gradients (1: pixel units), and by default ImageNet's, as in the original. As what is optimised is the values
-            of pixels, not a difference, the mean has a part in sparse_gradient="released" only.
-        bounds: lowest and highest value of a pixel; the first values are uniform between them.
+            only, a map (batch, h, w) of the attention received. Not in `settings`. The weights of a `jax.tree_util.Partial` are leaves of the
+            attack: jax.jit(lambda attack, *args: attack(*args)) embeds none in the program.
+        attention_layer: the layer used for selection, counted from 0, or from the end if negative.
+        attention_weight: weight of each layer's loss relative to the cross-entropy.
+        class_tokens: number of tokens before those of the patches (1 for ViT).
+        surgery: how the part of a layer's gradient against the cross-entropy's is removed: "exact", by projection as in the paper, or "released", as
+            in the program: the removed part is longer by a factor of the length of the cross-entropy's gradient.
+        sparse: number of pixels of the chosen patches that are replaced; None: all. Adam learns a score per pixel at `sparse_learning_rate` for
+            `sparse_steps` steps (0: the initial random choice is final), with a straight-through gradient of the choice of the highest scores.
+        sparse_gradient: what the gradient of a score measures: "exact", replacing the image's pixel by the attack's, or "released", as in the
+            program, replacing `mean` by the attack's pixel.
+        mild_norm, mild_eps: bound of the perturbation in pixel units, "linf", or "l2" of each channel over the patches; None: no bound.
+        mean_over: batch size over which the losses count as means, 64 in the original. It only matters relative to Adam's 1e-8 and for
+            surgery="released". The result does not depend on the actual batch.
+        mean, std: in pixel units, one number, or one per channel. The original acts on normalized images, this attack on [0, 1]: std is the unit of its
+            steps and gradients (1: pixel units), by default ImageNet's, as in the original. The optimized quantity is pixel values, not a
+            difference, so the mean only matters for sparse_gradient="released".
+        bounds: lowest and highest value of a pixel; the initial values are uniform between them.
+
+    Source: Fu et al., ICLR 2022, sections 3 and 4, and their program.
     """
     patch_size: int = 16
     patches: int = 1
@@ -83,18 +86,17 @@ class PatchFool(Attack):
 
     name = "patch_fool"
     targeted = False
+    needs_key = "the patches start at random values"
 
     @property
     def norm(self):
+        """The norm of a mild attack; "patches" for an unbounded one."""
         return self.mild_norm or "patches"
 
     @property
     def eps(self):
+        """The radius of a mild attack in pixel units; None for an unbounded one."""
         return self.mild_eps
-
-    @property
-    def threat_model(self):
-        raise AttributeError("patch_fool has no threat_model: expected `bounds`, `patches`, `sparse` and `mild_eps` to tell what it may do")
 
     @property
     def settings(self):
@@ -102,19 +104,9 @@ class PatchFool(Attack):
         settings.pop("with_attention")
         return settings
 
-    def __call__(self, logits_fn, images, labels, key=None, *, given=None):
-        """Adversarial images, of the shape and dtype of `images`, which differ from them in the chosen patches only.
-
-        Args:
-            logits_fn, images, labels, key: as of every attack; in mode "attention" with_attention gives the logits.
-            given: (batch, patches) integers, with selection="given" and only then: the patches, counted row by row; mode "attention" draws
-                attention to the first.
-        """
-        checks.batch(images, labels, *self.bounds)
+    def run(self, logits_fn, images, labels, keys, *, given=None):
         self._check_images(images)
-        if key is None:
-            raise ValueError("key=None: expected a random key, as the patches start from random values")
-        keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(image_keys(key, len(images)))
+        keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
         index = self.choose(logits_fn, images, labels, keys[0], given)
         height, width, channels = images.shape[1:]
         start, scores = (jax.vmap(lambda key, depth=depth: jax.random.uniform(key, (height, width, depth), _wide(images)))(keys)
@@ -122,9 +114,9 @@ class PatchFool(Attack):
         return self.search(logits_fn, images, labels, index, start, scores)[0]
 
     def choose(self, logits_fn, images, labels, keys, given=None):
-        """The patches to replace, (batch, patches), the strongest first."""
+        """The patches to replace, (batch, patches) int, highest score first."""
         if (given is not None) != (self.selection == "given"):
-            raise ValueError(f"given={given if given is None else given.shape}, selection={self.selection!r}: expected given=... with 'given' only")
+            raise ValueError(f"given={given if given is None else given.shape}, selection={self.selection!r}: expected given=... exactly if selection='given'")
         if self.selection == "random":
             rows, columns = grids.of_patch_size(images.shape, self.patch_size)
             return patches.random(keys, rows * columns, self.patches)
@@ -135,44 +127,46 @@ class PatchFool(Attack):
         return patches.strongest(self.scores(logits_fn, images, labels), self.patches)
 
     def scores(self, logits_fn, images, labels):
-        """What selection by "saliency" or "attention" ranks the patches by, row by row: (batch, rows * columns)."""
+        """The scores of all patches for selection "saliency" or "attention", row by row: (batch, rows * columns)."""
         rows, columns = grids.of_patch_size(images.shape, self.patch_size)
         if self.selection == "saliency":
             unit = jnp.asarray(self.std, _wide(images))
-            return grids.patch_sums(patch_objective.saliency(logits_fn, images, labels, unit), rows, columns).reshape(len(images), -1)
-        attention = patch_objective.look(self.with_attention, images)[1]
+            return grids.patch_sums(optimization.saliency(logits_fn, images, labels, unit), rows, columns).reshape(len(images), -1)
+        attention = optimization.logits_and_attention(self.with_attention, images)[1]
         if not -len(attention) <= self.attention_layer < len(attention):
-            raise ValueError(f"attention_layer={self.attention_layer}: expected one of the {len(attention)} layers that with_attention gives")
+            raise ValueError(f"attention_layer={self.attention_layer}: expected one of the {len(attention)} layers that with_attention returns")
         return patches.received(attention[self.attention_layer], rows, columns, self.class_tokens)
 
     def search(self, logits_fn, images, labels, index, start, scores):
-        """(adversarial, mask, trace) from draws that are given; see `patch_ascent.ascend`.
+        """(adversarial, mask, trace) from given random numbers; see `optimization.ascend`.
 
         Args:
-            index: (batch, patches) integers.
-            start: (batch, H, W, C) in [0, 1], the pixels' first values in `bounds`, or in the box of a mild linf attack; its dtype computes.
-            scores: (batch, H, W, 1) in [0, 1], the pixels' first scores; unused unless `sparse`.
+            logits_fn, images, labels: see the call.
+            index: (batch, patches) integers, the patches.
+            start: (batch, H, W, C) in [0, 1], the initial values relative to `bounds`, or to the ball of a mild linf attack; its dtype is that of the
+                computation.
+            scores: (batch, H, W, 1) in [0, 1], the initial scores of the pixels; unused unless `sparse`.
         """
         dtype, (lower, upper) = images.dtype, self.bounds
         chosen, x = grids.chosen_patches(index, *grids.of_patch_size(images.shape, self.patch_size)), images.astype(start.dtype)
         inside = grids.pixel_mask(chosen, *images.shape[1:3])
         start = x + self.mild_eps * (2 * start - 1) if self.mild_norm == "linf" else lower + (upper - lower) * start
-        evaluate = patch_objective.cross_entropy(logits_fn, labels)
+        evaluate = optimization.cross_entropy(logits_fn, labels)
         if self.mode == "attention":
-            evaluate = patch_objective.with_paid_attention(self.with_attention, labels, index[:, 0] + self.class_tokens)
+            evaluate = optimization.with_paid_attention(self.with_attention, labels, index[:, 0] + self.class_tokens)
 
         def gradients(x):
-            return patch_objective.gradients(lambda x: evaluate(x.astype(dtype)), x)
+            return optimization.gradients(lambda x: evaluate(x.astype(dtype)), x)
         found, mask, trace = optimization.ascend(self, gradients, x, inside, jnp.clip(start, lower, upper), scores * inside if self.sparse else None)
         return found.astype(dtype), mask, trace
 
     def _check_images(self, images):
         rows, columns = grids.of_patch_size(images.shape, self.patch_size)
         if self.patches > rows * columns:
-            raise ValueError(f"patches={self.patches} of {rows} x {columns}: expected at most {rows * columns}")
+            raise ValueError(f"patches={self.patches} on a grid of {rows} x {columns} patches: expected at most {rows * columns}")
         for name in ("mean", "std"):
             if isinstance(value := getattr(self, name), tuple) and len(value) != images.shape[-1]:
-                raise ValueError(f"{name}={value} for images of {images.shape[-1]} channels: expected a number for each, or one number for all")
+                raise ValueError(f"{name}={value} for images of {images.shape[-1]} channels: expected one number per channel, or one number")
 
     def __post_init__(self):
         for name in ("patch_size", "patches", "steps", "decay_every", "mean_over"):
@@ -215,7 +209,7 @@ def _wide(images):
 
 
 def _numbers(name, value):
-    """One number, or a tuple of them."""
+    """A checked number, or a tuple of them."""
     return tuple(checks.number(name, x) for x in value) if isinstance(value, (tuple, list)) else checks.number(name, value)
 
 

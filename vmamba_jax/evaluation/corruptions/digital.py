@@ -115,11 +115,11 @@ def _folded(index, n, mode):
     return jnp.minimum(index, period - (mode == "reflect") - index)
 
 
-def pixelate(image, draws, share):
-    """Resized to sides int(share * side) and back by Pillow's BOX filter: columns, then rows, rounded to levels after each."""
+def pixelate(image, draws, fraction):
+    """Resized to sides int(fraction * side) and back by Pillow's BOX filter: columns, then rows, rounded to levels after each."""
     del draws
     height, width = image.shape[:2]
-    x = _resize(image, int(height * share), int(width * share))
+    x = _resize(image, int(height * fraction), int(width * fraction))
     return _resize(x, height, width)
 
 

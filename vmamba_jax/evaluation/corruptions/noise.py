@@ -52,14 +52,14 @@ def _alias_table(rate):
     """
     width = 1 << int(np.ceil(np.log2(rate + 8 * np.sqrt(rate) + 8)))
     left, rows = _poisson(rate, width) * width, np.arange(256)
-    share, alias = np.ones((256, width)), np.tile(np.arange(width), (256, 1))
+    accept, alias = np.ones((256, width)), np.tile(np.arange(width), (256, 1))
     open_ = np.ones((256, width), bool)
     for _ in range(width - 1):
         least, most = np.where(open_, left, np.inf).argmin(1), np.where(open_, left, -np.inf).argmax(1)
-        share[rows, least], alias[rows, least], open_[rows, least] = left[rows, least], most, False
+        accept[rows, least], alias[rows, least], open_[rows, least] = left[rows, least], most, False
         left[rows, most] -= 1 - left[rows, least]
     top = (1 << 32) // width
-    return (np.minimum(np.round(share * top), top - 1).astype(np.uint32) * width + alias.astype(np.uint32)).ravel(), width
+    return (np.minimum(np.round(accept * top), top - 1).astype(np.uint32) * width + alias.astype(np.uint32)).ravel(), width
 
 
 def _poisson(rate, width):

@@ -23,7 +23,7 @@ WATER, MUD = np.array([175, 238, 238], np.float32) / 255, np.array([63, 42, 20],
 FAR, EMBOSS = 20, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], np.float32)  # longest distance to an edge, in pixels; OpenCV filter
 
 
-def snow(image, draws, mean, deviation, zoom, threshold, radius, sigma, share):
+def snow(image, draws, mean, deviation, zoom, threshold, radius, sigma, image_weight):
     """Flakes from thresholded noise, blurred along an angle, over a whitened image.
 
     draws: {"normals": (H, W) standard normals, "angle": degrees}.
@@ -34,7 +34,7 @@ def snow(image, draws, mean, deviation, zoom, threshold, radius, sigma, share):
     flakes = barrier(flakes + flakes[::-1, ::-1])[..., None]
     luma = barrier(sum(weight * image[..., i] for i, weight in enumerate(LUMA)))
     white = jnp.maximum(image, luma[..., None] * 1.5 + 0.5)
-    return share * image + (1 - share) * white + flakes
+    return image_weight * image + (1 - image_weight) * white + flakes
 
 
 def draw_snow(key, image, *parameters):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks.patch_fool import patch_objective
+from vmamba_jax.attacks.patch_fool import optimization
 from vmamba_jax.core import checks, grids
 from vmamba_jax.core.records import record
 from vmamba_jax.evaluation.disturbances.patch_drops import GridDrop
@@ -60,7 +60,7 @@ class SalientDrop(GridDrop):
 
     def _saliency(self, images, logits_fn, labels):
         if self.saliency is None:
-            return patch_objective.saliency(logits_fn, images, labels, jnp.ones((), jnp.promote_types(images.dtype, jnp.float32)))
+            return optimization.saliency(logits_fn, images, labels, jnp.ones((), jnp.promote_types(images.dtype, jnp.float32)))
         found = self.saliency(images) if callable(self.saliency) else jnp.asarray(self.saliency)
         if np.ndim(found) != 3 or len(found) != len(images):
             raise ValueError(f"saliency.shape={np.shape(found)}: expected a map per image, ({len(images)}, h, w)")

@@ -1,4 +1,4 @@
-"""Figures of a study, and its sections in the order in which the page has them."""
+"""Figures of a study, and the sections of its page."""
 import base64
 import io
 
@@ -17,8 +17,8 @@ COLUMNS = 4
 
 
 def sections(study):
-    """[{"title", "about", "table" or None, "figures": [(svg, caption), ...]}, ...]; a section none of whose cells ran is left out."""
-    return list(filter(None, (make(study) for make in (_attacks, _corruptions, _shifts, _components, _lost, _order, _centre))))
+    """[{"title", "about", "table" or None, "figures": [(svg, caption), ...]}, ...]; without sections none of whose cells ran."""
+    return list(filter(None, (make(study) for make in (_attacks, _corruptions, _shifts, _components, _lost, _order, _center))))
 
 
 def _section(title, about, table=None, drawn=()):
@@ -30,37 +30,37 @@ def _section(title, about, table=None, drawn=()):
 def _attacks(study):
     names = [*study.of_kind("clean"), *study.of_kind("attack")]
     curves = study.of_kind("curve")
-    return _section("Whole-image and patch attacks", "Share of the images read rightly before and after each attack, with half of Wilson's 95 % "
-                    "interval; the highest of a column is bold.", tables.accuracies(study, names),
-                    [_panels(study, curves, "perturbation size, pixels in 0..1", "Accuracy against the size of the perturbation: the same attack at "
-                             "every radius, its steps in proportion.", wide=True, clean=True)])
+    return _section("Whole-image and patch attacks", "Accuracy on clean images and under each attack, with half of Wilson's 95 % "
+                    "interval; the highest value of a column is bold.", tables.accuracies(study, names),
+                    [_panels(study, curves, "perturbation budget, pixels in [0, 1]", "Accuracy against the perturbation budget: the same attack at "
+                             "every radius, with its step size in proportion.", wide=True, clean=True)])
 
 
 def _corruptions(study):
     names = study.of_kind("corruption")
     return _section("Corruptions", "Mean accuracy over the severities of each corruption.", tables.accuracies(study, names),
-                    [_panels(study, names, "severity", "Accuracy against severity; at 0 the images as they are.", clean=True)])
+                    [_panels(study, names, "severity", "Accuracy against severity; 0: clean images.", clean=True)])
 
 
 def _shifts(study):
-    return _section("Other images of the same classes", "Accuracy over the classes that each set has.",
+    return _section("Distribution shifts", "Accuracy over the classes that each dataset has.",
                     tables.accuracies(study, study.of_kind("shift")))
 
 
 def _components(study):
     names = study.of_kind("components")
-    return _section("Through which part of the scan the attacker's gradient goes", "The model is unchanged; only the gradient that the attack "
-                    "follows is blocked in one part. Bars are robust accuracy with the part blocked less that without, in points, with paired 95 % "
-                    "intervals: above 0 the part's gradient helps the attacker, below 0 it misleads him.", None,
+    return _section("Component-wise gradients of the scan", "The model is unchanged; only the gradient of the attack is blocked in "
+                    "one component. Bars are robust accuracy with the component blocked minus that without, in points, with paired 95 % intervals: "
+                    "positive: the component's gradient makes the attack stronger; negative: weaker.", None,
                     [_bars(study, name) for name in names])
 
 
 def _lost(study):
-    groups = (("information_drop", "share taken away", "Pixels lost along a scan; at 0 the images as they are."),
-              ("patch_drop", "share of the area", "Patches lost, in layouts of equal area; at 0 the images as they are."),
-              ("shuffle", "patches a side", "Patches shuffled, the finer the grid the more of the image is out of place."))
+    groups = (("information_drop", "fraction dropped", "Pixels dropped along a scan; 0: clean images."),
+              ("patch_drop", "fraction of the area", "Patches dropped, in layouts of equal area; 0: clean images."),
+              ("shuffle", "patches per side", "Patches shuffled; a finer grid displaces more of the image."))
     names = [name for group, _, _ in groups for name in study.in_group(group)]
-    return _section("Information lost", "Mean accuracy over the steps of each disturbance.", tables.accuracies(study, names),
+    return _section("Occlusion and shuffling", "Mean accuracy over the steps of each disturbance.", tables.accuracies(study, names),
                     [_panels(study, study.in_group(group), label, caption, clean=group != "shuffle")
                      for group, label, caption in groups])
 
@@ -69,21 +69,21 @@ def _order(study):
     rows = {label: {row["x"]: row for probe in study.of_kind("trajectory") for row in study.rows(label, probe)} for label in study.labels()}
     columns = list(dict.fromkeys(x for found in rows.values() for x in found))
     table = columns, [(label, [tables.mean([found[x]] if x in found else []) for x in columns]) for label, found in rows.items() if found]
-    return _section("The scan's order", "The image untouched and the order of visit another than in training (\u201cscan\u201d), or the order "
-                    "untouched and the image's patches permuted (\u201cimage\u201d).", table)
+    return _section("Scan order", "Another scan order than in training on clean images (\u201cscan\u201d), or the scan order of training on images "
+                    "with permuted patches (\u201cimage\u201d).", table)
 
 
-def _centre(study):
+def _center(study):
     cells = [(label, probe, study.cell(label, probe)) for label in study.labels() for probe in study.of_kind("centre")]
     cells = [(label, cell) for label, _, cell in cells if cell.get("status") == "done"]
     if not cells:
         return None
-    about = "A black window is put at every place of every image in turn."
-    return _section("Where a disturbance hurts", about, None, [_maps(cells), _rings(study, cells)])
+    about = "Accuracy with a black window at each position of the image."
+    return _section("Sensitivity to the position of an occlusion", about, None, [_maps(cells), _rings(study, cells)])
 
 
 def _panels(study, probes, xlabel, caption, *, clean=False, wide=False):
-    """(svg, caption) of accuracy against each probe's steps, a panel a probe and a line a model; None where no cell has rows."""
+    """(svg, caption) of accuracy against each probe's steps, one panel for each probe and one line for each model; None if no cell has rows."""
     shown = [probe for probe in probes if any(study.rows(label, probe) for label in study.labels())]
     if not shown:
         return None
@@ -96,7 +96,7 @@ def _panels(study, probes, xlabel, caption, *, clean=False, wide=False):
             for i, label in enumerate(study.labels()):
                 if rows := study.rows(label, probe):
                     _line(axes, ([{"x": 0, **row} for row in study.rows(label, "clean")] if clean else []) + rows, i)
-            axes.set_title(study.title(probe), fontsize=12 if wide else 10.5, fontweight="bold" if wide else "normal")
+            axes.set_title(figures.literal(study.title(probe)), fontsize=12 if wide else 10.5, fontweight="bold" if wide else "normal")
             figures.percent_axis(axes)
             axes.margins(x=0.04)
         for axes in list(grid.flat)[len(shown):]:
@@ -117,12 +117,12 @@ def _line(axes, rows, i):
 
 
 def _legend(figure, study):
-    handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=label) for i, label in enumerate(study.labels())]
+    handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=figures.literal(label)) for i, label in enumerate(study.labels())]
     figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)), fontsize=10)
 
 
 def _bars(study, probe):
-    """Bars of a component probe: groups are models, the smallest first, or the stages of each model."""
+    """(svg, caption) of a component probe's bars, grouped by model, the smallest first, or by stage; None if no cell has rows."""
     order = sorted(study.models, key=lambda model: model["parameters"])
     found = [(model, study.rows(model["label"], probe)) for model in order if study.rows(model["label"], probe)]
     if not found:
@@ -141,15 +141,15 @@ def _bars(study, probe):
                     axes.bar(x, y, 0.9 * width, color=SERIES[i % len(SERIES)])
                     axes.plot([x, x], [100 * low, 100 * high], color=figures.INK, linewidth=1.1)
         axes.axhline(0, color=figures.INK, linewidth=1)
-        named = [f"{model['label']}{f', {place}' if place else ''}\n{model['parameters']:,} parameters" for model, place in groups]
+        named = [f"{figures.literal(model['label'])}{f', {place}' if place else ''}\n{model['parameters']:,} parameters" for model, place in groups]
         axes.set_xticks(range(len(groups)), named, fontsize=9)
         staged = any(place for _, place in groups)
-        axes.set(ylabel="points of robust accuracy", title="Blocked in one stage after the other" if staged else "Blocked in all blocks")
+        axes.set(ylabel="points of robust accuracy", title="Blocked in one stage at a time" if staged else "Blocked in all blocks")
         axes.grid(axis="x", visible=False)
         colors = [(SERIES[i % len(SERIES)], COMPONENTS.get(name, name)) for i, name in enumerate(names)]
         figure.legend(handles=[Line2D([], [], color=color, linewidth=7, label=label) for color, label in colors],
                       loc="outside upper right", ncols=len(names), fontsize=10)
-        caption = "What blocking " + ", ".join(COMPONENTS.get(name, name) for name in names) + " changes, from the smallest model to the largest."
+        caption = "Effect of blocking " + ", ".join(COMPONENTS.get(name, name) for name in names) + ", from the smallest model to the largest."
         return figures.svg(figure, caption), caption
 
 
@@ -158,7 +158,7 @@ def _place(row):
 
 
 def _maps(cells):
-    """Each model's map of lost accuracy, over the image the page shows."""
+    """(svg, caption) of each model's map of lost accuracy, drawn over an example image."""
     top = max(np.max(cell["map"]) for _, cell in cells)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.9 * -(-len(cells) // COLUMNS)), layout="constrained")
@@ -171,16 +171,16 @@ def _maps(cells):
             axes.imshow(np.asarray(picture.convert("L")), cmap="gray", extent=(0, width, height, 0), interpolation="nearest")
             drawn = axes.imshow(100 * np.asarray(cell["map"]), cmap="inferno", alpha=0.72, extent=_extent(cell), vmin=0, vmax=100 * max(top, 1e-9),
                                 interpolation="nearest")
-            axes.set(title=label, xlim=(0, width), ylim=(height, 0))
+            axes.set(title=figures.literal(label), xlim=(0, width), ylim=(height, 0))
             axes.title.set_fontsize(10.5)
         figure.colorbar(drawn, ax=grid, shrink=0.8, label="points lost")
-        caption = ("Accuracy lost to the window at each place, over one of the images; a place is drawn where the window's centre lies. "
-                   f"Window of {_pixels(cells[0][1]['window'])}, moved by {_pixels(cells[0][1]['stride'])}.")
+        caption = ("Accuracy lost to the window at each position, drawn at the window's center over one of the images. "
+                   f"Window: {_pixels(cells[0][1]['window'])}; stride: {_pixels(cells[0][1]['stride'])}.")
         return figures.svg(figure, caption), caption
 
 
 def _extent(cell):
-    """Where a map's cells lie on the image: each around the centre of its window."""
+    """(left, right, bottom, top) of a map on the image: each of its cells is centered on its window."""
     rows, columns = np.shape(cell["map"])
     middle, step = (cell["window"] - cell["stride"]) / 2, cell["stride"]
     left, top = cell["lefts"][0] + middle, cell["tops"][0] + middle
@@ -199,9 +199,9 @@ def _rings(study, cells):
             i = study.labels().index(label)
             axes.plot([ring["radius"] for ring in cell["rings"]], [100 * ring["drop"] for ring in cell["rings"]], marker=MARKERS[i % len(MARKERS)],
                       color=SERIES[i % len(SERIES)])
-        axes.set(xlabel="distance of the window from the centre, pixels (Chebyshev)", ylabel="points lost", ylim=(min(0, axes.get_ylim()[0]), None))
+        axes.set(xlabel="distance of the window from the center, pixels (Chebyshev)", ylabel="points lost", ylim=(min(0, axes.get_ylim()[0]), None))
         _legend(figure, study)
-        caption = "Accuracy lost against the window's distance from the centre: " + "; ".join(
-            f"{label} {tables.points(cell['slope'])} points a step (standard error {100 * cell['slope_error']:.1f})"
+        caption = "Accuracy lost against the window's distance from the center: " + "; ".join(
+            f"{label} {tables.points(cell['slope'])} points per step (standard error {100 * cell['slope_error']:.1f})"
             for label, cell in cells if cell["slope_error"] is not None) + f". A step is {_pixels(cells[0][1]['stride'])}."
         return figures.svg(figure, caption), caption

@@ -1,4 +1,4 @@
-"""The page of a study: models under every probe, read from the cells that `experiments.study` left, and what they say of the paper's claims."""
+"""The page of a study: every model under every probe, and the verdicts on the paper's claims, from the cells of `experiments.study`."""
 import dataclasses
 import functools
 import json
@@ -13,25 +13,25 @@ from vmamba_jax.reports.study import tables
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What one folder holds: study.json, and every cell by (model, probe)."""
+    """Contents of a study's folder: study.json, and every cell by (model, probe)."""
     folder: pathlib.Path
     index: Mapping
     cells: Mapping
 
     probes = property(lambda self: self.index["config"]["probes"])
     margin = property(lambda self: self.index["config"]["margin"])
-    models = property(lambda self: [model for model in self.index["models"] if "error" not in model], doc="Facts of those that could be read.")
+    models = property(lambda self: [model for model in self.index["models"] if "error" not in model], doc="Facts of the models that could be read.")
 
     def labels(self, kind=None):
-        """The models' names, of one kind where it is given."""
+        """Names of the models; of one kind if it is given."""
         return [model["label"] for model in self.models if kind in (None, model["kind"])]
 
     def cell(self, model, probe):
-        """A cell, or an empty one."""
+        """A cell; {} if there is none."""
         return self.cells.get((model, probe), {})
 
     def rows(self, model, probe):
-        """The figures of a cell; none where it did not run."""
+        """The rows of a cell; [] if it did not run."""
         return self.cell(model, probe).get("rows", [])
 
     def of_kind(self, kind):
@@ -45,15 +45,15 @@ class Study:
 
     @functools.cached_property
     def claims(self):
-        """See `study_claims.claims`."""
+        """Claims with verdicts, of `study_claims.claims`."""
         return study_claims.claims(self)
 
 
 def read_study(folder):
-    """Read a study. Raises FileNotFoundError where there is none."""
+    """Read a study's folder. Raises FileNotFoundError if it has no study.json."""
     folder = pathlib.Path(folder)
     if not (folder / "study.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no study.json: run `python -m experiments.study --workdir {folder}` first")
+        raise FileNotFoundError(f"folder={folder}: expected study.json in it; run `python -m experiments.study --workdir {folder}` first")
     index = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     cells = {(line["model"], line["probe"]): json.loads((folder / line["file"]).read_text(encoding="utf-8")) | {"file": line["file"]}
              for line in index["cells"]}
@@ -61,7 +61,7 @@ def read_study(folder):
 
 
 def render_study(study, *, title=None, commands=()):
-    """The page as text. commands: shell lines that make it again. Links are relative to the study's folder."""
+    """The page as text. commands: shell lines that reproduce it. Links are relative to the study's folder."""
     return page.template("study.html").render(
         title=title or _title(study), about=_about(study),
         colors=figures.SERIES, examples=[], percent=tables.percent, points=tables.points, study=study, models=tables.models(study),
@@ -71,7 +71,7 @@ def render_study(study, *, title=None, commands=()):
 
 
 def write_study(path, study, **options):
-    """Write the page to `path`, whole or not at all; options as `render_study`. Returns the path."""
+    """Write the page atomically to `path`; options as of `render_study`. Returns the path."""
     return page.put(pathlib.Path(path), render_study(study, **options))
 
 
@@ -79,8 +79,8 @@ def study_text(study):
     """The verdicts and the table of attacks for a terminal."""
     verdicts = [f"{claim.verdict:>18}: {claim.sentence}" for _, claims in study.claims for claim in claims]
     count = {status: sum(line["status"] == status for line in study.index["cells"]) for status in ("done", "not applicable", "failed")}
-    told = ", ".join(f"{n} {status}" for status, n in count.items() if n)
-    return "\n".join([*tables.text(study), "", *verdicts, "", f"cells: {told}"])
+    counts = ", ".join(f"{n} {status}" for status, n in count.items() if n)
+    return "\n".join([*tables.text(study), "", *verdicts, "", f"cells: {counts}"])
 
 
 def _title(study):
@@ -93,4 +93,4 @@ def _about(study):
     if data is None:
         return "No model could be read."
     images = f"{data['examples']:,} images of {data['name']} ({data['split']}), {' x '.join(map(str, data['shape'] or ('varying size',)))}"
-    return f"{images}, the same for every model; subset {data['fingerprint']}. Done on {study.index['device']}."
+    return f"{images}, the same for every model; subset {data['fingerprint']}. Run on {study.index['device']}."

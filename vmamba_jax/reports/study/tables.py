@@ -1,14 +1,14 @@
-"""Tables of a study: accuracy of every model under every probe of a group, the pictures, and what did not run."""
+"""Tables of a study: accuracy of every model under every probe, example images, and skipped cells."""
 from vmamba_jax.reports.figures import norm_name, radius_name
-from vmamba_jax.reports.tables import percent
+from vmamba_jax.reports.tables import aligned, percent, points
 
 __all__ = ["absent", "accuracies", "environment", "links", "models", "percent", "pictures", "points", "text", "title"]
-NAMES = {"clean": "clean", "centre": "a window moved over the image", "trajectory": "scan order"}
+NAMES = {"clean": "clean", "centre": "black window", "trajectory": "scan order"}
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 
 
 def title(study, probe):
-    """What a reader calls a probe: "PGD-5, L∞ 1/255", "Patch-Fool, 2 patches", "gaussian noise"."""
+    """A probe's name on the page: "PGD-5, L∞ 1/255", "Patch-Fool, 2 patches", "gaussian noise"."""
     section = study.probes[probe]
     if "title" in section:
         return section["title"]
@@ -30,15 +30,10 @@ def title(study, probe):
 
 
 def _label(study, probe):
-    """An attack's name and norm, as the cells that ran call it."""
+    """An attack's name and norm, from a cell that ran."""
     attack = study.probes[probe]["attack"]
     done = next((cell for (_, name), cell in study.cells.items() if name == probe and "label" in cell), {"label": attack["name"]})
     return f"{done['label']}, {norm_name(attack.get('norm', 'linf'))}"
-
-
-def points(value):
-    """0.0312 -> "+3.1"."""
-    return f"{100 * value:+.1f}".replace("-", "\u2212")
 
 
 def models(study):
@@ -47,7 +42,7 @@ def models(study):
 
 
 def accuracies(study, probes):
-    """(columns, [(label, [cell, ...]), ...]) of a group of probes: a cell is {"value", "half", "best"}, of several rows their mean, or a dash."""
+    """(columns, [(label, [cell, ...]), ...]) of a group of probes; a cell is that of `mean`, or None."""
     columns = [title(study, probe) for probe in probes]
     rows = [(label, [mean(study.rows(label, probe)) for probe in probes]) for label in study.labels()]
     for i in range(len(probes)):
@@ -59,7 +54,7 @@ def accuracies(study, probes):
 
 
 def mean(rows):
-    """One figure of a cell's rows: the accuracy with half its interval, or the mean accuracy of several; None where there are none."""
+    """{"value", "half", "best"} of a cell's rows: one row's accuracy and half its interval, or the mean of several; None for none."""
     if not rows:
         return None
     value = sum(row["accuracy"] for row in rows) / len(rows)
@@ -68,7 +63,7 @@ def mean(rows):
 
 
 def absent(study):
-    """What did not run, and why: [(reason, status, [(model, probe title, link), ...]), ...], each reason once."""
+    """Skipped cells by reason: [(reason, status, [(model, probe title, link), ...]), ...]."""
     found = {}
     for model in study.index["models"]:
         if "error" in model:
@@ -81,7 +76,7 @@ def absent(study):
 
 
 def pictures(study):
-    """One image through every probe: [(probe's title, [[picture, ...] of each model, ...]), ...]."""
+    """The example image under every probe: [(probe's title, [[picture, ...] of each model, ...]), ...]."""
     rows = [(title(study, probe), [study.cell(label, probe).get("pictures", []) for label in study.labels()]) for probe in study.probes]
     return [(name, shown) for name, shown in rows if any(shown)]
 
@@ -95,7 +90,7 @@ def links(study):
 
 
 def environment(study):
-    """What it ran on and with: [(name, value), ...]."""
+    """[(name, value), ...] of seed, device, versions, data, commit and time."""
     index = study.index
     data = index.get("data", {})
     facts = {"seed": index["config"]["seed"], "device": index["device"], "versions": ", ".join(f"{k} {v}" for k, v in index["versions"].items()),
@@ -105,8 +100,6 @@ def environment(study):
 
 
 def text(study):
-    """The table of attacks for a terminal, a model a line."""
+    """The table of attacks for a terminal, as lines, one for each model."""
     columns, rows = accuracies(study, [*study.of_kind("clean"), *study.of_kind("attack")])
-    lines = [["", *columns]] + [[label, *(percent(cell["value"]) if cell else "-" for cell in cells)] for label, cells in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
-    return ["  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]) for line in lines]
+    return aligned([["", *columns]] + [[label, *(percent(cell["value"]) if cell else "-" for cell in cells)] for label, cells in rows]).splitlines()

@@ -24,7 +24,7 @@ def render_sweep(sweep, *, commands=()):
     return page.template("sweep.html").render(
         title=sweep.index["config"]["title"] or _title(sweep), about=sweep.index["config"]["about"], colors=figures.SERIES, examples=[], sweep=sweep,
         headline=_headline(sweep, rows), by=by, compared=[row for row in rows if row["difference"]], percent=tables.percent,
-        summaries=summaries, seeds=sweep_figures.seeds(sweep), curves=sweep_figures.curves(sweep), lines=[_line(sweep, each) for each in sweep.runs],
+        points=tables.points, seeds=sweep_figures.seeds(sweep), curves=sweep_figures.curves(sweep), lines=[_line(sweep, each) for each in sweep.runs],
         missing=[each for each in sweep.runs if not each.done], single=[group for group in sweep.groups if _single(sweep, group)],
         runs=first, configs=configs, commands=commands, environment=_environment(sweep))
 

@@ -15,12 +15,20 @@ REASONS = {"running": "it began {since} on {host} and has not finished", "stoppe
 
 @dataclasses.dataclass(frozen=True)
 class SweepRun:
-    """One run of a sweep. record: content of its run.json, {} if it did not begin. run: its results, None before the first metrics."""
+    """One run of a sweep.
+
+    Attributes:
+        name, group, seed: of the plan; the name is its folder.
+        record: content of its run.json, {} if it did not begin.
+        run: its results, None before the first metrics or if a file is damaged.
+        damage: which file is damaged, "" for none.
+    """
     name: str
     group: str
     seed: int
     record: Mapping
     run: Run | None
+    damage: str = ""
 
     @property
     def done(self):
@@ -43,7 +51,7 @@ class SweepRun:
             case "not begun":
                 return "no process has taken it yet"
             case "incomplete":
-                return "its evaluation.json or metrics.jsonl is missing"
+                return self.damage or "its evaluation.json or metrics.jsonl is missing"
         return REASONS[self.status].format(**self.record)
 
 
@@ -84,14 +92,18 @@ def read_sweep(folder):
     """Read a sweep. Raises FileNotFoundError if the folder holds none."""
     folder = pathlib.Path(folder)
     if not (folder / "sweep.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no sweep.json: run `python -m experiments.sweep --workdir {folder}` first")
+        raise FileNotFoundError(f"folder={folder}: expected sweep.json in it; run `python -m experiments.sweep --workdir {folder}` first")
     index = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     runs = []
     for line in index["runs"]:
         at = folder / line["name"]
         record = json.loads((at / "run.json").read_text(encoding="utf-8")) if (at / "run.json").is_file() else {}
-        run = read_run(at, line["name"], evaluated=False, examples=False) if (at / "metrics.jsonl").is_file() else None
-        runs.append(SweepRun(line["name"], line["group"], line["seed"], record, run))
+        run, damage = None, ""
+        try:
+            run = read_run(at, line["name"], evaluated=False, examples=False) if (at / "metrics.jsonl").is_file() else None
+        except ValueError as error:  # one damaged file must not keep the others off the page
+            damage = str(error)
+        runs.append(SweepRun(line["name"], line["group"], line["seed"], record, run, damage))
     return Sweep(folder, index, runs)
 
 

@@ -4,6 +4,7 @@ import io
 import re
 
 from vmamba_jax.reports.sweep import results
+from vmamba_jax.reports.tables import aligned, points
 
 STATISTICS = ("n", "mean", "sd", "low", "high")
 LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_", "~": r"\textasciitilde{}",
@@ -47,7 +48,7 @@ def sweep_text(sweep):
     """The summary and the state of the runs, for a terminal."""
     lines = [table for table in _tables(sweep) if table[1]]
     count = {status: sum(run.status == status for run in sweep.runs) for status in dict.fromkeys(run.status for run in sweep.runs)}
-    return "\n\n".join([*(_plain(*table) for table in lines), "runs: " + ", ".join(f"{n} {status}" for status, n in count.items())])
+    return "\n\n".join([*(aligned([columns, *rows]) for columns, rows in lines), "runs: " + ", ".join(f"{n} {status}" for status, n in count.items())])
 
 
 def latex(text):
@@ -66,11 +67,6 @@ def percent(row):
         return ""
     spread = f" \u00b1 {100 * row['sd']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]" if row["n"] > 1 else ""
     return f"{100 * row['mean']:.1f}{spread}"
-
-
-def points(value):
-    """A difference of accuracies as signed points: 0.0312 -> "+3.1"."""
-    return f"{100 * value:+.1f}".replace("-", "\u2212")
 
 
 def change(row):
@@ -103,10 +99,3 @@ def _latex(columns, rows):
     line = lambda cells: " & ".join(map(latex, cells)) + r" \\"
     return "\n".join([rf"\begin{{tabular}}{{{'l' * words}{'r' * (len(columns) - words)}}}", r"\toprule", line(columns), r"\midrule", *map(line, rows),
                       r"\bottomrule", r"\end{tabular}"])
-
-
-def _plain(columns, rows):
-    lines = [[str(cell) for cell in line] for line in (columns, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join([line[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)])
-                     for line in lines)

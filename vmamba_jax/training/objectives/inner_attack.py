@@ -13,6 +13,7 @@ from vmamba_jax.training.objectives.step import Cost, Outcome, Rule, descend
 RADII = ("eps", "step_size")  # the fields of an attack that are lengths in pixel units
 ATTACK = attacks.pgd(0.031, steps=10, step_size=0.007, start="gaussian")  # as released with TRADES and MART
 STATISTICS = ("shared", "separate")
+CONSTANT = "expected one with a constant number of passes, such as pgd or apgd(keep='highest_loss')"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +93,11 @@ class InnerAttack:
         return attack(logits_fn, batch["image"], losses.classes(batch["label"]), keys.attack), metrics, logits_fn
 
     def cost(self):
-        """`Cost` of the attack per image; ValueError for an attack whose number of passes depends on what it finds."""
-        attack = self.attack
-        if isinstance(attack, attacks.FGSM):
-            return Cost(1)
-        if isinstance(attack, attacks.PGD | attacks.MomentumPGD) and not isinstance(attack, attacks.TransferPGD):
-            return Cost(attack.steps * attack.restarts, attack.restarts if attack.restarts > 1 else 0)
-        if isinstance(attack, attacks.APGD) and attack.keep == "highest_loss":
-            return Cost((attack.steps + 1) * attack.restarts)
-        raise ValueError(f"attack={attack!r}: expected one of constant cost: fgsm, pgd, momentum_pgd or apgd(keep='highest_loss')")
+        """`Cost` of the attack per image, from its `passes`; ValueError if their number depends on the images."""
+        passes = getattr(self.attack, "passes", None)
+        if passes is None:
+            raise ValueError(f"attack={self.attack!r}: {CONSTANT}")
+        return Cost(*passes)
 
 
 def scale_radius(attack, factor, fields=RADII):

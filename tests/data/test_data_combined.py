@@ -1,6 +1,4 @@
-"""A second set mixed in by a share, sets in .npz files, and the meter of the input."""
-import pickle
-
+"""Sources made of others: two sets in fixed proportion, and repeated augmentation."""
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +8,7 @@ from vmamba_jax import data
 
 
 def arrays(n, first=0, classes=10):
-    """n images that say first, first + 1, ..."""
+    """n images with the values first, first + 1, ..."""
     images = np.zeros((n, 2, 2, 3), np.uint8)
     images[..., 0] = (first + np.arange(n))[:, None, None]
     return data.Arrays(images, np.arange(n) % classes, range(classes))
@@ -19,7 +17,7 @@ def arrays(n, first=0, classes=10):
 @given(real=st.integers(8, 30), extra=st.integers(1, 40), fraction=st.floats(0, 0.85), shards=st.sampled_from([1, 2, 4]),
        seed=st.integers(0, 99), shuffle=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_every_batch_has_its_share_and_an_epoch_is_one_of_the_real_set(real, extra, fraction, shards, seed, shuffle):
+def test_mixed_batches_and_epochs(real, extra, fraction, shards, seed, shuffle):
     source = data.Mixed(arrays(real), arrays(extra, 100), fraction)
     whole = data.Batches(source, 8, seed=seed, shuffle=shuffle)
     parts = [data.Batches(source, 8, seed=seed, shuffle=shuffle, shard=(i, shards)) for i in range(shards)]
@@ -39,7 +37,7 @@ def test_every_batch_has_its_share_and_an_epoch_is_one_of_the_real_set(real, ext
         assert sorted(others[start:start + extra]) == list(range(extra))
 
 
-def test_batches_and_pipelines_of_a_mixed_set():
+def test_mixed_batches_and_pipelines():
     source = data.Mixed(arrays(12), arrays(30, 100), 0.5)
     batch = data.Batches(source, 6, seed=1)[3]
     said = np.where(batch["index"] < 12, batch["index"], 100 + batch["index"] - 12)
@@ -61,75 +59,39 @@ def test_bad_mixtures(real, extra, fraction, error, message):
         data.Mixed(real, extra, fraction)
 
 
-def test_a_mixture_must_fit_its_batches():
+def test_mixed_batch_sizes():
     source = data.Mixed(arrays(4), arrays(4), 0.8)
     for options, message in (({"batch_size": 2}, "fraction=.* of batch_size=2: expected at least one real"), ({"batch_size": 4, "drop_remainder": False}, "drop_remainder")):
         with pytest.raises(ValueError, match=message):
             data.Batches(source, **options)
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_npz(tmp_path, save):
-    images, labels = arrays(7).images, np.arange(7)
-    save(tmp_path / "1m.npz", image=images, label=labels)
-    source = data.load("npz", "train", tmp_path, file="1m.npz", classes=range(10))
-    assert np.array_equal(source.images, images) and source.labels.tolist() == list(range(7)) and len(source.classes) == 10
-    mapped = source.images
-    while isinstance(mapped.base, np.ndarray):
-        mapped = mapped.base
-    assert isinstance(mapped, np.memmap) == (save is np.savez)
-    raw = pickle.dumps(source)
-    assert len(raw) < 1000 and np.array_equal(pickle.loads(raw).images, images)
-    before = source.fingerprint
-    save(tmp_path / "1m.npz", image=images[::-1], label=labels)
-    assert data.load("npz", "train", tmp_path, file="1m.npz", classes=range(10)).fingerprint != before
+def draw(image, rng):
+    return np.full((2, 2, 3), rng.integers(256), np.uint8)
 
 
-def test_bad_npz(tmp_path):
-    with pytest.raises(data.DataNotFoundError, match="train.npz: no such file.*image .n, H, W, C. uint8"):
-        data.load("npz", "train", tmp_path)
-    path = tmp_path / "train.npz"
-    for content, message in (({"image": np.zeros(3), "label": np.zeros(3, int)}, "train.npz: images of shape .*: expected"),
-                             ({"images": np.zeros(3)}, r"expected an array 'image', got \['images'\]")):
-        np.savez(path, **content)
-        with pytest.raises(ValueError, match=message):
-            data.load("npz", "train", tmp_path)
-    for damage in (lambda raw: raw[:300], lambda raw: b"text"):
-        np.savez_compressed(path, image=arrays(5).images, label=np.arange(5))
-        path.write_bytes(damage(path.read_bytes()))
-        with pytest.raises(ValueError, match="train.npz: expected a whole .npz file"):
-            data.load("npz", "train", tmp_path)
+def test_repeated_epochs():
+    source, plain = data.Repeated(arrays(10), 3), data.Batches(arrays(10), 4, seed=5)
+    batches = data.Batches(source, 4, seed=5, drop_remainder=False)
+    assert (len(source), batches.steps_per_epoch) == (10, 3)
+    for epoch in range(2):
+        drawn = np.concatenate([batches.indices(3 * epoch + t) for t in range(3)])
+        wanted = np.concatenate([plain.indices(2 * epoch)])
+        assert drawn.tolist() == np.repeat(wanted, 3)[:10].tolist()
+    assert batches[0]["label"].tolist() == (batches.indices(0) % 10).tolist()
 
 
-def test_meter_tells_the_share_of_waiting():
-    now = [0.0]
-
-    def batches():
-        for seconds in (1.0, 0.5, 0.5):
-            now[0] += seconds
-            yield {"label": np.zeros(8)}
-    meter = data.Meter(batches(), clock=lambda: now[0])
-    assert meter.elapsed == meter.wait_fraction == meter.rate == 0
-    next(meter)
-    assert meter.wait_fraction == 1 and meter.rate == 8
-    now[0] += 3  # the consumer works
-    assert meter.wait_fraction == 0.25 and meter.images == 8 and meter.rate == 2
-    meter.restart()
-    for _ in meter:
-        now[0] += 1.5
-    assert (meter.waited, meter.elapsed, meter.images, meter.wait_fraction, meter.rate) == (1.0, 4.0, 16, 0.25, 4)
+def test_repeated_transforms():
+    pipeline = data.Pipeline(data.Repeated(arrays(12), 3), 6, transform=draw, threads=1)
+    values = [np.round(255 * pipeline[t]["image"][:, 0, 0, 0]).astype(int).tolist() for t in range(4)]
+    assert all(len(set(v)) == 6 for v in values[:2]) and len({tuple(v) for v in values}) == 4
+    np.testing.assert_array_equal(pipeline[2]["image"], data.Pipeline(data.Repeated(arrays(12), 3), 6, transform=draw)[2]["image"])
 
 
-def test_meter_closes_and_input_rate_reads():
-    closed = []
-
-    def batches():
-        try:
-            yield from ({"label": np.zeros(1)} for _ in range(9))
-        finally:
-            closed.append(True)
-    meter = data.Meter(batches())
-    next(meter)
-    meter.close()
-    assert closed == [True]
-    assert data.input_rate(data.Batches(arrays(20), 4), steps=5) > 0
+def test_repeated_source():
+    source = data.Repeated(arrays(4), 2)
+    assert source.fingerprint != arrays(4).fingerprint and source.labels.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="times=0: expected an integer >= 1"):
+        data.Repeated(arrays(4), 0)
+    with pytest.raises(TypeError, match="source=.*: expected a data.Source"):
+        data.Repeated([1, 2], 2)

@@ -1,0 +1,116 @@
+"""The figure of a benchmark file: scan bandwidth, images per second, growth."""
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
+
+PANELS = ("scan", "model", "growth")  # of a run's figure
+PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "training step", "pgd": "attack"}
+LINES = {"forward": "-", "gradient": "--", "training": "-.", "pgd": ":"}
+
+
+def figure(run):
+    """The run's figure as SVG text, with a panel for each measured part: scan bandwidth, images per second, growth."""
+    known = {"scan": _draw_scan, "model": _draw_models, "growth": _draw_growth}
+    panels = [known[what] for what in PANELS if select(run, what)]
+    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
+        chart = Figure(figsize=(5.2 * max(len(panels), 1), 4.8), layout="constrained")
+        for axes, draw in zip(np.ravel(chart.subplots(1, max(len(panels), 1))), panels or [lambda axes, run: axes.set_axis_off()], strict=True):
+            draw(axes, run)
+        chart.suptitle(device(run), fontsize=11)
+        buffer = io.StringIO()
+        FigureCanvasSVG(chart).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
+
+
+def drawn(run):
+    """Whether the run has a part that the figure shows."""
+    return run["kind"] == "benchmark" and any(select(run, what) for what in PANELS)
+
+
+def _draw_scan(axes, run):
+    rows = select(run, "scan")
+    shapes = list(dict.fromkeys((row["length"], row["channels"]) for row in rows))
+    for i, (name, found) in enumerate(_named(rows, "backend", name="{}", state="N = {}", batch="batch {}", dtype="{}").items()):
+        for which, line in grouped(found, "pass").items():
+            x = [shapes.index((row["length"], row["channels"])) for row in line]
+            axes.plot(x, [100 * row.get("share_of_copy", np.nan) for row in line], LINES[which[0]], marker=MARKERS[i % len(MARKERS)],
+                      color=SERIES[i % len(SERIES)], label=name if line[0] is found[0] else None)
+    axes.set(title="Scan: share of copy bandwidth", ylabel="%  (solid: forward, dashed: with gradient)", ylim=(0, None),
+             xlabel="length x channels")
+    axes.set_xticks(range(len(shapes)), [f"{length} x {channels}" for length, channels in shapes], fontsize=9)
+    _legend(axes)
+
+
+def _draw_models(axes, run):
+    rows = select(run, "model")
+    passes = [which for which in PASSES if any(row["pass"] == which for row in rows)]
+    names = _named(rows, "name", backend="{}", batch="batch {}", dtype="{}")
+    for i, which in enumerate(passes):
+        found = [(y, row) for y, candidate in enumerate(names.values()) for row in candidate if row["pass"] == which]
+        axes.barh([y + (i - (len(passes) - 1) / 2) * 0.8 / len(passes) for y, _ in found], [row["images_per_s"] for _, row in found],
+                  height=0.8 / len(passes), color=SERIES[i], label=PASSES[which])
+    axes.set(title="Models", xlabel="images per second", xlim=(0, None))
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.grid(False, axis="y")
+    axes.set_axisbelow(True)
+    axes.invert_yaxis()
+    _legend(axes)
+
+
+def _draw_growth(axes, run):
+    rows = select(run, "growth")
+    for i, ((name, which, *_), line) in enumerate(grouped(rows, "name", "pass", "batch", "dtype").items()):
+        tokens, seconds = [row["tokens"] for row in line], [row["seconds"]["median"] for row in line]
+        axes.loglog(tokens, seconds, LINES[which], marker=MARKERS[i % len(MARKERS)], color=SERIES[i % len(SERIES)],
+                    label=f"{name}, {PASSES[which]}" + (f": slope {slope(tokens, seconds):.2f}" if len(set(tokens)) > 1 else ""))
+    axes.set(title="Growth", xlabel="length (pixels / 16)", ylabel="seconds")
+    axes.minorticks_off()
+    ticks = sorted({row["tokens"] for row in rows})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=9)
+    _legend(axes, 1)
+
+
+def _legend(axes, columns=2):
+    axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
+
+
+def _named(rows, first, **others):
+    """{name: rows}: a name is the first field and those of the others that differ between rows."""
+    found = {}
+    differing = {field: words for field, words in others.items() if len({row[field] for row in rows}) > 1}
+    for row in rows:
+        found.setdefault(", ".join([str(row[first]), *(words.format(row[field]) for field, words in differing.items())]), []).append(row)
+    return found
+
+
+def device(run):
+    """The device of a run, in words."""
+    found = run["device"]
+    if run["kind"] == "tpu_static_cycles":
+        return f"{found['kind']} (compiled for, not run)"
+    if found["platform"] == "cpu":
+        return f"CPU {found['kind']}, {found['cores']} core{'s' * (found['cores'] > 1)}"
+    return f"{found['kind']} x {found['count']}"
+
+
+def slope(tokens, seconds):
+    """Exponent of the growth of time with length, by least squares on logarithms; 1: linear."""
+    return float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])
+
+
+def select(run, what):
+    """The records of one kind of measurement; [] for a file of another kind."""
+    return [row for row in run["records"] if row["what"] == what] if run["kind"] == "benchmark" else []
+
+
+def grouped(rows, *fields):
+    """{values of the fields: rows}, in the order in which they first occur."""
+    found = {}
+    for row in rows:
+        found.setdefault(tuple(row.get(field) for field in fields), []).append(row)
+    return found
