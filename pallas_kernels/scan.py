@@ -133,7 +133,7 @@ def _floats(**named):
 
 def _expect(name, x, shape):
     """Raise a ValueError unless x has this shape; a word in it stands for any size of at least 1 (for "batch": any)."""
-    fits = lambda n, m: n == m or isinstance(m, str) and (n > 0 or m == "batch")
+    fits = lambda n, m: n == m or (isinstance(m, str) and (n > 0 or m == "batch"))
     if len(x.shape) != len(shape) or not all(map(fits, x.shape, shape)):
         raise ValueError(f"{name} has shape {x.shape}; expected ({', '.join(map(str, shape))})")
 

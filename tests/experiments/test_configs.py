@@ -15,7 +15,7 @@ from experiments.common.cli import ConfigError
 from vmamba_jax import attacks, data
 
 RUNS = ("digits", "mnist_at", "cifar10_at", "imagenet", "evaluate_weights")
-BASES = {name: base.run for name in RUNS} | {"robustness_study": base.study, "benchmark": base.benchmark}
+BASES = dict.fromkeys(RUNS, base.run) | {"robustness_study": base.study, "benchmark": base.benchmark}
 TRAINED = ("digits", "mnist_at", "cifar10_at")  # test_imagenet_configs.py has the recipes of imagenet
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
