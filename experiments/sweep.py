@@ -40,8 +40,10 @@ def run(config, workdir, *, progress=True, reevaluate=False, commands=(), train=
         reevaluate: evaluate finished runs again if fields of config.base.evaluation differ from those they were evaluated with.
         commands: shell lines that the page gives to reproduce it.
         train, evaluate: `(config, workdir, *, progress)` of one run.
+
     Returns:
         {run's name: its record}, a record being {"status": "done", "failed" or "running", "reason", "seconds", ...}; {} if it did not begin.
+
     Raises:
         ConfigError: the config cannot be expanded, or the folder holds runs of another config.
         Stopped: a signal stopped the training.

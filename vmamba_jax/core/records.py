@@ -1,9 +1,11 @@
 """Frozen dataclasses that are pytrees: hashable when concrete, with their numbers as leaves."""
 import dataclasses
+import typing
 
 import jax
 
 
+@typing.dataclass_transform(frozen_default=True)
 def record(*numbers):
     """Class decorator: a frozen dataclass registered as a pytree, with the fields `numbers` as dynamic leaves and all others static.
 
