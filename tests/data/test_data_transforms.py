@@ -13,7 +13,7 @@ from vmamba_jax.data.decoding.images import FILTERS, Decoder
 from vmamba_jax.data.transforms import color_jitter, operations
 from vmamba_jax.data.transforms.crops import resized_crop_box
 
-GREY = (124, 116, 104)
+GRAY = (124, 116, 104)
 
 
 class Replay:
@@ -37,7 +37,7 @@ def recipe(golden):
 def test_operations_at_every_level(recipe):
     photo, seen = Image.fromarray(recipe["photo"]), set()
     for (name, increasing, level, sign, resample), expected in zip(json.loads(str(recipe["operation_cases"])), recipe["operations"], strict=True):
-        y = operations.apply(name, photo, level, sign, increasing=bool(increasing), resample=FILTERS[resample], fill=GREY)
+        y = operations.apply(name, photo, level, sign, increasing=bool(increasing), resample=FILTERS[resample], fill=GRAY)
         np.testing.assert_array_equal(np.asarray(y), expected, err_msg=f"{name} inc{increasing} m{level} {sign} {resample}")
         seen.add(name)
     assert seen == set(operations.OPERATIONS) and len(seen) == 15
@@ -79,12 +79,12 @@ def test_resized_crop_and_color_changes(recipe):
 
 def test_rand_augment_draws():
     """Which operations come, how often, at which levels and signs: counted by putting a recorder in their place."""
-    augment = transforms.parse("rand-m9-mstd0.5-inc1", fill=GREY)
+    augment = transforms.parse("rand-m9-mstd0.5-inc1", fill=GRAY)
     calls, photo, rng = [], Image.new("RGB", (4, 4)), np.random.default_rng(0)
 
     def record(name, photo, level, sign, *, increasing, resample, fill):
         calls.append((name, level, sign, resample))
-        assert increasing and fill == GREY
+        assert increasing and fill == GRAY
         return photo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operations, "apply", record)
