@@ -99,6 +99,27 @@ def test_rand_augment_draws():
     assert set(filters) == {FILTERS["bilinear"], FILTERS["bicubic"]}
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_rand_augment_probability(monkeypatch, probability):
+    calls, augment = [], transforms.RandAugment(layers=4, probability=probability)
+    monkeypatch.setattr(operations, "apply", lambda name, photo, *_, **options: calls.append(name) or photo)
+    for seed in range(500):
+        augment(Image.new("RGB", (4, 4)), np.random.default_rng(seed))
+    assert abs(len(calls) / 2000 - probability) < 0.05
+
+
+def test_color_jitter_factors(monkeypatch):
+    """Factors are uniform on [max(0, 1 - x), 1 + x], the hue's on [-x, x], and the order varies."""
+    calls, jitter = [], transforms.ColorJitter(brightness=0.4, contrast=1.5, hue=0.1)
+    monkeypatch.setattr(color_jitter, "adjust", lambda name, photo, factor: calls.append((name, factor)) or photo)
+    for seed in range(500):
+        jitter(Image.new("RGB", (4, 4)), np.random.default_rng(seed))
+    assert {calls[i][0] for i in range(0, 1500, 3)} == {"brightness", "contrast", "hue"} and len(calls) == 1500
+    for name, low, high in (("brightness", 0.6, 1.4), ("contrast", 0.0, 2.5), ("hue", -0.1, 0.1)):
+        factors = [factor for found, factor in calls if found == name]
+        assert stats.kstest(factors, stats.uniform(low, high - low).cdf).pvalue > 1e-3
+
+
 def test_uniform_levels():
     augment = transforms.parse("rand-m6-n3-p1-mstd101")
     levels = [augment._level(np.random.default_rng(i)) for i in range(1000)]
