@@ -81,6 +81,7 @@ def benchmark():
     config.attacks = {"models": (), "attacks": (), "images": 1, "batch": 1, "size": 224, "eps": 0.0}
     config.scaling = {"models": {}, "devices": (1,), "batch": 1, "size": 224, "attack": {}}
     config.corruptions = {"names": (), "severity": 1, "batch": 1, "size": 224, "package_images": 1}
+    config.compile = {"models": (), "backends": (), "platforms": (), "size": 224, "first_steps": (), "batch": 1, "repeats": 3}
     config.against = {"models": (), "passes": ()}
     return config
 

@@ -14,7 +14,7 @@ STAGES = ((3136, 96), (784, 192), (196, 384), (49, 768))  # (length, channels) o
 MACHINES = {
     "cpu": {"batch": 8, "scan_batches": (8,), "dtypes": ("float32",), "copy_mib": 256, "variants": ("ours",)},
     "accelerator": {"batch": 64, "scan_batches": (32, 256), "dtypes": ("float32", "bfloat16"), "copy_mib": 2048,
-                    "variants": ("ours", "associative_scan")},
+                    "variants": ("ours", "associative")},
 }
 
 
@@ -26,10 +26,10 @@ def get_config(arg=None):
     config.parts = ("scan", "models", "memory", "growth")
     config.copy_mib = machine["copy_mib"]
 
-    # backends: "xla", "reference" (lax.scan and autodiff), "associative_scan" (lax.associative_scan and autodiff), "pallas" (the device's kernel)
-    config.scan.update(operations=("selective_scan", "cross_selective_scan"), backends=("pallas", "xla", "reference", "associative_scan"),
+    # backends: "xla", "reference" (lax.scan and autodiff), "associative" (lax.associative_scan and autodiff), "pallas" (the device's kernel)
+    config.scan.update(operations=("selective_scan", "cross_selective_scan"), backends=("pallas", "xla", "reference", "associative"),
                        passes=("forward", "gradient"), shapes=STAGES, batches=machine["scan_batches"])
-    # variants: "ours", "remat", and with another scan inside the model "reference" and "associative_scan"
+    # variants: "ours", "remat", and with another scan inside the model "reference" and "associative"
     config.models.update(names=("vmamba_tiny",), variants=machine["variants"], passes=("forward", "gradient", "training", "pgd"),
                          batches=(machine["batch"],), dtypes=machine["dtypes"],
                          attack={"name": "pgd", "eps": 4 / 255, "steps": 10, "step_size": 1 / 255},
@@ -45,5 +45,8 @@ def get_config(arg=None):
                           attack={"name": "pgd", "eps": 8 / 255, "steps": 2, "step_size": 4 / 255})
     # every corruption of ImageNet-C; the package imagecorruptions processes `package_images` at a time, on the CPU
     config.corruptions.update(names=(*corruptions.CORRUPTIONS, *corruptions.EXTRA), severity=3, batch=64, package_images=4)
+    # trace and lowering of the input gradient for each platform, and the first training step of two programs; in fresh processes on the CPU
+    config.compile.update(models=("vmamba_tiny", "vim_tiny"), backends=("ours", "xla"), platforms=("cpu", "tpu", "cuda"),
+                          first_steps=("configs/digits.py:objective=pgd_at", "vmamba_tiny"), batch=8)
     config.against.update(models=("swin_tiny_patch4_window7_224", "convnext_tiny", "deit_small_patch16_224"), passes=("forward", "gradient"))
     return config

@@ -5,6 +5,7 @@
     python -m experiments.benchmark --config configs/benchmark.py:machine=accelerator --workdir runs/gpu
     python -m experiments.benchmark --against torch --config.parts="('attacks',)" --config.attacks.models="('runs/cifar10',)"
     python -m experiments.benchmark --config.parts="('corruptions',)"
+    python -m experiments.benchmark --config.parts="('compile',)"
     JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
@@ -22,13 +23,14 @@ import jax
 from absl import flags
 
 from experiments.benchmarks import attacks, corruptions, models, scaling, scans, torch_models
+from experiments.benchmarks import compile as compiling
 from experiments.benchmarks.timing import Skip, measure
 from experiments.common import build, cli, environment, results
 from vmamba_jax.reports import benchmarks
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG, WORKDIR = ROOT / "configs" / "benchmark.py", "runs/benchmark"
-PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions")
+PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile")
 
 
 def run(config, out, against="", *, command="", progress=True):
@@ -62,6 +64,7 @@ def run(config, out, against="", *, command="", progress=True):
         "load": {"before": environment.load()}, "notes": [], "records": [],
     }
     memory = len(config.memory.names) * len(config.memory.variants) if "memory" in config.parts else 0
+    processes = len(compiling.measurements(config)) * config.compile.repeats if "compile" in config.parts else 0
     programs = 1 + len(attacks.SUBJECTS) * bool(against)
     attacked = len(config.attacks.models) * len(config.attacks.attacks) * programs if "attacks" in config.parts else 0
 
@@ -69,7 +72,7 @@ def run(config, out, against="", *, command="", progress=True):
         content.update(finished=environment.now(), load=content["load"] | {"after": environment.load()})
         results.save_json(out, content)
 
-    with cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + attacked, progress) as bar:
+    with cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + processes + attacked, progress) as bar:
         for group in groups:
             cases = _cases(group, content["notes"], bar)
             content["records"] += corruptions.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
@@ -78,6 +81,10 @@ def run(config, out, against="", *, command="", progress=True):
             records, notes = models.memory(config, devices, lambda: bar.advance(0))
             content["records"] += records
             content["notes"] += notes
+            save()
+        if processes:
+            bar.update(0, description="tracing, lowering and compiling")
+            content["records"] += compiling.records(config, lambda: bar.advance(0))
             save()
         if "attacks" in config.parts:
             bar.update(0, description="attacks")
@@ -150,7 +157,7 @@ def _command(argv):
     kept, skip = [], False
     for word in argv:
         name, equals, _ = word.lstrip("-").partition("=")
-        if skip or word.startswith("-") and name in ("out", "workdir"):
+        if skip or (word.startswith("-") and name in ("out", "workdir")):
             skip = not skip and not equals
             continue
         kept.append(word)

@@ -3,12 +3,12 @@ import functools
 
 import jax
 
-from pallas_kernels import reference, xla
+from pallas_kernels import associative, reference, xla
 from pallas_kernels.gpu import selective as gpu
 from pallas_kernels.platform_guard import allowed, guard
 from pallas_kernels.tpu import selective as tpu
 
-BACKENDS = {"reference": reference, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
+BACKENDS = {"reference": reference, "associative": associative, "xla": xla, "pallas_tpu": tpu, "pallas_gpu": gpu}
 IMPLEMENTATIONS = tuple(BACKENDS)
 PLATFORMS = {"tpu": "pallas_tpu", "cuda": "pallas_gpu"}   # everything else: "xla"
 

@@ -27,7 +27,7 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
         reverse: run the recurrence from the last position to the first; nothing is flipped.
         out_dtype: dtype of y; None means float32 (float64 if any argument is).
         implementation: None (chosen by the platform the call is compiled for), "reference" (plain loop: any derivative, forward mode too),
-            "xla", "pallas_tpu" or "pallas_gpu".
+            "associative" (`lax.associative_scan`, every state in memory: any derivative too), "xla", "pallas_tpu" or "pallas_gpu".
         interpret: run a Pallas kernel in interpret mode on CPU.
 
     Returns:
@@ -133,7 +133,7 @@ def _floats(**named):
 
 def _expect(name, x, shape):
     """Raise a ValueError unless x has this shape; a word in it stands for any size of at least 1 (for "batch": any)."""
-    fits = lambda n, m: n == m or isinstance(m, str) and (n > 0 or m == "batch")
+    fits = lambda n, m: n == m or (isinstance(m, str) and (n > 0 or m == "batch"))
     if len(x.shape) != len(shape) or not all(map(fits, x.shape, shape)):
         raise ValueError(f"{name} has shape {x.shape}; expected ({', '.join(map(str, shape))})")
 

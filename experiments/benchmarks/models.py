@@ -1,24 +1,19 @@
 """Whole models: forward pass, input gradient, training step and attack, data-parallel; growth with the image size, and memory."""
-import contextlib
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import pallas_kernels
 import vmamba_jax
 from experiments.benchmarks import compiled, torch_models
-from experiments.benchmarks.baseline_scans import associative_scan, cross_associative_scan
 from experiments.benchmarks.timing import Case, Skip
 from experiments.common.build import attack, attack_label
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import models, parallel, training
 
 PASSES = ("forward", "gradient", "training", "pgd")
-VARIANTS = {"ours": {}, "remat": {"remat": True}, "reference": {"scan_implementation": "reference"}, "associative_scan": {}}
-OTHER_SCANS = {"associative_scan": {"selective_scan": associative_scan, "cross_selective_scan": cross_associative_scan}}
+VARIANTS = {"ours": {}, "remat": {"remat": True}, "reference": {"scan_implementation": "reference"}, "associative": {"scan_implementation": "associative"}}
 TOKEN = 16  # side of a token in pixels, for the sequence length that growth is measured against
 
 
@@ -78,15 +73,14 @@ def _model(config, what, name, variant, which, batch, size, dtype, devices):
     with checking(f"config.{'models' if what == 'model' else what}: {name} at {size}"):
         plain = _classifier(name, "ours", dtype, config.models.overrides.to_dict())
         variables = parallel.replicate(_variables(plain, shape, config.seed), mesh)
-    with _other_scan(variant):
-        if which == "training":
-            return training_case(config, training.objectives.standard, classifier, variables, x, record, mesh)
-        fn = {"forward": _forward, "gradient": _gradient, "pgd": _attacked}[which]
-        options = {}
-        if which == "pgd":
-            options["adversary"] = adversary = attack(config.models.attack, "config.models.attack")
-            record["attack"] = attack_label(adversary)
-        return compiled.batch_case(functools.partial(fn, classifier, **options), variables, x, record, mesh, images=batch)
+    if which == "training":
+        return training_case(config, training.objectives.standard, classifier, variables, x, record, mesh)
+    fn = {"forward": _forward, "gradient": _gradient, "pgd": _attacked}[which]
+    options = {}
+    if which == "pgd":
+        options["adversary"] = adversary = attack(config.models.attack, "config.models.attack")
+        record["attack"] = attack_label(adversary)
+    return compiled.batch_case(functools.partial(fn, classifier, **options), variables, x, record, mesh, images=batch)
 
 
 def _classifier(name, variant, dtype, overrides):
@@ -132,13 +126,3 @@ def training_case(config, objective, classifier, variables, x, record, mesh):
         return metrics
 
     return Case(record | facts | {"devices": mesh.size}, run, queued=compiled.queued(), images=len(x["label"]))
-
-
-@contextlib.contextmanager
-def _other_scan(variant):
-    """While the model is traced, the scans of `pallas_kernels` are the variant's, if the variant is another scan by name."""
-    spies = {name: mock.Mock(side_effect=scan) for name, scan in OTHER_SCANS.get(variant, {}).items()}
-    with mock.patch.multiple(pallas_kernels, **spies) if spies else contextlib.nullcontext():
-        yield
-    if spies and not any(spy.called for spy in spies.values()):
-        raise Skip(f"{variant}: the model calls no scan of pallas_kernels that could be replaced")

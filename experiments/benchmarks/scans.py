@@ -9,14 +9,13 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 import pallas_kernels
-from experiments.benchmarks.baseline_scans import associative_scan, cross_associative_scan
 from experiments.benchmarks.compiled import batch_case, build, mesh_for, queued
 from experiments.benchmarks.timing import Case
 from experiments.common.cli import ConfigError
 from vmamba_jax import parallel
 
 PALLAS = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
-BACKENDS = ("pallas", "xla", "reference", "associative_scan")
+BACKENDS = ("pallas", "xla", "reference", "associative")
 PASSES = ("forward", "gradient")
 OPERATIONS = ("selective_scan", "cross_selective_scan")
 # What must move, gradient with its forward pass: arrays of all channels in the arguments' dtype and in float32 (y and its cotangent), and how
@@ -112,6 +111,4 @@ def operands(operation, shape, rng):
 
 def function(operation, backend):
     """The operation in a backend, to be called with the names of its arguments."""
-    if backend == "associative_scan":
-        return associative_scan if operation == "selective_scan" else cross_associative_scan
     return functools.partial(getattr(pallas_kernels, operation), implementation=backend)

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-import pallas_kernels
 from configs import benchmark as benchmark_config
 from experiments import benchmark
-from experiments.benchmarks import baseline_scans, scans, timing
+from experiments.benchmarks import compile as compiling
 from experiments.benchmarks import models as benchmark_models
+from experiments.benchmarks import scans, timing
 from experiments.common import cli
 from vmamba_jax import models
 from vmamba_jax.reports import benchmarks
@@ -24,7 +24,7 @@ TINY = {"dims": (8,), "depths": (1,), "num_classes": 4}  # compiling is what tak
 def tiny(**fields):
     config = benchmark_config.get_config()
     config.repeats, config.copy_mib, config.devices = 2, 1, 2
-    config.scan.update(shapes=((49, 8),), batches=(2,), backends=("pallas", "xla", "associative_scan"))
+    config.scan.update(shapes=((49, 8),), batches=(2,), backends=("pallas", "xla", "associative"))
     config.models.update(overrides=TINY, batches=(2,), size=32)
     config.models.attack.steps = 2
     config.memory.update(variants=("ours", "remat"), batch=2, size=32)
@@ -44,7 +44,7 @@ def test_records(measured):
     rows = content["records"]
     of = lambda what, *fields: [tuple(row[field] for field in fields) for row in rows if row["what"] == what]
     assert content["notes"] == []
-    assert of("scan", "name", "pass", "backend") == list(itertools.product(scans.OPERATIONS, ("forward", "gradient"), ("xla", "associative_scan")))
+    assert of("scan", "name", "pass", "backend") == list(itertools.product(scans.OPERATIONS, ("forward", "gradient"), ("xla", "associative")))
     assert len(of("call", "seconds")) == 1 and of("copy", "share_of_copy") == [(1,)] * 4
     assert of("model", "name", "backend", "pass") == [("vmamba_tiny", "ours", which) for which in ("forward", "gradient", "training", "pgd")]
     assert of("memory", "backend") == [("ours",), ("remat",)] and all(temp > 0 for temp, in of("memory", "temp_mib"))
@@ -104,44 +104,26 @@ def test_candidate_that_cannot_run_is_noted(tmp_path, monkeypatch):
     def refuses(*args, **options):
         raise ValueError("too wide\nfor this kernel")
 
-    monkeypatch.setattr(scans, "associative_scan", refuses)
+    function = scans.function
+    monkeypatch.setattr(scans, "function", lambda *args: refuses if args[1] == "associative" else function(*args))
     content = benchmark.run(tiny(parts=("scan",), scan=dict(passes=("forward",), operations=("selective_scan",))), tmp_path / "out.json", progress=False)
     assert [row["backend"] for row in content["records"] if row["what"] == "scan"] == ["xla"]
-    assert content["notes"] == ["selective_scan associative_scan forward 49 8 float32: too wide"]
+    assert content["notes"] == ["selective_scan associative forward 49 8 float32: too wide"]
 
 
 def test_memory_only(tmp_path):
-    config = tiny(parts=("memory",), memory=dict(variants=("associative_scan",)))
-    config.models.overrides = TINY | {"ssm_ratio": 0.0}  # no scan inside, so none that could be replaced
+    config = tiny(parts=("memory",), memory=dict(names=("resnet18",), variants=("associative",)))
+    config.models.overrides = {}
     content = benchmark.run(config, tmp_path / "out.json", progress=False)
-    assert content["records"] == [] and "calls no scan of pallas_kernels" in content["notes"][0]
+    assert content["records"] == [] and "the model has no field scan_implementation" in content["notes"][0]
     xml.etree.ElementTree.fromstring((tmp_path / "out.svg").read_text())
-
-
-@pytest.mark.parametrize("reverse, groups, state", list(itertools.product((False, True), (1, 2), (1, 3))))
-def test_associative_scan_equals_selective_scan(reverse, groups, state):
-    rng = np.random.default_rng(state)
-    normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    args = (normal(2, 7, 4), normal(2, 7, 4), -np.exp(normal(4, state)), normal(2, 7, groups, state), normal(2, 7, groups, state), normal(4), normal(4))
-    expected = pallas_kernels.selective_scan(*args, reverse=reverse, implementation="reference")
-    np.testing.assert_allclose(baseline_scans.associative_scan(*args, reverse=reverse), expected, atol=1e-5)
-
-
-def test_cross_associative_scan_equals_cross_selective_scan():
-    rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    args = (normal(2, 3, 5, 6), normal(2, 3, 5, 4, 2), normal(4, 6, 2), -np.exp(normal(4, 6, 2)), normal(2, 3, 5, 4, 2), normal(2, 3, 5, 4, 2),
-            normal(4, 6), normal(4, 6))
-    expected = pallas_kernels.cross_selective_scan(*args, implementation="reference")
-    np.testing.assert_allclose(baseline_scans.cross_associative_scan(*args), expected, atol=1e-4)
 
 
 def test_replaced_scan_keeps_the_logits():
     classifier = models.Classifier(models.create_model("vmamba_tiny", dims=(8,), depths=(1,), num_classes=4))
     images = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
     variables = classifier.init(jax.random.key(0), (16, 16, 3))
-    with benchmark_models._other_scan("associative_scan"):
-        other = jax.jit(classifier)(variables, images)
+    other = jax.jit(benchmark_models._classifier("vmamba_tiny", "associative", "float32", TINY))(variables, images)
     np.testing.assert_allclose(other, jax.jit(classifier)(variables, images), atol=1e-5)
 
 
@@ -221,3 +203,19 @@ def test_scaling(tmp_path):
         wrong.scaling.update(change)
         with pytest.raises(cli.ConfigError, match="config.scaling"):
             benchmark.run(wrong, tmp_path / "wrong.json", progress=False)
+
+
+def test_compile(tmp_path):
+    """Trace and lowering time with the kernels of each platform, and the first training step, each in its own process."""
+    config = tiny(parts=("compile",))
+    config.compile.update(models=("vmamba_tiny",), backends=("ours",), platforms=("cpu", "tpu"), size=32, first_steps=(compiling.DIGITS,), repeats=1)
+    content = benchmark.run(config, tmp_path / "compile.json", progress=False)
+    cpu, tpu, step = content["records"]
+    assert (cpu["platform"], cpu["kernels"], tpu["platform"]) == ("cpu", 0, "tpu") and tpu["kernels"] > 0
+    assert min(cpu["trace_cpu_s"], cpu["lower_cpu_s"], tpu["trace_cpu_s"], tpu["lower_cpu_s"]) > 0
+    assert step["what"] == "first_step" and step["batch"] == 64 and step["total_s"] >= step["compile_s"] > 0
+    text = benchmarks.markdown([benchmarks.named("compile", content)])
+    assert "#### Trace and lowering" in text and "#### Time to the first training step" in text
+    config.compile.platforms = ("metal",)
+    with pytest.raises(cli.ConfigError, match="config.compile.platforms='metal'"):
+        benchmark.run(config, tmp_path / "compile.json", progress=False)

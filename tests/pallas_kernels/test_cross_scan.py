@@ -1,4 +1,4 @@
-"""The scan of a map along four directions, by every backend: against loops over positions, and gradients against float64."""
+"""Every backend of the scan of a map along four directions, against loops over positions and the reference's gradients."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,27 +7,11 @@ import pytest
 from pallas_kernels import cross_selective_scan
 from pallas_kernels.arguments import CrossArguments
 from pallas_kernels.tpu import cross as tpu_cross
-
-KERNELS = ["pallas_tpu", "pallas_gpu"]
-EXACT = ["reference", "xla"]
-
-
-def draw(height, width, channels, rank, state=1, batch=1, dtype=jnp.float32):
-    rng = np.random.default_rng(0)
-    shapes = CrossArguments(u=(batch, height, width, channels), steps=(batch, height, width, 4, rank), dt_weight=(4, channels, rank),
-                            A=(4, channels, state), B=(batch, height, width, 4, state), C=(batch, height, width, 4, state), D=(4, channels),
-                            delta_bias=(4, channels))._asdict()
-    args = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
-    args["A"], args["dt_weight"] = -np.exp(args["A"]), 0.3 * args["dt_weight"]
-    return {name: jnp.asarray(x, dtype) for name, x in args.items()}
-
-
-def by(backend):
-    return dict(implementation=backend, interpret=backend in KERNELS)
+from tests.helpers.scans import EXACT, KERNELS, by, draw_cross, relative, value_and_gradients
 
 
 def loops(u, steps, dt_weight, A, B, C, D, delta_bias):
-    """The definition: every direction visits the positions one by one."""
+    """The definition, one position at a time in every direction."""
     batch, height, width, _ = u.shape
     y = np.zeros(u.shape)
     rows = [(i, j) for i in range(height) for j in range(width)]
@@ -42,36 +26,25 @@ def loops(u, steps, dt_weight, A, B, C, D, delta_bias):
     return y
 
 
-def value_and_gradients(args, cotangent, **options):
-    def run(args, cotangent):
-        y, pullback = jax.vjp(lambda args: cross_selective_scan(**args, **options), args)
-        return y, pullback(cotangent)[0]
-    return jax.jit(run)(args, cotangent)
-
-
-def relative(x, y):
-    return np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)).max() / np.abs(np.asarray(y)).max()
-
-
 @pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("state", [1, 3])
 def test_definition(x64, backend, state):
-    args = draw(3, 4, 5, 2, state, batch=2, dtype=jnp.float64)
+    args = draw_cross(3, 4, 5, 2, state, batch=2, dtype=jnp.float64)
     y = jax.jit(lambda args: cross_selective_scan(**args, **by(backend)))(args)
     np.testing.assert_allclose(y, loops(**{name: np.asarray(x) for name, x in args.items()}), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+@pytest.mark.parametrize("backend", ["associative", "xla", *KERNELS])
 @pytest.mark.parametrize("height,width,channels,rank,state,dtype", [
     (3, 5, 4, 2, 1, "float32"), (7, 7, 130, 3, 1, "float32"), (1, 4, 3, 1, 1, "bfloat16"), (24, 24, 2, 1, 1, "float32"), (2, 3, 3, 1, 2, "float32")])
 def test_gradients(backend, height, width, channels, rank, state, dtype):
     if backend == "pallas_gpu" and height > 6:
-        height, width = 3, 6                              # its interpreter simulates the threads
-    args = draw(height, width, channels, rank, state)
+        height, width = 3, 6                              # its interpreter simulates threads
+    args = draw_cross(height, width, channels, rank, state)
     args["u"] = args["u"].astype(dtype)
     cotangent = jnp.cos(jnp.arange(args["u"].size, dtype=jnp.float32)).reshape(args["u"].shape)
-    y, gradients = value_and_gradients(args, cotangent, **by(backend))
-    wanted, wanted_gradients = value_and_gradients(args, cotangent, implementation="reference")
+    y, gradients = value_and_gradients(cross_selective_scan, args, cotangent, **by(backend))
+    wanted, wanted_gradients = value_and_gradients(cross_selective_scan, args, cotangent, implementation="reference")
     assert y.dtype == jnp.float32 and relative(y, wanted) < 1e-5
     for name, x in gradients.items():
         assert x.dtype == args[name].dtype
@@ -79,15 +52,15 @@ def test_gradients(backend, height, width, channels, rank, state, dtype):
 
 
 @pytest.mark.parametrize("absent", ["D", pytest.param("delta_bias", marks=pytest.mark.slow)])
-def test_optional_arguments_and_double_backward_of_the_fused_kernel(absent):
-    args = {**draw(3, 2, 3, 1), absent: None}
+def test_fused_kernel_double_backward(absent):
+    args = {**draw_cross(3, 2, 3, 1), absent: None}
     fused, plain = (jax.jit(jax.grad(lambda u, b=b: jnp.sin(jax.grad(lambda u: jnp.sin(cross_selective_scan(
         **{**args, "u": u}, delta_softplus=absent == "D", **by(b))).sum())(u)).sum()))(args["u"]) for b in ("pallas_tpu", "reference"))
     assert relative(fused, plain) < 1e-5
 
 
 def test_fused_kernel_over_devices():
-    args = draw(3, 2, 3, 1, batch=8)
+    args = draw_cross(3, 2, 3, 1, batch=8)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     specs = {name: jax.P("data") if name in ("u", "steps", "B", "C") else jax.P() for name in args}
     run = jax.shard_map(lambda args: cross_selective_scan(**args, **by("pallas_tpu")), mesh=mesh, in_specs=(specs,), out_specs=jax.P("data"),
@@ -95,8 +68,8 @@ def test_fused_kernel_over_devices():
     assert relative(jax.jit(run)(args), cross_selective_scan(**args, implementation="xla")) < 1e-5
 
 
-def test_maps_that_vector_memory_cannot_hold_take_four_scans():
-    fits = lambda size, state=1: tpu_cross.fits(jax.eval_shape(lambda: CrossArguments(**draw(size, size, 2, 1, state))))
+def test_fused_kernel_limits():
+    fits = lambda size, state=1: tpu_cross.fits(jax.eval_shape(lambda: CrossArguments(**draw_cross(size, size, 2, 1, state))))
     assert fits(56) and fits(78) and not fits(256) and not fits(14, state=2)
 
 
@@ -110,7 +83,7 @@ def test_maps_that_vector_memory_cannot_hold_take_four_scans():
     (dict(u=jnp.ones((1, 2, 3, 5), int)), TypeError, "u has dtype"),
     (dict(implementation="mosaic"), ValueError, "implementation='mosaic'"),
 ])
-def test_errors_name_the_argument(change, error, words):
+def test_error_messages(change, error, words):
     with pytest.raises(error) as raised:
-        cross_selective_scan(**{**draw(2, 3, 5, 2), **change})
+        cross_selective_scan(**{**draw_cross(2, 3, 5, 2), **change})
     assert words in str(raised.value)

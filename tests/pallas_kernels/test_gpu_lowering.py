@@ -1,4 +1,4 @@
-"""The GPU kernels without a GPU: they lower for CUDA on any machine, are chosen there and only there, and are right in interpret mode."""
+"""The GPU kernels without a GPU: lowering for CUDA, selection by platform, and results in interpret mode."""
 import contextlib
 
 import jax
@@ -12,18 +12,19 @@ from pallas_kernels.arguments import Options
 from pallas_kernels.gpu import linear as gpu_linear
 from pallas_kernels.gpu import selective as gpu
 from pallas_kernels.gpu import tiles as gpu_tiles
+from tests.helpers.scans import draw, relative
 
 KERNEL = "mosaic_gpu"      # in the name of the custom call
 
 
 @pytest.fixture(autouse=True)
 def on_any_machine(monkeypatch):
-    """Not to depend on the GPU that the machine running the tests may have."""
+    """Ignore a GPU of the machine that runs the tests."""
     monkeypatch.setattr(gpu, "_machine", lambda: None)
 
 
 def hopper():
-    """An abstract GPU to lower for, where JAX has such a thing; the kernels must not need it."""
+    """Context of an abstract Hopper GPU, in versions of JAX that have one; the kernels must not need it."""
     try:
         device = jax.sharding.AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
     except TypeError:
@@ -38,20 +39,13 @@ def shapes(batch=8, length=98, channels=96, groups=1, state=1, dtype=jnp.float32
                 B=shape(batch, length, groups, state), C=shape(batch, length, groups, state), D=shape(channels), delta_bias=shape(channels))
 
 
-def draw(length, batch=4, channels=6, groups=1, state=1, dtype=jnp.float32):
-    rng = np.random.default_rng(0)
-    args = shapes(batch, length, channels, groups, state, dtype)
-    args = {name: jnp.asarray(rng.standard_normal(x.shape), x.dtype) for name, x in args.items()}
-    return args | dict(A=-jnp.exp(args["A"]))
+def draw_channels(length, batch=4, channels=6, groups=1, state=1):
+    return draw(length, groups, state, channels // groups, batch)
 
 
 def lowered(f, *args, platform="cuda"):
     with pallas_kernels.platforms(platform):
         return jax.jit(f).trace(*args).lower(lowering_platforms=(platform,)).as_text()
-
-
-def relative(x, y):
-    return float(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)).max() / max(np.abs(np.asarray(y, np.float64)).max(), 1e-30))
 
 
 @pytest.mark.parametrize("arguments,reverse,dtype", [
@@ -82,7 +76,7 @@ def test_lowers_for_an_abstract_gpu():
         assert KERNEL in lowered(lambda args: selective_scan(**args, implementation="pallas_gpu"), shapes())
 
 
-def test_platform_chooses():
+def test_platform_selects_kernel():
     run, recur = lambda args: selective_scan(**args), lambda a: linear_scan(a, a)
     for f, x in ((run, shapes()), (recur, jax.ShapeDtypeStruct((4, 9, 32), jnp.float32))):
         assert KERNEL in lowered(f, x)
@@ -90,14 +84,14 @@ def test_platform_chooses():
     wide = shapes(state=17, length=9)
     assert KERNEL not in lowered(run, wide)
     with pytest.raises(ValueError, match="A has 17 states"):
-        selective_scan(**draw(9, state=17), implementation="pallas_gpu")
+        selective_scan(**draw_channels(9, state=17), implementation="pallas_gpu")
     assert KERNEL not in lowered(run, shapes(batch=0, length=9))
     with pytest.raises(ValueError, match="no empty arrays"):
-        selective_scan(**draw(9, batch=0), implementation="pallas_gpu")
+        selective_scan(**draw_channels(9, batch=0), implementation="pallas_gpu")
 
 
 def test_transformations_lower():
-    args = draw(9, batch=8)
+    args = draw_channels(9, batch=8)
     loss = lambda u: (selective_scan(**args | dict(u=u), implementation="pallas_gpu") ** 2).sum()
     assert KERNEL in lowered(jax.grad(jax.checkpoint(loss)), args["u"])
     assert KERNEL in lowered(jax.vmap(loss), args["u"][None])
@@ -112,7 +106,7 @@ class OldGPU:
     compute_capability = "7.5"
 
 
-def test_old_gpu_takes_xla_and_says_so_once(monkeypatch):
+def test_old_gpu_warns_once(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(gpu.jax, "local_devices", lambda backend: [OldGPU()])
     gpu._machine.cache_clear()
@@ -121,14 +115,14 @@ def test_old_gpu_takes_xla_and_says_so_once(monkeypatch):
             text = [lowered(lambda args, r=r: selective_scan(**args, reverse=r), shapes(length=5)) for r in (False, True)]
         assert len(warned) == 1 and not any(KERNEL in t for t in text)
         with pytest.raises(RuntimeError, match="compute capability 7.5"):
-            selective_scan(**draw(5), implementation="pallas_gpu")
+            selective_scan(**draw_channels(5), implementation="pallas_gpu")
     finally:
         gpu._machine.cache_clear()
 
 
 @pytest.mark.parametrize("batch,length,groups,per_group,state", [
     (1, 1, 1, 1, 1), (32, 3136, 1, 96, 1), (128, 784, 1, 384, 1), (3, 49, 2, 130, 2), (1, 65536, 1, 192, 16), (9, 1021, 3, 100, 5)])
-def test_plan_covers_everything(batch, length, groups, per_group, state):
+def test_plan_coverage(batch, length, groups, per_group, state):
     p = gpu_tiles.plan(batch, length, groups, per_group, state)
     assert p.chunks * p.steps >= length and p.rows >= gpu_tiles.ROWS
     assert per_group <= p.lanes <= p.tiles * p.width and p.width <= p.lanes
@@ -137,25 +131,25 @@ def test_plan_covers_everything(batch, length, groups, per_group, state):
     assert states * (1 if state == 1 else 4) <= 64 * 1024
 
 
-def test_time_is_cut_only_to_fill_the_chip():
+def test_plan_chunks():
     assert gpu_tiles.plan(32, 3136, 1, 96, 1).chunks > 1
     assert gpu_tiles.plan(128, 784, 1, 384, 1).chunks == 1 and gpu_tiles.plan(8, 49, 1, 768, 1).chunks == 1
 
 
-def test_joining_chunks_ends():
-    """Chunks that a kernel joins are cut into fewer chunks, down to what XLA joins."""
+def test_joins_terminate():
+    """A kernel that joins chunks cuts them into fewer chunks, until XLA joins them."""
     for batch in range(1, 6):
         for chunks in range(gpu_linear.FEW + 1, 2000):
             assert gpu_tiles.plan(batch, chunks, 1, 96, 1).chunks < chunks
 
 
 @pytest.mark.parametrize("arguments,reverse", [
-    (dict(length=21, batch=5, channels=130), False),          # overlapping rows and tiles, a ragged segment's worth of steps
+    (dict(length=21, batch=5, channels=130), False),          # overlapping rows and tiles, a partial segment
     (dict(length=37, batch=1, channels=96), True),            # chunks that pad the length
     (dict(length=9, batch=2, channels=6, groups=2, state=3), True),
 ], ids=["overlaps", "padded-chunks", "states"])
 def test_interpreted(arguments, reverse):
-    args = draw(**arguments)
+    args = draw_channels(**arguments)
     scan = lambda args, **options: selective_scan(**args, reverse=reverse, **options)
     y, pullback = jax.vjp(lambda args: scan(args, implementation="pallas_gpu", interpret=True), args)
     wanted, reference = jax.vjp(lambda args: scan(args, implementation="reference"), args)
@@ -164,7 +158,7 @@ def test_interpreted(arguments, reverse):
         assert relative(gradient, reference(jnp.cos(wanted))[0][name]) < 1e-5, name
 
 
-def test_many_chunks_are_joined_by_a_kernel(monkeypatch):
+def test_join_by_kernel(monkeypatch):
     monkeypatch.setattr(gpu_tiles, "SHORTEST", 2)
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.uniform(0, 0.6, (4, 36, 3)) * np.exp(1j * rng.uniform(0, 6, (4, 36, 3))), jnp.complex64) for _ in range(2))

@@ -1,4 +1,4 @@
-"""One class of checks re-run by every backend of the selective scan; the oracle is the original program or the plain loop."""
+"""Every backend of the selective scan against the original program's arrays, a plain loop and finite differences."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +7,8 @@ from jax.test_util import check_grads
 
 import pallas_kernels
 from pallas_kernels import selective_scan
+from tests.helpers.scans import BACKENDS, EXACT, KERNELS, by, draw, relative, value_and_gradients
 
-EXACT = ["reference", "xla"]                              # float64 too
-KERNELS = ["pallas_tpu", "pallas_gpu"]                    # float32, here in interpret mode
-BACKENDS = EXACT + KERNELS
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 GOLDEN = [f"selective_scan_{i}" for i in (0, 1, 3, 4, 6, 7, 9, 11, 12, 13)]
 
@@ -20,16 +18,6 @@ def channels_last(name, x):
     if name in ("u", "delta", "output", "output_cotangent"):
         return x.transpose(0, 2, 1)
     return x.transpose(0, 3, 1, 2) if name in ("B", "C") else x
-
-
-def draw(length, groups=2, state=1, per_group=3, batch=2, dtype=jnp.float32, seed=0):
-    rng = np.random.default_rng(seed)
-    channels = groups * per_group
-    shapes = dict(u=(batch, length, channels), delta=(batch, length, channels), A=(channels, state), B=(batch, length, groups, state),
-                  C=(batch, length, groups, state), D=(channels,), delta_bias=(channels,))
-    args = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
-    args["A"] = -np.exp(args["A"])
-    return {name: jnp.asarray(x, dtype) for name, x in args.items()}
 
 
 def numpy_scan(u, delta, A, B, C, D, delta_bias, reverse=False, delta_softplus=True):
@@ -47,33 +35,16 @@ def numpy_scan(u, delta, A, B, C, D, delta_bias, reverse=False, delta_softplus=T
     return y
 
 
-def by(backend):
-    """Keyword arguments that run a backend here."""
-    return dict(implementation=backend, interpret=backend in KERNELS)
-
-
-def value_and_gradients(args, cotangent, **options):
-    """y and the cotangents of the arguments, compiled as one."""
-    def run(args, cotangent):
-        y, pullback = jax.vjp(lambda args: selective_scan(**args, **options), args)
-        return y, pullback(cotangent)[0]
-    return jax.jit(run)(args, cotangent)
-
-
-def relative(x, y):
-    return np.abs(np.asarray(x, np.float64) - y).max() / max(np.abs(y).max(), 1e-30)
-
-
 def check_original_program(arrays, backend, dtype, tolerance):
     args = {n: jnp.asarray(channels_last(n, arrays[n]), dtype) for n in NAMES}
-    y, gradients = value_and_gradients(args, jnp.asarray(channels_last("u", arrays["output_cotangent"]), dtype), **by(backend))
+    y, gradients = value_and_gradients(selective_scan, args, jnp.asarray(channels_last("u", arrays["output_cotangent"]), dtype), **by(backend))
     assert y.dtype == dtype
     assert relative(y, channels_last("output", arrays["output"])) < tolerance
     for n in NAMES:
         assert relative(gradients[n], channels_last(n, arrays[f"grad_{n}"])) < tolerance, n
 
 
-LONG = {"pallas_gpu": ("selective_scan_6", "selective_scan_7", "selective_scan_11", "selective_scan_12", "selective_scan_13")}  # half a minute and more when interpreted
+LONG = {"pallas_gpu": ("selective_scan_6", "selective_scan_7", "selective_scan_11", "selective_scan_12", "selective_scan_13")}  # at least 30 s each in interpret mode
 
 
 @pytest.mark.parametrize("backend,name", [
@@ -105,19 +76,19 @@ PRODUCT = [   # length, state, groups, per_group, dtype, reverse: every pair of 
 
 @pytest.mark.parametrize("backend,length,state,groups,per_group,dtype,reverse", [
     pytest.param(backend, *row, marks=[pytest.mark.slow] if backend == "pallas_gpu" and row[0] > 200 else [])
-    for backend in ["xla", *KERNELS] for row in PRODUCT])
+    for backend in ["associative", "xla", *KERNELS] for row in PRODUCT])
 def test_product(backend, length, state, groups, per_group, dtype, reverse):
     if backend == "pallas_gpu" and length * state > 400:
-        length //= 16                                     # its interpreter simulates the threads, a second for a hundred steps
+        length //= 16                                     # its interpreter simulates threads: 1 s per 100 steps
     args = draw(length, groups, state, per_group, batch=1 + (length < 50))
     args = {name: x.astype(dtype) if name in ("u", "delta", "B", "C") else x for name, x in args.items()}
     cotangent = jnp.cos(jnp.arange(args["u"].size, dtype=jnp.float32)).reshape(args["u"].shape)
-    y, gradients = value_and_gradients(args, cotangent, reverse=reverse, **by(backend))
-    wanted, wanted_gradients = value_and_gradients(args, cotangent, reverse=reverse, implementation="reference")
+    y, gradients = value_and_gradients(selective_scan, args, cotangent, reverse=reverse, **by(backend))
+    wanted, wanted_gradients = value_and_gradients(selective_scan, args, cotangent, reverse=reverse, implementation="reference")
     assert y.dtype == jnp.float32 and relative(y, np.asarray(wanted, np.float64)) < 1e-5
     for name, x in gradients.items():
         assert x.dtype == args[name].dtype and x.shape == args[name].shape
-        tolerance = 1e-5 if x.dtype == jnp.float32 else 2**-7      # a gradient may round to the bfloat16 next door
+        tolerance = 1e-5 if x.dtype == jnp.float32 else 2**-7      # a gradient may round to a neighboring bfloat16
         assert relative(x, np.asarray(wanted_gradients[name], np.float64)) < tolerance, name
 
 
@@ -128,9 +99,9 @@ def test_optional_arguments_and_output_dtype(backend, absent):
     args = {**args, "delta": jnp.abs(args["delta"]), "delta_bias": jnp.abs(args["delta_bias"]), absent: None}
     cotangent = jnp.ones(args["u"].shape, jnp.bfloat16)
     options = dict(delta_softplus=False, out_dtype=jnp.bfloat16)
-    y, gradients = value_and_gradients(args, cotangent, **options, **by(backend))
+    y, gradients = value_and_gradients(selective_scan, args, cotangent, **options, **by(backend))
     zeros = {**args, absent: jnp.zeros(6)}
-    wanted, wanted_gradients = value_and_gradients(zeros, cotangent, **options, implementation="reference")
+    wanted, wanted_gradients = value_and_gradients(selective_scan, zeros, cotangent, **options, implementation="reference")
     assert y.dtype == jnp.bfloat16 and gradients[absent] is None
     np.testing.assert_allclose(y.astype(jnp.float32), wanted.astype(jnp.float32), rtol=2**-7, atol=1e-3)
     assert all(relative(x, np.asarray(wanted_gradients[name], np.float64)) < 1e-5 for name, x in gradients.items() if x is not None)
@@ -159,12 +130,13 @@ def along(args):
     return tuple(jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in args)
 
 
+@pytest.mark.parametrize("backend", ["associative", "xla"])
 @pytest.mark.parametrize("state", [1, 3])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("order", [1, 2])
-def test_double_and_triple_backward(x64, state, reverse, order):
+def test_double_and_triple_backward(x64, backend, state, reverse, order):
     args = tuple(draw(5, state=state, dtype=jnp.float64).values())
-    got, wanted = (directional(args, along(args), order, reverse=reverse, implementation=backend) for backend in ("xla", "reference"))
+    got, wanted = (directional(args, along(args), order, reverse=reverse, implementation=b) for b in (backend, "reference"))
     for x, y in zip(got, wanted, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-9 * max(1, float(jnp.abs(y).max())))
 
@@ -183,8 +155,9 @@ def test_forward_mode(backend):
     args = draw(5)
     tangent = jnp.ones_like(args["u"])
     run = lambda u, backend: selective_scan(**{**args, "u": u}, **by(backend))
-    _, forward = jax.jvp(lambda u: run(u, "reference"), (args["u"],), (tangent,))
-    np.testing.assert_allclose(forward, run(args["u"] + tangent, "xla") - run(args["u"], "xla"), atol=1e-4)   # linear in u
+    for differentiable in ("reference", "associative"):
+        _, forward = jax.jvp(lambda u, b=differentiable: run(u, b), (args["u"],), (tangent,))
+        np.testing.assert_allclose(forward, run(args["u"] + tangent, "xla") - run(args["u"], "xla"), atol=1e-4)   # linear in u
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda u: run(u, backend), (args["u"],), (tangent,))
 
@@ -211,8 +184,8 @@ def test_vmap_remat_and_shard_map(backend, state):
 
 
 @pytest.mark.parametrize("state", [1, 4])
-def test_memory_never_holds_all_states(state):
-    """The gradient's temporaries stay a few times u: for N > 1 no (batch, length, channels, state) array exists."""
+def test_memory_bound(state):
+    """The gradient's temporary memory is below 10 times u: for N > 1 no (batch, length, channels, state) array exists."""
     args = draw(1024, groups=1, per_group=64, state=state * 4 if state > 1 else 1, batch=2)
     gradient = jax.jit(jax.grad(lambda args: selective_scan(**args).sum()))
     memory = gradient.lower(args).compile().memory_analysis()
@@ -234,7 +207,7 @@ def harsh(length, state, cast):
 def test_stress(backend, state, cast):
     args = harsh(100, state, cast)
     wanted = numpy_scan(**{name: np.asarray(x.astype(jnp.float32)) for name, x in args.items()})
-    y, gradients = value_and_gradients(args, jnp.ones(wanted.shape, jnp.float32), **by(backend))
+    y, gradients = value_and_gradients(selective_scan, args, jnp.ones(wanted.shape, jnp.float32), **by(backend))
     assert y.dtype == jnp.float32 and relative(y, wanted) < 1e-5
     assert all(g.dtype == cast and bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in gradients.values())
 
@@ -243,7 +216,7 @@ def test_stress(backend, state, cast):
 def test_stress_over_65536_steps(backend):
     args = harsh(65536, 1, jnp.float32)
     wanted = numpy_scan(**args)
-    y, gradients = value_and_gradients(args, jnp.ones(wanted.shape, jnp.float32), **by(backend))
+    y, gradients = value_and_gradients(selective_scan, args, jnp.ones(wanted.shape, jnp.float32), **by(backend))
     assert relative(y, wanted) < 1e-5
     assert all(bool(jnp.isfinite(g).all()) for g in gradients.values())
 
@@ -265,7 +238,7 @@ def test_stress_over_65536_steps(backend):
     (dict(A=-jnp.ones((6, 17)), B=jnp.ones((2, 5, 2, 17)), C=jnp.ones((2, 5, 2, 17)), implementation="pallas_tpu"), ValueError, "17 states"),
     (dict(A=-jnp.ones((6, 17)), B=jnp.ones((2, 5, 2, 17)), C=jnp.ones((2, 5, 2, 17)), implementation="pallas_gpu"), ValueError, "17 states"),
 ])
-def test_errors_name_the_argument(change, error, words):
+def test_error_messages(change, error, words):
     with pytest.raises(error) as raised:
         selective_scan(**{**draw(5), **change})
     assert words in str(raised.value)
@@ -300,7 +273,7 @@ def test_linear_scan_of_kernels(backend, reverse, dtype):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * float(jnp.abs(y).max()))
 
 
-def test_linear_scan_broadcasts_and_refuses():
+def test_linear_scan_broadcasting_and_errors():
     b = jnp.ones((2, 4, 3))
     np.testing.assert_allclose(pallas_kernels.linear_scan(jnp.full((1, 1, 3), 0.5), b)[:, -1], 1.875)
     with pytest.raises(ValueError, match=r"a has shape \(2, 5, 3\)"):

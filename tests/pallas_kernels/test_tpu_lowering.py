@@ -1,4 +1,4 @@
-"""TPU kernels lower on a machine without a TPU, and the platform a call is compiled for chooses them."""
+"""The TPU kernels without a TPU: lowering, and selection by platform."""
 import jax
 import jax.numpy as jnp
 import pytest
@@ -43,7 +43,7 @@ def test_selective_scan(state, channels, groups, reverse, dtype):
     assert lowered(gradient(run, args), args).count(KERNEL) == 2
 
 
-def test_float16_does_not_reach_the_kernel():
+def test_float16_is_widened():
     args = scan_arguments(1, 96, dtype=jnp.float16)
     text = lowered(lambda *args: selective_scan(*args, out_dtype=jnp.float16, implementation="pallas_tpu"), args)
     calls = [line for line in text.splitlines() if KERNEL in line]
@@ -62,7 +62,7 @@ def test_fused_cross_scan(size, channels, rank):
 def test_cross_scan_of_four_scans(size, state):
     args = cross_arguments(size, 96, 6, state)
     text = lowered(lambda *args: cross_selective_scan(*args, implementation="pallas_tpu"), args)
-    assert text.count(KERNEL) >= 2                        # one text for directions of one shape
+    assert text.count(KERNEL) >= 2                        # directions of one shape share a function
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
@@ -73,7 +73,7 @@ def test_linear_scan(dtype):
     assert KERNEL in lowered(jax.grad(lambda a, b: jnp.abs(run(a, b)).sum(), argnums=(0, 1)), args)
 
 
-def test_the_platform_chooses():
+def test_platform_selects_kernel():
     for run, args in ((selective_scan, scan_arguments(1, 96)), (cross_selective_scan, cross_arguments(14, 96, 6))):
         assert KERNEL in lowered(run, args) and KERNEL in lowered(gradient(run, args), args)
         assert KERNEL not in lowered(run, args, "cpu")
@@ -82,7 +82,7 @@ def test_the_platform_chooses():
 
 
 @pytest.mark.parametrize("length", [1, 7, 49, 128, 196, 784, 992, 993, 3136, 65536])
-def test_tiles_cover_the_length_without_bank_conflicts(length):
+def test_tiles_coverage_and_strides(length):
     t = tiles(1, length, 96)
     assert t.steps % 8 == 0 and t.blocks * t.steps >= length > (t.blocks - 1) * t.steps
     assert t.steps <= 992 and (t.steps <= 128 or t.chunk % 8 == 4)

@@ -413,6 +413,6 @@ def test_free_resumes_with_its_perturbation(tmp_path):
     again = jax.device_get(train(3, tmp_path / "a"))
     close(again, jax.device_get(train(3, tmp_path / "b")), atol=0)
     assert not np.array_equal(again.carry, state.carry)
-    with training.Checkpoints(tmp_path / "a" / "checkpoints", read_only=True) as saved:
-        with pytest.raises(ValueError, match="unexpected in the checkpoint: carry"):
-            saved.restore(start())
+    with training.Checkpoints(tmp_path / "a" / "checkpoints", read_only=True) as saved, \
+            pytest.raises(ValueError, match="unexpected in the checkpoint: carry"):
+        saved.restore(start())

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.core import checks, grids, records, scan_orders
+from vmamba_jax.core import checks, deprecation, grids, records, scan_orders
 
 
 class Grid:
@@ -150,6 +150,9 @@ def get(mask):
 
 
 patches, rings, scan = Patches, Rings, Scan
+
+__getattr__ = deprecation.renamed(__name__, {
+    "DIRECTIONS": "vmamba_jax.core.scan_orders:DIRECTIONS", "Given": "vmamba_jax.attacks.masks:ArrayMask", "Made": "vmamba_jax.attacks.masks:FunctionMask"})
 
 
 def _check(values, images, what):

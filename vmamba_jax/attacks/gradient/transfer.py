@@ -24,6 +24,7 @@ TRANSFER = {
     "vni_fgsm": dict(decay=1.0, nesterov=True, neighbors=5),
 }
 """The published attacks as options of `transfer_pgd`, with torchattacks' defaults (all with eps 8/255, 10 steps of 2/255, linf)."""
+_PGD_FIELDS = {field.name for field in dataclasses.fields(PGD)}
 
 
 @record("eps", "step_size", "decay")
@@ -88,6 +89,13 @@ class TransferPGD(PGD):
     def passes(self):
         passes = super().passes
         return Passes(passes.forward_backward * self.scales * (1 + self.neighbors), passes.forward)
+
+    @property
+    def published(self):
+        """The name in `TRANSFER` of the attack with these transfer options, such as "mi_fgsm"; None: none of them."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(TransferPGD) if field.name not in _PGD_FIELDS}
+        defaults = {field.name: field.default for field in dataclasses.fields(TransferPGD) if field.name not in _PGD_FIELDS}
+        return next((name for name, given in TRANSFER.items() if defaults | given == options), None)
 
     def run(self, logits_fn, images, labels, keys):
         keys = per_image_keys(jax.random.key(0), len(images)) if keys is None else keys  # unused: `needs_key` is None
