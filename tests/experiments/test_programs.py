@@ -201,9 +201,10 @@ def test_loop_gets_the_configs_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *args, **options: given.update(options) or forbidden())
     with pytest.raises(AssertionError, match="done already"):
         train.run(config, tmp_path, progress=False)
-    expected = {"steps": 24, "eval_every": 12, "log_every": 2, "keep_latest": 5, "best_metric": "validation/robust_accuracy", "skips_in_a_row": 7,
-                "skips_in_all": 100}
-    assert {name: given[name] for name in expected} == expected
+    checkpoints, validation, monitoring = (given[name] for name in ("checkpoints", "validation", "monitoring"))
+    assert (given["steps"], validation.every, monitoring.log_every) == (24, 12, 2)
+    assert (checkpoints.keep_latest, checkpoints.best_metric) == (5, "validation/robust_accuracy")
+    assert (monitoring.skips_in_a_row, monitoring.skips_in_all) == (7, 100)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
