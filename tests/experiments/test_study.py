@@ -199,6 +199,12 @@ def test_missing_model_is_recorded_and_the_study_continues(config, tmp_path, mon
     assert "nowhere" in reports.render_study(reports.read_study(tmp_path))
 
 
+def test_row_has_one_bit_per_image_with_the_first_highest():
+    made = cells.row([True, False, False, False, False, False, True, True, False, True], x=0.5)
+    assert made["right"] == "8340" and claims.correct(made).tolist() == [1, 0, 0, 0, 0, 0, 1, 1, 0, 1]
+    assert (made["x"], made["accuracy"], made["examples"]) == (0.5, 0.4, 10) and made["interval"][0] < 0.4 < made["interval"][1]
+
+
 def test_models_of_one_name_have_different_labels(config, tmp_path, monkeypatch):
     monkeypatch.setitem(probes.KINDS, "clean", lambda context, probe: {"rows": [cells.row(np.ones(8, bool))]})
     other = ml_collections.ConfigDict(config.to_dict())
