@@ -184,3 +184,10 @@ def test_a_run_with_missing_or_damaged_results_is_incomplete(tmp_path):
 def test_a_folder_without_a_sweep_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected sweep.json in it; run `python -m experiments.sweep"):
         reports.read_sweep(tmp_path)
+
+
+def test_tables_count_the_seeds_of_each_comparison(tmp_path):
+    """pgd_at has three seeds, its difference from the control the two that the control has."""
+    lines = reports.summary_md(reports.read_sweep(write(tmp_path, ("standard", "pgd_at"), failed=("standard/seed_0",)))).splitlines()
+    assert [line.split(" | ")[1] for line in lines if line.startswith("| pgd")] == ["3", "clean", ROBUST]
+    assert [line.split(" | ")[2] for line in lines if line.startswith("| pgd")][1:] == ["2", "2"]
