@@ -201,9 +201,11 @@ def test_loop_gets_the_configs_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *args, **options: given.update(options) or forbidden())
     with pytest.raises(AssertionError, match="done already"):
         train.run(config, tmp_path, progress=False)
-    expected = {"steps": 24, "eval_every": 12, "log_every": 2, "keep_latest": 5, "best_metric": "validation/robust_accuracy", "skips_in_a_row": 7,
-                "skips_in_all": 100}
-    assert {name: given[name] for name in expected} == expected
+    expected = {"checkpoints": {"keep_latest": 5, "best_metric": "validation/robust_accuracy"}, "validation": {"every": 12},
+                "monitoring": {"log_every": 2, "progress": False, "skips_in_a_row": 7, "skips_in_all": 100, "stop_on_signals": True}}
+    assert given["steps"] == 24
+    for group, fields in expected.items():
+        assert {name: getattr(given[group], name) for name in fields} == fields
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
