@@ -63,6 +63,7 @@ CODE = {  # name -> opcodes
     "key 0x5; expected a string": b"(" + text("storage") + name("torch FloatStorage") + b"K\x05" + text("cpu") + b"K\x01tQ",
     "tuple as a key": b"}()K\x01u",
     "dict as a key": b"}(}K\x01u",
+    "0x10000000000000000 as a key": b"}\x8a\x09" + (2**64).to_bytes(9, "little") + b"Ns",
     "encoding 'x' as 'rot13'": name("_codecs encode") + text("x") + text("rot13") + b"\x86R",
     "numpy.dtype\\('O8'\\)": name("numpy dtype") + text("O8") + b"\x85R",
     "refused: numpy's _reconstruct of torch.Tensor": name("numpy.core.multiarray _reconstruct") + name("torch Tensor") + b")K\x01\x87R",
