@@ -49,7 +49,7 @@ def scan_cases(state, length=784, channels=256, batch=8):
     """The selective scan, both ways, at one shape of a model's stage."""
     stream, maps = _shape(batch, length, channels), _shape(batch, length, 1, state)
     args = Arguments(stream, stream, _shape(channels, state), maps, maps, _shape(channels), _shape(channels))
-    t, options = tpu._tiles(args), Options()
+    t, options = tpu.tiles_of(args), Options()
     turns, registers = t.chunk // t.unroll(options), t.steps // 8
     _, saved = jax.eval_shape(functools.partial(tpu.forward, options=options), args)
     name = f"selective_scan N={state}"

@@ -1,4 +1,4 @@
-"""The scan of selective state space models: one public function, one file per backend.
+"""Scans of selective state space models: three public functions, and a file or folder per backend.
 
 Notation: `b` batch, `L` length, `G` groups (scan directions or heads that share B and C), `D = G * channels_per_group` channels,
 `N` states per channel.

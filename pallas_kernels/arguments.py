@@ -1,15 +1,15 @@
-"""What every backend shares: the step size's softplus, the group view of the channels, and the layout of the arguments."""
+"""Arguments and options of the scans, what the kernels support, and array helpers that several backends use."""
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-MAX_STATE = 16              # states per channel that a Pallas kernel takes
+MAX_STATE = 16              # most states per channel of a Pallas kernel
 SOFTPLUS_THRESHOLD = 20.0  # beyond it softplus(x) is x, as in the original CUDA kernel
 
 
 class Options(NamedTuple):
-    """What a kernel is specialised on; hashable."""
+    """Static options of a scan; hashable."""
     delta_softplus: bool = True
     reverse: bool = False
     out_dtype: str = "float32"
@@ -47,30 +47,37 @@ def widened(args):
 
 
 def refusal(kernel, operation, *args):
-    """The exception a Pallas kernel raises for these arguments, or None when it serves them."""
+    """The exception that a Pallas kernel raises for these arguments; None: it supports them."""
     arrays = args if operation == "linear_scan" else args[0]
     empty = [x.shape for x in arrays if x is not None and x.size == 0]
     if empty:
-        return ValueError(f"an argument has shape {empty[0]}; implementation={kernel!r} takes no empty arrays; use 'xla' or 'reference'")
+        return ValueError(f"implementation={kernel!r}: expected no empty array, got shape {empty[0]}; use 'xla' or 'reference'")
     wide = [x.dtype.name for x in arrays if x is not None and x.dtype in (jnp.float64, jnp.complex128)]
     if wide:
-        return TypeError(f"an argument has dtype {wide[0]}, which implementation={kernel!r} does not compute in; use 'xla' or 'reference'")
+        return TypeError(f"implementation={kernel!r}: expected 32 bits per real number or fewer, got {wide[0]}; use 'xla' or 'reference'")
     if operation != "linear_scan" and arrays.A.shape[-1] > MAX_STATE:
-        return ValueError(f"A has {arrays.A.shape[-1]} states; implementation={kernel!r} takes at most {MAX_STATE}; use 'xla' or 'reference'")
+        return ValueError(f"implementation={kernel!r}: expected at most {MAX_STATE} states, got A with {arrays.A.shape[-1]} states; "
+                          "use 'xla' or 'reference'")
     return None
 
 
 def narrowed(options, unwritable=("float64",)):
-    """Options with float32 for an output dtype that a kernel does not write: what asks for it is converted after."""
+    """Options with output dtype float32 instead of a dtype that a kernel does not store; the caller converts the result."""
     return options._replace(out_dtype="float32") if options.out_dtype in unwritable else options
 
 
 def step_size(delta, delta_bias, delta_softplus):
-    """delta + bias, through softplus when asked: the scan's step, (b, L, D) in the bias's compute dtype."""
+    """Step size of the scan: delta + delta_bias, through softplus if delta_softplus; (b, L, D)."""
     raw = delta if delta_bias is None else delta + delta_bias
     if not delta_softplus:
         return raw
     return jnp.where(raw > SOFTPLUS_THRESHOLD, raw, jnp.log1p(jnp.exp(jnp.minimum(raw, SOFTPLUS_THRESHOLD))))
+
+
+def softplus_slope(dt):
+    """Derivative of softplus where its value is dt: 1 - exp(-dt), exact also where dt is tiny."""
+    half = jnp.tanh(0.5 * dt)
+    return 2 * half / (1 + half)
 
 
 def grouped(x, groups):
@@ -84,7 +91,7 @@ def ungrouped(x):
 
 
 def at(x, t):
-    """x[:, t] of an array that lies (b, L, ...), without moving it."""
+    """x[:, t] of an array (b, L, ...), without a copy of x."""
     return jax.lax.dynamic_index_in_dim(x, t, 1, keepdims=False)
 
 
@@ -94,13 +101,13 @@ def put(x, value, t):
 
 
 def previous(x, reverse):
-    """x_{t-1} at t in the scan's direction along axis 1, zero at its start."""
+    """x_{t-1} at position t in the scan's direction along axis 1; zero at the first position."""
     rest = ((0, 0),) * (x.ndim - 2)
     return jnp.pad(x[:, 1:], ((0, 0), (0, 1), *rest)) if reverse else jnp.pad(x[:, :-1], ((0, 0), (1, 0), *rest))
 
 
 def channel_sum(x):
-    """Sum over the last axis, kept; in two steps where that lets a CPU add whole vectors first (2-3x faster than a row reduction)."""
+    """Sum over the last axis, with keepdims; in two steps if a CPU can then add whole vectors first (2-3x faster than a row reduction)."""
     width = next((w for w in (32, 8) if x.shape[-1] % w == 0 and x.shape[-1] > w), None)
     if width is None:
         return x.sum(-1, keepdims=True)

@@ -1,9 +1,9 @@
-"""One arrangement of derivatives for every hand-written scan.
+"""Derivatives of the hand-written scans, to any order in reverse mode.
 
-A kernel brings its forward and its backward pass; neither need be differentiable. Each is wrapped in its own custom_vjp, forward rules call
-the wrapped functions and never the kernel, and the backward's own derivative is that of the plain scan. Reverse mode then works to any order
-(the second and later derivatives at the plain scan's speed); forward mode raises JAX's TypeError about custom_vjp functions: ask for
-`implementation="reference"` there.
+A kernel has a forward and a backward pass; neither needs to be differentiable. Each is wrapped in its own custom_vjp, forward rules call
+the wrapped functions and never the kernel, and the derivative of the backward pass is that of the plain scan. The second and later
+derivatives run at the plain scan's speed. Forward mode raises JAX's TypeError about custom_vjp functions; `implementation="reference"`
+supports it.
 """
 import functools
 
@@ -14,15 +14,15 @@ from pallas_kernels.arguments import previous
 
 @functools.cache
 def differentiable(forward, backward, plain, options):
-    """`scan(args) -> y` from a kernel's two passes.
+    """Differentiable `scan(args) -> y` from the two passes of a kernel.
 
     Args:
-        forward: (args, options) -> (y, saved), `saved` being whatever the backward wants to keep.
+        forward: (args, options) -> (y, saved); saved is a pytree of arrays for the backward pass.
         backward: (args, saved, dy, options) -> cotangents of args.
         plain: (args, options) -> y by differentiable operations only.
-        options: hashable, given to all three.
+        options: hashable options of all three.
     """
-    forward, backward = (jax.jit(functools.partial(f, options=options)) for f in (forward, backward))    # each shape is traced once
+    forward, backward = (jax.jit(functools.partial(f, options=options)) for f in (forward, backward))    # traced once per shape
 
     @jax.custom_vjp
     def scan(args):
@@ -61,9 +61,9 @@ def differentiable(forward, backward, plain, options):
 
 @functools.cache
 def differentiable_recurrence(states, options):
-    """`scan(a, b) -> h` from a kernel `states(a, b, options)` of h_t = a_t h_{t-1} + b_t.
+    """Differentiable `scan(a, b) -> h` from a kernel `states(a, b, options)` of h_t = a_t h_{t-1} + b_t.
 
-    Its derivative is the same recurrence the other way round, so it closes under reverse mode.
+    The derivative is the same recurrence in the opposite direction of time, and so is every higher one.
     """
     @jax.custom_vjp
     def scan(a, b):

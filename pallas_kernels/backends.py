@@ -1,4 +1,4 @@
-"""Which backend serves a call: the one asked for, or that of the platform the call is compiled for."""
+"""Selection of a backend: the one that the caller names, or that of the platform a call is lowered for."""
 import functools
 
 import jax
@@ -14,22 +14,22 @@ PLATFORMS = {"tpu": "pallas_tpu", "cuda": "pallas_gpu"}   # everything else: "xl
 
 
 def check(implementation, interpret):
-    """Raise a ValueError for an unknown backend, or for interpret mode where there is no Pallas kernel."""
+    """Raise a ValueError for an unknown backend, or for interpret mode of a backend that is not a Pallas kernel."""
     if implementation is not None and implementation not in BACKENDS:
-        raise ValueError(f"implementation={implementation!r}; expected None or one of {', '.join(BACKENDS)}")
+        raise ValueError(f"implementation={implementation!r}: expected None or one of {', '.join(BACKENDS)}")
     if interpret and implementation not in PLATFORMS.values():
-        raise ValueError(f"interpret=True is for implementation='pallas_tpu' or 'pallas_gpu'; got implementation={implementation!r}")
+        raise ValueError(f"interpret=True: expected implementation='pallas_tpu' or 'pallas_gpu', got {implementation!r}")
 
 
 def call(operation, implementation, options, *args):
     """`operation(*args, options)` of the backend.
 
-    Without an implementation, the call contains the kernels of the platforms in `platform_guard.allowed()`, and the platform it is lowered for
-    chooses among them. A platform without a kernel, or whose kernel does not support these arguments, uses xla. Lowering for any other
+    Without an implementation, the call contains the kernels of the platforms in `platform_guard.allowed()`, and the platform it is lowered
+    for chooses among them. A platform without a kernel, or whose kernel does not support these arguments, uses xla. Lowering for any other
     platform raises.
 
     Raises:
-        ValueError, TypeError: the kernel asked for cannot serve these arguments; the message says why.
+        ValueError, TypeError, RuntimeError: the named kernel does not support these arguments or this machine.
     """
     if implementation is not None:
         reason = _refusal(implementation, operation, args)
@@ -52,5 +52,5 @@ def _refusal(name, operation, args):
 
 @functools.cache
 def _function(name, operation, options):
-    """Jitted so that all calls of one shape are traced once."""
+    """The backend's function under jit, so that calls of equal shapes are traced once."""
     return jax.jit(functools.partial(getattr(BACKENDS[name], operation), options=options))

@@ -1,6 +1,6 @@
-"""The four-direction scan of a map in terms of the selective scan: what every backend without a kernel of its own for it runs.
+"""The scan of a map along four directions as four selective scans, for backends without a kernel of their own for it.
 
-Directions along the rows scan the map as it lies, those along the columns its transpose: four sequences are never made.
+Row directions scan the map in place, column directions scan its transpose, so the four sequences are never materialized.
 """
 import functools
 
@@ -10,21 +10,25 @@ import jax.numpy as jnp
 from pallas_kernels.arguments import Arguments
 from pallas_kernels.autodiff import differentiable
 
-DIRECTIONS = range(4)    # odd ones run along the columns, the last two in reverse
+DIRECTIONS = range(4)    # odd directions run along the columns, the last two in reverse
 
 
 def merged(selective_scan, args, options):
-    """Merged map of `scan.cross_selective_scan`, by `selective_scan(args, options)` of one backend; differentiable as that is."""
+    """Merged map of `scan.cross_selective_scan`, by `selective_scan(args, options)` of one backend; as differentiable as that."""
     return _merge(args, options, [selective_scan(_direction(args, k), _one(options, k)) for k in DIRECTIONS])
 
 
 @functools.cache
 def lean(scan_forward, scan_backward, plain, options):
-    """`scan(args) -> merged map` from the two passes of a backend's selective scan; `plain` is that of `autodiff.differentiable`.
+    """Differentiable `scan(args) -> merged map` from the two passes of a backend's selective scan.
 
-    Of the four directions only what each saves is kept; their step sizes, four maps as large as u, are projected again on the way back.
+    The backward pass keeps only what each direction's scan saves. It projects the step sizes, four maps as large as u, again.
+
+    Args:
+        scan_forward, scan_backward, plain, options: as for `autodiff.differentiable`; plain is a cross scan.
     """
-    scan_forward, scan_backward = (jax.jit(f, static_argnames="options") for f in (scan_forward, scan_backward))   # equal directions share one
+    # jit: directions of equal shapes share one trace
+    scan_forward, scan_backward = (jax.jit(f, static_argnames="options") for f in (scan_forward, scan_backward))
     return differentiable(functools.partial(_forward, scan_forward), functools.partial(_backward, scan_backward), plain, options)
 
 
@@ -34,12 +38,12 @@ def _forward(scan_forward, args, options):
 
 
 def _backward(scan_backward, args, saved, dy, options):
-    args, dy = jax.lax.optimization_barrier((args, dy))    # or the compiler finds the same step sizes in the forward pass, and keeps them
+    args, dy = jax.lax.optimization_barrier((args, dy))    # else the compiler reuses the step sizes of the forward pass and keeps them
     total = None
-    for k, kept in zip(DIRECTIONS, saved, strict=True):
+    for k, residuals in zip(DIRECTIONS, saved, strict=True):
         scan_args, pullback = jax.vjp(functools.partial(_direction, k=k), args)
         one = _one(options, k)
-        found, = pullback(scan_backward(scan_args, kept, _sequence(dy, k).astype(one.out_dtype), options=one))
+        found, = pullback(scan_backward(scan_args, residuals, _sequence(dy, k).astype(one.out_dtype), options=one))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     return total
 
@@ -50,13 +54,13 @@ def _one(options, k):
 
 
 def _sequence(x, k):
-    """A map as direction k reads it: (batch, H, W, ...) -> (batch, L, ...)."""
+    """A map in the order of direction k: (batch, H, W, ...) -> (batch, L, ...)."""
     x = x.swapaxes(1, 2) if k % 2 else x
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
 def _direction(args, k):
-    """Arguments of direction k's selective scan; its own part of the maps is cut out first, that little is laid out."""
+    """Arguments of direction k's selective scan; slices the maps before the transpose, which then copies less."""
     both = jnp.promote_types(args.steps.dtype, args.dt_weight.dtype)
     steps, weight = args.steps[..., k, :].astype(both), args.dt_weight[k].astype(both)
     of = lambda x: None if x is None else x[k]
@@ -65,7 +69,7 @@ def _direction(args, k):
 
 
 def _merge(args, options, outputs):
-    """The sum of the directions' outputs, laid back on the map."""
+    """Sum of the directions' outputs on the map."""
     batch, height, width, channels = args.u.shape
     rows, columns = outputs[0] + outputs[2], outputs[1] + outputs[3]
     columns = columns.reshape(batch, width, height, channels).swapaxes(1, 2)

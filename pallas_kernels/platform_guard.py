@@ -1,7 +1,7 @@
 """Platforms that a scan is traced for: those of the process and those named by `platforms`.
 
-Tracing a kernel for a platform that never runs it costs 4 to 7 times the trace time of a model. A scan therefore contains the kernels of these
-platforms only, and an identity primitive in front of it raises when the scan is lowered for any other platform.
+Tracing a kernel for a platform that never runs it costs 4 to 7 times the trace time of a model. A scan therefore contains the kernels of
+these platforms only, and an identity primitive in front of it raises when the scan is lowered for any other platform.
 """
 import contextlib
 import functools
@@ -62,7 +62,7 @@ def guard(x, allowed):
 def _lower(ctx, x, *, allowed):
     for platform in ctx.module_context.platforms:
         if platform not in allowed:
-            raise ValueError(f"lowering platform={platform!r}: expected one of {', '.join(allowed)}, the platforms this scan was traced for; "
+            raise ValueError(f"lowering platform={platform!r}: expected one of {', '.join(allowed)}, for which this scan was traced; "
                              f"to lower it for {platform}, trace it inside `with pallas_kernels.platforms({platform!r}): ...`")
     return [x]
 

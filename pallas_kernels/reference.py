@@ -1,4 +1,4 @@
-"""The scan as its definition reads: one step after the other. Slow, any float dtype, differentiable any number of times and forward."""
+"""The scans by their definition, one step after the other: slow, any float dtype, differentiable to any order and in forward mode."""
 import jax
 import jax.numpy as jnp
 

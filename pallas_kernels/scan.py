@@ -1,4 +1,4 @@
-"""The public scans: arguments checked, backend chosen."""
+"""The public scans: they check the arguments and call a backend."""
 import jax.numpy as jnp
 
 from pallas_kernels import backends
@@ -11,7 +11,7 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
                    interpret=False):
     """Selective scan (Gu & Dao 2023, arXiv 2312.00752, eq. 2 with the Euler input step; VMamba, arXiv 2401.10166).
 
-    With dt = softplus(delta + delta_bias), per channel d of group g and state n, h before the first step being 0:
+    With dt = softplus(delta + delta_bias), per channel d of group g and state n, with h = 0 before the first step:
 
         h_t[n] = exp(dt_t A[d, n]) h_{t-1}[n] + dt_t B_t[g, n] u_t,      y_t = sum_n C_t[g, n] h_t[n] + D[d] u_t
 
@@ -24,9 +24,10 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
         D: skip weight, (channels,), or None for no skip.
         delta_bias: (channels,) or None.
         delta_softplus: pass delta + delta_bias through softplus (linear above 20).
-        reverse: run the recurrence from the last position to the first; nothing is flipped.
-        out_dtype: dtype of y; None means float32 (float64 if any argument is).
-        implementation: None (chosen by the platform the call is compiled for), "reference" (plain loop: any derivative, forward mode too),
+        reverse: run the recurrence from the last position to the first, without flipped copies.
+        out_dtype: dtype of y; None: float32 (float64 if any argument is).
+        implementation: None (selected by the platform the call is lowered for, see `platforms`), "reference" (plain loop: any derivative,
+            forward mode too),
             "associative" (`lax.associative_scan`, every state in memory: any derivative too), "xla", "pallas_tpu" or "pallas_gpu".
         interpret: run a Pallas kernel in interpret mode on CPU.
 
@@ -34,8 +35,8 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
         y, (batch, length, channels). All arithmetic is in float32, whatever the arguments' dtypes (in float64 if any of them is).
 
     Raises:
-        ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
-            The Pallas kernels take N up to 16 and no float64.
+        ValueError, TypeError: an argument with a wrong shape, dtype or value.
+            The Pallas kernels support at most 16 states and no float64.
     """
     backends.check(implementation, interpret)
     args, dtype = _arguments(u, delta, A, B, C, D, delta_bias)
@@ -47,8 +48,8 @@ def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, 
                          interpret=False):
     """Selective scans of a map along four directions, merged (SS2D's core, VMamba, arXiv 2401.10166, section 4.2).
 
-    Direction 0 visits the map row by row, 1 column by column, 2 and 3 the same backwards; each is a `selective_scan` whose delta is
-    steps @ dt_weight[k].T. Their outputs, laid back on the map, are summed. On TPU this is one kernel for N = 1 and maps that VMEM holds.
+    Direction 0 visits the map row by row, 1 column by column, 2 and 3 in the reverse orders; each is a `selective_scan` whose delta is
+    steps @ dt_weight[k].T. Their outputs are summed on the map. On TPU this is one kernel for N = 1 and maps that fit VMEM.
 
     Args:
         u: input map, (batch, height, width, channels).
@@ -64,14 +65,14 @@ def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, 
         the sum of the four scans, (batch, height, width, channels).
 
     Raises:
-        ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
+        ValueError, TypeError: an argument with a wrong shape, dtype or value.
     """
     backends.check(implementation, interpret)
     named = _floats(u=u, steps=steps, dt_weight=dt_weight, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     _expect("u", named["u"], ("batch", "height", "width", "channels"))
     batch, height, width, channels = named["u"].shape
     if height * width < 1:
-        raise ValueError(f"u has shape {named['u'].shape}; expected a map of at least one position")
+        raise ValueError(f"u.shape={named['u'].shape}: expected a map of at least one position")
     _expect("steps", named["steps"], (batch, height, width, DIRECTIONS, "rank"))
     _expect("A", named["A"], (DIRECTIONS, channels, "state"))
     rank, state = named["steps"].shape[-1], named["A"].shape[-1]
@@ -85,10 +86,10 @@ def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, 
 
 
 def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
-    """First-order recurrence h_t = a_t h_{t-1} + b_t along axis 1, the associative scan under every state space model.
+    """First-order recurrence h_t = a_t h_{t-1} + b_t along axis 1, the associative scan of every state space model.
 
     Args:
-        a: decay, (batch, length, channels), real or complex; axes of size 1 are broadcast.
+        a: decay, (batch, length, channels), real or complex; axes of size 1 broadcast.
         b: input, (batch, length, channels), real or complex.
         reverse: run from the last position to the first.
         implementation, interpret: as for `selective_scan`.
@@ -97,17 +98,17 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
         every h_t, (batch, length, channels), in at least float32 or complex64.
 
     Raises:
-        ValueError, TypeError: a shape, dtype or option that does not fit, named with its value.
+        ValueError, TypeError: an argument with a wrong shape, dtype or value.
     """
     backends.check(implementation, interpret)
     a, b = jnp.asarray(a), jnp.asarray(b)
     for name, x in (("a", a), ("b", b)):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
-            raise TypeError(f"{name} has dtype {x.dtype}; expected a real or complex floating dtype")
+            raise TypeError(f"{name}.dtype={x.dtype}: expected a real or complex floating dtype")
         if x.ndim != 3:
-            raise ValueError(f"{name} has shape {x.shape}; expected (batch, length, channels)")
+            raise ValueError(f"{name}.shape={x.shape}: expected (batch, length, channels)")
     if any(n not in (1, m) for n, m in zip(a.shape, b.shape, strict=True)):
-        raise ValueError(f"a has shape {a.shape}; expected {b.shape} (b's), or 1 on axes to broadcast")
+        raise ValueError(f"a.shape={a.shape}: expected {b.shape}, as b, or 1 on axes to broadcast")
     dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
     a, b = jnp.broadcast_to(a, b.shape).astype(dtype), b.astype(dtype)
     return backends.call("linear_scan", implementation, Options(reverse=bool(reverse), interpret=bool(interpret)), a, b)
@@ -116,7 +117,7 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
 def _floating(name, dtype):
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{name}={dtype.name}; expected a real floating dtype")
+        raise TypeError(f"{name}={dtype.name}: expected a real floating dtype")
     return dtype.name
 
 
@@ -125,17 +126,17 @@ def _floats(**named):
     named = {name: None if x is None else jnp.asarray(x) for name, x in named.items()}
     for name, x in named.items():
         if x is None and name not in ("D", "delta_bias"):
-            raise TypeError(f"{name} is None; expected an array")
+            raise TypeError(f"{name}=None: expected an array")
         if x is not None and not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"{name} has dtype {x.dtype}; expected a real floating dtype")
+            raise TypeError(f"{name}.dtype={x.dtype}: expected a real floating dtype")
     return named
 
 
 def _expect(name, x, shape):
-    """Raise a ValueError unless x has this shape; a word in it stands for any size of at least 1 (for "batch": any)."""
+    """Raise a ValueError unless x has this shape; a string in it matches any size of at least 1 ("batch": any size)."""
     fits = lambda n, m: n == m or (isinstance(m, str) and (n > 0 or m == "batch"))
     if len(x.shape) != len(shape) or not all(map(fits, x.shape, shape)):
-        raise ValueError(f"{name} has shape {x.shape}; expected ({', '.join(map(str, shape))})")
+        raise ValueError(f"{name}.shape={x.shape}: expected ({', '.join(map(str, shape))})")
 
 
 def _compute_dtype(named):
@@ -151,7 +152,7 @@ def _arguments(u, delta, A, B, C, D, delta_bias):
     _expect("B", named["B"], (batch, length, "groups", state))
     groups = named["B"].shape[2]
     if channels % groups:
-        raise ValueError(f"B has {groups} groups, which do not divide u's {channels} channels")
+        raise ValueError(f"B.shape[2]={groups} groups: expected a divisor of u's {channels} channels")
     for name, shape in (("delta", (batch, length, channels)), ("C", (batch, length, groups, state)), ("D", (channels,)),
                         ("delta_bias", (channels,))):
         if named[name] is not None:

@@ -1,10 +1,10 @@
-"""The scan in plain XLA with a hand-written backward pass: the default on CPU, right on every platform.
+"""The scans in plain XLA with a hand-written backward pass: the default on CPU, and available on every platform.
 
-Slices of the arrays as they lie (b, L, ...) are read and written in place: moving L to the front costs more than the scan itself, and
-`unroll` or autodiff of `lax.scan` are 2-4 times slower on CPU.
+Loops read and update slices of the arrays (b, L, ...) in place: moving L to the front costs more than the scan itself, and `unroll` or
+autodiff of `lax.scan` are 2-4 times slower on CPU.
 
-* N = 1: one loop per pass stores every state, all else (step size, products, D skip) is vectorised outside of it.
-* N > 1: the states of a segment of about sqrt(L) steps are recomputed from its first one, so no (b, L, D, N) array ever exists.
+* N = 1: one loop per pass stores every state; step size, products and D skip are vectorized outside of the loop.
+* N > 1: the states of a segment of about sqrt(L) steps are recomputed from its first one, so that no (b, L, D, N) array exists.
 """
 import math
 
@@ -13,7 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels import cross, reference
-from pallas_kernels.arguments import SOFTPLUS_THRESHOLD, Arguments, at, channel_sum, grouped, previous, put, step_size, ungrouped, widened
+from pallas_kernels.arguments import (
+    SOFTPLUS_THRESHOLD,
+    Arguments,
+    at,
+    channel_sum,
+    grouped,
+    previous,
+    put,
+    softplus_slope,
+    step_size,
+    ungrouped,
+    widened,
+)
 from pallas_kernels.autodiff import differentiable, differentiable_recurrence
 
 
@@ -33,23 +45,23 @@ def linear_scan(a, b, options):
 
 
 def forward(args, options):
-    """(y, saved): every state for N = 1, the state before each segment for N > 1."""
+    """(y, saved): saved holds every state for N = 1, the state before each segment for N > 1."""
     return (_forward_stored if args.A.shape[1] == 1 else _forward_segmented)(args, options)
 
 
 def _forward_keeping_states(args, options):
-    """`forward` that saves no step sizes, which `backward` then computes again."""
+    """`forward` without the step sizes in saved; `backward` recomputes them."""
     y, saved = forward(args, options)
     return y, (saved[0], None) if args.A.shape[1] == 1 else saved
 
 
 def backward(args, saved, dy, options):
-    """Cotangents of args given that of y, which is of their dtype."""
+    """Cotangents of args, given that of y in their dtype."""
     return (_backward_stored if args.A.shape[1] == 1 else _backward_segmented)(args, saved, dy, options)
 
 
 def _group_view(args, options):
-    """u and dt (b, L, G, D/G), A (N, 1, G, D/G), B and C as they are."""
+    """u and dt (b, L, G, D/G), A (N, 1, G, D/G), B and C unchanged."""
     groups = args.B.shape[2]
     dt = step_size(args.delta, args.delta_bias, options.delta_softplus)
     return grouped(args.u, groups), grouped(dt, groups), grouped(args.A.T, groups)[:, None], args.B, args.C
@@ -60,16 +72,15 @@ def _add_skip(y, args):
 
 
 def _clock(length, reverse):
-    """Step i of the loop -> position, unsigned: a signed index costs a comparison with 0 at every read."""
+    """Function from step i of the loop to the position; unsigned, because a signed index costs a comparison with 0 at every read."""
     last = np.uint32(length - 1)
     return (lambda i: last - i.astype(jnp.uint32)) if reverse else (lambda i: i.astype(jnp.uint32))
 
 
 def _cotangents(args, options, du, ddt, dA, dB, dC, dy, dt):
-    """Put the derivatives of the bare scan behind those of D, the bias and softplus, each in its argument's shape."""
+    """Cotangents of the arguments from those of the scan without D, bias and softplus, each in its argument's shape."""
     if options.delta_softplus:
-        half = jnp.tanh(0.5 * dt)                          # softplus' = sigmoid = 1 - exp(-dt), exact also where dt is tiny
-        ddt = ddt * jnp.where(dt > SOFTPLUS_THRESHOLD, 1, 2 * half / (1 + half))
+        ddt = ddt * jnp.where(dt > SOFTPLUS_THRESHOLD, 1, softplus_slope(dt))
     if args.D is not None:
         du = du + args.D * dy
     return Arguments(u=du, delta=ddt, A=dA, B=dB, C=dC,
@@ -80,7 +91,7 @@ def _cotangents(args, options, du, ddt, dA, dB, dC, dy, dt):
 # ---- N = 1: every state stored
 
 def _one_state(args, x):
-    """(b, L, D) -> (b, L, G, D/G), and (b, L, G, 1) as it is; with one group the group axis is left out, which loops faster."""
+    """(b, L, D) -> (b, L, G, D/G), and (b, L, G, 1) unchanged; the group axis is dropped if G = 1, because the loop is then faster."""
     groups = args.B.shape[2]
     if x.ndim == 4:
         return x[..., 0] if groups == 1 else x
@@ -110,9 +121,9 @@ def _backward_stored(args, saved, dy, options):
     A, time = args.A.reshape(u.shape[2:]), _clock(u.shape[1], not options.reverse)
 
     def step(i, carry):                                                # g_t = C_t dy_t + exp(dt_{t+1} A) g_{t+1}, against the scan's direction
-        message, adjoints = carry
+        adjoint, adjoints = carry
         t = time(i)
-        g = message + at(gy, t) * at(C, t)
+        g = adjoint + at(gy, t) * at(C, t)
         return jnp.exp(at(d, t) * A) * g, put(adjoints, g, t)
 
     _, g = jax.lax.fori_loop(0, u.shape[1], step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
@@ -174,18 +185,18 @@ def _backward_segmented(args, saved, dy, options):
         s, before = inputs
         first, steps = s * length, jnp.minimum(length, L - s * length)
 
-        def redo(i, states):                               # states[i] is the state before step i of the segment
+        def recompute(i, states):                               # states[i] is the state before step i of the segment
             return jax.lax.dynamic_update_index_in_dim(states, _advance(states[i], time(first + i), u, dt, A, B), i + 1, 0)
 
         states = jax.lax.dynamic_update_index_in_dim(jnp.zeros((length + 1, *before.shape), u.dtype), before, 0, 0)
-        states = jax.lax.fori_loop(0, steps, redo, states)
+        states = jax.lax.fori_loop(0, steps, recompute, states)
 
         def step(j, carry):
-            message, dA, (du, ddt, dB, dC) = carry
+            adjoint, dA, (du, ddt, dB, dC) = carry
             i = steps - 1 - j
             t = time(first + i)
             x, d, b, cy = at(u, t), at(dt, t), _states_first(at(B, t)), at(gy, t)
-            g = message + cy * _states_first(at(C, t))
+            g = adjoint + cy * _states_first(at(C, t))
             decay = jnp.exp(d * A)
             dlog = g * states[i] * decay                   # (N, b, G, D/G)
             dinput = (g * b).sum(0)
@@ -202,10 +213,10 @@ def _backward_segmented(args, saved, dy, options):
     return _cotangents(args, options, ungrouped(du), ungrouped(ddt), ungrouped(dA).T, dB, dC, dy, ungrouped(dt))
 
 
-# ---- the bare recurrence
+# ---- first-order recurrence
 
 def linear_states(a, b, options):
-    """h, not differentiable by itself."""
+    """Every state h_t; not differentiable by itself."""
     time = _clock(b.shape[1], options.reverse)
 
     def step(i, carry):

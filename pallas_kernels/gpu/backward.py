@@ -1,12 +1,12 @@
 """Backward pass of the selective scan on NVIDIA GPUs.
 
-Every program walks its tile's segments against the scan's direction: it recomputes a segment's states into shared memory from the saved one, then
-sweeps back. At each step g = C dy + adjoint is the cotangent of the state, and exp(dt A) g is the adjoint that enters the step before. Chunks are
-joined as in the forward pass: first their adjoints when begun at zero, then a carry. For N > 1 the states run over the segment one after the other,
-and the sums over states stay in shared memory.
+Every program walks its tile's segments against the scan's direction: it recomputes a segment's states into shared memory from the saved
+one, then sweeps back. At each step g = C dy + adjoint is the cotangent of the state, and exp(dt A) g is the adjoint that enters the step
+before. Chunks are joined as in the forward pass: first their adjoints when begun at zero, then a carry. For N > 1 the states run over the
+segment one after the other, and the sums over states stay in shared memory.
 
-dB and dC are sums over a group's channels: each tile stores its own, one float per row, step and state (2 N / width of u's traffic), and XLA adds
-them.
+dB and dC are sums over a group's channels: each tile stores its own, one float per row, step and state (2 N / width of u's traffic), and
+XLA adds them.
 """
 import functools
 
@@ -40,7 +40,7 @@ def backward(args, saved, dy, options):
 
 @functools.partial(jax.jit, static_argnames=STATIC)
 def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
-    """Name -> cotangent, as the tiles store them; `incoming` is the adjoint (rows, N, channels) that enters each chunk, or None for zero."""
+    """Name -> cotangent, as the tiles store them; `incoming`: the adjoint (rows, N, channels) that enters each chunk; None: zero."""
     count = x.A.shape[0]
     many = count > 1
     ahead = AHEAD if many else p.ahead
@@ -181,9 +181,11 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
     outputs = dict(du=(sequence, x.u.dtype), ddelta=(sequence, x.delta.dtype), dA=rates, dB=maps, dC=maps)
     outputs |= ({} if x.D is None else dict(dD=each)) | ({} if x.bias is None else dict(dbias=each))
     per_step, per_state = (min(p.segment, p.steps), ROWS, p.width), (count, ROWS, p.width)
-    scratch = dict(before=per_step) | (dict(dt=per_step, sum_gB=per_step, sum_gA=per_step, adjoint=per_state, sum_dA=per_state) if many else {})
-    inputs = dict(direction=direction, u=x.u, delta=x.delta, dy=dy, A=x.A, B=x.B, C=x.C, D=x.D, bias=x.bias, states=states, incoming=incoming,
-                  owned=_owned(p))
+    scratch = dict(before=per_step)
+    if many:
+        scratch |= dict(dt=per_step, sum_gB=per_step, sum_gA=per_step, adjoint=per_state, sum_dA=per_state)
+    inputs = dict(direction=direction, u=x.u, delta=x.delta, dy=dy, A=x.A, B=x.B, C=x.C, D=x.D, bias=x.bias, states=states,
+                  incoming=incoming, owned=_owned(p))
     return launch(body, p, interpret, inputs, outputs, scratch)
 
 

@@ -109,7 +109,8 @@ def _chunk_ends(direction, source, delta, V, A, bias, *, p, softplus, interpret,
             tile.store(refs.decay, rows, n, columns, jnp.exp(total * A[n]))
 
     shape = (p.rows, count, p.channels), jnp.float32
-    out = launch(body, p, interpret, dict(direction=direction, source=source, delta=delta, V=V, A=A, bias=bias), dict(end=shape, decay=shape))
+    inputs = dict(direction=direction, source=source, delta=delta, V=V, A=A, bias=bias)
+    out = launch(body, p, interpret, inputs, dict(end=shape, decay=shape))
     return out["end"], out["decay"]
 
 

@@ -1,8 +1,8 @@
-"""The scan on NVIDIA GPUs, through Mosaic GPU (`plgpu.kernel`): a two-level associative scan.
+"""The backend "pallas_gpu": a two-level associative scan on NVIDIA GPUs, through Mosaic GPU (`plgpu.kernel`).
 
-Where the rows of a batch times tiles of channels do not fill the chip, time is cut into chunks: a first kernel finds each chunk's end when
-begun at zero, these are carried from chunk to chunk, and a second kernel rescans every chunk from its carried state. Otherwise the second
-kernel runs alone, serial in time. `tiles.plan` decides by static shapes. Arithmetic is float32; u, delta and y may be narrower.
+If the rows of a batch times tiles of channels do not fill the chip, time is cut into chunks: a first kernel computes each chunk's end when
+begun at zero, a carry joins the chunks, and a second kernel scans every chunk again from its carried state. Otherwise the second kernel
+runs alone, serial in time. `tiles.plan` decides by static shapes. Arithmetic is float32; u, delta and y may be narrower.
 """
 import functools
 import warnings
@@ -18,15 +18,15 @@ from pallas_kernels.gpu.tiles import UNAVAILABLE
 
 
 def refusal(operation, *args):
-    """The exception to raise for these arguments or this machine's GPU, or None when the kernels serve them."""
+    """The exception to raise for these arguments or this machine's GPU; None: the kernels support them."""
     return arguments.refusal("pallas_gpu", operation, *args) or _machine()
 
 
 @functools.cache
 def _machine():
-    """What keeps the kernels off this machine's GPU, said once; None without a GPU, where code may be compiled for another machine."""
+    """Why this machine's GPU cannot run the kernels, with one warning; None: it can, or the machine has no GPU."""
     if UNAVAILABLE is not None:
-        return RuntimeError(f"implementation='pallas_gpu' needs a jaxlib with Mosaic GPU ({UNAVAILABLE}); use 'xla'")
+        return RuntimeError(f"implementation='pallas_gpu': expected a jaxlib with Mosaic GPU ({UNAVAILABLE}); use 'xla'")
     try:
         found = [tuple(map(int, str(device.compute_capability).split("."))) for device in jax.local_devices(backend="cuda")]
     except (RuntimeError, AttributeError, ValueError):
@@ -34,9 +34,9 @@ def _machine():
     needed = (8, 0) if jax.__version_info__ >= (0, 11, 2) else (9, 0)
     if not found or min(found) >= needed:
         return None
-    message = (f"a GPU of compute capability {'.'.join(map(str, min(found)))}, where jax {jax.__version__} needs "
-               f"{'.'.join(map(str, needed))} for implementation='pallas_gpu'")
-    warnings.warn(f"{message}: scans take the 'xla' path", stacklevel=2)
+    message = (f"implementation='pallas_gpu': expected a GPU of compute capability {'.'.join(map(str, needed))} "
+               f"with jax {jax.__version__}, got compute capability {'.'.join(map(str, min(found)))}")
+    warnings.warn(f"{message}: scans use the 'xla' path", stacklevel=2)
     return RuntimeError(message)
 
 

@@ -1,17 +1,17 @@
 """Tiles of the GPU kernels: how arrays are cut, how a tile is loaded and stored, and the loop over time steps.
 
-Time is cut into chunks that run in parallel; (batch, chunk) pairs are *rows*. A program is one warpgroup and holds a tile of 4 rows, one for each
-warp, by 32, 64, 96 or 128 channels, with consecutive channels on consecutive lanes: float32 is loaded and stored in whole 128-byte lines, and a
-sum over the tile's channels stays inside a warp (five shuffles, no barrier, no shared memory). Widths of 96, 192 or 384 leave no lane idle. A last
-tile that would exceed the channels is shifted back over its neighbor: both compute the same numbers and store the same values. Only groups narrower
-than 32 channels are padded (by XLA, to 32), and only a length that no suitable number of chunks divides.
+Time is cut into chunks that run in parallel; (batch, chunk) pairs are *rows*. A program is one warpgroup and holds a tile of 4 rows, one
+for each warp, by 32, 64, 96 or 128 channels, with consecutive channels on consecutive lanes: float32 is loaded and stored in whole 128-byte
+lines, and a sum over the tile's channels stays inside a warp (five shuffles, no barrier, no shared memory). Widths of 96, 192 or 384 leave
+no lane idle. A last tile that would exceed the channels is shifted back over its neighbor: both compute the same numbers and store the same
+values. Only groups narrower than 32 channels are padded (by XLA, to 32), and only a length that no suitable number of chunks divides.
 
-Operands are loaded from global memory into registers a few steps ahead of their use. `emit_pipeline` would need every width aligned for TMA and a
-length of whole blocks, and would take tens of KB of the shared memory in which the backward pass stores states. This form is the same on Ampere and
-Hopper, in interpret mode and in jax 0.10 to 0.12.
+Operands are loaded from global memory into registers a few steps ahead of their use. `emit_pipeline` would need every width aligned for TMA
+and a length of whole blocks, and would take tens of KB of the shared memory in which the backward pass stores states. This form is the same
+on Ampere and Hopper, in interpret mode and in jax 0.10 to 0.12.
 
-Kernels use lane semantics and state the layout of every load. With warpgroup semantics, JAX searches for the layouts, and lowering takes 3 to 7
-times as long for the same loads, stores and arithmetic.
+Kernels use lane semantics and state the layout of every load. With warpgroup semantics, JAX searches for the layouts, and lowering takes 3
+to 7 times as long for the same loads, stores and arithmetic.
 """
 import functools
 import inspect
@@ -74,12 +74,13 @@ class Plan(NamedTuple):
 def plan(batch, length, groups, per_group, state):
     """The `Plan` of a call.
 
-    Of the tile widths that compute the fewest channels twice, it takes the widest that makes FILL programs of a whole sequence each. If none does,
-    time is cut too, because chunks load u and delta twice and narrow tiles do not: into as many chunks as reach FILL (up to four times that to divide
-    the length) but none shorter than SHORTEST, of the widest tiles that then reach FILL, or of the widest if none do. A program needs 4 rows: a batch
-    below 4 is always cut.
+    Of the tile widths that compute the fewest channels twice, it takes the widest that makes FILL programs of a whole sequence each. If
+    none does, time is cut too, because chunks load u and delta twice and narrow tiles do not: into as many chunks as reach FILL (up to four
+    times that to divide the length) but none shorter than SHORTEST, of the widest tiles that then reach FILL, or of the widest if none do.
+    A program needs 4 rows: a batch below 4 is always cut.
 
-    Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums) above.
+    Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums)
+    above.
     """
     lanes = max(per_group, LANES)
     widest = {1: 4, 2: 2}.get(state, 1)          # registers: the forward pass keeps every state of a channel in one

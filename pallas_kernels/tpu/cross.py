@@ -1,8 +1,8 @@
-"""The SS2D core as one TPU kernel, N = 1: step projection, softplus, four directions, D skip and merge of a map that stays in VMEM.
+"""The scan of a map along four directions as one TPU kernel for N = 1, from the step projection to the merge, with the map in VMEM.
 
-The map lies row-major, (H W, lanes). A direction along the columns reads whole rows of the map, one after the other: its chunks are the columns.
-One along the rows reads the map with stride W: its chunks are the rows. Chunks are scanned from zero, joined, and scanned again, as in `selective`; only
-the states that enter them are saved. The sums over channels stay in VMEM while the blocks of lanes go by.
+The map is row-major, (H W, lanes). A direction along the columns loads whole rows of the map, one after the other: its chunks are the
+columns. A direction along the rows loads the map with stride W: its chunks are the rows. Chunks are scanned from zero, joined, and scanned
+again, as in `selective`; only the states that enter them are saved. The sums over channels stay in VMEM over all blocks of lanes.
 """
 import functools
 from typing import NamedTuple
@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.arguments import CrossArguments, step_size
+from pallas_kernels.arguments import CrossArguments, softplus_slope, step_size
 from pallas_kernels.tpu.tiles import F32, LANES, shape_like, vmem_capacity
 
 K = 4
-BAND = 512             # positions worked on at a time
-PLANES = 16            # planes of (H W, lanes) that the backward kernel holds, buffers counted twice
+BAND = 512             # positions per iteration of a loop over the map
+PLANES = 16            # planes of (H W, lanes) in VMEM in the backward kernel, double buffers counted twice
 
 
 class Plane(NamedTuple):
@@ -41,23 +41,23 @@ class Plane(NamedTuple):
         return -(-self.channels // self.lanes)
 
 
-class Way(NamedTuple):
-    """How direction k runs over the plane: `steps` rows of `chunks` positions each."""
+class Route(NamedTuple):
+    """Route of direction k over the plane: `steps` rows of `chunks` positions each."""
     k: int
     steps: int
     chunks: int
-    stride: int        # between chunks; 1 along the columns
-    pitch: int         # between steps
+    chunk_stride: int  # positions between chunks; 1 along the columns
+    step_stride: int   # positions between steps
     reverse: bool
 
     def rows(self, i):
         """Positions of step i of the scan."""
         t = self.steps - 1 - i if self.reverse else i
-        return pl.ds(t * self.pitch, self.chunks) if self.stride == 1 else pl.ds(t, self.chunks, stride=self.stride)
+        return pl.ds(t * self.step_stride, self.chunks) if self.chunk_stride == 1 else pl.ds(t, self.chunks, stride=self.chunk_stride)
 
 
 def fits(args):
-    """Whether this kernel takes these arguments: one state per channel, and a map that VMEM holds."""
+    """Whether the kernel supports these arguments: one state per channel, and a map that fits VMEM."""
     _, height, width, _ = args.u.shape
     return args.A.shape[-1] == 1 and height * width * LANES * 4 * PLANES <= 3 * vmem_capacity() // 4
 
@@ -66,16 +66,16 @@ def _plane(args):
     return Plane(*args.u.shape, args.steps.shape[-1])
 
 
-def _ways(p):
-    along_rows = dict(steps=p.width, chunks=p.height, stride=p.width, pitch=1)
-    along_columns = dict(steps=p.height, chunks=p.width, stride=1, pitch=p.width)
-    return [Way(k, **(along_columns if k % 2 else along_rows), reverse=k >= 2) for k in range(K)]
+def _routes(p):
+    along_rows = dict(steps=p.width, chunks=p.height, chunk_stride=p.width, step_stride=1)
+    along_columns = dict(steps=p.height, chunks=p.width, chunk_stride=1, step_stride=p.width)
+    return [Route(k, **(along_columns if k % 2 else along_rows), reverse=k >= 2) for k in range(K)]
 
 
 def _inputs(args, p):
     """(arrays, specs): u (b, HW, E), steps (b, HW, KR), maps (b, 2K, HW), weight (K, KR, E), channels (2K + 1, E): A, bias and the sum of D.
 
-    A direction's weight has zeros where the steps are another's: lanes of the steps need not be cut out.
+    A direction's weight is zero for the steps of the other directions, so that no lanes of the steps need slicing.
     """
     flat = lambda x: x.reshape(p.batch, p.size, -1)
     maps = jnp.concatenate([args.B[..., 0], args.C[..., 0]], -1).astype(F32)
@@ -93,7 +93,7 @@ def _stream(p):
 
 
 def _whole(*shape):
-    """An image's part without channels: the same for every block of lanes."""
+    """Block of an array without channels: the same for every block of lanes of an image."""
     return pl.BlockSpec((pl.squeezed, *shape), lambda b, c: (b,) + (0,) * len(shape))
 
 
@@ -110,7 +110,7 @@ def _call(name, kernel, p, in_specs, outputs, scratch, options, inputs):
 
 
 def _saved(p):
-    """States entering the chunks: along the rows (b, 2, H, E), along the columns (b, 2, W, E)."""
+    """States that enter the chunks: along the rows (b, 2, H, E), along the columns (b, 2, W, E)."""
     return [((p.batch, 2, n, p.channels), F32, _by_image(p, 2, n)) for n in (p.height, p.width)]
 
 
@@ -125,13 +125,13 @@ def _joints(p, count):
 # ---- inside a kernel
 
 def _dot(x, y, contract):
-    """Matrix product on the MXU; float32 in full."""
+    """Matrix product on the MXU, in full float32 precision for float32."""
     precision = jax.lax.Precision.HIGHEST if x.dtype == F32 else None
     return jax.lax.dot_general(x, y, (contract, ((), ())), precision=precision, preferred_element_type=F32)
 
 
 def _by_band(p, work):
-    """`work(rows)` for every band of the map: short code, whatever the map, where the order of positions does not matter."""
+    """Call `work(rows)` for every band of the map; the code size does not depend on the map. For work in any order of positions."""
     whole, rest = divmod(p.size, BAND)
     if whole:
         jax.lax.fori_loop(0, whole, lambda i, _: work(pl.ds(pl.multiple_of(i * BAND, 8), BAND)), None)
@@ -140,7 +140,7 @@ def _by_band(p, work):
 
 
 def _copies(p, *pairs):
-    """For (ref, scratch) each: the ref where its rows are float32, else a float32 copy in the scratch."""
+    """For each pair (ref, scratch): the ref if it is float32, else a float32 copy in the scratch."""
     packed = [(ref, copy) for ref, copy in pairs if ref.dtype != F32]
 
     def copy_band(rows):
@@ -153,7 +153,7 @@ def _copies(p, *pairs):
 
 
 def _flush(p, ref, rows_of):
-    """Round the float32 rows of an output into it, where they are not its own."""
+    """Convert float32 rows to an output's dtype and store them there, unless they are the output."""
     def work(rows):
         ref[rows, :] = rows_of[rows, :].astype(ref.dtype)
 
@@ -161,8 +161,8 @@ def _flush(p, ref, rows_of):
         _by_band(p, work)
 
 
-def _put_step_size(p, k, refs, options, dt_s):
-    """dt of direction k into its plane: (HW, KR) @ (KR, lanes) + bias, through softplus."""
+def _store_step_size(p, k, refs, options, dt_s):
+    """Store dt of direction k in its plane: (HW, KR) @ (KR, lanes) + bias, through softplus."""
     _, steps, _, weight, channels = refs
 
     def work(rows):
@@ -176,20 +176,20 @@ def _column(x, n):
     return x[:, n:n + 1]
 
 
-def _join(way, decay_s, end_s, entering_s, reverse):
-    """Chunk by chunk: what enters each, from the ends and decays of those before it."""
+def _join(route, decay_s, end_s, entering_s, reverse):
+    """Store the state that enters each chunk, from the ends and decays of the chunks before it."""
     def step(i, carry):
-        c = pl.ds(way.chunks - 1 - i if reverse else i, 1)
+        c = pl.ds(route.chunks - 1 - i if reverse else i, 1)
         entering_s[c, :] = carry
         return decay_s[c, :] * carry + end_s[c, :]
 
-    jax.lax.fori_loop(0, way.chunks, step, jnp.zeros((1, decay_s.shape[1]), F32))
+    jax.lax.fori_loop(0, route.chunks, step, jnp.zeros((1, decay_s.shape[1]), F32))
 
 
 # ---- forward
 
 def forward(args, options):
-    """(merged map, states entering the chunks)."""
+    """(merged map, states that enter the chunks)."""
     p = _plane(args)
     inputs, specs = _inputs(args, p)
     outputs = [(inputs[0].shape, options.out_dtype, _stream(p)), *_saved(p)]
@@ -208,39 +208,39 @@ def _forward_kernel(p, options, u, steps, maps, weight, channels, y, saved_rows,
         y_r[rows, :] = u_r[rows, :] * channels[2 * K:2 * K + 1, :]
 
     _by_band(p, skip)
-    for way in _ways(p):
-        k, A = way.k, channels[way.k:way.k + 1, :]
-        _put_step_size(p, k, refs, options, dt_s)
+    for route in _routes(p):
+        k, A = route.k, channels[route.k:route.k + 1, :]
+        _store_step_size(p, k, refs, options, dt_s)
         entering = (saved_columns if k % 2 else saved_rows).at[k // 2]
-        zeros = jnp.zeros((way.chunks, p.lanes), F32)
+        zeros = jnp.zeros((route.chunks, p.lanes), F32)
 
         def advance(rows, h, A=A, k=k):
             dt, m = dt_s[rows, :], maps_s[rows, :]
             return jnp.exp(dt * A) * h + dt * u_r[rows, :] * _column(m, k), dt, m
 
-        def first(i, carried, way=way, advance=advance):
+        def first(i, carried, route=route, advance=advance):
             h, total = carried
-            h, dt, _ = advance(way.rows(i), h)
+            h, dt, _ = advance(route.rows(i), h)
             return h, total + dt
 
-        h, total = jax.lax.fori_loop(0, way.steps, first, (zeros, zeros))
-        decay_s[:way.chunks, :], end_s[:way.chunks, :] = jnp.exp(total * A), h
-        _join(way, decay_s, end_s, entering, way.reverse)
+        h, total = jax.lax.fori_loop(0, route.steps, first, (zeros, zeros))
+        decay_s[:route.chunks, :], end_s[:route.chunks, :] = jnp.exp(total * A), h
+        _join(route, decay_s, end_s, entering, route.reverse)
 
-        def second(i, h, way=way, advance=advance, k=k):
-            rows = way.rows(i)
+        def second(i, h, route=route, advance=advance, k=k):
+            rows = route.rows(i)
             h, _, m = advance(rows, h)
             y_r[rows, :] += h * _column(m, K + k)
             return h
 
-        jax.lax.fori_loop(0, way.steps, second, entering[...])
+        jax.lax.fori_loop(0, route.steps, second, entering[...])
     _flush(p, y, y_r)
 
 
 # ---- backward
 
 def backward(args, saved, dy, options):
-    """Cotangents of args given that of the merged map."""
+    """Cotangents of args, given that of the merged map."""
     p = _plane(args)
     inputs, specs = _inputs(args, p)
     inputs = *inputs, *saved, dy.reshape(inputs[0].shape)
@@ -269,10 +269,10 @@ def _backward_kernel(p, options, u, steps, maps, weight, channels, saved_rows, s
                      dt_s, u_s, dy_s, before_s, du_s, maps_s, dmaps_s, decay_s, end_s, entering_s):
     refs = u, steps, maps, weight, channels
     block = pl.program_id(1)
-    there = None                                           # the last block's lanes beyond the channels hold anything
+    present = None                                         # lanes past the last channel are uninitialized
     if p.channels % p.lanes:
-        there = block * p.lanes + jax.lax.broadcasted_iota(jnp.int32, (1, p.lanes), 1) < p.channels
-    only = lambda x: x if there is None else jnp.where(there, x, 0)
+        present = block * p.lanes + jax.lax.broadcasted_iota(jnp.int32, (1, p.lanes), 1) < p.channels
+    masked = lambda x: x if present is None else jnp.where(present, x, 0)
 
     @pl.when(block == 0)
     def _():
@@ -291,62 +291,61 @@ def _backward_kernel(p, options, u, steps, maps, weight, channels, saved_rows, s
     _by_band(p, skip)
     dmaps_s[...] = jnp.zeros_like(dmaps_s)
     column = jax.lax.broadcasted_iota(jnp.int32, (1, 2 * K), 1)
-    for way in _ways(p):
-        k, A = way.k, channels[way.k:way.k + 1, :]
-        _put_step_size(p, k, refs, options, dt_s)
-        zeros = jnp.zeros((way.chunks, p.lanes), F32)
+    for route in _routes(p):
+        k, A = route.k, channels[route.k:route.k + 1, :]
+        _store_step_size(p, k, refs, options, dt_s)
+        zeros = jnp.zeros((route.chunks, p.lanes), F32)
 
-        def recompute(i, carried, way=way, A=A, k=k):
+        def recompute(i, carried, route=route, A=A, k=k):
             h, total = carried
-            rows = way.rows(i)
+            rows = route.rows(i)
             dt = dt_s[rows, :]
             before_s[rows, :] = h
             return jnp.exp(dt * A) * h + dt * u_r[rows, :] * _column(maps_s[rows, :], k), total + dt
 
-        _, total = jax.lax.fori_loop(0, way.steps, recompute, ((saved_columns if k % 2 else saved_rows)[k // 2], zeros))
+        _, total = jax.lax.fori_loop(0, route.steps, recompute, ((saved_columns if k % 2 else saved_rows)[k // 2], zeros))
 
-        def first(i, message, way=way, A=A, k=k):
-            rows = way.rows(way.steps - 1 - i)
-            return jnp.exp(dt_s[rows, :] * A) * (message + dy_r[rows, :] * _column(maps_s[rows, :], K + k))
+        def first(i, adjoint, route=route, A=A, k=k):
+            rows = route.rows(route.steps - 1 - i)
+            return jnp.exp(dt_s[rows, :] * A) * (adjoint + dy_r[rows, :] * _column(maps_s[rows, :], K + k))
 
-        decay_s[:way.chunks, :], end_s[:way.chunks, :] = jnp.exp(total * A), jax.lax.fori_loop(0, way.steps, first, zeros)
-        _join(way, decay_s, end_s, entering_s, not way.reverse)
+        decay_s[:route.chunks, :], end_s[:route.chunks, :] = jnp.exp(total * A), jax.lax.fori_loop(0, route.steps, first, zeros)
+        _join(route, decay_s, end_s, entering_s, not route.reverse)
 
-        def second(i, carried, way=way, A=A, k=k):
-            message, sum_A = carried
-            rows = way.rows(way.steps - 1 - i)
+        def second(i, carried, route=route, A=A, k=k):
+            adjoint, sum_A = carried
+            rows = route.rows(route.steps - 1 - i)
             dt, x, gy, m = dt_s[rows, :], u_r[rows, :], dy_r[rows, :], maps_s[rows, :]
             B, C, v, decay = _column(m, k), _column(m, K + k), dt * x, jnp.exp(dt * A)
-            kept = decay * before_s[rows, :]               # what is left of the state before, in the state after
-            g = message + gy * C
-            dlog, g_B = g * kept, g * B                    # cotangents of dt A and of dt u
-            over_channels = [only(product).sum(1, keepdims=True) for product in (g * v, gy * (kept + v * B))]
+            decayed = decay * before_s[rows, :]            # the state before, decayed to this step
+            g = adjoint + gy * C
+            dlog, g_B = g * decayed, g * B                    # cotangents of dt A and of dt u
+            over_channels = [masked(product).sum(1, keepdims=True) for product in (g * v, gy * (decayed + v * B))]
             dmaps_s[rows, :] += jnp.where(column == k, over_channels[0], 0) + jnp.where(column == K + k, over_channels[1], 0)
             du_r[rows, :] += g_B * dt
             ddt = dlog * A + g_B * x
             if options.delta_softplus:
-                half = jnp.tanh(0.5 * dt)                  # softplus' = 1 - exp(-dt), exact also where dt is tiny
-                ddt = ddt * (2 * half / (1 + half))
-            dt_s[rows, :] = only(ddt)
+                ddt = ddt * softplus_slope(dt)
+            dt_s[rows, :] = masked(ddt)
             return decay * g, sum_A + dlog * dt
 
-        _, sum_A = jax.lax.fori_loop(0, way.steps, second, (entering_s[:way.chunks, :], zeros))
+        _, sum_A = jax.lax.fori_loop(0, route.steps, second, (entering_s[:route.chunks, :], zeros))
         dchannels[k:k + 1, :] = sum_A.sum(0, keepdims=True)
-        _spread(p, k, refs, dt_s, only(weight[k]), dsteps, dweight, dchannels)
+        _step_cotangents(p, k, refs, dt_s, masked(weight[k]), dsteps, dweight, dchannels)
     dmaps[...] += dmaps_s[...].T
     _flush(p, du, du_r)
 
 
-def _spread(p, k, refs, draw_s, own_weight, dsteps, dweight, dchannels):
-    """What the cotangent of direction k's step size, before the bias, is to the steps, the weight and the bias."""
+def _step_cotangents(p, k, refs, dsize_s, weight, dsteps, dweight, dchannels):
+    """Add the cotangents of the steps, the weight and the bias, given that of direction k's step size before the bias."""
     _, steps, *_ = refs
     dweight[k], dchannels[K + k:K + k + 1, :] = jnp.zeros((p.rank, p.lanes), F32), jnp.zeros((1, p.lanes), F32)
 
     def work(rows):
-        draw = draw_s[rows, :]
-        dchannels[K + k:K + k + 1, :] += draw.sum(0, keepdims=True)
-        draw = draw.astype(steps.dtype)
-        dsteps[rows, :] += _dot(draw, own_weight, ((1,), (1,)))
-        dweight[k] += _dot(steps[rows, :], draw, ((0,), (0,)))[k * p.rank:(k + 1) * p.rank]
+        dsize = dsize_s[rows, :]
+        dchannels[K + k:K + k + 1, :] += dsize.sum(0, keepdims=True)
+        dsize = dsize.astype(steps.dtype)
+        dsteps[rows, :] += _dot(dsize, weight, ((1,), (1,)))
+        dweight[k] += _dot(steps[rows, :], dsize, ((0,), (0,)))[k * p.rank:(k + 1) * p.rank]
 
     _by_band(p, work)

@@ -1,4 +1,4 @@
-"""The bare first-order recurrence as a TPU kernel, real or complex (as two planes: Mosaic has no complex numbers)."""
+"""First-order recurrence h_t = a_t h_{t-1} + b_t as a TPU kernel; complex numbers are two real planes, see `planes`."""
 import functools
 
 import jax
@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels import planes
 from pallas_kernels.autodiff import differentiable_recurrence
+from pallas_kernels.planes import plus, times
 from pallas_kernels.tpu.tiles import CHUNKS, F32, call, put_rows, rows, shape_like, tiles
 
 
@@ -17,25 +19,13 @@ def linear_scan(a, b, options):
 
 def _states(a, b, options):
     t = tiles(*b.shape)
-    planes = (lambda x: (x.real, x.imag)) if jnp.iscomplexobj(b) else (lambda x: (x,))
-    inputs = *planes(a), *planes(b)
+    inputs = *planes.split(a), *planes.split(b)
     stream = pl.BlockSpec((pl.squeezed, t.steps, t.lanes), lambda b, c, i: (b, t.blocks - 1 - i if options.reverse else i, c))
     count = len(inputs) // 2
     h = call("linear_scan", functools.partial(_kernel, t, options, count), t, [stream] * len(inputs), [stream] * count,
              [shape_like(b.shape, F32, *inputs)] * count,
              [pltpu.VMEM((count, t.lanes), F32)] + [pltpu.VMEM((t.steps, t.lanes), F32)] * (2 * count), options.interpret)(*inputs)
-    return h[0] if count == 1 else jax.lax.complex(*h)
-
-
-def _times(x, y):
-    """Product of two numbers given by their planes."""
-    if len(x) == 1:
-        return (x[0] * y[0],)
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
-
-
-def _plus(x, y):
-    return tuple(p + q for p, q in zip(x, y, strict=True))
+    return planes.join(h)
 
 
 def _kernel(t, options, count, *refs):
@@ -46,7 +36,7 @@ def _kernel(t, options, count, *refs):
     def _():
         carry[...] = jnp.zeros_like(carry)
 
-    if t.ragged:                                           # steps that are not there: a = b = 0
+    if t.ragged:                                           # steps beyond the length: a = b = 0
         first = (t.blocks - 1 - block if reverse else block) * t.steps
         present = first + jax.lax.broadcasted_iota(jnp.int32, (t.steps, 1), 0) < t.length
         for ref, copy in zip(inputs, scratch, strict=True):
@@ -59,20 +49,20 @@ def _kernel(t, options, count, *refs):
         h, decay = carried
         q = time(i)
         a = read(inputs[:count], q)
-        return _plus(_times(a, h), read(inputs[count:], q)), _times(a, decay)
+        return plus(times(a, h), read(inputs[count:], q)), times(a, decay)
 
     zeros, ones = jnp.zeros((CHUNKS, t.lanes), F32), jnp.ones((CHUNKS, t.lanes), F32)
     end, decay = jax.lax.fori_loop(0, Q, first_pass, ((zeros,) * count, (ones, zeros)[:count]), unroll=t.unroll(options))
     state, found = tuple(carry[i:i + 1, :] for i in range(count)), [None] * CHUNKS
     for i in reversed(range(CHUNKS)) if reverse else range(CHUNKS):
         found[i] = state
-        state = _plus(_times(tuple(x[i:i + 1] for x in decay), state), tuple(x[i:i + 1] for x in end))
+        state = plus(times(tuple(x[i:i + 1] for x in decay), state), tuple(x[i:i + 1] for x in end))
     for i in range(count):
         carry[i:i + 1, :] = state[i]
 
     def second_pass(i, h):
         q = time(i)
-        h = _plus(_times(read(inputs[:count], q), h), read(inputs[count:], q))
+        h = plus(times(read(inputs[:count], q), h), read(inputs[count:], q))
         for ref, plane in zip(outputs, h, strict=True):
             put_rows(ref, q, Q, plane)
         return h

@@ -1,8 +1,8 @@
-"""The scan as TPU kernels: Mosaic through `pallas_call`; see `tiles` for how a block is read.
+"""The backend "pallas_tpu": the selective scan as TPU kernels, by Mosaic through `pallas_call`; see `tiles` for how a block is loaded.
 
-Forward: each chunk is scanned from zero, what enters it follows from its predecessors, and it is scanned again from there; the state entering
-each chunk is all that is saved. Backward: states are recomputed from those, the adjoint recurrence is scanned in the same two passes against the
-scan's direction. Sums over channels (dB, dC) leave the kernel once per block of lanes.
+Forward: each chunk is scanned from zero, the state that enters it follows from its predecessors, and it is scanned again from that state.
+Only the states that enter the chunks are saved. Backward: states are recomputed from those, and the adjoint recurrence runs in the same two
+passes against the scan's direction. Sums over channels (dB, dC) are stored once per block of lanes.
 """
 import functools
 
@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels import arguments, cross, reference
-from pallas_kernels.arguments import Arguments, step_size
+from pallas_kernels.arguments import Arguments, softplus_slope, step_size
 from pallas_kernels.autodiff import differentiable
 from pallas_kernels.tpu import cross as fused
 from pallas_kernels.tpu.linear import linear_scan
@@ -25,12 +25,12 @@ refusal = functools.partial(arguments.refusal, "pallas_tpu")
 
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
-    return differentiable(forward, backward, reference.selective_scan, _written(options))(_readable(args)).astype(options.out_dtype)
+    return differentiable(forward, backward, reference.selective_scan, _stored_options(options))(_loadable(args)).astype(options.out_dtype)
 
 
 def cross_selective_scan(args, options):
-    """Merged map of `scan.cross_selective_scan`: in one kernel where VMEM holds the map, in four scans where it does not."""
-    args, narrow = _readable(args), _written(options)
+    """Merged map of `scan.cross_selective_scan`: by one kernel if VMEM holds the map, else by four scans."""
+    args, narrow = _loadable(args), _stored_options(options)
     if fused.fits(args):
         run = differentiable(fused.forward, fused.backward, reference.cross_selective_scan, narrow)
     else:
@@ -38,25 +38,26 @@ def cross_selective_scan(args, options):
     return run(args).astype(options.out_dtype)
 
 
-def _written(options):
+def _stored_options(options):
     return arguments.narrowed(options, ("float64", "float16"))
 
 
-def _readable(args):
-    """float16, which Mosaic does not load, as float32."""
+def _loadable(args):
+    """Arguments with float32 instead of float16, which Mosaic does not load."""
     return type(args)(*(x.astype(F32) if x is not None and x.dtype == jnp.float16 else x for x in args))
 
 
-# ---- arrays as the kernels want them
+# ---- arrays, outside of the kernels
 
-def _tiles(args):
+def tiles_of(args):
+    """`Tiles` of a selective scan."""
     batch, length, channels = args.u.shape
     _, _, groups, state = args.B.shape
     return tiles(batch, length, channels, groups, state, max_steps=_max_steps(state))
 
 
 def _max_steps(state):
-    """Steps of a block: long ones combine chunks less often; the backward pass holds 2 N blocks of states in VMEM, 5 MiB at most."""
+    """Most steps of a block: longer blocks combine chunks less often; the backward pass has 2 N blocks of states in VMEM, at most 5 MiB."""
     return min(992, (4608 // state - 32) // 64 * 64 + 32)
 
 
@@ -73,7 +74,7 @@ def _inputs(args, t, options):
 
 
 def _block(t, reverse):
-    """Grid step -> block of time."""
+    """Function from the grid step to the block of time."""
     return (lambda i: t.blocks - 1 - i) if reverse else (lambda i: i)
 
 
@@ -92,7 +93,7 @@ def _channels(t, count):
 
 
 def _saved(t, options):
-    """States entering the chunks: (b, blocks, N, 8, D)."""
+    """Block of the states that enter the chunks: (b, blocks, N, 8, D)."""
     time = _block(t, options.reverse)
     return pl.BlockSpec((pl.squeezed, pl.squeezed, t.state, CHUNKS, t.lanes), lambda b, c, i: (b, time(i), 0, 0, c))
 
@@ -107,36 +108,36 @@ def _at_start(*refs):
 
 
 def _present(t, reverse):
-    """Which steps of this block are there at all, (T, 1); None when all are in every block."""
+    """Which steps of this block are within the length, (T, 1); None: all steps of every block."""
     if not t.ragged:
         return None
     first = _block(t, reverse)(pl.program_id(2)) * t.steps
     return first + jax.lax.broadcasted_iota(jnp.int32, (t.steps, 1), 0) < t.length
 
 
-def _only(present, x):
+def _masked(present, x):
     return x if present is None else jnp.where(present, x, 0)
 
 
 def _load(t, options, refs, scratch):
-    """dt, u and the transposed maps (T, 2N) of one block in float32. Steps that are not there get dt = u = 0, which keeps h."""
+    """dt, u and the transposed maps (T, 2N) of one block in float32. Steps beyond the length get dt = u = 0, which leaves h unchanged."""
     (u, delta, maps, _, skip_bias), (dt_s, u_s, maps_s) = refs, scratch
     present = _present(t, options.reverse)
-    dt_s[...] = _only(present, step_size(delta[...].astype(F32), skip_bias[1:2, :], options.delta_softplus))
+    dt_s[...] = _masked(present, step_size(delta[...].astype(F32), skip_bias[1:2, :], options.delta_softplus))
     maps_s[...] = maps[...].T
     return dt_s, _as_rows(u, u_s, present), maps_s
 
 
 def _as_rows(ref, scratch, present):
-    """`ref`, or a float32 copy of it where rows are missing or packed in pairs."""
+    """`ref`, or a float32 copy of it if steps are beyond the length or rows are packed in pairs."""
     if present is None and ref.dtype == F32:
         return ref
-    scratch[...] = _only(present, ref[...].astype(F32))
+    scratch[...] = _masked(present, ref[...].astype(F32))
     return scratch
 
 
-def _sink(ref, scratch):
-    """Where to put rows of an output, and what to call after the last one: a packed dtype takes whole blocks only."""
+def _row_buffer(ref, scratch):
+    """(array for the rows of an output, function to call after the last row): a packed dtype is stored in whole blocks only."""
     if ref.dtype == F32:
         return ref, lambda: None
 
@@ -156,8 +157,8 @@ def _scratch(t):
 # ---- forward
 
 def forward(args, options):
-    """(y, states entering the chunks)."""
-    t = _tiles(args)
+    """(y, states that enter the chunks)."""
+    t = tiles_of(args)
     arrays, specs = _inputs(args, t, options)
     shapes = (shape_like((*args.u.shape[:2], t.channels), options.out_dtype, *arrays),
               shape_like((t.batch, t.blocks, t.state, CHUNKS, t.channels), F32, *arrays))
@@ -194,7 +195,7 @@ def _forward_kernel(t, options, u, delta, maps, a, skip_bias, y, saved, carry, d
         saved[n] = h
         start.append(h)
     D = skip_bias[0:1, :]
-    y_r, flush = _sink(y, dt_s)                            # a row of dt is read before its y takes the place
+    y_r, flush = _row_buffer(y, dt_s)                            # a row of dt is loaded before y overwrites it
 
     def second(i, states):
         q, _, x, m, states = advance(i, states)
@@ -208,8 +209,8 @@ def _forward_kernel(t, options, u, delta, maps, a, skip_bias, y, saved, carry, d
 # ---- backward
 
 def backward(args, saved, dy, options):
-    """Cotangents of args; blocks of time run against the scan's direction."""
-    t, against = _tiles(args), options._replace(reverse=not options.reverse)
+    """Cotangents of args; the blocks of time run against the scan's direction."""
+    t, against = tiles_of(args), options._replace(reverse=not options.reverse)
     inputs, specs = _inputs(args, t, against)
     inputs = *inputs, saved, padded_groups(dy, t.groups)
     stream, time = _stream(t, against), _block(t, against.reverse)
@@ -245,18 +246,18 @@ def _backward_kernel(t, options, u, delta, maps, a, skip_bias, saved, dy, du, dd
     _at_start(carry, dA, dskip_bias)
     dt_r, u_r, maps_r = _load(t, against, (u, delta, maps, a, skip_bias), (dt_s, u_s, maps_s))
     dy_r = _as_rows(dy, dy_s, _present(t, against.reverse))
-    du_r, flush_du = _sink(du, u_s)                        # rows of u and dt are read before those of du and ddelta take their places
-    ddelta_r, flush_ddelta = _sink(ddelta, dt_s)
+    du_r, flush_du = _row_buffer(du, u_s)                        # rows of u and dt are loaded before du and ddelta overwrite them
+    ddelta_r, flush_ddelta = _row_buffer(ddelta, dt_s)
     A = [a[n:n + 1, :] for n in range(N)]
     D = skip_bias[0:1, :]
-    onward = (lambda i: Q - 1 - i) if options.reverse else (lambda i: i)
-    back = lambda i: onward(Q - 1 - i)
+    forward_step = (lambda i: Q - 1 - i) if options.reverse else (lambda i: i)
+    back = lambda i: forward_step(Q - 1 - i)
     zeros = jnp.zeros((CHUNKS, t.lanes), F32)
     lanes_present, row_present = _lanes_present(t), _row_present(t, against.reverse)
 
     def recompute(i, carried):
         *states, total = carried
-        q = onward(i)
+        q = forward_step(i)
         dt, m = rows(dt_r, q, Q), rows(maps_r, q, Q)
         v = dt * rows(u_r, q, Q)
         for n, b in enumerate(_columns(m, 0, N)):
@@ -268,42 +269,41 @@ def _backward_kernel(t, options, u, delta, maps, a, skip_bias, saved, dy, du, dd
 
     *_, total = jax.lax.fori_loop(0, Q, recompute, (*(saved[n] for n in range(N)), zeros), unroll=t.unroll(options))
 
-    def first(i, messages):
+    def first(i, adjoints):
         q = back(i)
         gy = rows(dy_r, q, Q)
-        return tuple(rows(decay_s.at[n], q, Q) * (messages[n] + gy * c) for n, c in enumerate(_columns(rows(maps_r, q, Q), N, N)))
+        return tuple(rows(decay_s.at[n], q, Q) * (adjoints[n] + gy * c) for n, c in enumerate(_columns(rows(maps_r, q, Q), N, N)))
 
     ends = jax.lax.fori_loop(0, Q, first, (zeros,) * N, unroll=t.unroll(options))
     start = []
     for n in range(N):
-        message, leaving = entering(jnp.exp(total * A[n]), ends[n], carry[n:n + 1, :], against.reverse)
+        adjoint, leaving = entering(jnp.exp(total * A[n]), ends[n], carry[n:n + 1, :], against.reverse)
         carry[n:n + 1, :] = leaving
-        start.append(message)
+        start.append(adjoint)
 
     def second(i, carried):
-        messages, sums, (sum_D, sum_bias) = list(carried[:N]), list(carried[N:-2]), carried[-2:]
+        adjoints, sums, (sum_D, sum_bias) = list(carried[:N]), list(carried[N:-2]), carried[-2:]
         q = back(i)
         dt, x, gy, m = rows(dt_r, q, Q), rows(u_r, q, Q), rows(dy_r, q, Q), rows(maps_r, q, Q)
         v, dlog_A, g_B, over_channels = dt * x, 0, 0, []
         for n, (b, c) in enumerate(zip(_columns(m, 0, N), _columns(m, N, N), strict=True)):
             decay = rows(decay_s.at[n], q, Q)
-            kept = decay * rows(before_s.at[n], q, Q)      # what is left of the state before, in the state after
-            g = messages[n] + gy * c
-            dlog = g * kept                                # cotangent of dt A
+            decayed = decay * rows(before_s.at[n], q, Q)   # the state before, decayed to this step
+            g = adjoints[n] + gy * c
+            dlog = g * decayed                                # cotangent of dt A
             dlog_A, g_B = dlog_A + dlog * A[n], g_B + g * b
-            over_channels.append((g * v, gy * (kept + v * b)))
+            over_channels.append((g * v, gy * (decayed + v * b)))
             sums[n] = sums[n] + dlog * dt
-            messages[n] = decay * g
+            adjoints[n] = decay * g
         put_rows(dmaps_s, q, Q, _channel_sums(over_channels, lanes_present))
         ddt = dlog_A + g_B * x
         if options.delta_softplus:
-            half = jnp.tanh(0.5 * dt)                      # softplus' = 1 - exp(-dt), exact also where dt is tiny
-            ddt = ddt * (2 * half / (1 + half))
+            ddt = ddt * softplus_slope(dt)
         elif t.ragged:
             ddt = jnp.where(row_present(q), ddt, 0)
         put_rows(du_r, q, Q, g_B * dt + D * gy)
         put_rows(ddelta_r, q, Q, ddt)
-        return *messages, *sums, sum_D + gy * x, sum_bias + ddt
+        return *adjoints, *sums, sum_D + gy * x, sum_bias + ddt
 
     carried = jax.lax.fori_loop(0, Q, second, (*start, *(zeros,) * (N + 2)), unroll=t.unroll(options))
     for n in range(N):
@@ -319,22 +319,22 @@ def _channel_sums(pairs, lanes_present):
     """Sums over this block's channels of the N pairs of products for (dB, dC): (8, 2N)."""
     N = len(pairs)
     column = jax.lax.broadcasted_iota(jnp.int32, (CHUNKS, 2 * N), 1)
-    found = jnp.zeros((CHUNKS, 2 * N), F32)
+    sums = jnp.zeros((CHUNKS, 2 * N), F32)
     for n, pair in enumerate(pairs):
         for place, product in zip((n, N + n), pair, strict=True):
-            product = _only(lanes_present, product)
-            found = jnp.where(column == place, product.sum(1, keepdims=True), found)
-    return found
+            product = _masked(lanes_present, product)
+            sums = jnp.where(column == place, product.sum(1, keepdims=True), sums)
+    return sums
 
 
 def _lanes_present(t):
-    """Which lanes of a register are channels, (8, lanes); None when all are in every block."""
+    """Which lanes of a register are channels, (8, lanes); None: all lanes of every block."""
     if t.channels % t.lanes == 0:
         return None
     return pl.program_id(1) * t.lanes + jax.lax.broadcasted_iota(jnp.int32, (CHUNKS, t.lanes), 1) < t.channels
 
 
 def _row_present(t, reverse):
-    """Row q of the chunks -> which of its steps are there, (8, lanes)."""
+    """Function from row q of the chunks to which of its steps are within the length, (8, lanes)."""
     first = _block(t, reverse)(pl.program_id(2)) * t.steps + t.chunk * jax.lax.broadcasted_iota(jnp.int32, (CHUNKS, t.lanes), 0)
     return lambda q: first + q < t.length

@@ -1,7 +1,7 @@
-"""How the TPU kernels cut their arrays: blocks of time by lanes of channels, eight chunks of a block side by side on the sublanes.
+"""Tiles of the TPU kernels: blocks of time by lanes of channels, with the eight chunks of a block on the eight sublanes.
 
-A block of T = 8 Q steps is read row by row with stride Q: row q of all eight chunks fills the eight sublanes of the registers. Chunks are scanned
-from zero, their ends combined in order, and finished from what enters them.
+A block of T = 8 Q steps is loaded row by row with stride Q: row q of all eight chunks fills the eight sublanes of the registers. Chunks are
+scanned from zero, their ends are combined in order, and each chunk is scanned again from the state that enters it.
 """
 import math
 from typing import NamedTuple
@@ -16,7 +16,7 @@ F32 = jnp.float32
 
 
 class Tiles(NamedTuple):
-    """Static sizes of one call; channels are those the kernel sees."""
+    """Static sizes of one call; channels include the padding of `padded_groups`."""
     batch: int
     length: int
     channels: int
@@ -38,7 +38,7 @@ class Tiles(NamedTuple):
         return self.steps // CHUNKS
 
     def unroll(self, options):
-        """Rows per turn of a loop: a compiled one hides its latencies behind several, an interpreted one only compiles longer."""
+        """Rows per iteration of a loop: several hide latencies in compiled code; in interpret mode they only add compile time."""
         return UNROLL if self.chunk % UNROLL == 0 and not options.interpret else 1
 
     @property
@@ -50,12 +50,15 @@ class Tiles(NamedTuple):
         return self.batch, self.lane_blocks, self.blocks
 
     def group_of(self, lane_block):
-        """Index of the group that a block of lanes lies in."""
+        """Index of the group of a block of lanes."""
         return jax.lax.div(lane_block, self.channels // self.groups // self.lanes) if self.groups > 1 else 0
 
 
 def tiles(batch, length, channels, groups=1, state=1, max_steps=992):
-    """Tiles of a call, with as few and as even blocks as `max_steps` (8 times an odd multiple of 4) allows; `padded_groups` pads several groups."""
+    """`Tiles` of a call: the fewest blocks, of even size, that `max_steps` (8 times an odd multiple of 4) allows.
+
+    Several groups are padded by `padded_groups`.
+    """
     channels = groups * _padded_width(channels // groups, groups)
     blocks = -(-length // max_steps)
     steps = math.ceil(length / blocks)
@@ -65,7 +68,7 @@ def tiles(batch, length, channels, groups=1, state=1, max_steps=992):
 
 
 def _conflict_free(chunk):
-    """The next odd multiple of 4: rows that are a multiple of 8 apart wait for the same memory bank (two to three times the cycles)."""
+    """The next odd multiple of 4: rows at a stride that is a multiple of 8 conflict in a memory bank (two to three times the cycles)."""
     return math.ceil((chunk - 4) / 8) * 8 + 4
 
 
@@ -91,7 +94,7 @@ def cut_groups(x, groups, width):
 
 
 def rows(ref, q, chunk):
-    """Row q of each of the eight chunks, (8, lanes)."""
+    """Load row q of each of the eight chunks, (8, lanes)."""
     return ref[pl.ds(q, CHUNKS, stride=chunk), :]
 
 
@@ -101,19 +104,25 @@ def put_rows(ref, q, chunk, value):
 
 
 def entering(decay, end, carry, reverse):
-    """What enters each chunk, given each one's total decay and its end from zero, (8, lanes), and what enters the first, (1, lanes).
+    """State that enters each chunk.
 
-    Returns ((8, lanes), what leaves the last).
+    Args:
+        decay, end: each chunk's total decay and its end when begun at zero, (8, lanes).
+        carry: state that enters the first chunk, (1, lanes).
+        reverse: the first chunk is the last one in memory.
+
+    Returns:
+        (states that enter the chunks (8, lanes), state after the last chunk (1, lanes)).
     """
-    found = [None] * CHUNKS
+    states = [None] * CHUNKS
     for i in reversed(range(CHUNKS)) if reverse else range(CHUNKS):
-        found[i] = carry
+        states[i] = carry
         carry = decay[i:i + 1] * carry + end[i:i + 1]
-    return jnp.concatenate(found, 0), carry
+    return jnp.concatenate(states, 0), carry
 
 
 def vmem_capacity():
-    """Bytes of vector memory of this process's TPU; without one, what every generation since v5 has."""
+    """Bytes of vector memory of this process's TPU; without a TPU, 64 MiB, the least of the generations since v5."""
     try:
         return pltpu.get_tpu_info().vmem_capacity_bytes
     except ValueError:
@@ -121,12 +130,12 @@ def vmem_capacity():
 
 
 def shape_like(shape, dtype, *arrays):
-    """An output's shape, varying over the mesh axes that any of the arrays varies over."""
+    """Shape of an output that varies over the mesh axes over which any of the arrays varies."""
     axes = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in arrays))
     return jax.ShapeDtypeStruct(shape, dtype, vma=axes) if axes else jax.ShapeDtypeStruct(shape, dtype)
 
 
 def call(name, kernel, t, in_specs, out_specs, out_shape, scratch, interpret):
-    """pallas_call over `t.grid` for Mosaic; blocks of time follow one another."""
+    """`pallas_call` over `t.grid` for Mosaic; blocks of time run in order."""
     return pl.pallas_call(kernel, name=name, grid=t.grid, in_specs=in_specs, out_specs=out_specs, out_shape=out_shape, scratch_shapes=scratch,
                           interpret=interpret, compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")))

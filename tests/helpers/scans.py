@@ -17,8 +17,8 @@ def shapes(length, groups=2, state=1, per_group=3, batch=2):
 
 def cross_shapes(height, width, channels, rank, state=1, batch=1):
     """Name -> shape of the arguments of `cross_selective_scan`."""
-    return dict(u=(batch, height, width, channels), steps=(batch, height, width, 4, rank), dt_weight=(4, channels, rank), A=(4, channels, state),
-                B=(batch, height, width, 4, state), C=(batch, height, width, 4, state), D=(4, channels), delta_bias=(4, channels))
+    return dict(u=(batch, height, width, channels), steps=(batch, height, width, 4, rank), dt_weight=(4, channels, rank),
+                A=(4, channels, state), B=(batch, height, width, 4, state), C=(batch, height, width, 4, state), D=(4, channels), delta_bias=(4, channels))
 
 
 def draw(*sizes, dtype=jnp.float32, seed=0, shapes=shapes, **more):

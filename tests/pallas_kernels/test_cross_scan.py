@@ -74,13 +74,13 @@ def test_fused_kernel_limits():
 
 
 @pytest.mark.parametrize("change,error,words", [
-    (dict(u=jnp.ones((1, 2, 3))), ValueError, "u has shape (1, 2, 3); expected (batch, height, width, channels)"),
-    (dict(steps=jnp.ones((1, 2, 3, 3, 2))), ValueError, "steps has shape (1, 2, 3, 3, 2); expected (1, 2, 3, 4, rank)"),
-    (dict(dt_weight=jnp.ones((4, 5, 3))), ValueError, "dt_weight has shape (4, 5, 3); expected (4, 5, 2)"),
-    (dict(B=jnp.ones((1, 2, 3, 4, 2))), ValueError, "B has shape"),
-    (dict(D=jnp.ones(5)), ValueError, "D has shape (5,); expected (4, 5)"),
-    (dict(A=None), TypeError, "A is None"),
-    (dict(u=jnp.ones((1, 2, 3, 5), int)), TypeError, "u has dtype"),
+    (dict(u=jnp.ones((1, 2, 3))), ValueError, "u.shape=(1, 2, 3): expected (batch, height, width, channels)"),
+    (dict(steps=jnp.ones((1, 2, 3, 3, 2))), ValueError, "steps.shape=(1, 2, 3, 3, 2): expected (1, 2, 3, 4, rank)"),
+    (dict(dt_weight=jnp.ones((4, 5, 3))), ValueError, "dt_weight.shape=(4, 5, 3): expected (4, 5, 2)"),
+    (dict(B=jnp.ones((1, 2, 3, 4, 2))), ValueError, "B.shape="),
+    (dict(D=jnp.ones(5)), ValueError, "D.shape=(5,): expected (4, 5)"),
+    (dict(A=None), TypeError, "A=None"),
+    (dict(u=jnp.ones((1, 2, 3, 5), int)), TypeError, "u.dtype="),
     (dict(implementation="mosaic"), ValueError, "implementation='mosaic'"),
 ])
 def test_error_messages(change, error, words):

@@ -83,10 +83,10 @@ def test_platform_selects_kernel():
         assert KERNEL not in lowered(f, x, platform="cpu")
     wide = shapes(state=17, length=9)
     assert KERNEL not in lowered(run, wide)
-    with pytest.raises(ValueError, match="A has 17 states"):
+    with pytest.raises(ValueError, match="A with 17 states"):
         selective_scan(**draw_channels(9, state=17), implementation="pallas_gpu")
     assert KERNEL not in lowered(run, shapes(batch=0, length=9))
-    with pytest.raises(ValueError, match="no empty arrays"):
+    with pytest.raises(ValueError, match="no empty array"):
         selective_scan(**draw_channels(9, batch=0), implementation="pallas_gpu")
 
 

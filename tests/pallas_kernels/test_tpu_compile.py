@@ -1,4 +1,4 @@
-"""TPU kernels through the whole compiler, ahead of time: this finds errors of vector memory and layouts, which lowering does not. Needs libtpu, no TPU.
+"""TPU kernels through the whole compiler, ahead of time, which finds errors of vector memory and layouts. Needs libtpu, no TPU.
 
 `make test-aot` runs these; `make test` does not, because the wheel is 200 MB.
 """
@@ -14,15 +14,15 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax.numpy as jnp
 from experiments import tpu_cycles as program
 shapes = [*program.scan_cases(1, 3136, 96), *program.scan_cases(1, 49, 768), *program.scan_cases(1, 65536, 128, batch=1),
-          *program.scan_cases(16, 197, 384), *program.scan_cases(3, 1, 3), *program.cross_cases(56, 96, 6), *program.cross_cases(7, 768, 48, jnp.bfloat16),
-          *program.cross_cases(13, 192, 12), *program.linear_cases(100, 130)]
+          *program.scan_cases(16, 197, 384), *program.scan_cases(3, 1, 3), *program.cross_cases(56, 96, 6), *program.cross_cases(7, 768, 48,
+          jnp.bfloat16), *program.cross_cases(13, 192, 12), *program.linear_cases(100, 130)]
 program.prepare(sys.argv[2])
 target = program.device(sys.argv[1])
 for case in shapes:
     program.compile_case(case, target)
     print("compiled", case.kernel, case.direction, case.shape)
-counted = program.run(sys.argv[1], sys.argv[2], chosen=[*program.linear_cases(), *program.scan_cases(1)], report=lambda line: None)["records"]
-for record in counted:
+counted = program.run(sys.argv[1], sys.argv[2], chosen=[*program.linear_cases(), *program.scan_cases(1)], report=lambda line:
+None)["records"] for record in counted:
     print("cycles", record["kernel"].replace(" ", "_"), record["direction"], record["cycles_per_register"])
 """
 CEILINGS = {("linear_scan", "forward"): 14, ("selective_scan_N=1", "forward"): 33, ("selective_scan_N=1", "backward"): 66}

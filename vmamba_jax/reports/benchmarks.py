@@ -179,9 +179,10 @@ def _compile(run):
     if rows := select(run, "first_step"):
         phases = ("build", "trace", "lower", "compile", "step", "total")
         text += ["#### Time to the first training step\n",
-                 f"Seconds of a fresh process on the CPU after its imports, without a compilation cache, medians of {rows[0]['repeats']}.\n",
-                 _table(["program", "batch", *phases, "CPU seconds in all"],
-                        [[f"`{row['name']}`", row["batch"], *(f"{row[f'{phase}_s']:.1f}" for phase in phases), f"{row['total_cpu_s']:.1f}"]
+                 "CPU seconds of a fresh process on the CPU after its imports, without a compilation cache; the last column is its wall time, which "
+                 f"depends on the load. Medians of {rows[0]['repeats']}.\n",
+                 _table(["program", "batch", *phases, "wall, s"],
+                        [[f"`{row['name']}`", row["batch"], *(f"{row[f'{phase}_cpu_s']:.1f}" for phase in phases), f"{row['total_s']:.1f}"]
                          for row in rows], 1)]
     return text
 
