@@ -116,6 +116,18 @@ def test_larger_radii_do_not_depend_on_the_batch(tiny):
     np.testing.assert_allclose(alone, whole, atol=1e-5)
 
 
+@pytest.mark.parametrize("attack", [attacks.apgd(0.4, 10, targeted=True), attacks.square(0.4, 60, targeted=True)], ids=lambda attack: attack.name)
+def test_targeted_search(attack, tiny):
+    """It changes only images that it brings to their target; images predicted as the target already stay clean."""
+    net, images, _ = tiny
+    predicted = net(images).argmax(1).astype(jnp.int32)
+    targets = predicted.at[:9].add(1) % 5
+    found = np.asarray(jax.jit(attack)(net, images, targets, jax.random.key(0)))
+    changed, reached = (found != images).any((1, 2, 3)), np.asarray(net(found).argmax(1) == targets)
+    np.testing.assert_array_equal(changed, reached & (np.arange(12) < 9))
+    assert changed.sum() > 2
+
+
 @pytest.mark.parametrize("norm", EPS)
 def test_random_start_has_length_eps(norm, tiny):
     """In l1 the projected Gaussian is far outside the ball, so its projection is on the surface too."""

@@ -1,4 +1,4 @@
-"""`python -m vmamba_jax.checkpoints`: a file becomes a checkpoint that says where it came from; failures are one line and status 2."""
+"""`python -m vmamba_jax.checkpoints`: converts a file to a checkpoint with its source; errors are one line and exit status 2."""
 import functools
 import hashlib
 import json

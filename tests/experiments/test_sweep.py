@@ -46,6 +46,13 @@ def process(workdir, behavior, value):
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.fixture
+def no_pages(monkeypatch):
+    """Without drawing, which takes most of the time of a sweep with stand-ins."""
+    monkeypatch.setattr(reports, "write", lambda path, *runs, **options: path.write_text(""))
+    monkeypatch.setattr(reports, "write_sweep", lambda folder, *sweep, **options: None)
+
+
 # Plan
 
 def test_runs_and_seeds_in_order():
@@ -138,6 +145,7 @@ def test_finished_runs_are_not_repeated(tmp_path):
     assert len(fake(fake_sweep.plan(seeds=(0, 1, 2)), tmp_path)) == 6 and list(calls(tmp_path).values()) == [1] * 6
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_finished_run_with_changed_results_is_repeated(tmp_path):
     fake(fake_sweep.plan(), tmp_path)
     (tmp_path / "pgd_at/seed_1/evaluation.json").unlink()
@@ -145,9 +153,15 @@ def test_finished_run_with_changed_results_is_repeated(tmp_path):
     assert calls(tmp_path) == dict.fromkeys(NAMES, 1) | {"pgd_at/seed_1": 2} and (tmp_path / "pgd_at/seed_1/evaluation.json").is_file()
 
 
+@pytest.mark.usefixtures("no_pages")
 @pytest.mark.parametrize("error, reason", [(ValueError("loss is\nnan"), "ValueError: loss is nan"), (cli.RunError("disk full"), "disk full")])
-def test_failed_run_is_recorded_and_the_others_go_on(tmp_path, error, reason):
-    found = fake(fake_sweep.plan(), tmp_path, train=failing({NAMES[1], NAMES[3]}, error))
+def test_reason_of_a_failed_run(tmp_path, error, reason):
+    assert fake(fake_sweep.plan(), tmp_path, train=failing({NAMES[1]}, error))[NAMES[1]]["reason"] == reason
+
+
+def test_failed_run_is_recorded_and_the_others_go_on(tmp_path):
+    reason = "ValueError: loss is nan"
+    found = fake(fake_sweep.plan(), tmp_path, train=failing({NAMES[1], NAMES[3]}, ValueError("loss is\nnan")))
     assert [found[name]["status"] for name in NAMES] == ["done", "failed", "done", "failed"]
     assert found[NAMES[1]]["reason"] == reason and "Traceback" in (tmp_path / NAMES[1] / "error.txt").read_text()
     assert f"{NAMES[1]}</td><td>failed</td><td class=\"wrap\">{reason}" in (tmp_path / "sweep.html").read_text()
@@ -156,6 +170,7 @@ def test_failed_run_is_recorded_and_the_others_go_on(tmp_path, error, reason):
     assert not (tmp_path / NAMES[1] / "error.txt").exists() and "without results" not in (tmp_path / "sweep.html").read_text()
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_failing_run_is_tried_once_per_start(tmp_path):
     tried = []
     def train(config, folder, *, progress=True):
@@ -166,6 +181,7 @@ def test_failing_run_is_tried_once_per_start(tmp_path):
         assert len(tried) == 2 * starts and {record["attempts"] for record in found.values()} == {starts}
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_exit_status_of_failed_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "run", functools.partial(sweep.run, train=failing({NAMES[0]}, ValueError("no")), evaluate=fake_sweep.evaluate, progress=False))
     with pytest.raises(SystemExit) as stop:
@@ -174,6 +190,7 @@ def test_exit_status_of_failed_runs(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 1 and f"1 of 4 runs failed: {NAMES[0]}" in said.err and "runs: 1 failed, 3 done" in said.out
 
 
+@pytest.mark.usefixtures("no_pages")
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), training.Stopped("stopped by SIGTERM")], ids=["interrupt", "signal"])
 def test_stopped_sweep_resumes(tmp_path, error):
     with pytest.raises(type(error)):
@@ -182,6 +199,7 @@ def test_stopped_sweep_resumes(tmp_path, error):
     assert {record["status"] for record in fake(fake_sweep.plan(), tmp_path).values()} == {"done"} and calls(tmp_path) == dict.fromkeys(NAMES, 1)
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_changed_config_is_refused_with_runs_and_fields(tmp_path):
     fake(fake_sweep.plan(), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -194,6 +212,7 @@ def test_changed_config_is_refused_with_runs_and_fields(tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_reevaluation_needs_its_flag(tmp_path):
     fake(fake_sweep.plan(), tmp_path)
     config = fake_sweep.plan()
@@ -246,6 +265,7 @@ def shown(workdir):
     return console.export_text()
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_display(tmp_path):
     fake(fake_sweep.plan(), tmp_path, train=failing({NAMES[1]}, ValueError("no")))
     running = plan.expand(fake_sweep.plan())[2]

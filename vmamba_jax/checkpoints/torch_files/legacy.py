@@ -47,7 +47,7 @@ def read(file, size):
 
 
 class BoundedReader:
-    """The file for pickletools: `read(n)` never asks for more bytes than the file has left."""
+    """The file for pickletools: `read(n)` never requests more bytes than the file has left."""
 
     def __init__(self, file, size):
         self.file, self.size = file, size
