@@ -224,6 +224,8 @@ def test_yopo_against_a_loop():
 def test_released_yopo_in_closed_form():
     """One full pass and an inner step of size 0: eta stays at +eps; the first layer gets a gradient of its own."""
     step, state = make("yopo", passes=1, inner_steps=1, step_size=0.0, released=True)
+    first = {**state.params["Dense_0"], "bias": jnp.linspace(-2, 2, 16)}  # not 0, as biases must not decay
+    state = state.replace(params={**state.params, "Dense_0": first})
     after, _ = jax.jit(step)(state, batch(), KEY)
     x, y = batch()["image"], batch()["label"]
     grads = jax.device_get(jax.jit(jax.grad(mean_ce))(state.params, x + 0.1, y))

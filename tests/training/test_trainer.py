@@ -207,6 +207,12 @@ def test_input_share_of_a_slow_loader(state, tmp_path):
     assert row["images_per_second"] * row["seconds"] == pytest.approx(8 * len(Toy()[0]["label"]), rel=1e-3)
 
 
+def test_timing_excludes_validation(state, tmp_path):
+    slow = Validation(lambda state, step: time.sleep(0.8 * (step == 3)) or {}, every=3)
+    train(STEP, state, Toy(), steps=6, monitoring=quiet(log_every=3), validation=slow, workdir=tmp_path)
+    assert training.read_metrics(tmp_path / "timing.jsonl")[-1]["seconds"] < 0.8
+
+
 def test_uint8_images_train_as_floats(state):
     floats = [{"image": np.float32(batch) / np.float32(255), "label": np.arange(len(batch)) % 3} for batch in
               np.random.default_rng(0).integers(0, 256, (2, 8, *SHAPE), np.uint8)]
