@@ -30,7 +30,7 @@ def test_models(capsys):
     status, out, _ = run(capsys, "models", "vmamba_tiny*", "--markdown")
     assert status == 0 and out.count("\n") == 2 + 4 and out.startswith("| name | parameters |")
     status, out, err = run(capsys, "models", "alexnet")
-    assert status == 2 and out == "" and "no model matches 'alexnet'" in err and err.count("\n") == 1
+    assert status == 2 and out == "" and "pattern='alexnet'" in err and err.count("\n") == 1
 
 
 def test_predict(capsys):

@@ -1,11 +1,11 @@
-"""The models from the command line.
+"""Command line of the catalog: list models, classify photos, export.
 
     python -m vmamba_jax models ['vmamba*'] [--markdown]
     python -m vmamba_jax predict photo.jpg --model vmamba_tiny --weights vssm1_tiny_0230s_ckpt_epoch_264.pth
     python -m vmamba_jax export --model vmamba_tiny --weights vssm1_tiny_0230s_ckpt_epoch_264.pth --out vmamba_tiny.zip
 
-`models` prints the catalog; `predict` the classes a model sees in photos; `export` writes a model with its weights as StableHLO. --weights is a
-released file or a folder that `python -m vmamba_jax.checkpoints convert` wrote. A failure is one line on stderr and exit status 2.
+`models` prints the catalog; `predict` prints the most probable classes of photos; `export` writes a model with its weights as StableHLO. --weights is
+a released file or a folder of `python -m vmamba_jax.checkpoints convert`. A failure is one line on stderr and exit status 2.
 """
 import pathlib
 import sys
@@ -25,16 +25,20 @@ from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.data.decoding.images import Decoder
 
 COLUMNS = ("name", "parameters", "multiply-adds", "top-1", "measured by", "weights' tag", "preprocessing", "file", "published at")
-NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255"}  # mean -> mean and std in words
+NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255"}  # mean -> display name of mean and std
 
 
 def main(argv=None):
-    """Runs one command; returns the exit status."""
+    """Run one command.
+
+    Returns:
+        Exit status: 0, or 2 after a failure.
+    """
     return command_line.run(parser(), argv)
 
 
 def parser():
-    top = command_line.Parser(prog="python -m vmamba_jax", description="The models of the catalog: list them, ask them, export them.")
+    top = command_line.Parser(prog="python -m vmamba_jax", description="List, run and export the models of the catalog.")
     commands = top.add_subparsers(required=True, metavar="command", parser_class=command_line.Parser)
     listing = commands.add_parser("models", help="print the catalog")
     listing.add_argument("pattern", nargs="?", default="*", help="names to print, such as 'vim*'")
@@ -43,26 +47,26 @@ def parser():
 
     predict = commands.add_parser("predict", help="print the most probable classes of photos")
     predict.add_argument("photos", nargs="+", help="image files")
-    predict.add_argument("--top", type=int, default=5, help="how many classes (5)")
+    predict.add_argument("--top", type=int, default=5, help="number of classes to print (default 5)")
     predict.set_defaults(run=run_predict)
 
     export = commands.add_parser("export", help="write a model and its weights as StableHLO for several platforms")
     export.add_argument("--out", required=True, help="file to write")
-    export.add_argument("--batch-size", type=int, default=1, help="images a call (1)")
-    export.add_argument("--size", type=int, help="height and width of the images (the released evaluation's)")
-    export.add_argument("--platforms", nargs="+", default=PLATFORMS, choices=PLATFORMS, help="all three by default")
-    export.add_argument("--gradients", action="store_true", help="keep it differentiable in the images")
+    export.add_argument("--batch-size", type=int, default=1, help="images per call (default 1)")
+    export.add_argument("--size", type=int, help="height and width of the images in pixels (default: the released evaluation's)")
+    export.add_argument("--platforms", nargs="+", default=PLATFORMS, choices=PLATFORMS, help="platforms to lower for (default: all three)")
+    export.add_argument("--gradients", action="store_true", help="also export the gradient with respect to the images")
     export.set_defaults(run=run_export)
     for command in (predict, export):
         command_line.add_model_arguments(command)
-        command.add_argument("--weights", required=True, help="a released file, or a folder of converted weights")
+        command.add_argument("--weights", required=True, help="a released file or a folder of converted weights")
     return top
 
 
 def run_models(args):
     names = vmamba_jax.list_models(args.pattern)
     if not names:
-        raise ValueError(f"no model matches {args.pattern!r}; expected a name or pattern such as 'vmamba*'")
+        raise ValueError(f"pattern={args.pattern!r}: expected a name or pattern that a model matches, such as 'vmamba*'")
     rows = [row for name in names for row in catalog_rows(name)]
     if args.markdown:
         print(markdown(rows))
@@ -76,7 +80,7 @@ def run_models(args):
 
 
 def catalog_rows(name):
-    """A model's rows of the catalog as texts, one for each release of its weights, or a single one without."""
+    """A model's rows of the catalog: one per release of its weights, or one row if none was released."""
     entry = models.entry(name)
     facts = (name, f"{entry.parameters:,}", f"{entry.gflops:.2f} G" if entry.gflops else "")
     if not entry.releases:
@@ -95,10 +99,10 @@ def markdown(rows):
 
 def run_predict(args):
     if args.top < 1:
-        raise ValueError(f"--top={args.top}; expected at least 1")
+        raise ValueError(f"--top={args.top}: expected at least 1")
     preprocessing = models.entry(args.model).preprocessing
     decode = Decoder(preprocessing.size, preprocessing.resize, preprocessing.interpolation)
-    images = [decode(pathlib.Path(photo).read_bytes(), photo) for photo in args.photos]  # wrong photos fail before the model is made
+    images = [decode(pathlib.Path(photo).read_bytes(), photo) for photo in args.photos]  # fail on a bad photo before the model is built
     model = vmamba_jax.create_model(args.model, **dict(args.override))
     classifier = models.as_classifier(model, preprocessing.mean, preprocessing.std)
     logits = vmamba_jax.logits_fn(classifier, checkpoints.read_variables(model, args.weights))(unit_interval(np.stack(images)))
