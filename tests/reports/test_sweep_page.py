@@ -12,7 +12,7 @@ from tests.helpers import fake_sweep
 from tests.helpers.html_page import Page
 from vmamba_jax import reports
 from vmamba_jax.core import statistics
-from vmamba_jax.reports.sweep import results, summaries
+from vmamba_jax.reports.sweep import figures, results, summaries
 
 ROBUST = "PGD-20, 3 restarts, L\u221e 0.2"
 GROUPS = ("standard", "pgd_at", "wide")
@@ -191,3 +191,10 @@ def test_tables_count_the_seeds_of_each_comparison(tmp_path):
     lines = reports.summary_md(reports.read_sweep(write(tmp_path, ("standard", "pgd_at"), failed=("standard/seed_0",)))).splitlines()
     assert [line.split(" | ")[1] for line in lines if line.startswith("| pgd")] == ["3", "clean", ROBUST]
     assert [line.split(" | ")[2] for line in lines if line.startswith("| pgd")][1:] == ["2", "2"]
+
+
+def test_curves_are_over_epochs(sweep):
+    """The stand-in for training validates after each of four epochs of ten steps."""
+    epochs, accuracy = figures.curve(sweep.done[0].run, "validation/accuracy")
+    np.testing.assert_allclose(epochs, [1, 2, 3, 4])
+    np.testing.assert_allclose(accuracy, by_hand("standard", (0,), 0)[0] * epochs / 4)

@@ -64,7 +64,7 @@ def curves(sweep):
         for axes, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             for group in groups:
                 look = style(sweep, group)
-                drawn = [_curve(each.run, key) for each in runs if each.group == group and each.run.series(key)[0]]
+                drawn = [curve(each.run, key) for each in runs if each.group == group and each.run.series(key)[0]]
                 thin = dict(color=look["color"], linestyle=look["linestyle"], linewidth=0.9, alpha=0.6 if len(drawn) > 1 else 1.0)
                 for x, y in drawn:
                     axes.plot(x, y, **thin)
@@ -78,6 +78,7 @@ def curves(sweep):
         return figures.svg(figure, "Validation accuracy of every run over the epochs.")
 
 
-def _curve(run, key):
+def curve(run, key):
+    """(epochs, values) of a metric, as arrays."""
     steps, accuracy = run.series(key)
     return np.divide(steps, run.results["steps_per_epoch"]), np.asarray(accuracy, float)
