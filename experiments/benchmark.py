@@ -157,7 +157,7 @@ def _command(argv):
     kept, skip = [], False
     for word in argv:
         name, equals, _ = word.lstrip("-").partition("=")
-        if skip or word.startswith("-") and name in ("out", "workdir"):
+        if skip or (word.startswith("-") and name in ("out", "workdir")):
             skip = not skip and not equals
             continue
         kept.append(word)

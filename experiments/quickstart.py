@@ -30,8 +30,10 @@ def run(workdir, config=None, *, progress=True):
         workdir: gets a folder for each objective, and report.html, sweep.html and the summary files.
         config: a sweep whose groups are the keys of `LABELS`, without seeds; None: that of configs/digits_sweep.py.
         progress: whether to print progress and the table of results.
+
     Returns:
         (path of the report, {objective: content of evaluation.json}).
+
     Raises:
         RunError: a run failed.
     """

@@ -40,8 +40,10 @@ def run(config, workdir, *, progress=True, reevaluate=False, commands=(), train=
         reevaluate: evaluate finished runs again if fields of config.base.evaluation differ from those they were evaluated with.
         commands: shell lines that the page gives to reproduce it.
         train, evaluate: `(config, workdir, *, progress)` of one run.
+
     Returns:
         {run's name: its record}, a record being {"status": "done", "failed" or "running", "reason", "seconds", ...}; {} if it did not begin.
+
     Raises:
         ConfigError: the config cannot be expanded, or the folder holds runs of another config.
         Stopped: a signal stopped the training.
@@ -97,17 +99,14 @@ def _run(planned, folder, train, evaluate):
         reports.write(folder / "report.html", [finished], title=f"{planned.name}: {planned.config.model.name} on {planned.config.data.name}",
                       commands=[f"python -m experiments.evaluate --workdir {folder}"])
         error_file.unlink(missing_ok=True)
+    except (training.Stopped, KeyboardInterrupt):
+        records.stop(record, folder)
+        raise
     except Exception as error:  # the other runs go on
-        if isinstance(error, training.Stopped):
-            records.stop(record, folder)
-            raise
         expected = isinstance(error, (cli.ConfigError, cli.RunError))
         words = " ".join(" ".join([str(error), *getattr(error, "details", ())]).split())
         reason = words if expected else f"{type(error).__name__}: {words[:500]}"
         error_file.write_text(traceback.format_exc(), encoding="utf-8")
-    except KeyboardInterrupt:
-        records.stop(record, folder)
-        raise
     return records.end(record, planned, folder, time.perf_counter() - since, reason)
 
 

@@ -5,7 +5,6 @@
 needs the libtpu wheel (extra `aot`; TPU_LIBRARY_PATH where it is not installed beside JAX). The compiler dumps each kernel's instruction bundles,
 one cycle each; a loop counts as often as it turns. Stalls, memory traffic and grid overhead are not in it: it is a schedule, not a timing.
 """
-import datetime
 import functools
 import glob
 import importlib.util
@@ -161,7 +160,7 @@ def run(topology, dumps, chosen=None, report=print):
             raise RuntimeError(f"{case.kernel} {case.direction}: the compiler made other loops than the {len(case.turns)} written")
         records.append({"kernel": case.kernel, "direction": case.direction, "shape": list(case.shape), "T": case.steps, **counted})
         report(f"{case.kernel:36s} {case.direction:9s} {case.shape} {counted['cycles_per_register']} cycles per register {counted['loops']}")
-    return {"kind": "tpu_static_cycles", "device": {"kind": target.device_kind}, "date": datetime.date.today().isoformat(),
+    return {"kind": "tpu_static_cycles", "device": {"kind": target.device_kind}, "date": environment.now()[:10],
             "versions": environment.versions() | {"libtpu": _version()}, "command": f"python -m experiments.tpu_cycles --topology {topology}",
             "records": records}
 

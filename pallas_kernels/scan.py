@@ -134,7 +134,7 @@ def _floats(**named):
 
 def _expect(name, x, shape):
     """Raise a ValueError unless x has this shape; a string in it matches any size of at least 1 ("batch": any size)."""
-    fits = lambda n, m: n == m or isinstance(m, str) and (n > 0 or m == "batch")
+    fits = lambda n, m: n == m or (isinstance(m, str) and (n > 0 or m == "batch"))
     if len(x.shape) != len(shape) or not all(map(fits, x.shape, shape)):
         raise ValueError(f"{name}.shape={x.shape}: expected ({', '.join(map(str, shape))})")
 

@@ -7,6 +7,7 @@ attacks act in that pixel space, mean and std belong to the model's preprocessin
 Submodules and the functions of `models` are imported on first use, so that `import vmamba_jax.reports` loads neither JAX nor a model.
 """
 import importlib
+from typing import Any
 
 from vmamba_jax.version import __version__
 
@@ -16,7 +17,7 @@ FUNCTIONS = ("create_model", "list_models", "logits_fn")
 __all__ = [*SUBMODULES, *FUNCTIONS, "__version__"]
 
 
-def __getattr__(name):
+def __getattr__(name) -> Any:
     if name in SUBMODULES:
         return importlib.import_module(f"vmamba_jax.{name}")
     if name in FUNCTIONS:

@@ -16,7 +16,7 @@ from vmamba_jax.models import Classifier
 VALIDATION = ("accuracy", "robust_accuracy")
 SCHEDULES = {"constant": (), "cosine": ("cooldown", "end"), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
 CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
-ATTACK_NAMES = {"fgsm": "FGSM", "pgd": "PGD", "momentum_pgd": "MI-FGSM", "apgd": "APGD", "patch_fool": "Patch-Fool"}
+ATTACK_NAMES = {"fgsm": "FGSM", "pgd": "PGD", "apgd": "APGD", "patch_fool": "Patch-Fool"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +159,8 @@ def attack_label(attack):
         return f"AutoAttack {attack.version}"
     steps, restarts = getattr(attack, "steps", None), getattr(attack, "restarts", 1)
     name = ATTACK_NAMES[attack.name] if attack.name in ATTACK_NAMES else attack.name
+    if published := getattr(attack, "published", None):  # of `transfer_pgd`, such as "mi_fgsm"
+        name = published.upper().replace("_", "-")
     return name + (f"-{steps}" if steps else "") + (f", {restarts} restarts" if restarts > 1 else "")
 
 

@@ -49,7 +49,7 @@ def keep_memory(large=False):
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    return all([libc.mallopt(name, value) == 1 for name, value in (KEEP_LARGE if large else KEEP)])
+    return min(libc.mallopt(name, value) for name, value in (KEEP_LARGE if large else KEEP)) == 1
 
 
 def cores():

@@ -29,6 +29,7 @@ def expand(config):
 
     Returns:
         A list of `Planned`.
+
     Raises:
         ConfigError: no or several kinds of group, an unknown field, a value of another type, a name that is no folder's, repeated seeds.
     """

@@ -63,7 +63,7 @@ def tiles(batch, length, channels, groups=1, state=1, max_steps=992):
     blocks = -(-length // max_steps)
     steps = math.ceil(length / blocks)
     steps = CHUNKS * (math.ceil(steps / CHUNKS) if steps <= 128 else _conflict_free(math.ceil(steps / CHUNKS)))
-    lanes = channels if channels < LANES else LANES
+    lanes = min(LANES, channels)
     return Tiles(batch, length, channels, groups, state, steps, lanes)
 
 

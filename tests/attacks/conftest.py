@@ -1,13 +1,15 @@
-"""The network, images and labels of the attacks' oracles."""
+"""The network, images and labels of the golden arrays, and a small network for property tests."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+from tests.helpers.two_layer_net import net
+
 
 def common_net(arrays, images):
-    """The oracles' network, NHWC; its head expects the features flattened in C, H, W order."""
+    """The network of the golden arrays, NHWC; its head expects features flattened in C, H, W order."""
     x = images
     for name in ("c1", "c2"):
         kernel = arrays[f"w_{name}_w"].transpose(2, 3, 1, 0)
@@ -26,24 +28,19 @@ def oracle(golden):
     return load
 
 
-def tiny_net(weights, images):
-    a, b = (w.astype(images.dtype) for w in weights)
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """(logits_fn of five classes, 12 images of 5 x 4 x 2, labels): all as predicted but the last image's."""
     a, b, c = jax.random.split(jax.random.key(0), 3)
-    net = jax.tree_util.Partial(tiny_net, (0.5 * jax.random.normal(a, (40, 16)), jax.random.normal(b, (16, 5))))
+    logits_fn = jax.tree_util.Partial(net, (0.5 * jax.random.normal(a, (40, 16)), jax.random.normal(b, (16, 5))))
     images = jax.random.uniform(c, (12, 5, 4, 2))
-    predicted = net(images).argmax(1).astype(jnp.int32)
-    return net, images, predicted.at[-1].add(1) % 5
+    predicted = logits_fn(images).argmax(1).astype(jnp.int32)
+    return logits_fn, images, predicted.at[-1].add(1) % 5
 
 
 @pytest.fixture(scope="session")
 def check_search():
-    """`check_search(attack, tiny)` -> which images were broken; after judging ball, box, untouched images and independence of the batch."""
+    """`check_search(attack, tiny)` -> which images were misclassified; it checks ball, box, unchanged images and independence of the batch."""
     def check(attack, tiny, key=7):
         net, images, labels = tiny
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(key), i))(jnp.arange(12))
@@ -56,6 +53,6 @@ def check_search():
         length = np.linalg.norm(change, {"linf": np.inf, "l2": 2, "l1": 1}[attack.norm], axis=1)
         assert (length <= attack.eps * (1 + 1e-5)).all()
         broken = np.asarray(net(found)).argmax(1) != labels
-        np.testing.assert_array_equal(length > 0, broken & (np.arange(12) < 11))  # the clean image where nothing was found or needed
+        np.testing.assert_array_equal(length > 0, broken & (np.arange(12) < 11))  # the clean image if nothing was found or needed
         return broken
     return check

@@ -1,4 +1,4 @@
-"""Settings, representation, creation by name, and what wrong arguments are told."""
+"""Settings, representation, creation by name, and errors of bad arguments."""
 import json
 
 import jax
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks
+from vmamba_jax.core import scan_orders
 
 
 @pytest.mark.parametrize("attack", [
@@ -14,7 +15,7 @@ from vmamba_jax import attacks
     attacks.pgd(3, 5, norm="l1", projection="radial", targeted=True),
     attacks.momentum_pgd(0.1, 4, decay=0.5, accumulate="steps", bounds=(-1, 1)),
 ], ids=repr)
-def test_settings_make_the_attack_again(attack):
+def test_settings_round_trip(attack):
     assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack
     assert hash(attacks.create(**attack.settings)) == hash(attack)
 
@@ -25,6 +26,9 @@ def test_old_names_warn():
     assert old(0.1, 4) == attacks.momentum_pgd(0.1, 4)
     with pytest.warns(DeprecationWarning, match="option 'neighbours' is now 'neighbors'"):
         assert attacks.create("transfer_pgd", eps=0.1, steps=2, neighbours=3).neighbors == 3
+    for old, new in (("DIRECTIONS", scan_orders.DIRECTIONS), ("Given", attacks.masks.ArrayMask), ("Made", attacks.masks.FunctionMask)):
+        with pytest.warns(DeprecationWarning, match=old):
+            assert getattr(attacks.masks, old) is new
     with pytest.raises(AttributeError, match="no attribute 'ThePGD'"):
         attacks.ThePGD  # noqa: B018
 

@@ -1,4 +1,4 @@
-"""What every attack promises: bounds, dtype, independence of batching, and life under JAX's transformations."""
+"""Properties of every attack: bounds, dtype, independence of the batch, JAX transformations."""
 import functools
 
 import jax
@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
+from tests.helpers.two_layer_net import net
 from vmamba_jax import attacks, parallel
 from vmamba_jax.attacks.base import worst_of
 from vmamba_jax.core.keys import fold_in
@@ -28,11 +29,6 @@ every_attack = pytest.mark.parametrize("name", ATTACKS)
 def make(name, eps=None):
     options = {"norm": "linf"} | ATTACKS[name]
     return attacks.create(name.split("-")[0], eps=EPS[options["norm"]] if eps is None else eps, **options)
-
-
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a.astype(images.dtype)) @ b.astype(images.dtype)
 
 
 @functools.cache
@@ -58,7 +54,7 @@ def loss(logits_fn, images, labels):
 
 
 @every_attack
-def test_stays_in_ball_and_box_and_raises_the_loss(name):
+def test_ball_box_and_loss(name):
     logits_fn, images, labels = examples()
     attack, key = make(name), jax.random.key(0)
     run = jax.jit(lambda attack: attack(logits_fn, images, labels, key))
@@ -94,8 +90,8 @@ def test_restarts_are_never_worse():
 
 
 def test_restarts_prefer_misclassified():
-    """A start that fools with low loss beats a start with high loss that does not."""
-    draws = np.array([[0.9, 0.1], [0.2, 0.3], [0.4, 0.8], [0.3, 0.2]])  # restart x image
+    """A misclassified image of low loss is preferred to a correctly classified one of high loss, whichever comes first."""
+    draws = np.array([[0.9, 0.1], [0.2, 0.3], [0.4, 0.8], [0.3, 0.2], [0.95, 0.4]])  # restart x image
     keys = attacks.per_image_keys(jax.random.key(0), 2)
     seen = {tuple(np.asarray(jax.random.key_data(fold_in(keys, r))).ravel()): draw for r, draw in enumerate(draws)}
 
@@ -104,9 +100,9 @@ def test_restarts_prefer_misclassified():
             return np.float32(seen[tuple(np.asarray(data).ravel())])
         return jax.pure_callback(draw, jax.ShapeDtypeStruct((2,), jnp.float32), jax.random.key_data(keys)).reshape(2, 1, 1, 1)
 
-    def judge(x):  # of image 0 the draws below 0.5 fool, of image 1 none does
+    def evaluate(x):  # image 0 is misclassified below 0.5, image 1 never
         return x.reshape(2), (x.reshape(2) < 0.5) & jnp.array([True, False])
-    x = worst_of(search, judge, jnp.zeros((2, 1, 1, 1)), keys, 4)
+    x = worst_of(search, evaluate, jnp.zeros((2, 1, 1, 1)), keys, 5)
     np.testing.assert_allclose(x.reshape(2), [0.4, 0.8])
 
 
@@ -125,7 +121,7 @@ def test_nan_gradients_move_nothing(norm):
 
 @pytest.mark.parametrize("name", ["pgd", "pgd-l2", "pgd-l1", "pgd-restarts"])
 def test_independent_of_batching(name):
-    """The four images that two overlapping batches share come out the same."""
+    """The four images shared by two overlapping batches get equal results."""
     logits_fn, (images, labels) = Partial(net, weights()), batch(12)
     attack, key = jax.jit(make(name)), jax.random.key(7)
     def run(i):
@@ -171,7 +167,7 @@ def test_momentum_is_transfer_with_decay_one():
 
 
 def test_under_transformations():
-    """vmap over images with their keys, checkpoint, shard_map and pmap give what one call on the batch gives."""
+    """vmap over images with their keys, checkpoint, shard_map and pmap give the result of one call on the batch."""
     logits_fn, images, labels = examples()
     attack = attacks.momentum_pgd(0.1, 3, random_start=True)
     key, mesh = jax.random.key(7), parallel.data_mesh()
@@ -185,12 +181,12 @@ def test_under_transformations():
     sharded = functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
     np.testing.assert_allclose(whole, jax.jit(sharded(local, check_vma=False))(images, labels), atol=1e-6)
     np.testing.assert_allclose(whole[:, None], jax.pmap(local, axis_name="data")(images[:, None], labels[:, None]), atol=1e-6)
-    for name in ATTACKS:  # and its check of what varies over the devices, made while tracing, is content
+    for name in ATTACKS:  # traces under the check of values that vary over devices
         jax.eval_shape(sharded(functools.partial(local, attack=make(name)), check_vma=True), images, labels)
 
 
-def test_weights_are_an_argument():
-    """One trace serves two sets of weights, two radii, and the two differ."""
+def test_weights_are_traced():
+    """One trace serves two sets of weights and two radii, and the results differ."""
     traces = []
 
     def counted(weights, images):
@@ -207,7 +203,16 @@ def test_weights_are_an_argument():
     assert (first != second).any() and (np.abs(third - images) <= 0.05 + 1e-6).all() and (np.abs(first - images) > 0.06).any()
 
 
-def test_radius_may_be_traced():
+@pytest.mark.parametrize("name", attacks.losses.LOSSES)
+def test_16_bit_logits_are_evaluated_in_float32(name):
+    labels, logits = jnp.arange(4), jax.random.normal(jax.random.key(0), (4, 5)).astype(jnp.bfloat16)
+    value, success = attacks.losses.objective(lambda x: logits, labels, name)(labels)
+    assert value.dtype == jnp.float32
+    np.testing.assert_array_equal(value, attacks.losses.get(name)(logits.astype(jnp.float32), labels))
+    np.testing.assert_array_equal(success, logits.argmax(1) != labels)
+
+
+def test_traced_radius():
     logits_fn, images, labels = examples()
     key = jax.random.key(2)
     ramp = jax.jit(lambda eps: attacks.pgd(eps, 3, 0.4 * eps, random_start=False)(logits_fn, images, labels, key))
@@ -228,15 +233,15 @@ def test_hashes_as_a_static_argument():
     assert attacks.pgd(0.1, 2) != attacks.pgd(0.1, 2, norm="l2")
 
 
-def test_targeted_reaches_the_target():
+def test_targeted():
     logits_fn, images, labels = examples()
     targets = (labels + 2) % 5
     x = jax.jit(attacks.pgd(0.5, 20, targeted=True, random_start=False))(logits_fn, images, targets, jax.random.key(0))
-    assert (np.asarray(logits_fn(x)).argmax(1) == targets).mean() > 0.5  # of the clean images none
+    assert (np.asarray(logits_fn(x)).argmax(1) == targets).mean() > 0.5  # of the clean images, none is the target
     assert (np.asarray(loss(logits_fn, x, targets)) < loss(logits_fn, images, targets)).all()
 
 
-def test_a_loss_of_ones_own():
+def test_callable_loss():
     def margin_again(logits, labels):
         return attacks.losses.margin(logits, labels)
     logits_fn, images, labels = examples()
@@ -245,7 +250,7 @@ def test_a_loss_of_ones_own():
     assert own.settings["loss"] == "margin_again"
 
 
-def test_legacy_keys_are_keys_too():
+def test_legacy_keys():
     _, images, _ = examples()
     start = jax.jit(attacks.ThreatModel("linf", 0.1).random_start)
     old = jax.random.PRNGKey(3)

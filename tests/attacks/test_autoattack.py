@@ -1,4 +1,4 @@
-"""AutoAttack: its stages, versions and refusals, on a small network."""
+"""AutoAttack: stages, versions and errors on a small network."""
 import json
 
 import jax
@@ -18,18 +18,18 @@ def test_breaks_what_pgd_breaks(tiny, check_search):
     assert (broken >= (np.asarray(net(pgd)).argmax(1) != labels)).all() and broken.sum() < 12
 
 
-def test_is_its_stages_in_a_row(tiny):
-    """Every image has the first adversarial that a stage, run on its own with its own keys, finds."""
+def test_runs_its_stages_in_order(tiny):
+    """Every image gets the first adversarial found by a stage that is run alone with its own keys."""
     net, images, labels = tiny
     attack, keys = attacks.autoattack(0.3, "l2", **SMALL), attacks.per_image_keys(jax.random.key(2), 12)
-    expected, standing = np.array(images), np.asarray(net(images).argmax(1) == labels)
+    expected, active = np.array(images), np.asarray(net(images).argmax(1) == labels)
     broken = []
     for s, (_, stage) in enumerate(attack.stages()):
         found = np.asarray(jax.jit(stage)(net, images, labels, fold_in(keys, s)))
-        now = standing & np.asarray(net(found).argmax(1) != labels)
-        expected[now], standing = found[now], standing & ~now
+        now = active & np.asarray(net(found).argmax(1) != labels)
+        expected[now], active = found[now], active & ~now
         broken.append(now.sum())
-    assert standing.any() and broken[0] > 0
+    assert active.any() and broken[0] > 0
     np.testing.assert_allclose(jax.jit(attack)(net, images, labels, keys), expected, atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_versions():
         ("apgd-ce", "cross_entropy", 1, None, 100, 20, False), ("apgd-dlr", "dlr", 1, None, 100, 20, False)]
 
 
-def test_settings_make_the_attack_again():
+def test_settings_round_trip():
     for attack in (attacks.autoattack(8 / 255), attacks.autoattack(12, "l1", version="plus", n_targets=4, bounds=(-1, 1)),
                    *(stage for _, stage in attacks.autoattack(0.5, "l2", version="plus").stages())):
         again = attacks.create(**json.loads(json.dumps(attack.settings)))
@@ -70,16 +70,16 @@ def test_bad_settings(options, text):
     assert text in str(raised.value)
 
 
-def test_too_few_classes_and_classifiers_that_draw(tiny):
+def test_too_few_classes_and_randomized_classifiers(tiny):
     net, images, labels = tiny
     key = jax.random.key(0)
     for classes, options, text in [(5, {}, "n_targets=9 on 5 classes: expected at most 4"),
                                    (3, {"n_targets": 2}, "loss='dlr_targeted' on 3 classes"), (2, {"version": "rand"}, "loss='dlr' on 2 classes")]:
         with pytest.raises(ValueError, match=text):
             jax.eval_shape(lambda x, n=classes, o=options: attacks.autoattack(0.1, **o)(lambda x: net(x)[:, :n], x, labels, key), images)
-    drawing = attacks.Randomized(lambda images, keys: net(images))
+    randomized = attacks.Randomized(lambda images, keys: net(images))
     with pytest.raises(TypeError, match="version='rand'"):
-        jax.eval_shape(lambda x: attacks.autoattack(0.1, **SMALL)(drawing, x, labels, key), images)
-    jax.eval_shape(lambda x: attacks.autoattack(0.1, version="rand")(drawing, x, labels, key), images)
+        jax.eval_shape(lambda x: attacks.autoattack(0.1, **SMALL)(randomized, x, labels, key), images)
+    jax.eval_shape(lambda x: attacks.autoattack(0.1, version="rand")(randomized, x, labels, key), images)
     with pytest.raises(ValueError, match="key=None"):
         attacks.autoattack(0.1, **SMALL)(net, images, labels)

@@ -1,4 +1,4 @@
-"""The pieces of AutoAttack against the reference program's arrays, in float64."""
+"""The parts of AutoAttack against the reference program's arrays, in float64."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +26,7 @@ def check(found, expected):
 
 
 def check_run(arrays, name, run):
-    # The path of one image hangs on the last bit of its arithmetic: two compilations of this program, by other XLA flags, part on it.
+    # The path of one image depends on the last bit of its arithmetic: it differs between two compilations with different XLA flags.
     images = np.arange(16) != (13 if name == "apgd_dlr_L1_100" else -1)
     check(run.best[images], arrays[f"{name}_x_best"][images])
     check(run.adversarial[images], arrays[f"{name}_x_best_adv"][images])
@@ -67,7 +67,7 @@ def test_apgd_targeted(oracle, x64, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_public_apgd_breaks_the_same_images(oracle, x64, norm):
+def test_public_apgd_agrees(oracle, x64, norm):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     attack = attacks.apgd(float(arrays[f"eps_{NORMS[norm]}"]), 20, norm, random_start=False)
     broken = net(jax.jit(attack)(net, images, labels)).argmax(1) != labels
@@ -84,7 +84,7 @@ def test_l1_projection(golden, x64):
 
 
 @every_norm
-def test_hyperplane(golden, x64, norm):
+def test_plane_projection(golden, x64, norm):
     arrays = golden("attacks_autoattack_f64")
     t, w, b = (jnp.asarray(arrays[f"proj_{name}"]) for name in "twb")
     found = jax.jit(lambda t: project_to_plane(norm, t, w, b, 0.0, 1.0))(t)
@@ -105,7 +105,7 @@ def test_fab(oracle, x64, norm, target):
 
 
 def recorded_draws(arrays, norm, queries, shape):
-    """(the start's draws, `Draws` of each query) of the whole batch, from what the reference drew for the images it had not yet fooled."""
+    """(the start's draws, `Draws` of each query) of the whole batch, from the reference's draws for the images that were still robust."""
     n, h, w, c = shape
     made = arrays[f"square_{NORMS[norm]}_queries"].astype(int)
     pieces = np.split(arrays[f"square_{NORMS[norm]}_choice_flat"], np.cumsum(arrays[f"square_{NORMS[norm]}_choice_sizes"])[:-1])

@@ -1,4 +1,4 @@
-"""Randomised models: what is averaged over which draws, keyed per image."""
+"""EOT on randomized classifiers: averages over draws with one key per image."""
 import json
 
 import jax
@@ -8,13 +8,15 @@ import pytest
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks
+from vmamba_jax.attacks import base
+from vmamba_jax.attacks.gradient import eot
 from vmamba_jax.core.keys import fold_in
 
 KEY = jax.random.key(6)
 
 
 def noisy(weights, images, keys):
-    """Gaussian noise on the image, drawn from the image's key."""
+    """Gaussian noise on the image, from the image's key."""
     a, b = weights
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
     x = images + 0.2 * noise
@@ -33,7 +35,7 @@ def run(attack, logits_fn, images, labels, keys):
     return attack(logits_fn, images, labels, keys)
 
 
-def test_gradients_are_averaged_over_new_draws_at_every_step():
+def test_gradient_average_over_new_draws():
     logits_fn, images, labels = examples()
     keys = attacks.per_image_keys(KEY, 8)
     loss = lambda x, drawn: attacks.losses.cross_entropy(logits_fn(x, drawn), labels).sum()
@@ -48,12 +50,12 @@ def test_gradients_are_averaged_over_new_draws_at_every_step():
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_a_model_that_draws_nothing_is_attacked_by_plain_pgd(restarts):
+def test_without_noise_it_is_pgd(restarts):
     logits_fn, images, labels = examples()
     weights, = logits_fn.args
     still = lambda x: jnp.tanh(x.reshape(len(x), -1) @ weights[0]) @ weights[1]
-    eot = run(attacks.eot_pgd(0.1, 3, samples=3, restarts=restarts), Partial(lambda x, keys: still(x)), images, labels, KEY)
-    np.testing.assert_allclose(eot, run(attacks.pgd(0.1, 3, restarts=restarts), Partial(still), images, labels, KEY), atol=1e-6)
+    found = run(attacks.eot_pgd(0.1, 3, samples=3, restarts=restarts), Partial(lambda x, keys: still(x)), images, labels, KEY)
+    np.testing.assert_allclose(found, run(attacks.pgd(0.1, 3, restarts=restarts), Partial(still), images, labels, KEY), atol=1e-6)
 
 
 def test_independent_of_batching():
@@ -81,17 +83,38 @@ def test_expected_logits():
     np.testing.assert_allclose(slope, wanted, atol=1e-5)
 
 
-def test_more_draws_make_a_stronger_attack():
-    """On draws that the attack never saw."""
+def test_more_draws_are_stronger():
+    """On draws that the attack did not use."""
     logits_fn, images, labels = examples(64)
     unseen = attacks.per_image_keys(jax.random.key(99), 64)
     loss = lambda x, j: attacks.losses.cross_entropy(logits_fn(x, fold_in(unseen, j)), labels).mean()
-    judge = jax.jit(lambda x: jax.vmap(loss, (None, 0))(x, jnp.arange(20)).mean())
-    one, many = (judge(run(attacks.eot_pgd(0.15, 2, samples=n, random_start=False), logits_fn, images, labels, KEY)) for n in (1, 16))
-    assert many > one + 0.02 and one > judge(images)
+    unseen_loss = jax.jit(lambda x: jax.vmap(loss, (None, 0))(x, jnp.arange(20)).mean())
+    one, many = (unseen_loss(run(attacks.eot_pgd(0.15, 2, samples=n, random_start=False), logits_fn, images, labels, KEY)) for n in (1, 16))
+    assert many > one + 0.02 and one > unseen_loss(images)
 
 
-def test_settings_and_refusals():
+@pytest.mark.parametrize(("misclassified", "expected"), [((16,), 0.2), ((16, 17), 0.1)])
+def test_restarts_need_most_draws_misclassified(monkeypatch, misclassified, expected):
+    """Of two draws, unused by the search, both must misclassify the image; else the higher mean loss is preferred.
+
+    Keys are numbers, 8 * key + data under fold_in: the evaluation draws with keys 16 and 17. Restart 0 has the lower loss.
+    """
+    for module in (base, eot):
+        monkeypatch.setattr(module, "fold_in", lambda keys, data: 8 * keys + data)
+
+    def logits_fn(images, keys):
+        first = images.mean((1, 2, 3)) < 0.15
+        wrong = first & jnp.isin(keys, jnp.array(misclassified))
+        return jnp.stack([0 * first + 10.0, jnp.where(wrong, 20.0, 0.0), jnp.where(first, 1.0, 5.0)], 1)
+
+    def start(images, keys):
+        return images + jnp.where(keys == 0, 0.1, 0.2)[:, None, None, None]
+    attack = attacks.eot_pgd(0.5, 1, 1e-9, restarts=2, start=start, loss=lambda logits, labels: logits[:, 2])
+    found = attack.run(logits_fn, jnp.zeros((3, 2, 2, 1)), jnp.zeros(3, int), jnp.zeros(3, jnp.int32))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_settings_and_errors():
     attack = attacks.eot_pgd(0.1, 3, samples=5, norm="l2")
     assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack
     logits_fn, images, labels = examples()

@@ -1,4 +1,4 @@
-"""FAB beyond its parity, and its projections against a slow oracle."""
+"""FAB: properties of each norm, and its projections against random alternatives."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,13 +15,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_promises(name, tiny, check_search):
+def test_ball_box_and_success(name, tiny, check_search):
     assert 2 < check_search(CASES[name], tiny).sum() < 12
 
 
 @pytest.mark.parametrize("norm", attacks.NORMS)
-def test_no_shorter_way(norm):
-    """The change lies in box and plane, and no other one that does is shorter (random directions within the plane)."""
+def test_projection_is_shortest(norm):
+    """The change is in box and plane, and no random alternative in both is shorter."""
     rng = np.random.default_rng(0)
     t, w = rng.uniform(size=(20, 6)).astype(np.float32), rng.normal(size=(20, 6)).astype(np.float32)
     w[0, 2], w[1] = 0, 1e-15 * w[1]  # a flat direction, and a gradient whose squares underflow
@@ -40,13 +40,20 @@ def test_no_shorter_way(norm):
         assert not (fits & shorter).any()
 
 
-def test_a_plane_out_of_reach_leads_to_the_corner():
+def test_unreachable_plane_gives_the_corner():
     t, w = jnp.full((1, 3), 0.5), jnp.array([[1.0, -2.0, 0.0]])
     for norm in attacks.NORMS:
         np.testing.assert_allclose(project_to_plane(norm, t, w, jnp.array([9.0]), 0.0, 1.0), [[0.5, -0.5, 0]], atol=1e-6)
 
 
-def test_smallest_is_no_larger_than_the_first_hit(tiny):
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_restarts_begin_at_half_the_radius(norm, tiny):
+    images = 0.4 + 0.2 * tiny[1]
+    start = attacks.fab(0.3, 2, norm, restarts=2)._near(images, attacks.per_image_keys(jax.random.key(0), 12))
+    np.testing.assert_allclose(attacks.ThreatModel(norm, 0.3).distance(images, start), 0.15, rtol=1e-5)
+
+
+def test_smallest_is_at_most_the_first(tiny):
     net, images, labels = tiny
     def change(keep):
         found = jax.jit(attacks.fab(0.2, 10, "linf", keep=keep, n_targets=1))(net, images, labels)

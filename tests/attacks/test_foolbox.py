@@ -1,4 +1,4 @@
-"""Our attacks beside foolbox's own, live, on one JAX model."""
+"""Attacks against foolbox on one JAX model."""
 import warnings
 
 import jax
@@ -25,7 +25,7 @@ THEIRS = {
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_same_images(tiny, name):
-    """The same adversarial images to float32 rounding, and the same verdicts."""
+    """The same adversarial images to float32 rounding, and the same misclassifications."""
     make, ours = THEIRS[name]
     net, images, labels = tiny
     model = foolbox.models.JAXModel(jax.jit(net), bounds=(0, 1), data_format="channels_last")

@@ -1,13 +1,13 @@
-"""The cosine transform against scipy's, and PGD limited to low or high frequencies."""
+"""The cosine transform against scipy's, and PGD on low or high frequencies."""
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 from scipy import fft
 
+from tests.helpers import two_layer_net
 from vmamba_jax import attacks
 from vmamba_jax.attacks.gradient import frequency
 
@@ -15,17 +15,9 @@ SHAPE = (4, 8, 10, 2)
 KEY = jax.random.key(5)
 
 
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 def examples(low=0.3, high=0.7):
-    """Images away from the box's bounds, unless asked otherwise."""
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    weights = 0.2 * jax.random.normal(a, (160, 16)), jax.random.normal(b, (16, 5))
-    images = jax.random.uniform(c, SHAPE, minval=low, maxval=high)
-    return Partial(net, weights), images, net(weights, images).argmax(1)
+    """Images in [low, high], by default away from the box's bounds."""
+    return two_layer_net.examples(SHAPE, 0.2, low, high)
 
 
 @jax.jit
@@ -38,7 +30,7 @@ def loss(logits_fn, images, labels):
 
 
 def outside(x, keep, size):
-    """Largest DCT coefficient of x that the band lacks."""
+    """Largest DCT coefficient of x outside the band."""
     c = fft.dctn(np.asarray(x, np.float64), axes=(1, 2), norm="ortho")
     c[:, slice(size) if keep == "low" else slice(size, None), slice(size) if keep == "low" else slice(size, None)] = 0
     return np.abs(c).max()
@@ -61,8 +53,8 @@ def test_band_is_what_scipy_keeps(keep):
 
 
 @pytest.mark.parametrize("keep", ["low", "high"])
-def test_after_is_the_released_arithmetic(keep, x64):
-    """Plain PGD to before its last clip to the box, the perturbation through an unnormalised DCT, coefficients masked, and back."""
+def test_after_matches_the_released_program(keep, x64):
+    """Plain PGD to before its last clip to the box, the perturbation through an unnormalized DCT, coefficients masked, and back."""
     logits_fn, images, labels = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, examples(0.02, 0.98))
     eps, size = 0.1, 0.03
     gradient = jax.jit(jax.grad(lambda x: attacks.losses.cross_entropy(logits_fn(x), labels).sum()))
@@ -81,7 +73,7 @@ def test_after_is_the_released_arithmetic(keep, x64):
 
 
 @pytest.mark.parametrize(("keep", "norm"), [("low", "linf"), ("high", "linf"), ("low", "l2"), ("high", "l1")])
-def test_inside_stays_in_band_ball_and_box(keep, norm):
+def test_inside_band_ball_and_box(keep, norm):
     logits_fn, images, labels = examples()
     eps = {"linf": 0.1, "l2": 0.8, "l1": 6.0}[norm]
     attack = attacks.frequency_pgd(eps, 8, norm=norm, keep=keep, size=4, limit="inside", l1_fraction=0.2)
@@ -91,7 +83,7 @@ def test_inside_stays_in_band_ball_and_box(keep, norm):
     assert np.linalg.norm(np.asarray(x - images).reshape(4, -1), order, axis=1).max() <= eps * (1 + 1e-5)
     clean, raised = loss(logits_fn, images, labels), loss(logits_fn, x, labels)
     assert raised > clean + 0.05
-    if norm == "linf":  # and it climbs higher than filtering afterwards and shrinking back into the ball
+    if norm == "linf":  # stronger than filtering afterwards and scaling back into the ball
         after = run(attacks.frequency_pgd(eps, 8, keep=keep, size=4), logits_fn, images, labels) - images
         back = images + after * jnp.minimum(1, eps / jnp.abs(after).max((1, 2, 3), keepdims=True))
         assert raised > loss(logits_fn, back, labels)
@@ -100,7 +92,7 @@ def test_inside_stays_in_band_ball_and_box(keep, norm):
     assert y.min() >= 0 and y.max() <= 1 and (y != extreme).any()
 
 
-def test_low_of_all_frequencies_is_plain_pgd():
+def test_all_frequencies_are_plain_pgd():
     logits_fn, images, labels = examples()
     plain = run(attacks.pgd(0.1, 4), logits_fn, images, labels)
     np.testing.assert_allclose(run(attacks.frequency_pgd(0.1, 4, keep="low"), logits_fn, images, labels), plain, atol=1e-6)
@@ -108,7 +100,7 @@ def test_low_of_all_frequencies_is_plain_pgd():
     assert np.asarray(x - images).std((1, 2)).max() < 1e-6 and np.abs(x - images).max() > 1e-3  # one constant a channel
 
 
-def test_settings_and_refusals():
+def test_settings_and_errors():
     attack = attacks.frequency_pgd(0.1, 3, keep="high", size=5, limit="inside")
     assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack
     for options, text in ((dict(keep="middle"), "keep='middle'"), (dict(limit="never"), "limit='never'"), (dict(size=0), "size=0")):

@@ -1,12 +1,12 @@
-"""PGD within a mask: nothing outside it moves, the ball is the masked perturbation's, and the masks are what their names say."""
+"""PGD within a mask: pixels outside it keep their values, the ball is the masked perturbation's; named masks by hand."""
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 
+from tests.helpers import two_layer_net
 from vmamba_jax import attacks, evaluation
 from vmamba_jax.attacks import masks, norms
 from vmamba_jax.core import scan_orders
@@ -15,16 +15,8 @@ EPS = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
 KEY = jax.random.key(3)
 
 
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 def examples():
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    weights = 0.3 * jax.random.normal(a, (72, 16)), jax.random.normal(b, (16, 5))
-    images = jax.random.uniform(c, (6, 6, 6, 2))
-    return Partial(net, weights), images, net(weights, images).argmax(1)
+    return two_layer_net.examples((6, 6, 6, 2))
 
 
 @jax.jit
@@ -37,7 +29,7 @@ def picture(mask, side=8):
 
 
 @pytest.mark.parametrize("norm", EPS)
-def test_moves_the_mask_only_within_its_ball(norm):
+def test_only_masked_pixels_change(norm):
     logits_fn, images, labels = examples()
     mask = np.zeros((6, 6, 1), bool)
     mask[1:4, 2:5] = True
@@ -54,7 +46,7 @@ def test_moves_the_mask_only_within_its_ball(norm):
 
 
 @pytest.mark.parametrize("norm", EPS)
-def test_whole_mask_is_plain_pgd_and_an_empty_one_nothing(norm):
+def test_full_and_empty_masks(norm):
     logits_fn, images, labels = examples()
     plain = run(attacks.pgd(EPS[norm], 4, norm=norm, random_start=False), logits_fn, images, labels)
     attack = lambda mask: attacks.masked_pgd(EPS[norm], 4, norm=norm, random_start=False, mask=mask)
@@ -62,7 +54,7 @@ def test_whole_mask_is_plain_pgd_and_an_empty_one_nothing(norm):
     np.testing.assert_array_equal(run(attack(np.zeros((6, 6))), logits_fn, images, labels), images)
 
 
-def test_mask_is_an_argument_and_may_differ_per_image():
+def test_mask_is_traced_and_per_image():
     logits_fn, images, labels = examples()
     traces = []
 
@@ -84,7 +76,7 @@ def test_mask_is_an_argument_and_may_differ_per_image():
 
 
 @pytest.mark.parametrize(("norm", "order"), [("linf", np.inf), ("l2", 2), ("l1", 1)])
-def test_start_is_uniform_in_the_ball_of_the_masked_values(norm, order):
+def test_start_is_uniform_in_the_masked_ball(norm, order):
     mask = jnp.zeros((1, 2, 3, 1), bool).at[0, 0, :2].set(True)  # 4 values of 12
     x = np.asarray(norms.uniform_in_ball(jnp.zeros((4000, 2, 3, 2)), jax.random.split(KEY, 4000), norm, mask))
     assert not x[:, 1].any() and not x[:, 0, 2].any()
@@ -94,7 +86,7 @@ def test_start_is_uniform_in_the_ball_of_the_masked_values(norm, order):
     assert abs((size**4).mean() - 0.5) < 0.02  # the fraction of the volume within a radius is uniform
 
 
-def test_pictures_of_the_masks():
+def test_named_masks():
     ring = picture(masks.rings(4, 1), 4)
     np.testing.assert_array_equal(ring, [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]])
     np.testing.assert_array_equal(picture(masks.rings(5, 0, 1), 5)[1:4, 1:4], np.ones((3, 3)))
@@ -114,7 +106,7 @@ def test_pictures_of_the_masks():
 
 
 @pytest.mark.parametrize("mask", [("rings", 6, 0, 1), ("scan", 3, "columns_back", 4), ("patches", 3, (0, 8)), masks.rings(3, 1)], ids=str)
-def test_named_masks_round_trip_and_hash(mask):
+def test_settings_round_trip(mask):
     attack = attacks.masked_pgd(0.1, 3, mask=mask)
     again = attacks.create(**json.loads(json.dumps(attack.settings)))
     assert again == attack and hash(again) == hash(attack)
@@ -130,14 +122,14 @@ def test_named_masks_round_trip_and_hash(mask):
     (ValueError, ("rings", 7, 0), "grid=7"), (ValueError, np.ones((5, 6, 1)), "mask.shape=(5, 6, 1)"),
     (ValueError, np.ones((2, 6, 6, 1)), "mask.shape=(2, 6, 6, 1)"), (ValueError, lambda x: x, "mask returned shape (6, 6, 6, 2)"),
 ])
-def test_refusals(error, mask, text):
+def test_errors(error, mask, text):
     logits_fn, images, labels = examples()
     with pytest.raises(error, match="expected") as raised:
         attacks.masked_pgd(0.1, 1, mask=mask)(logits_fn, images, labels, KEY)
     assert text in str(raised.value)
 
 
-def test_over_a_set_on_many_devices():
+def test_over_a_set():
     """One mask for all images, as an array, serves any batch and mesh."""
     logits_fn, images, labels = examples()
     mask = np.zeros((6, 6, 1))

@@ -1,4 +1,4 @@
-"""Patch-Fool against golden arrays in float64, and what it promises: only the patches change, per image, within bounds, for any model."""
+"""Patch-Fool against golden arrays in float64; only the patches change, per image, within bounds, for any model."""
 import dataclasses
 import functools
 import json
@@ -165,7 +165,7 @@ def outcome(name):
 
 @pytest.mark.parametrize("name", MADE)
 def test_only_patches_change(name):
-    """As many patches and pixels as asked, each image its own, within the box and the radius, and the loss rises."""
+    """The requested number of patches and pixels per image, inside the box and the radius, with increasing loss."""
     logits_fn, images, labels = examples()
     attack, adversarial = make(name), outcome(name)
     assert adversarial.shape == images.shape and adversarial.min() >= 0 and adversarial.max() <= 1
@@ -186,7 +186,7 @@ def test_only_patches_change(name):
 
 @pytest.mark.parametrize("name", ["plain", "random", "attention", "sparse"])
 def test_independent_of_batching(name):
-    """The images that two batches share come out the same, by their own keys; and the attack lives under shard_map."""
+    """Images shared by two batches get equal results from their own keys; the attack traces under shard_map."""
     key, attack, whole = jax.random.key(2), make(name), outcome(name)
     other = run()(attack, *examples(3), attacks.per_image_keys(key, 6, offset=3))
     np.testing.assert_allclose(other[:3], whole[3:], atol=1e-5)
@@ -199,7 +199,7 @@ def test_independent_of_batching(name):
 
 
 def test_chosen_patches():
-    """Given ones are taken in order; random ones differ; a map of attention is summed over each patch."""
+    """Given patches are used in order; random patches differ; a map of attention is summed over each patch."""
     logits_fn, images, labels = examples()
     given = jnp.array([[7, 0]] * 6)
     attack = attacks.patch_fool(2, 2, 1, selection="given", std=1, mean=0)
@@ -214,18 +214,18 @@ def test_chosen_patches():
     np.testing.assert_array_equal(mask[0, :, :, 0], np.kron([[0, 1], [0, 0], [0, 0]], np.ones((2, 2))))
 
 
-def test_attention_is_drawn():
-    """With a heavy weight, mode "attention" makes the tokens look at the patch more than with none: one program, as the weight is a leaf."""
+def test_attention_is_attracted():
+    """A large weight in mode "attention" increases the attention to the patch; one program, as the weight is a leaf."""
     def paid(weight):
         attack = dataclasses.replace(make("attention"), learning_rate=1.0, attention_weight=weight, surgery="exact", patches=1)
-        look = attend(weights(), run()(attack, *examples(), jax.random.key(2)))[1][1]
+        attention = attend(weights(), run()(attack, *examples(), jax.random.key(2)))[1][1]
         chosen = attack.choose(*examples(), None)[:, 0]
-        return float(selection.paid(look, chosen + 1).mean())
+        return float(selection.paid(attention, chosen + 1).mean())
     assert paid(100.0) > paid(0.0) + 0.1
 
 
 def test_surgery():
-    """Against (3, 0): rows of 45 degrees towards and away from it, and one that opposes only the sum of the two before."""
+    """Against (3, 0): rows at 45 degrees along and against it, and one against only the sum of the two before."""
     rows = jnp.array([[3, 0], [1, 1], [-1, 1], [0.5, -1]], jnp.float32)[:, None]
     attack = attacks.patch_fool(surgery="exact", attention_weight=1)
     close = functools.partial(np.testing.assert_allclose, atol=1e-6)
@@ -244,7 +244,7 @@ def test_keeps_dtype(dtype, x64):
 
 
 def test_settings():
-    """They make the attack again, the function apart; numbers are leaves and may be traced."""
+    """Settings make the attack again, except for the function; numbers are leaves and may be traced."""
     attack = make("attention")
     again = attacks.create(**json.loads(json.dumps(attack.settings)))
     assert dataclasses.replace(again, with_attention=attack.with_attention) == attack and "with_attention" not in attack.settings

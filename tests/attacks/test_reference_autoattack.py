@@ -1,4 +1,4 @@
-"""The reference AutoAttack (pyautoattack, PyTorch) drives our model through a bridge; both judge every image alike."""
+"""The reference AutoAttack (pyautoattack, PyTorch) attacks our model through a bridge; both find the same images robust."""
 import jax
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Square beyond its parity: windows, patterns, and what each norm promises."""
+"""Square: windows, patterns, and properties of each norm."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,13 +6,14 @@ import pytest
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks.autoattack import square_proposals
-from vmamba_jax.attacks.autoattack.square import draw, random_start
+from vmamba_jax.attacks.autoattack.square import draw, random_search, random_start
+from vmamba_jax.core.keys import fold_in
 
 CASES = {"linf": attacks.square(0.1, 60), "l2": attacks.square(0.5, 60, "l2"), "l1": attacks.square(1.5, 60, "l1", restarts=2)}
 
 
 @pytest.mark.parametrize("norm", CASES)
-def test_promises(norm, tiny, check_search):
+def test_ball_box_and_success(norm, tiny, check_search):
     assert 2 < check_search(CASES[norm], tiny).sum() < 12
 
 
@@ -33,7 +34,7 @@ def test_bump(norm, side):
     assert (x[:side // 2] > 0).all() and (x[side // 2:] < 0).all()
 
 
-def test_a_move_changes_its_window_only():
+def test_proposal_changes_only_its_window():
     images = jnp.full((2, 6, 7, 3), 0.5)
     corner, signs = jnp.array([[0, 1], [3, 2]]), jnp.array([[1.0, -1, 1], [-1, 1, 1]])
     x = square_proposals.square(attacks.ThreatModel("linf", 0.1), images, images, 2, corner, signs)
@@ -47,6 +48,20 @@ def test_draws_cover_the_image():
     for corners in (draws.corner, draws.other):
         assert set(np.unique(corners[..., 0])) == set(range(4)) and set(np.unique(corners[..., 1])) == set(range(7))
     assert 0.4 < np.mean(draws.flip) < 0.6 and set(np.unique(draws.signs)) == {-1, 1}
+
+
+def test_success_is_accepted_at_a_lower_value():
+    """A misclassified proposal ends the search of its image, whatever its value; inactive images keep their start."""
+    images, keys = jnp.full((3, 6, 6, 1), 0.5), attacks.per_image_keys(jax.random.key(0), 3)
+    threat = attacks.ThreatModel("linf", 0.1)
+
+    def evaluate(x):
+        change = jnp.abs(x - images).sum((1, 2, 3))
+        return -change, change > 0
+    used, found, value, success = random_search(evaluate, threat, images, images, np.full(4, 2), lambda i, side: draw(fold_in(keys, i), side, (6, 6, 1)),
+                                                active=jnp.array([True, True, False]))
+    assert used.tolist() == [2, 2, 1] and success.tolist() == [True, True, False]
+    assert (value[:2] < 0).all() and (found[2] == images[2]).all()
 
 
 def test_schedule():

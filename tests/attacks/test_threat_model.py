@@ -1,4 +1,4 @@
-"""Projections against slow oracles, and random starts against the distributions they are documented to have."""
+"""Projections against slow oracles, random starts against their documented distributions."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +92,7 @@ def test_unit_steps(norm):
 
 
 def test_sparse_l1_step():
-    """Equal steps on the share of largest gradients, those that would leave the box put aside."""
+    """Equal steps on the share of largest gradients, except those that would leave the box."""
     gradient = jnp.array([5.0, -4.0, 3.0, -2.0, 1.0, 0.5, 0.2, 0.1]).reshape(1, 2, 4, 1)
     x = jnp.array([1.0, 0.5, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5]).reshape(1, 2, 4, 1)
     step = ascent(attacks.ThreatModel("l1", 1.0), l1_fraction=0.25)(gradient, x)

@@ -1,4 +1,4 @@
-"""Transfer attacks against torchattacks in float64, with its random draws, and what each switch means."""
+"""Transfer attacks against torchattacks in float64 with its random numbers, and each option by hand."""
 import json
 
 import jax
@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from jax.tree_util import Partial
 
+from tests.helpers import two_layer_net
 from vmamba_jax import attacks, parallel
 from vmamba_jax.attacks.gradient import input_diversity, transfer
 
@@ -32,7 +32,7 @@ def test_oracle(oracle, x64, name):
 
 @pytest.fixture
 def torchattacks(golden, oracle, x64, monkeypatch):
-    """(arrays, run): an attack on four images whose keys are numbers, 8 * key + data under fold_in, so that a key tells when it is used."""
+    """(arrays, run): an attack on four images whose keys are numbers, 8 * key + data under fold_in, so the value of a key shows where it is used."""
     arrays, (_, net, images, labels) = golden("attacks_transfer_f64"), oracle("attacks_whitebox_f64")
     for module in (transfer, input_diversity):
         monkeypatch.setattr(module, "fold_in", lambda keys, data: 8 * keys + data)
@@ -48,8 +48,8 @@ def test_variance_tuning(torchattacks, monkeypatch, name):
     arrays, run = torchattacks
     noise = jnp.asarray(np.moveaxis(arrays[f"{name}_noise"], 3, -1) / 4096)  # step, neighbor, image, ...
 
-    def recorded(threat, share, x, keys):
-        assert (threat.norm, share) == ("linf", 1.5)
+    def recorded(threat, radius, x, keys):
+        assert (threat.norm, radius) == ("linf", 1.5)
         step, neighbor = (keys[0] - 8) // 64, (keys[0] - 8) % 64
         return noise[step, neighbor]
     monkeypatch.setattr(input_diversity, "neighbor", recorded)
@@ -77,7 +77,7 @@ def test_input_diversity(torchattacks, monkeypatch, name):
     compare(run(decay=1.0, diversity=0.7, resize_rate=0.6, **options), arrays[name])
 
 
-def test_resizing_pads_what_jax_resizes():
+def test_resizing_matches_jax():
     x = np.random.default_rng(0).random((1, 10, 15, 2), np.float32)
 
     @jax.jit
@@ -101,23 +101,15 @@ def test_placement():
     assert set(large) == set(range(10, 15)) and (above < 15 - large).all()
 
 
-def net(weights, images):
-    a, b = weights
-    return jnp.tanh(images.reshape(len(images), -1) @ a) @ b
-
-
 def examples(n=6):
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    weights = 0.3 * jax.random.normal(a, (72, 16)), jax.random.normal(b, (16, 5))
-    images = jax.random.uniform(c, (n, 6, 6, 2))
-    return Partial(net, weights), images, net(weights, images).argmax(1)
+    return two_layer_net.examples((n, 6, 6, 2))
 
 
 ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbors=2)
 
 
-def test_all_switches_together():
-    """Inside ball and box, the loss rises, and an image's outcome does not depend on its batch."""
+def test_all_options_together():
+    """Inside ball and box, with increasing loss, and independent of the batch."""
     logits_fn, images, labels = examples(8)
     attack = attacks.transfer_pgd(0.5, 4, norm="l2", random_start=True, **ALL)
     run = jax.jit(lambda x, y, keys: attack(logits_fn, x, y, keys))
@@ -132,7 +124,7 @@ def test_all_switches_together():
     assert np.abs(other - first).max() > 1e-3
 
 
-def test_neighbors_fill_the_ball():
+def test_neighbors_are_uniform_in_the_ball():
     x = jnp.zeros((300, 2, 2, 1))
     for norm, order in (("linf", np.inf), ("l2", 2), ("l1", 1)):
         threat = attacks.ThreatModel(norm, 2.0)
@@ -141,13 +133,20 @@ def test_neighbors_fill_the_ball():
         assert 2.8 < size.max() <= 3 + 1e-5
 
 
-def test_switched_off_it_is_pgd():
+def test_defaults_are_pgd():
     logits_fn, images, labels = examples()
     run = jax.jit(lambda attack: attack(logits_fn, images, labels))
     np.testing.assert_array_equal(run(attacks.transfer_pgd(0.1, 3)), run(attacks.pgd(0.1, 3, random_start=False)))
 
 
-def test_settings_and_refusals():
+def test_published_names():
+    for name, options in attacks.TRANSFER.items():
+        assert attacks.transfer_pgd(0.1, 3, norm="l2", **options).published == name
+    assert attacks.momentum_pgd(0.1, 3).published == "mi_fgsm"
+    assert attacks.transfer_pgd(0.1, 3).published is None and attacks.momentum_pgd(0.1, 3, accumulate="steps").published is None
+
+
+def test_settings_and_errors():
     attack = attacks.transfer_pgd(0.1, 3, **ALL)
     assert attacks.create(**json.loads(json.dumps(attack.settings))) == attack and hash(attack)
     for error, options, text in (
@@ -169,7 +168,7 @@ def test_settings_and_refusals():
     attacks.masked_pgd(0.1, 2, mask=("scan", 3, "rows", 4), restarts=2), attacks.frequency_pgd(0.1, 2, size=2, restarts=2),
     attacks.frequency_pgd(0.1, 2, keep="high", size=2, limit="inside"), attacks.eot_pgd(0.1, 2, restarts=2),
 ], ids=lambda attack: attack.name)
-def test_keeps_dtype_and_lives_under_shard_map(attack, x64):
+def test_dtype_and_shard_map(attack, x64):
     _, images, labels = examples(8)
     plain = lambda x, keys=None: x.reshape(len(x), -1)[:, :5] ** 2
     for dtype in (jnp.float16, jnp.bfloat16, jnp.float64):

@@ -104,7 +104,7 @@ def test_round_trip(family, options):
         np.testing.assert_array_equal(back[name], given[name], err_msg=name)
     broken = checkpoints.convert(model, given)
     broken["params"].popitem()
-    with pytest.raises(ValueError, match="variables=params/.*: expected the names and shapes of this VMamba"):
+    with pytest.raises(ValueError, match=f"variables=params/.*: expected the names and shapes of this {type(model).__name__}"):
         checkpoints.to_state_dict(model, broken)
 
 

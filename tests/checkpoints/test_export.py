@@ -8,7 +8,7 @@ import pytest
 import vmamba_jax
 from vmamba_jax import checkpoints, models
 
-CLASSIFIER = models.Classifier(vmamba_jax.create_model("vmamba_tiny", dims=(8, 16), depths=(1, 1), num_classes=3, patch_size=2))
+CLASSIFIER = models.Classifier(vmamba_jax.create_model("vmamba_tiny", dims=(8,), depths=(1,), num_classes=3, patch_size=2))
 SHAPE = (12, 8, 3)
 
 
@@ -25,7 +25,7 @@ def images():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory, variables):
     path = tmp_path_factory.mktemp("exported") / "model.zip"
-    checkpoints.export_model(path, CLASSIFIER, variables, SHAPE, batch_size=2, gradients=True, metadata={"note": "ours"})
+    checkpoints.export_model(path, CLASSIFIER, variables, SHAPE, batch_size=2, metadata={"note": "ours"})
     return path
 
 
@@ -36,10 +36,22 @@ def test_back_again(file, variables, images):
         np.testing.assert_allclose(exported(images[:n]), logits_fn(images[:n]), atol=1e-6)
     assert exported(images[:0]).shape == (0, 3)
     assert exported.metadata["note"] == "ours" and exported.metadata["image_shape"] == list(SHAPE)
-    gradient = lambda f: jax.grad(lambda x: f(x)[:, 1].sum())(images[:2])
-    np.testing.assert_allclose(gradient(exported), gradient(logits_fn), atol=1e-6)
     with pytest.raises(ValueError, match=r"\(n, 12, 8, 3\)"):
         exported(images[:, :8])
+
+
+def test_gradients(tmp_path, variables, images):
+    checkpoints.export_model(tmp_path / "model.zip", CLASSIFIER, variables, SHAPE, batch_size=2, platforms=("cpu",), gradients=True)
+    exported, logits_fn = checkpoints.load_exported(tmp_path / "model.zip"), vmamba_jax.logits_fn(CLASSIFIER, variables)
+    gradient = lambda f: jax.grad(lambda x: f(x)[:, 1].sum())(images[:2])
+    np.testing.assert_allclose(gradient(exported), gradient(logits_fn), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_gradients_of_the_other_platforms(tmp_path, variables):
+    checkpoints.export_model(tmp_path / "model.zip", CLASSIFIER, variables, SHAPE, platforms=("tpu", "cuda"), gradients=True)
+    for platform in ("tpu", "cuda"):
+        assert checkpoints.load_exported(tmp_path / "model.zip", platform).program.has_vjp()
 
 
 def test_kernels_of_every_platform(file):

@@ -44,6 +44,7 @@ CODE = {  # name -> opcodes
     "opcode NEWOBJ_EX": name("collections OrderedDict") + b")}\x92",
     "opcode EXT1": b"\x82\x01",
     "opcode PERSID": b"Pos.system\n",
+    "opcode STRING": b"S'\\X'\n",
     "opcode NEXT_BUFFER": b"\x97",
     "setting the state of list": b"]}b",
     "setting the state of dict": b"}}b",
@@ -86,6 +87,14 @@ def test_a_bare_hostile_pickle(tmp_path, monkeypatch):
         path.write_bytes(pickle.dumps(System(), protocol))
         refuse(path, "refused: posix.system")
     assert os.listdir(tmp_path) == ["x.pth"]
+
+
+def test_text_opcodes_of_a_hostile_pickle(tmp_path):
+    path = write(tmp_path / "x.pth", [Raw(b"I7\n"), Raw(b"L8L\n"), Raw(b"F0.5\n"), Raw(b"Vx\n"), Raw(b"I01\n"), Raw(b"(I1\nI2\nd"), Raw(b"(I3\nl")], "zip")
+    assert read_torch(path) == [7, 8, 0.5, "x", True, {1: 2}, [3]]
+    path.write_bytes(pickle.dumps(System(), 0))
+    with pytest.raises(ValueError, match="neither a file of torch.save"):
+        read_torch(path)
 
 
 BOUNDS = {  # tensors that reach out of their storage of six numbers, or claim what a file cannot hold
@@ -158,6 +167,12 @@ BOMBS = {
     "long integer, filled": (b"\x8b" + struct.pack("<I", 100_000) + b"\x7f" * 100_000, "opcode LONG4"),
     "memo far away": (b"Nr\xff\xff\xff\xff" + b"j\xff\xff\xff\x7f", "never stored"),
     "many marks": (b"(" * 30_000, "pickle"),
+    "many sets": (b"](" + b"\x8f" * 20_000 + b"e", "more than 10000 sets"),
+    "text lists": (laughs(b"(l", lambda last: b"(" + last * 9 + b"l"), "unfold"),
+    "text dict in itself": (b"(dp7\n" + text("a") + b"g7\ns", "contains itself"),
+    "text keys": (b"()I1\nd", "tuple as a key"),
+    "text key without a value": (b"(I1\nd", "without a value"),
+    "text number": (b"I" + b"9" * 5000 + b"\n", "4300 digits"),
 }
 
 

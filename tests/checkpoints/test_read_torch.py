@@ -139,7 +139,7 @@ def test_legacy_storage_views(tmp_path):
 def test_safetensors(tmp_path):
     names = set(DTYPES) - {"complex128"}
     tree = {name: np.arange(6).reshape(2, 3).astype(DTYPES[name]) for name in names} | {"empty": np.zeros((0, 2)), "scalar": np.array(1.5)}
-    path = tmp_path / "weights.pth"  # recognised by content, not by its name
+    path = tmp_path / "weights.pth"  # the content decides, not the name
     safetensors.numpy.save_file(tree, path, metadata={"a": "b"})
     read = read_torch(path)
     assert set(read) == set(tree)

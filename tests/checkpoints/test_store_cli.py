@@ -1,4 +1,4 @@
-"""`python -m vmamba_jax.checkpoints`: a file becomes a checkpoint that says where it came from; failures are one line and status 2."""
+"""`python -m vmamba_jax.checkpoints`: converts a file to a checkpoint with its source; errors are one line and exit status 2."""
 import functools
 import hashlib
 import json
@@ -67,7 +67,7 @@ def failures(tmp_path, state):
     return {"No such file": ["convert", tmp_path / "none.pth", *SMALL, *end], "refused: posix.system": ["convert", evil, *SMALL, *end],
             "cut.pth: .*truncated": ["convert", cut, *SMALL, *end], "classifier.head.weight.*extra": ["convert", bare, *SMALL, *end],
             "vmamba_huge": ["convert", good, "--model", "vmamba_huge", *end], "speed": ["convert", good, *SMALL, "--override", "speed=3", *end],
-            "'speed' is not key=value": ["convert", good, *SMALL, "--override", "speed", *end], "--out": ["convert", good, *SMALL],
+            "'speed': expected key=value": ["convert", good, *SMALL, "--override", "speed", *end], "--out": ["convert", good, *SMALL],
             "invalid choice: 'export'": ["export", good], "evil.pth: refused": ["inspect", evil], "Is a directory": ["inspect", tmp_path],
             "not empty": ["convert", good, *SMALL, "--out", tmp_path]}
 

@@ -94,7 +94,7 @@ def test_tar_index_is_rebuilt_on_change(tmp_path, monkeypatch):
     index.write_bytes(index.read_bytes()[:50])
     assert len(data.load("tar", "train", tmp_path)) == 3 and len(built) == 3
     index.unlink()
-    index.mkdir()  # cannot be written: the cache folder serves
+    index.mkdir()  # a path that cannot be written: the index goes to the cache folder
     assert [len(data.load("tar", "train", tmp_path)) for _ in range(2)] == [3, 3] and len(built) == 4
     assert len(list((tmp_path / "cache" / "vmamba_jax").iterdir())) == 1
     assert sorted(os.listdir(tmp_path)) == ["cache", "train.tar", "train.tar.index.npz"]

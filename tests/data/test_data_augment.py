@@ -1,4 +1,4 @@
-"""Augmentations: every result is one of the crops that padding by hand allows, whatever the batch it was drawn in."""
+"""Augmentation on the device: every result is one of the crops of an image padded by NumPy, independent of its batch."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def images(n=64, h=5, w=6, c=2):
 
 
 def draws(before, after, pad, fill):
-    """For every image the (top, left, flipped) that explains it; an image that none explains is an error."""
+    """(top, left, flipped) of every image; an assertion fails unless exactly one crop equals it."""
     found = []
     for x, y in zip(np.asarray(before), np.asarray(after), strict=True):
         padded = np.pad(x, ((pad, pad), (pad, pad), (0, 0)), mode=FILLS[fill])

@@ -11,7 +11,7 @@ from vmamba_jax import data
 
 
 def numbered(n, classes=3):
-    """A source whose image i says i."""
+    """A source whose image i has the value i."""
     images = np.zeros((n, 2, 2, 1), np.uint8)
     images[:, 0, 0, 0], images[:, 1, 1, 0] = np.arange(n) % 256, np.arange(n) // 256
     return data.Arrays(images, np.arange(n) % classes)

@@ -95,3 +95,16 @@ def test_repeated_source():
         data.Repeated(arrays(4), 0)
     with pytest.raises(TypeError, match="source=.*: expected a data.Source"):
         data.Repeated([1, 2], 2)
+
+
+def test_copies_have_their_own_epoch_numbers():
+    """No (epoch, position) comes twice, so no two copies share a random generator."""
+    epochs = data.Repeated(arrays(12), 3).epochs(4, 0, True, True)
+    drawn = [pair for t in range(4 * epochs.steps_per_epoch) for pair in zip(*(part.tolist() for part in epochs(t)), strict=True)]
+    assert len(set(drawn)) == len(drawn) == 48
+
+
+def test_mixed_sets_have_orders_of_their_own():
+    positions = data.Batches(data.Mixed(arrays(30), arrays(30), 0.5), 30)
+    drawn = np.concatenate([positions.indices(t) for t in range(2)])
+    assert drawn[drawn < 30].tolist() != (drawn[drawn >= 30] - 30).tolist()

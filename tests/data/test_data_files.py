@@ -187,6 +187,23 @@ def test_pickles_call_nothing(tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("order", "CF")
+def test_pickled_arrays(tmp_path, protocol, order):
+    x = np.asarray(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), order=order)
+    (tmp_path / "x").write_bytes(pickle.dumps({"x": x, "again": [x, b"\xff", 2.5, (None, True)]}, protocol))
+    read = read_arrays(tmp_path / "x")
+    assert np.array_equal(read["x"], x) and np.array_equal(read["again"][0], x) and read["again"][1:] == [b"\xff", 2.5, (None, True)]
+
+
+def test_shared_lists_do_not_unfold(tmp_path):
+    """A few hundred bytes that would unfold to 2**40 lists."""
+    code = b"\x80\x02]q\x00" + b"".join(b"]q" + bytes([i + 1]) + b"(h" + bytes([i]) + b"h" + bytes([i]) + b"e" for i in range(40)) + b"."
+    (tmp_path / "test_batch").write_bytes(code)
+    with pytest.raises(ValueError, match="test_batch: .*shared containers unfold"):
+        data.load("cifar10", "test", tmp_path)
+
+
 def test_pickled_shape_exceeds_bytes(tmp_path):
     path = tmp_path / "x"
     raw = pickle.dumps(np.arange(7, dtype=np.uint8), protocol=2)
@@ -195,6 +212,9 @@ def test_pickled_shape_exceeds_bytes(tmp_path):
     assert read_arrays(path).tolist() == list(range(7))
     path.write_bytes(raw.replace(b"K\x07\x85", b"J\xff\xff\xff\x7f\x85"))
     with pytest.raises(ValueError, match=r"shape \(2147483647,\) and type uint8 comes with 7 bytes"):
+        read_arrays(path)
+    path.write_bytes(raw.replace(b"K\x07\x85", b"K\x06\x85"))
+    with pytest.raises(ValueError, match=r"shape \(6,\) and type uint8 comes with 7 bytes"):
         read_arrays(path)
 
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from vmamba_jax import data
-from vmamba_jax.data.decoding.images import Decoder
+from vmamba_jax.data.decoding.images import Decoder, as_array, center_crop
 
 
 def picture(h=6, w=9, seed=0, mode="RGB"):
@@ -99,7 +99,7 @@ def encoded(image, kind="png", **options):
 
 @pytest.mark.parametrize("h, w", [(40, 30), (30, 40), (33, 33)])
 def test_center_crop(h, w):
-    x = np.add.outer(np.arange(h), np.arange(w))[..., None].repeat(3, 2).astype(np.uint8) * 3  # a ramp: resizing keeps its centre
+    x = np.add.outer(np.arange(h), np.arange(w))[..., None].repeat(3, 2).astype(np.uint8) * 3  # a ramp: its center is invariant to resizing
     y = Decoder(size=14, resize=16)(encoded(Image.fromarray(x)), "x").astype(float)
     assert y.shape == (14, 14, 3)
     step = 3 * min(h, w) / 16
@@ -122,6 +122,12 @@ def test_modes_become_rgb(mode):
     if mode in ("L", "1"):
         assert (x == np.asarray(image.convert("L"))[..., None]).all()
     assert Decoder(channels=1)(encoded(image, "tiff"), "x").shape == (6, 9, 1)
+
+
+def test_center_crop_rounds_to_even():
+    """Margins of 1.5 and 0.5 pixels become 2 and 0, as in torchvision."""
+    photo = picture(5, 7)
+    assert np.array_equal(as_array(center_crop(photo, 4)), np.asarray(photo)[0:4, 2:6])
 
 
 def test_sixteen_bit_gray_is_scaled():

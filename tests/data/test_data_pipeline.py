@@ -26,7 +26,7 @@ def write_photos(folder, n=N, classes=3, end=".jpg"):
 
 
 def random_crop(image, rng):
-    """An 8x8 crop at a random place, and noise that shows where the random numbers come from."""
+    """An 8x8 crop at a random position, with random values in its corner that identify the generator."""
     left, top = rng.integers(0, image.width - 8), rng.integers(0, image.height - 8)
     x = np.asarray(image.crop((left, top, left + 8, top + 8))).copy()
     x[0, 0] = rng.integers(0, 256, 3)
@@ -77,7 +77,7 @@ def test_generator_per_example_and_epoch(source):
     corners = {(epoch, batch["index"].item()): tuple(batch["image"][0, 0, 0]) for epoch in range(2)
                for batch in p.iterate(epoch * N, (epoch + 1) * N)}
     assert len(corners) == 2 * N and len(set(corners.values())) == 2 * N
-    for size in (4, 7):  # whatever the batch it comes in
+    for size in (4, 7):  # independent of the batch
         batch = pipeline(source, size)[0]
         assert all(tuple(x[0, 0]) == corners[0, i] for x, i in zip(batch["image"], batch["index"].tolist(), strict=True))
     assert not np.array_equal(pipeline(source, seed=4)[0]["image"], pipeline(source)[0]["image"])
@@ -241,7 +241,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_workers_change_nothing(root, source, tmp_path, workers):
-    """Workers give the batches of none, their state goes on without them, and a program that leaves them running ends without noise."""
+    """The same batches with and without workers, a state that resumes without them, and no output from workers alive at exit."""
     (tmp_path / "program.py").write_text(PROGRAM)
     done = subprocess.run([sys.executable, tmp_path / "program.py", root, str(workers)], capture_output=True, text=True, timeout=400,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})

@@ -81,7 +81,7 @@ def test_splits_and_options(root):
     ("tiny_shapes", "train", {"label_key": "class"}, ValueError, r"label_key='class': expected a feature .*\['image', 'label', 'weight'\]"),
     ("tiny_shapes", "train", {"label_key": "weight"}, ValueError, "label_key='weight': expected a class label"),
     ("tiny_shapes", "train", {"image_key": "label"}, ValueError, "image_key='label': expected a uint8 image"),
-    ("tiny_shapes", "train", {"colour": 1}, TypeError, "colour=1: expected an option"),
+    ("tiny_shapes", "train", {"hue": 1}, TypeError, "hue=1: expected an option"),
     ("mnist", "train", {}, data.DataNotFoundError, "not prepared in .*builder.'mnist'.*array_record.*download_and_prepare"),
     ("mnist:0.0.1", "train", {}, ValueError, "3.0.1"),
     ("imagenet2021", "train", {}, data.DataNotFoundError, "Close names: imagenet2012"),

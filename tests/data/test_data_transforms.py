@@ -13,7 +13,7 @@ from vmamba_jax.data.decoding.images import FILTERS, Decoder
 from vmamba_jax.data.transforms import color_jitter, operations
 from vmamba_jax.data.transforms.crops import resized_crop_box
 
-GREY = (124, 116, 104)
+GRAY = (124, 116, 104)
 
 
 class Replay:
@@ -37,7 +37,7 @@ def recipe(golden):
 def test_operations_at_every_level(recipe):
     photo, seen = Image.fromarray(recipe["photo"]), set()
     for (name, increasing, level, sign, resample), expected in zip(json.loads(str(recipe["operation_cases"])), recipe["operations"], strict=True):
-        y = operations.apply(name, photo, level, sign, increasing=bool(increasing), resample=FILTERS[resample], fill=GREY)
+        y = operations.apply(name, photo, level, sign, increasing=bool(increasing), resample=FILTERS[resample], fill=GRAY)
         np.testing.assert_array_equal(np.asarray(y), expected, err_msg=f"{name} inc{increasing} m{level} {sign} {resample}")
         seen.add(name)
     assert seen == set(operations.OPERATIONS) and len(seen) == 15
@@ -79,12 +79,12 @@ def test_resized_crop_and_color_changes(recipe):
 
 def test_rand_augment_draws():
     """Which operations come, how often, at which levels and signs: counted by putting a recorder in their place."""
-    augment = transforms.parse("rand-m9-mstd0.5-inc1", fill=GREY)
+    augment = transforms.parse("rand-m9-mstd0.5-inc1", fill=GRAY)
     calls, photo, rng = [], Image.new("RGB", (4, 4)), np.random.default_rng(0)
 
     def record(name, photo, level, sign, *, increasing, resample, fill):
         calls.append((name, level, sign, resample))
-        assert increasing and fill == GREY
+        assert increasing and fill == GRAY
         return photo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operations, "apply", record)
@@ -97,6 +97,27 @@ def test_rand_augment_draws():
     assert stats.kstest(np.array(levels)[np.array(levels) < 10], stats.truncnorm(-18, 2, 9, 0.5).cdf).pvalue > 1e-3
     assert max(levels) == 10 and abs(np.mean(np.array(levels) == 10) - stats.norm.sf(2)) < 0.012 and abs(np.mean(signs)) < 0.06
     assert set(filters) == {FILTERS["bilinear"], FILTERS["bicubic"]}
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_rand_augment_probability(monkeypatch, probability):
+    calls, augment = [], transforms.RandAugment(layers=4, probability=probability)
+    monkeypatch.setattr(operations, "apply", lambda name, photo, *_, **options: calls.append(name) or photo)
+    for seed in range(500):
+        augment(Image.new("RGB", (4, 4)), np.random.default_rng(seed))
+    assert abs(len(calls) / 2000 - probability) < 0.05
+
+
+def test_color_jitter_factors(monkeypatch):
+    """Factors are uniform on [max(0, 1 - x), 1 + x], the hue's on [-x, x], and the order varies."""
+    calls, jitter = [], transforms.ColorJitter(brightness=0.4, contrast=1.5, hue=0.1)
+    monkeypatch.setattr(color_jitter, "adjust", lambda name, photo, factor: calls.append((name, factor)) or photo)
+    for seed in range(500):
+        jitter(Image.new("RGB", (4, 4)), np.random.default_rng(seed))
+    assert {calls[i][0] for i in range(0, 1500, 3)} == {"brightness", "contrast", "hue"} and len(calls) == 1500
+    for name, low, high in (("brightness", 0.6, 1.4), ("contrast", 0.0, 2.5), ("hue", -0.1, 0.1)):
+        factors = [factor for found, factor in calls if found == name]
+        assert stats.kstest(factors, stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
 def test_uniform_levels():

@@ -109,6 +109,14 @@ def test_every_position_once_and_in_order(devices, batch_size, which):
     np.testing.assert_allclose([found[i][1] for i in expected], images[expected].sum((1, 2, 3)), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("devices", "batch_size", "rows"), [(1, 10, 10), (3, 10, 12), (8, 5, 8), (8, 100, 40), (8, 256, 40), (4, 8, 8)])
+def test_rows_are_a_multiple_of_the_devices(devices, batch_size, rows):
+    """batch_size rounded up to a multiple of the devices, at most what the set needs; the same for every batch."""
+    loop = Loop(batch_size, parallel.data_mesh(jax.devices()[:devices]))
+    sizes = [len(batch["index"]) for batch in loops.batches(examples(), loop)]
+    assert set(sizes) == {rows} and len(sizes) == -(-37 // rows)
+
+
 def test_an_empty_choice_runs_nothing():
     assert list(loops.over_set(lambda batch: pytest.fail("no batch expected"), examples(), Loop(), [])) == []
 

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 from PIL import Image
 
 from vmamba_jax import data, evaluation
+from vmamba_jax.core import statistics
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import shifts
 
@@ -109,3 +110,16 @@ def test_shift_accuracy(sources):
     assert row["gap"] == accuracy["validation_"] - accuracy[""] and row["gap_interval"][0] <= row["gap"] <= row["gap_interval"][1]
     assert (row["shift"], row["classes"], row["examples"], row["validation_examples"]) == ("imagenet_a", 200, 6, 20)
     assert row["validation_split"] == "validation[20 of 40]" and json.loads(json.dumps(row)) == row
+
+
+def test_gap_is_validation_minus_shift():
+    """A quarter of the shifted images and all validation images are classified correctly."""
+    images = np.random.default_rng(1).integers(0, 256, (40, 2, 2, 3), np.uint8)
+    columns = np.array(shifts.columns("imagenet_a"))
+    predicted = np.asarray(net(WEIGHTS, images / np.float32(255)))[:, columns].argmax(1)
+    labels = np.where(np.arange(20) < 5, predicted[:20], (predicted[:20] + 1) % 200)
+    shifted = data.Arrays(images[:20], labels, shifts.identifiers("imagenet_a"))
+    validation = data.Arrays(images[20:], columns[predicted[20:]], IDENTIFIERS)
+    row = shifts.shift_accuracy(Partial(net, WEIGHTS), shifted, "imagenet_a", validation=validation)
+    assert (row["accuracy"], row["validation_accuracy"], row["gap"]) == (0.25, 1, 0.75)
+    assert row["gap_interval"] == statistics.gap_interval(20, 20, 5, 20)

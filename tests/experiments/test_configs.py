@@ -15,7 +15,7 @@ from experiments.common.cli import ConfigError
 from vmamba_jax import attacks, data
 
 RUNS = ("digits", "mnist_at", "cifar10_at", "imagenet", "evaluate_weights")
-BASES = {name: base.run for name in RUNS} | {"robustness_study": base.study, "benchmark": base.benchmark}
+BASES = dict.fromkeys(RUNS, base.run) | {"robustness_study": base.study, "benchmark": base.benchmark}
 TRAINED = ("digits", "mnist_at", "cifar10_at")  # test_imagenet_configs.py has the recipes of imagenet
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -213,3 +213,10 @@ def test_saved_config_errors(tmp_path):
     for path in ("broken.json", "absent.json", "other.json"):
         with pytest.raises(ValueError, match=f"{path}': expected the config.json of a run"):
             saved.get_config(str(tmp_path / path))
+
+
+def test_attack_labels():
+    for options, label in [({"name": "pgd", "eps": 0.1, "steps": 20, "restarts": 5}, "PGD-20, 5 restarts"), ({"name": "fgsm", "eps": 0.1}, "FGSM"),
+                           ({"name": "momentum_pgd", "eps": 0.1, "steps": 10}, "MI-FGSM-10"), ({"name": "autoattack", "eps": 0.1}, "AutoAttack standard"),
+                           ({"name": "transfer_pgd", "eps": 0.1, "steps": 3, "scales": 2}, "transfer_pgd-3")]:
+        assert build.attack_label(attacks.create(**options)) == label

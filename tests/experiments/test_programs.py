@@ -194,6 +194,30 @@ def test_another_config_is_refused_with_the_difference(finished, tmp_path, check
     assert json.loads((workdir / "standard" / "config.json").read_text())["epochs"] == 2
 
 
+def test_loop_gets_the_configs_numbers(tmp_path, monkeypatch):
+    config, given = tiny("standard"), {}
+    config.epochs, config.validation.every_epochs, config.log_every, config.checkpoints.keep, config.skips.in_a_row = 6, 3, 2, 5, 7
+    config.validation.select = "robust_accuracy"
+    monkeypatch.setattr(training, "train", lambda *args, **options: given.update(options) or forbidden())
+    with pytest.raises(AssertionError, match="done already"):
+        train.run(config, tmp_path, progress=False)
+    expected = {"checkpoints": {"keep_latest": 5, "best_metric": "validation/robust_accuracy"}, "validation": {"every": 12},
+                "monitoring": {"log_every": 2, "progress": False, "skips_in_a_row": 7, "skips_in_all": 100, "stop_on_signals": True}}
+    assert given["steps"] == 24
+    for group, fields in expected.items():
+        assert {name: getattr(given[group], name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_averaged_weights_are_evaluated_if_there_are_any(finished, monkeypatch, decay):
+    config, given = tiny("standard"), {}
+    config.ema_decay = decay
+    monkeypatch.setattr(training.Checkpoints, "restore_variables", lambda self, step, **options: given.update(options) or forbidden())
+    with pytest.raises(AssertionError, match="done already"):
+        evaluate.run(config, finished[0] / "standard", progress=False)
+    assert given == {"ema": bool(decay)}
+
+
 def test_config_may_change_before_the_first_step(tmp_path, monkeypatch):
     config = tiny("standard")
     config.batch_size = 10_000

@@ -89,7 +89,7 @@ def test_cell_has_its_identity(finished, config):
     assert set(cell["identity"]["settings"]) == {"model", "probe", "seed", "example"} and cell["identity"]["versions"]["jax"] == jax.__version__
     assert cell["file"] == f"cells/pgd-{results.digest(cell['identity'])}.json" and cell["identity"]["weights"] == index["models"][0]["weights"]
     row, = cell["rows"]
-    assert claims.right(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
+    assert claims.correct(row).mean() == row["accuracy"] <= read.rows("vmamba", "clean")[0]["accuracy"] and row["examples"] == 8
     assert cell["attack"]["steps"] == 2 and cell["label"] == "PGD-2" and cell["pictures"][0]["uri"].startswith("data:image/png;")
     assert [each["x"] for each in read.rows("vmamba", "budget")] == [0.05, 0.1] and read.rows("vmamba", "budget")[1]["accuracy"] == row["accuracy"]
 
@@ -101,7 +101,7 @@ def test_cell_equals_robust_accuracy(finished, config):
     result = evaluation.robust_accuracy(vmamba_jax.logits_fn(subject.classifier, subject.variables), subject.source, attacks.create(**PGD),
                                         key=jax.random.key(config.seed), batch_size=8)
     row, = reports.read_study(workdir).rows("vmamba", "pgd")
-    assert claims.right(row).tolist() == result["robust"].astype(int).tolist()
+    assert claims.correct(row).tolist() == result["robust"].astype(int).tolist()
 
 
 def test_reason_of_a_cell_that_does_not_run(finished):
@@ -197,6 +197,14 @@ def test_missing_model_is_recorded_and_the_study_continues(config, tmp_path, mon
     index = study.run(other, tmp_path, progress=False)
     assert [line["status"] for line in index["cells"]] == ["not applicable", "done"] and "nowhere" in index["models"][0]["error"]
     assert "nowhere" in reports.render_study(reports.read_study(tmp_path))
+
+
+def test_models_of_one_name_have_different_labels(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(probes.KINDS, "clean", lambda context, probe: {"rows": [cells.row(np.ones(8, bool))]})
+    other = ml_collections.ConfigDict(config.to_dict())
+    other.models, other.probes = (config.models[1],) * 2, {"clean": PROBES["clean"]}
+    index = study.run(other, tmp_path, progress=False)
+    assert [line["model"] for line in index["cells"]] == [model["label"] for model in index["models"]] == ["resnet", config.models[1]]
 
 
 def test_study_without_models_is_refused(config, tmp_path):

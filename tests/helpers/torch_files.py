@@ -1,4 +1,4 @@
-"""Writes files as `torch.save` does, of both formats, without torch: one opcode after another, so that a test can write any other file too."""
+"""Writes files in both formats of `torch.save` without torch, opcode by opcode, so that a test can write malformed files too."""
 import dataclasses
 import io
 import pickle
@@ -15,7 +15,7 @@ FORMATS = ("zip", "legacy")
 
 @dataclasses.dataclass
 class Tensor:
-    """A view of a flat array, its storage; sizes and strides in elements, which may be lies. An array stands for a plain one."""
+    """A view of a flat array, its storage; sizes and strides in elements, which may be wrong. A plain array needs no Tensor."""
     storage: np.ndarray
     size: tuple
     stride: tuple

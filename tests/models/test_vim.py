@@ -156,6 +156,14 @@ def test_initial_values():
     assert not params["patch_embed"]["bias"].any() and not params["head"]["bias"].any() and (params["norm_f"]["scale"] == 1).all()
 
 
+def test_initial_output_projections_scale_with_depth():
+    """U(+-E^-1/2 depth^-1/2) in every block."""
+    params = drawn(TINY.clone(depth=4), (1, 8, 8, 3))
+    for i in range(4):
+        largest = np.abs(params[f"layers_{i}"]["mixer"]["out_proj"]["kernel"]).max()
+        assert 0.97 * 40**-0.5 / 2 < largest <= 40**-0.5 / 2
+
+
 @pytest.mark.parametrize("depth", [1, 2, 24])
 def test_drop_path_rates_count_at_the_receiver(depth):
     """The original drops the input of block i at [0, *linspace][i] and the input of the final norm at the full rate."""

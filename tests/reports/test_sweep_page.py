@@ -77,7 +77,7 @@ def test_statistics_by_hand(sweep, group, seeds, which, metric):
 
 @pytest.mark.parametrize("differences, verdict", [
     ((0.02, 0.021, 0.019), "seen"), ((-0.02, -0.021, -0.019), "seen"), ((0.001, -0.001, 0.0), "not seen"), ((0.05, -0.05, 0.0), "inconclusive"),
-    ((0.03,), "inconclusive"), ((0.0, 0.0), "not seen"), ((0.009, 0.011, 0.0), "inconclusive")])
+    ((0.03,), "inconclusive"), ((0.0, 0.0), "not seen"), ((0.009, 0.011, 0.0), "inconclusive"), ((-0.03, -0.01, -0.02), "inconclusive")])
 def test_verdicts(tmp_path, differences, verdict):
     values = {f"a__seed_{i}": (0.5 + d, 0.5) for i, d in enumerate(differences)} | {f"b__seed_{i}": (0.5, 0.5) for i in range(len(differences))}
     sweep = reports.read_sweep(write(tmp_path, ("b", "a"), tuple(range(len(differences))), (), **values))

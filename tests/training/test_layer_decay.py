@@ -64,7 +64,7 @@ def test_depths_of_a_backbone(name):
 
 
 def test_scales():
-    found = by_path(layer_decay.scales(shapes(*list(TABLES)[0]), 0.5))
+    found = by_path(layer_decay.scales(shapes(*next(iter(TABLES))), 0.5))
     assert found["head/kernel"] == found["norm/scale"] == 1 and found["layers_1/blocks_1/op/A_logs"] == 0.5
     assert found["downsample_0/conv/kernel"] == found["layers_1/blocks_0/norm/bias"] == 0.25 and found["patch_embed/conv1/kernel"] == 0.0625
 

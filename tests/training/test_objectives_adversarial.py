@@ -17,7 +17,7 @@ GAUSSIAN = attacks.pgd(0.1, steps=2, step_size=0.06, start="gaussian")
 OPTIONS = {
     "trades": {"beta": 2.0, "attack": GAUSSIAN},
     "mart": {"beta": 2.0, "attack": GAUSSIAN, "attack_mode": "train"},
-    "free": {"eps": 0.1, "replays": 2},
+    "free": {"eps": 0.1, "step_size": 0.06, "replays": 2},
     "fast": {"eps": 0.1, "watch_every": 2, "watch_stride": 2, "watch_steps": 3},
     "yopo": {"eps": 0.1, "step_size": 0.05, "passes": 2, "inner_steps": 3},
     "awp": {"objective": "pgd_at", "attack": PGD, "gamma": 0.05},
@@ -179,7 +179,7 @@ def mean_ce(params, images, labels):
 def test_free_against_a_loop():
     """Two batches of two replays; the second batch, half as large, uses the first rows of the perturbation."""
     step, run, state, _, _ = one_device("free")
-    params, noise, eps = state.params, np.array(state.carry), 0.1
+    params, noise, eps, size = state.params, np.array(state.carry), 0.1, 0.06
     grad = jax.jit(jax.grad(lambda params, d, x, y: mean_ce(params, jnp.clip(x + d, 0, 1), y), (0, 1)))
     small, now = {name: x[:8] for name, x in batch(1).items()}, state
     for t, data in enumerate((batch(0), small)):
@@ -187,7 +187,7 @@ def test_free_against_a_loop():
         for _ in range(2):
             g, d = grad(params, noise[:n], data["image"], data["label"])
             params = jax.tree.map(lambda w, g: w - 0.1 * g, params, g)
-            noise[:n] = np.clip(noise[:n] + eps * np.sign(d), -eps, eps)
+            noise[:n] = np.clip(noise[:n] + size * np.sign(d), -eps, eps)
         now, _ = (run if n == 16 else jax.jit(step))(now, data, KEY)
         close(now.params, params)
         np.testing.assert_allclose(now.carry, noise, atol=1e-6)
@@ -313,7 +313,6 @@ def test_recipes_scale_what_their_programs_scale():
 
 
 @pytest.mark.parametrize("name, options, same", [
-    ("singh", {}, {"attack": attacks.apgd(0.1, steps=2, random_start=False, keep="highest_loss"), "label_smoothing": 0.1}),
     ("ares", {"eps_schedule": HALF}, {"attack": attacks.pgd(0.1, steps=3, step_size=0.2 / 3), "eps_schedule": HALF, "scheduled": ("step_size",)}),
     ("fast", {}, {"attack": attacks.pgd(0.1, steps=1, step_size=0.125), "attack_mode": "train"}),
 ])
@@ -321,6 +320,28 @@ def test_pgd_at_with_the_settings_of(name, options, same):
     classifier = Classifier(Net("batch"))
     steps = (objectives.create(name, classifier, sgd(), eps=0.1, **options), objectives.pgd_at(classifier, sgd(), **same))
     close(*(jax.jit(step)(start(classifier), batch(), KEY) for step in steps))
+
+
+def test_singh_is_pgd_at_with_apgd():
+    _, _, state, expected, _ = one_device("singh")
+    attack = attacks.apgd(0.1, steps=2, random_start=False, keep="highest_loss")
+    close(jax.jit(objectives.pgd_at(PLAIN, sgd(), attack=attack, label_smoothing=0.1))(state, batch(), KEY), expected)
+
+
+def test_attacks_of_fast(monkeypatch):
+    """The paper's step size of 1.25 eps, and the monitor's of eps / 4."""
+    made, pgd = [], attacks.pgd
+    monkeypatch.setattr(attacks, "pgd", lambda eps, steps, step_size: made.append((eps, steps, step_size)) or pgd(eps, steps, step_size))
+    objectives.fast(Classifier(), sgd(), eps=0.2, watch_every=2, watch_steps=7)
+    objectives.fast(Classifier(), sgd(), eps=0.2, step_size=0.1)
+    assert made == [(0.2, 1, 0.25), (0.2, 7, 0.05), (0.2, 1, 0.1), (0.2, 10, 0.05)]
+
+
+def test_the_two_passes_have_their_own_dropout_masks():
+    """At a radius of 0 only the masks differ between the passes."""
+    step, state = make("trades", Classifier(Net(dropout=0.5)), attack=attacks.pgd(0.0, steps=1), recompute_targets=False)
+    _, metrics = jax.jit(step)(state, batch(), KEY)
+    assert metrics["kl"] > 1e-3
 
 
 def test_watch_scales_its_radius():
@@ -339,7 +360,7 @@ def test_watch_scales_its_radius():
     ("mart", {"label_smoothing": 1.0}, "label_smoothing=1.0: expected"),
     ("mart", {"attack_mode": "both"}, "attack_mode='both': expected one of 'eval', 'train'"),
     ("free", {"eps": None}, "eps=None: expected a finite number >= 0"),
-    ("free", {"released": True}, "eps=0.1, step_size=None with released=True: expected None for both"),
+    ("free", {"released": True}, "eps=0.1, step_size=0.06 with released=True: expected None for both"),
     ("free", {"replays": 0}, "replays=0: expected an integer >= 1"),
     ("fast", {"watch_every": 0}, "watch_every=0: expected None or an integer"),
     ("yopo", {"passes": 0}, "passes=0: expected an integer >= 1"),
@@ -392,6 +413,6 @@ def test_free_resumes_with_its_perturbation(tmp_path):
     again = jax.device_get(train(3, tmp_path / "a"))
     close(again, jax.device_get(train(3, tmp_path / "b")), atol=0)
     assert not np.array_equal(again.carry, state.carry)
-    with training.Checkpoints(tmp_path / "a" / "checkpoints", read_only=True) as saved:
-        with pytest.raises(ValueError, match="unexpected in the checkpoint: carry"):
-            saved.restore(start())
+    with training.Checkpoints(tmp_path / "a" / "checkpoints", read_only=True) as saved, \
+            pytest.raises(ValueError, match="unexpected in the checkpoint: carry"):
+        saved.restore(start())

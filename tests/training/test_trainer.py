@@ -252,6 +252,13 @@ def test_bar_shows_the_time_left(capsys, monkeypatch):
     assert re.findall(r"\d+:\d\d:\d\d", out) == ["0:01:00"], out
 
 
+def test_bar_of_a_resumed_run_starts_at_its_step(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with Bar(100, 120):
+        pass
+    assert "step 100/120" in capsys.readouterr().out
+
+
 def test_bar_adds_up_skipped_steps(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with Bar(0, 20) as bar:

@@ -1,14 +1,14 @@
 """Adversarial attacks: pure functions `attack(logits_fn, images, labels, key) -> adversarial`.
 
-`logits_fn` is any callable from images (batch, H, W, C) to logits (batch, classes); images are in [0, 1], and a model's own mean and standard deviation
-belong inside `logits_fn`, never to the attack. Nothing here jits: wrap the attack at the call site,
+`logits_fn` is any callable from images (batch, H, W, C) to logits (batch, classes); images are in [0, 1], and a model's own mean and
+standard deviation belong inside `logits_fn`, never to the attack. Nothing here jits: wrap the attack at the call site,
 
     attack = attacks.pgd(eps=8 / 255, steps=10, step_size=2 / 255)
     adversarial = jax.jit(attack)(logits_fn, images, labels, key)     # logits_fn a jax.tree_util.Partial: its weights are an argument
 
-`gradient` holds PGD and its variants, `autoattack` AutoAttack and its parts APGD, FAB and Square, `patch_fool` Patch-Fool. `base` is the interface they
-share, `threat_model` a norm ball in the box of pixel values, `norms` its geometry, `losses` the objectives, `masks` the pixels an attack may change,
-`randomized` classifiers with random numbers.
+`gradient` holds PGD and its variants, `autoattack` AutoAttack and its parts APGD, FAB and Square, `patch_fool` Patch-Fool. `base` is the
+interface they share, `threat_model` a norm ball in the box of pixel values, `norms` its geometry, `losses` the objectives, `masks` the
+pixels an attack may change, `randomized` classifiers with random numbers.
 """
 import warnings
 
@@ -43,7 +43,8 @@ def create(name, **options):
     """
     for old, new in _RENAMED_OPTIONS.items():
         if old in options:
-            warnings.warn(f"option {old!r} is now {new!r}; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"option {old!r} is now {new!r}; the old name will be removed in the next release", DeprecationWarning,
+                          stacklevel=2)
             options[new] = options.pop(old)
     return checks.by_name("attack", name, ATTACKS, options)(**options)
 
@@ -51,6 +52,7 @@ def create(name, **options):
 _RENAMED_OPTIONS = {"neighbours": "neighbors", "neighbourhood": "neighborhood"}
 __getattr__ = deprecation.renamed(__name__, {"MomentumPGD": "vmamba_jax.attacks.gradient.transfer:momentum_pgd"})
 
-__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "EOTPGD", "FAB", "FGSM", "FrequencyPGD", "MaskedPGD", "NORMS", "PGD", "Passes", "PatchFool",
-           "Randomized", "Square", "TRANSFER", "ThreatModel", "TransferPGD", "apgd", "autoattack", "create", "eot_pgd", "expected_logits", "fab", "fgsm",
-           "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "patch_fool", "per_image_keys", "pgd", "square", "transfer_pgd"]
+__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "EOTPGD", "FAB", "FGSM", "FrequencyPGD", "MaskedPGD", "NORMS", "PGD", "Passes",
+           "PatchFool", "Randomized", "Square", "TRANSFER", "ThreatModel", "TransferPGD", "apgd", "autoattack", "create", "eot_pgd",
+           "expected_logits", "fab", "fgsm", "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "patch_fool",
+           "per_image_keys", "pgd", "square", "transfer_pgd"]

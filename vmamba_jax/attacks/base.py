@@ -26,8 +26,9 @@ class Passes(NamedTuple):
 class Attack(records.Described):
     """A pure function `attack(logits_fn, images, labels, key=None) -> adversarial`, described by its fields.
 
-    A subclass is a `records.record` with a field `bounds`, a class attribute `name`, and `run(logits_fn, images, labels, keys)`. Nothing is jitted, and
-    every loop is a `lax` loop. No field may be called `lower`: `jax.jit` copies fields onto the jitted function, which has a method of that name.
+    A subclass is a `records.record` with a field `bounds`, a class attribute `name`, and `run(logits_fn, images, labels, keys)`. Nothing is
+    jitted, and every loop is a `lax` loop. No field may be called `lower`: `jax.jit` copies fields onto the jitted function, which has a
+    method of that name.
 
     Attributes:
         name: the attack's name in `attacks.create`.

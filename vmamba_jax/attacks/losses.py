@@ -44,8 +44,8 @@ def get(loss):
 def objective(logits_fn, labels, loss, targeted=False):
     """The function images -> (value to maximize (batch,), success (batch,) bool) of an attack.
 
-    Untargeted attacks maximize the loss at the true labels and succeed at any other class; targeted attacks minimize the loss at the target labels and
-    succeed at the target only. Logits of a 16-bit float type are evaluated in float32.
+    Untargeted attacks maximize the loss at the true labels and succeed at any other class; targeted attacks minimize the loss at the target
+    labels and succeed at the target only. Logits of a 16-bit float type are evaluated in float32.
 
     Args:
         logits_fn: images -> logits (batch, classes).
@@ -81,8 +81,8 @@ def checked(logits, images):
 def ascent_gradient(evaluate):
     """The gradient of an objective with respect to the images, per image: a function images -> (batch, H, W, C).
 
-    It differentiates the sum over the batch, as a classifier's images do not affect each other. NaN becomes 0: a NaN gradient leaves the image
-    unchanged instead of making it NaN.
+    It differentiates the sum over the batch, as a classifier's images do not affect each other. NaN becomes 0: a NaN gradient leaves the
+    image unchanged instead of making it NaN.
     """
     gradient = jax.grad(lambda images: evaluate(images)[0].sum())
     return lambda images: jnp.nan_to_num(gradient(images))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.core import checks, grids, records, scan_orders
+from vmamba_jax.core import checks, deprecation, grids, records, scan_orders
 
 
 class Grid:
@@ -54,8 +54,8 @@ class Rings(Grid):
 
     Args:
         grid: patches per side.
-        first, last: rings, both included; last=None: only `first`. Ring 0 is the center patch of an odd grid and the four center patches of an even
-            one; ring (grid - 1) // 2 is the border.
+        first, last: rings, both included; last=None: only `first`. Ring 0 is the center patch of an odd grid and the four center patches of
+            an even one; ring (grid - 1) // 2 is the border.
     """
     grid: int
     first: int
@@ -67,7 +67,8 @@ class Rings(Grid):
         border = (checks.count("grid", self.grid) - 1) // 2
         last = self.first if self.last is None else self.last
         if not all(isinstance(ring, numbers.Integral) for ring in (self.first, last)) or not 0 <= self.first <= last <= border:
-            raise ValueError(f"first={self.first!r}, last={self.last!r}: expected 0 <= first <= last <= {border}, the border of grid={self.grid}")
+            raise ValueError(f"first={self.first!r}, last={self.last!r}: expected 0 <= first <= last <= {border}, the border of "
+                             f"grid={self.grid}")
         object.__setattr__(self, "last", last)
 
     def chosen(self):
@@ -150,6 +151,10 @@ def get(mask):
 
 
 patches, rings, scan = Patches, Rings, Scan
+
+__getattr__ = deprecation.renamed(__name__, {
+    "DIRECTIONS": "vmamba_jax.core.scan_orders:DIRECTIONS", "Given": "vmamba_jax.attacks.masks:ArrayMask",
+    "Made": "vmamba_jax.attacks.masks:FunctionMask"})
 
 
 def _check(values, images, what):

@@ -36,8 +36,8 @@ def l2(delta, eps):
 def l1(delta, eps):
     """The nearest point to `delta` in the l1 ball of radius `eps` around zero.
 
-    Soft thresholding at theta = max_k (a_1 + ... + a_k - eps) / k over the sorted magnitudes a. For values far above `eps` the difference from
-    theta is rounded at the values' own precision; a result that is too long is shrunk into the ball.
+    Soft thresholding at theta = max_k (a_1 + ... + a_k - eps) / k over the sorted magnitudes a. For values far above `eps` the difference
+    from theta is rounded at the values' own precision; a result that is too long is shrunk into the ball.
 
     Source: Duchi et al. 2008, figure 1.
     """
@@ -57,8 +57,8 @@ def radial(delta, eps, norm):
 def l1_in_box(images, delta, eps, lower, upper):
     """The nearest perturbation to `delta` that has l1 norm <= eps and keeps images + delta within [lower, upper].
 
-    It is sign(delta) * min(slack, max(|delta| - theta, 0)), where slack is the distance to the box's side, for the least theta >= 0 of norm <= eps.
-    The norm falls piecewise linearly in theta: bisection down to rounding, then one linear solve.
+    It is sign(delta) * min(slack, max(|delta| - theta, 0)), where slack is the distance to the box's side, for the least theta >= 0 of norm
+    <= eps. The norm falls piecewise linearly in theta: bisection down to rounding, then one linear solve.
 
     Source: Croce & Hein 2021, section 2.
     """
@@ -98,8 +98,8 @@ def unit(gradient, norm):
 def ascent(threat, l1_fraction=None):
     """The direction of steepest ascent in a threat model's norm, as a function (gradient, x) -> step of length 1.
 
-    linf: the gradient's sign. l2: the normalized gradient. l1: the normalized gradient, or with `l1_fraction` equal steps, by sign, on that fraction
-    of the values: those of largest gradient, except values that would leave the box.
+    linf: the gradient's sign. l2: the normalized gradient. l1: the normalized gradient, or with `l1_fraction` equal steps, by sign, on that
+    fraction of the values: those of largest gradient, except values that would leave the box.
 
     Source: Tramer & Boneh 2019, section 4 (SLIDE; 1 - l1_fraction is their quantile q).
     """

@@ -1,8 +1,8 @@
 """Classifiers with random numbers, and averages over them (expectation over transformation, EOT).
 
-A randomized classifier is a function `logits_fn(images, keys) -> logits` with one random key per image, the only source of randomness for that image:
-its logits do not depend on the batch, and equal keys give equal logits. `expected_logits` averages it into a deterministic classifier for any attack,
-`eot_pgd` attacks it with new keys at every step, and APGD takes it wrapped in `Randomized`.
+A randomized classifier is a function `logits_fn(images, keys) -> logits` with one random key per image, the only source of randomness for
+that image: its logits do not depend on the batch, and equal keys give equal logits. `expected_logits` averages it into a deterministic
+classifier for any attack, `eot_pgd` attacks it with new keys at every step, and APGD takes it wrapped in `Randomized`.
 
 Source: Athalye et al. 2018, section 3.
 """
@@ -81,8 +81,8 @@ def logits(logits_fn, images, keys):
 def value_and_gradient(logits_fn, criterion, eot):
     """The function (images, keys) -> (value (batch,), success (batch,), gradient (batch, H, W, C)), all from the same passes.
 
-    For a `Randomized` classifier the gradient is averaged over `eot` draws; value and success come from the last draw, as in the reference. A
-    deterministic classifier is evaluated once. NaN in a gradient becomes 0.
+    For a `Randomized` classifier the gradient is averaged over `eot` draws; value and success come from the last draw, as in the reference.
+    A deterministic classifier is evaluated once. NaN in a gradient becomes 0.
 
     Args:
         logits_fn: images -> logits, or a `Randomized` classifier.

@@ -41,8 +41,8 @@ class ThreatModel:
     def project(self, images, adversarial):
         """`adversarial` (batch, H, W, C) projected onto the ball around `images`, then onto the box.
 
-        Clipping to the box keeps a point within the ball if the images are inside the box, so the result satisfies both. Ball-then-box is the usual
-        PGD projection; in linf it is the nearest point of the intersection, in l2 and l1 in general it is not.
+        Clipping to the box keeps a point within the ball if the images are inside the box, so the result satisfies both. Ball-then-box is
+        the usual PGD projection; in linf it is the nearest point of the intersection, in l2 and l1 in general it is not.
         """
         if self.norm == "linf" and self.projection == "nearest":  # no subtraction: the bound then holds to the last bit
             eps = jnp.asarray(self.eps, images.dtype)

@@ -110,7 +110,7 @@ def checksums(folder):
 
 def check_free(target, overwrite):
     """Raise unless the target is absent, empty, or an earlier checkpoint that may be overwritten."""
-    if target.is_dir() and not any(target.iterdir()) or not os.path.lexists(target):
+    if (target.is_dir() and not any(target.iterdir())) or not os.path.lexists(target):
         return
     if not overwrite:
         raise FileExistsError(f"{target} is not empty; pass overwrite=True to replace the checkpoint in it")

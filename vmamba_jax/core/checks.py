@@ -1,7 +1,7 @@
 """Argument checks: TypeError for a wrong type, ValueError for a value out of range; a check of one value returns the value.
 
-Every message is one line, `<argument>=<value>: expected <what>`. Concrete values are checked in full, traced ones (a scheduled radius) by shape
-and dtype only.
+Every message is one line, `<argument>=<value>: expected <what>`. Concrete values are checked in full, traced ones (a scheduled radius) by
+shape and dtype only.
 """
 import inspect
 import math
@@ -153,7 +153,7 @@ def batch(images, labels, lower, upper):
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images.dtype={images.dtype}: expected a floating type, with values in [{lower:g}, {upper:g}]")
     if getattr(labels, "shape", None) != images.shape[:1]:
-        raise ValueError(f"labels.shape={getattr(labels, 'shape', type(labels).__name__)}: expected {images.shape[:1]}, one label per image")
+        raise ValueError(f"labels.shape={getattr(labels, 'shape', type(labels).__name__)}: expected {images.shape[:1]}, one per image")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels.dtype={labels.dtype}: expected an integer type")
     if not traced(images) and images.size and getattr(images, "is_fully_addressable", True):

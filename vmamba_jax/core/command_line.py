@@ -1,22 +1,22 @@
-"""What the package's own commands share: one line on a failure, overrides of a model's fields."""
+"""Shared by the package's commands: one line per error, and the arguments that name a model and override its fields."""
 import argparse
 import ast
 import sys
 
 
 class Parser(argparse.ArgumentParser):
-    """One line on an error, without the usage."""
+    """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message):
         self.exit(2, f"error: {message} (--help explains)\n")
 
 
 def run(parser, argv=None):
-    """Parse, call the chosen command's `run(args)`, return the exit status: 0, or 2 after one line on stderr."""
+    """Parse the arguments, call `run(args)` of the chosen command, and return the exit status: 0, or 2 after one line on stderr."""
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except Exception as error:  # a program's last line of defence: its user asked for one line, not for a traceback
+    except Exception as error:  # at the top of a program: a command's user gets one line instead of a traceback
         message = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
         print(f"error: {message or type(error).__name__}", file=sys.stderr)
         return 2
@@ -24,10 +24,10 @@ def run(parser, argv=None):
 
 
 def override(text):
-    """`key=value` as (key, a Python literal, or the text itself where it is none)."""
+    """(key, value) of `key=value`; the value is a Python literal, or else the text itself."""
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not key=value")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected key=value")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -35,7 +35,7 @@ def override(text):
 
 
 def add_model_arguments(command):
-    """--model and --override of a command that makes a model of the catalog."""
-    command.add_argument("--model", required=True, help="a name of vmamba_jax.list_models(), with a release's tag after a dot where it has several")
+    """Add --model and --override to a command that creates a model of the catalog."""
+    command.add_argument("--model", required=True, help="a name of vmamba_jax.list_models(); a tag after a dot selects one of several releases")
     command.add_argument("--override", action="extend", nargs="+", default=[], type=override, metavar="KEY=VALUE",
                          help="fields of the model, e.g. num_classes=10 or 'dims=(32, 64)'")

@@ -1,7 +1,7 @@
 """Grids of patches over an image: the patch of each pixel, masks and sums of patches, random orders within them.
 
-A grid has (rows, columns) patches, numbered row by row from 0 at the top left. Pixel (i, j) of an image of H x W pixels lies in the patch of row
-i * rows // H and column j * columns // W; the patches have equal sizes if the grid divides both sides.
+A grid has (rows, columns) patches, numbered row by row from 0 at the top left. Pixel (i, j) of an image of H x W pixels lies in the patch
+of row i * rows // H and column j * columns // W; the patches have equal sizes if the grid divides both sides.
 """
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def sides(name, value):
 
 
 def of_patch_size(shape, size):
-    """(rows, columns) of square patches of `size` pixels per side in images of `shape` (b, H, W, C); a ValueError unless they tile the image."""
+    """(rows, columns) of patches of `size` pixels per side in images of `shape` (b, H, W, C); ValueError unless they tile the image."""
     height, width = shape[1:3]
     if height % size or width % size:
         raise ValueError(f"patch_size={size} on images of {height} x {width}: expected a size that divides both sides")

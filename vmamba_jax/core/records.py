@@ -1,15 +1,17 @@
 """Frozen dataclasses that are pytrees: hashable when concrete, with their numbers as leaves."""
 import dataclasses
+import typing
 
 import jax
 
 
+@typing.dataclass_transform(frozen_default=True)
 def record(*numbers):
     """Class decorator: a frozen dataclass registered as a pytree, with the fields `numbers` as dynamic leaves and all others static.
 
-    A record is a valid static argument of `jax.jit` (it hashes by value) and a valid traced one (changing a radius then does not recompile).
-    `jax.tree_util.register_dataclass` rebuilds instances through `__init__`, so `__post_init__` would check the tracers and placeholders that JAX
-    puts into leaves; a record is rebuilt without it.
+    A record is a valid static argument of `jax.jit` (it hashes by value) and a valid traced one (changing a radius then does not
+    recompile). `jax.tree_util.register_dataclass` rebuilds instances through `__init__`, so `__post_init__` would check the tracers and
+    placeholders that JAX puts into leaves; a record is rebuilt without it.
     """
     def decorate(cls):
         cls = dataclasses.dataclass(frozen=True, repr=False)(cls)

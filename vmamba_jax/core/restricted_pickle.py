@@ -117,7 +117,7 @@ def describe(value):
 
 def key(value):
     """`value` if a dict or set may hold it as a key: small, and with a hash that a file cannot make collide at will."""
-    if type(value) not in KEYS or isinstance(value, int) and abs(value) >= 2**63:
+    if type(value) not in KEYS or (isinstance(value, int) and abs(value) >= 2**63):
         raise ValueError(f"refused: {describe(value)} as a key; expected a string, bytes or a number")
     return value
 

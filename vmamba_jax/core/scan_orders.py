@@ -30,8 +30,8 @@ def routes(pattern, height, width):
     """The four orders of a scan pattern.
 
     Args:
-        pattern: "cross" (the four `DIRECTIONS`), "unidi" (row-major four times), "bidi" (row-major twice, reversed twice); one order (L,): the map
-            is relabeled by it and scanned crosswise; four orders (4, L); or a function (height, width) -> any of these.
+        pattern: "cross" (the four `DIRECTIONS`), "unidi" (row-major four times), "bidi" (row-major twice, reversed twice); one order (L,):
+            the map is relabeled by it and scanned crosswise; four orders (4, L); or a function (height, width) -> any of these.
         height, width: of the map.
 
     Returns:
@@ -46,7 +46,8 @@ def routes(pattern, height, width):
     cross = np.stack([along(direction, height, width) for direction in DIRECTIONS])
     if isinstance(pattern, str):
         if pattern not in ("cross", "unidi", "bidi"):
-            raise ValueError(f"scan_pattern={pattern!r}: expected one of {', '.join(map(repr, PATTERNS))}, a permutation, or a function of (height, width)")
+            raise ValueError(f"scan_pattern={pattern!r}: expected one of {', '.join(map(repr, PATTERNS))}, a permutation, or a function of "
+                             "(height, width)")
         return {"cross": cross, "unidi": cross[[0, 0, 0, 0]], "bidi": cross[[0, 0, 2, 2]]}[pattern]
     orders = np.asarray(pattern)
     length = height * width
@@ -121,5 +122,5 @@ def get(order):
 def _permutations(orders, height, width):
     """`orders` (..., L), each checked to be a permutation of the positions."""
     if not (np.sort(orders, axis=-1) == np.arange(height * width)).all():
-        raise ValueError(f"scan_pattern=array{orders.shape}: expected permutations of the {height * width} positions of a {height} x {width} map")
+        raise ValueError(f"scan_pattern=array{orders.shape}: expected permutations of the positions of a {height} x {width} map")
     return orders

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vmamba_jax import data
+from vmamba_jax.core import checks
 from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.core.statistics import gap_interval, summary
 from vmamba_jax.data.datasets import imagenet
@@ -45,7 +46,7 @@ SHIFTS = {
 
 def columns(shift):
     """The set's classes as ImageNet-1k labels, ascending: 200 integers for ImageNet-A and -R, all 1000 for the others."""
-    _check(shift)
+    checks.choice("shift", shift, SHIFTS)
     return imagenet.subsets().get(shift, tuple(range(1000)))
 
 
@@ -70,7 +71,7 @@ def load(shift, root=None, *, tfds=False, file_list=None, **options):
         file_list: see `data.subset_from_list`; None: all images.
         options: for `data.load("folder", ...)`, or for "tfds:"; published accuracies use size=224, resize=256, interpolation="bicubic".
     """
-    _check(shift)
+    checks.choice("shift", shift, SHIFTS)
     about = SHIFTS[shift]
     if tfds:
         source = relabeled(data.load(f"tfds:{about.tfds}", "test", root, **options), shift)
@@ -125,11 +126,6 @@ def _columns(logits_fn, chosen, images):
 
 def _which(source):
     return {"set": getattr(source, "name", None)} | {name: getattr(source, name, None) for name in ("split", "fingerprint")}
-
-
-def _check(shift):
-    if shift not in SHIFTS:
-        raise ValueError(f"shift={shift!r}: expected one of {', '.join(map(repr, SHIFTS))}")
 
 
 __getattr__ = renamed(__name__, {"relabelled": f"{__name__}:relabeled"})

@@ -47,6 +47,7 @@ def read_run(folder, label=None, evaluated=True, examples=True):
         label: name on the page; None: the folder's name.
         evaluated: whether evaluation.json is required; if not, metrics.jsonl is.
         examples: whether to read examples.npz.
+
     Raises:
         FileNotFoundError: the required file is missing.
     """

@@ -16,6 +16,7 @@ def accuracy(runs):
 
     Args:
         runs: `Run`s with an evaluation.
+
     Returns:
         (columns, [(label, [cell, ...]), ...]): a cell is {"value", "half"}, an accuracy in [0, 1] and half its 95 % interval, or None.
     """

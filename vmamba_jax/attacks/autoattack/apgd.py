@@ -122,7 +122,8 @@ class APGD(Search):
         def phase(p, **options):
             lower, upper = self.bounds
             radius = jnp.asarray(factors, images.dtype)[p] * self.eps if len(factors) > 1 else self.eps
-            return Phase(ThreatModel(self.norm, radius, lower=lower, upper=upper), jnp.asarray(checkpoints)[p], jnp.asarray(steps)[p], **options)
+            threat = ThreatModel(self.norm, radius, lower=lower, upper=upper)
+            return Phase(threat, jnp.asarray(checkpoints)[p], jnp.asarray(steps)[p], **options)
 
         def one(keys, active):
             first = phase(0, resumed=len(factors) > 1)

@@ -1,4 +1,4 @@
-"""One run of APGD and its step-size schedules: momentum with halving steps in linf and l2, sparse sign steps in l1. All state is per image."""
+"""One run of APGD and its step-size schedules: momentum and halving steps in linf and l2, sparse sign steps in l1; all per image."""
 from typing import NamedTuple
 
 import jax
@@ -13,9 +13,10 @@ from vmamba_jax.core.keys import fold_in
 
 
 def dense_checkpoints(steps, rho):
-    """The checkpoints of APGD in linf and l2, (steps + 1,) int: entry j is the number of rising steps up to which step j reduces the step size; -1: none.
+    """The checkpoints of APGD in linf and l2, (steps + 1,) int.
 
-    The first window between checkpoints is 22% of the steps, each later one 3% of the steps shorter, down to 6%.
+    Entry j is the number of rising steps since the last checkpoint up to which the step size is halved after step j; -1: no checkpoint. The
+    first window between checkpoints is 22% of the steps, each later one 3% of the steps shorter, down to 6%.
 
     Source: Croce & Hein 2020, section 3.
     """

@@ -24,15 +24,16 @@ VERSIONS = {
 class AutoAttack(Search):
     """AutoAttack with the reference program's stages and defaults.
 
-    Per image it returns the first misclassified image of any stage, or the clean image if there is none or if it is misclassified already. A stage
-    ends once every image of the batch is misclassified; `evaluation.robust_accuracy` runs the stages over a set on the images that are still robust.
+    Per image it returns the first misclassified image of any stage, or the clean image if there is none or if it is misclassified already.
+    A stage ends once every image of the batch is misclassified; `evaluation.robust_accuracy` runs the stages over a set on the images that
+    are still robust.
 
     Args:
         eps: radius >= 0 in pixel units; may be traced.
         norm: "linf", "l2" or "l1".
         version: "standard"; "plus", with more restarts and untargeted stages; "rand", for `Randomized` classifiers.
-        n_targets: number of classes that the targeted stages attack towards; None: as the reference, 9 (in l1 5 for APGD of "standard"). A classifier of
-            n < 10 classes needs n_targets <= n - 1.
+        n_targets: number of classes that the targeted stages attack towards; None: as the reference, 9 (in l1 5 for APGD of "standard"). A
+            classifier of n < 10 classes needs n_targets <= n - 1.
         steps: gradient steps of a run of APGD and FAB.
         queries: queries of Square.
         eot: number of gradients averaged at each iterate, version "rand" only.

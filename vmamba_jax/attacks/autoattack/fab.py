@@ -17,8 +17,8 @@ from vmamba_jax.core.records import record
 class FAB(Search):
     """Fast adaptive boundary attack, untargeted or towards `n_targets` classes in turn.
 
-    It searches for the smallest misclassified perturbation, whatever the radius. Per image it returns a misclassified point within `eps`, or the clean
-    image if none was found or if it is misclassified already. Untargeted, each step takes one gradient per class.
+    It searches for the smallest misclassified perturbation, whatever the radius. Per image it returns a misclassified point within `eps`,
+    or the clean image if none was found or if it is misclassified already. Untargeted, each step takes one gradient per class.
 
     Args:
         eps: radius >= 0 in pixel units; may be traced.
@@ -184,7 +184,7 @@ def project_to_plane(norm, t, w, b, lower, upper):
 
 
 def _theta(weight, speed, limit, gap):
-    """The theta with sum(weight * min(theta * speed, limit)) = gap, as (batch, 1); if there is none, one at which every value is at its limit.
+    """The theta with sum(weight * min(theta * speed, limit)) = gap, as (batch, 1); if none, one with every value at its limit.
 
     The sum is concave and piecewise linear in theta: Newton's method ascends to the root from 0, exactly and in a few steps.
     """
@@ -204,7 +204,7 @@ def _theta(weight, speed, limit, gap):
 
 
 def _largest_first(weight, limit, gap):
-    """Full limits of the values of largest weight until the gap is closed, in proportion among the last ones if tied: lengths (batch, d)."""
+    """Full limits of the values of largest weight until the gap is closed, in proportion among tied last ones: lengths (batch, d)."""
     worth = weight * limit
     small = norms.smallest_where(1 - weight, lambda mask: jnp.where(mask, worth, 0).sum(1, keepdims=True) >= gap)
     whole, last = 1 - weight < small, 1 - weight == small

@@ -10,8 +10,8 @@ from vmamba_jax.attacks.norms import per_image
 class Search(NormAttack):
     """An attack that returns a misclassified image if it finds one and the clean image otherwise, as the reference AutoAttack does.
 
-    A subclass has `search(logits_fn, images, labels, keys, clean, active) -> (adversarial, success (batch,) bool)`, where `clean` are the logits of the
-    images. Only `active` images (batch,) bool are attacked, and the search ends once all of them are misclassified.
+    A subclass has `search(logits_fn, images, labels, keys, clean, active) -> (adversarial, success (batch,) bool)`, where `clean` are the
+    logits of the images. Only `active` images (batch,) bool are attacked, and the search ends once all of them are misclassified.
     """
     targeted = False
     l1_fraction = None

@@ -1,7 +1,7 @@
 """Proposals of Square: new images from given random numbers.
 
-Random numbers are arguments: `corner` and `other` (batch, 2) int are the upper left corners of two windows, `signs` (batch, channels) are +-1, `flip`
-(batch,) bool transposes the window's pattern.
+Random numbers are arguments: `corner` and `other` (batch, 2) int are the upper left corners of two windows, `signs` (batch, channels) are
++-1, `flip` (batch,) bool transposes the window's pattern.
 
 Source: Andriushchenko et al. 2020, algorithms 2 and 3; in l1 the reference AutoAttack.
 """

@@ -16,8 +16,8 @@ from vmamba_jax.core.records import record
 class EOTPGD(PGD):
     """PGD on a randomized classifier: every step follows the gradient of the loss averaged over new draws (torchattacks' EOTPGD).
 
-    The call takes `logits_fn(images, keys)` (see `randomized`) and always a random key. It averages gradients of the loss; to average predictions,
-    attack `expected_logits`.
+    The call takes `logits_fn(images, keys)` (see `randomized`) and always a random key. It averages gradients of the loss; to average
+    predictions, attack `expected_logits`.
 
     Args:
         samples: draws per step >= 1.

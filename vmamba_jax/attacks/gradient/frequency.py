@@ -44,11 +44,11 @@ class FrequencyPGD(PGD):
     Args:
         keep: "low" or "high", see `band`.
         size: number of low frequencies per axis, >= 1; with keep="high" less than both sides of the image.
-        limit: "after": plain PGD; its last perturbation, before clipping to the box, is filtered, added to the image and clipped to the box (Malik
-            et al., arXiv 2406.09407, as released with size 32 at 224 x 224). Filtering keeps the l2 norm within the radius; in linf and l1 the result
-            may leave the ball. "inside": every iterate is filtered. The state is a perturbation in the band and the ball, scaled down radially; the
-            model sees it added to the image and clipped to the box, and the gradient passes through filter and clipping. Only clipping adds other
-            frequencies, at pixels near 0 or 1.
+        limit: "after": plain PGD; its last perturbation, before clipping to the box, is filtered, added to the image and clipped to the box
+            (Malik et al., arXiv 2406.09407, as released with size 32 at 224 x 224). Filtering keeps the l2 norm within the radius; in linf
+            and l1 the result may leave the ball. "inside": every iterate is filtered. The state is a perturbation in the band and the ball,
+            scaled down radially; the model sees it added to the image and clipped to the box, and the gradient passes through filter and
+            clipping. Only clipping adds other frequencies, at pixels near 0 or 1.
         projection: "nearest", or "radial" ("inside" is always radial).
         eps, steps, step_size, norm, random_start, start, restarts, loss, targeted, l1_fraction, bounds: see `pgd`.
     """

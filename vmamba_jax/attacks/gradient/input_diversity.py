@@ -18,8 +18,8 @@ def diverse(logits_fn, rate, probability):
 
     Args:
         logits_fn: images -> logits.
-        rate: < 1: images shrink to between rate and 1 of their size and are padded back to it. > 1: images grow to between 1 and rate of their size
-            and are padded to int(rate * size), which the model must accept; unresized images are resized to that size too.
+        rate: < 1: images shrink to between rate and 1 of their size and are padded back to it. > 1: images grow to between 1 and rate of
+            their size and are padded to int(rate * size), which the model must accept; unresized images are resized to that size too.
         probability: of resizing an image.
 
     Source: Xie et al. 2019.
@@ -27,7 +27,8 @@ def diverse(logits_fn, rate, probability):
     def moved(x, keys):
         height, width = x.shape[1:3]
         if int(height * min(rate, 1)) < 1 or int(height * max(rate, 1)) == int(height * min(rate, 1)):
-            raise ValueError(f"resize_rate={rate:g} on images {height} pixels high: expected at least one size between, of at least one pixel")
+            raise ValueError(f"resize_rate={rate:g} on images {height} pixels high: expected at least one size between, of at least one "
+                             "pixel")
         rows, columns = jax.vmap(lambda key: resize_matrices(*placement(key, height, width, rate, probability), height, width, rate))(keys)
         rows, columns = rows.astype(x.dtype), columns.astype(x.dtype)
         return logits_fn(jnp.einsum("bij,bkl,bjlc->bikc", rows, columns, x, precision=lax.Precision.HIGHEST))
@@ -35,7 +36,7 @@ def diverse(logits_fn, rate, probability):
 
 
 def placement(key, height, width, rate, probability):
-    """Random (resized, rows, top, left) of one image: whether it is resized, its new height, and the zeros above and left of it; ends excluded."""
+    """Random (resized, rows, top, left) of one image: whether it is resized, its new height, the zeros above and left of it."""
     whether, rows, top, left = jax.random.split(key, 4)
     full, full_width = int(height * max(rate, 1)), int(width * max(rate, 1))
     rows = jax.random.randint(rows, (), int(height * min(rate, 1)), full)
@@ -66,7 +67,10 @@ def over_scales(gradient, copies):
 
 
 def smoother(kernel, size, sigma):
-    """The function that convolves gradients (b, H, W, C) with a kernel, zero-padded: it averages the loss over translations (Dong et al. 2019, eq. 7)."""
+    """The function that convolves gradients (b, H, W, C) with a zero-padded kernel, which averages the loss over translations.
+
+    Source: Dong et al. 2019, equation 7.
+    """
     taps = kernel_taps(kernel, size, sigma)
 
     def along(n):  # the kernel is an outer product: a matrix per axis
@@ -87,7 +91,10 @@ def kernel_taps(kernel, size, sigma):
 
 
 def neighbors_mean(gradient, threat, radius, count):
-    """The mean gradient over `count` random neighbors of x, uniform in the ball of `radius` times the threat model's (Wang & He 2021, equation 7)."""
+    """The mean gradient over `count` random neighbors of x, uniform in the ball of `radius` times the threat model's.
+
+    Source: Wang & He 2021, equation 7.
+    """
     def mean(x, keys):
         def add(j, total):
             own = fold_in(keys, j)

@@ -14,13 +14,13 @@ from vmamba_jax.core.records import record
 class MaskedPGD(PGD):
     """PGD on the pixels of a mask; all other pixels are bit-identical to the image's.
 
-    The perturbation's norm over the masked values is at most `eps`. In linf every masked value has the budget `eps`, so a larger mask is a stronger
-    attack; in l2 and l1 a smaller mask spends the same length on fewer values.
+    The perturbation's norm over the masked values is at most `eps`. In linf every masked value has the budget `eps`, so a larger mask is a
+    stronger attack; in l2 and l1 a smaller mask spends the same length on fewer values.
 
     Args:
-        mask: see `masks.get`. An array is a pytree leaf: other masks of its shape do not recompile. One mask per image, (b, H, W, 1), must match the
-            batch; for a set that is cut into batches, pass one mask for all images or a function of them. `settings` recreates the attack only if
-            the mask is a named one.
+        mask: see `masks.get`. An array is a pytree leaf: other masks of its shape do not recompile. One mask per image, (b, H, W, 1), must
+            match the batch; for a set that is cut into batches, pass one mask for all images or a function of them. `settings` recreates
+            the attack only if the mask is a named one.
         start: "uniform" is uniform in the ball of the masked values; see `pgd` for the others.
         l1_fraction: fraction of all values of the image, as in `pgd`.
         eps, steps, step_size, norm, random_start, restarts, loss, targeted, projection, bounds: see `pgd`.

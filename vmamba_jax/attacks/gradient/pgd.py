@@ -61,8 +61,8 @@ class PGD(NormAttack):
         restarts: runs from different random starts; a misclassified image is preferred, then the highest loss.
         loss: "cross_entropy", "margin", "dlr", or a callable (logits, labels) -> (batch,).
         targeted: labels are targets, and the loss is minimized.
-        l1_fraction: norm "l1" only: fraction of the values that a step moves, by sign (Tramer & Boneh 2019, q = 0.99); None: all move along the
-            normalized gradient.
+        l1_fraction: norm "l1" only: fraction of the values that a step moves, by sign (Tramer & Boneh 2019, q = 0.99); None: all move along
+            the normalized gradient.
         projection: "nearest", or "radial" as in foolbox; they differ in l1 only.
         bounds: lowest and highest value of a pixel.
 

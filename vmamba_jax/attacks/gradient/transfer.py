@@ -24,25 +24,27 @@ TRANSFER = {
     "vni_fgsm": dict(decay=1.0, nesterov=True, neighbors=5),
 }
 """The published attacks as options of `transfer_pgd`, with torchattacks' defaults (all with eps 8/255, 10 steps of 2/255, linf)."""
+_PGD_FIELDS = {field.name for field in dataclasses.fields(PGD)}
 
 
 @record("eps", "step_size", "decay")
 class TransferPGD(PGD):
     """PGD with gradients that transfer between models; with the defaults of the transfer options it is PGD without a random start.
 
-    One step: m <- decay * m + g / mean|g|, a steepest ascent step along m, projection. `transfer_pgd(eps, 10, **TRANSFER["vmi_fgsm"])` is a published
-    attack. Combined options give the gradient g as the mean over `scales` copies through the random resizing, plus the variance term, smoothed by the
-    kernel.
+    One step: m <- decay * m + g / mean|g|, a steepest ascent step along m, projection. `transfer_pgd(eps, 10, **TRANSFER["vmi_fgsm"])` is a
+    published attack. Combined options give the gradient g as the mean over `scales` copies through the random resizing, plus the variance
+    term, smoothed by the kernel.
 
     Args:
         decay: weight >= 0 of the accumulated gradients, 1 in the papers (MI-FGSM, Dong et al. 2018, algorithm 1). May be traced.
-        accumulate: what m sums up: "gradients", each divided by its mean magnitude, as in the papers and torchattacks, or "steps", the unit steps
-            that plain PGD would take (in linf the signs), as foolbox does.
+        accumulate: what m sums up: "gradients", each divided by its mean magnitude, as in the papers and torchattacks, or "steps", the unit
+            steps that plain PGD would take (in linf the signs), as foolbox does.
         nesterov: take the gradient at x + decay * step_size * m (NI, Lin et al. 2020, equation 6).
         scales: number of copies x, x / 2, x / 4, ... over which the gradient is averaged (SI, same paper).
-        diversity: probability that an image is resized and padded before the model sees it, drawn per image and gradient (DI, Xie et al. 2019).
-        resize_rate: < 1: shrink to between this fraction of the size and the full size, and pad back; > 1: enlarge up to it, as in the paper
-            (330 / 299), if the model accepts other sizes.
+        diversity: probability that an image is resized and padded before the model sees it, drawn per image and gradient (DI, Xie et
+            al. 2019).
+        resize_rate: < 1: shrink to between this fraction of the size and the full size, and pad back; > 1: enlarge up to it, as in the
+            paper (330 / 299), if the model accepts other sizes.
         kernel: None, "gaussian", "linear" or "uniform": smooth the gradient with it (TI, Dong et al. 2019).
         kernel_size: odd side of the kernel in pixels.
         kernel_sigma: standard deviations of the Gaussian within half a side.
@@ -89,6 +91,13 @@ class TransferPGD(PGD):
         passes = super().passes
         return Passes(passes.forward_backward * self.scales * (1 + self.neighbors), passes.forward)
 
+    @property
+    def published(self):
+        """The name in `TRANSFER` of the attack with these transfer options, such as "mi_fgsm"; None: none of them."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(TransferPGD) if field.name not in _PGD_FIELDS}
+        defaults = {field.name: field.default for field in dataclasses.fields(TransferPGD) if field.name not in _PGD_FIELDS}
+        return next((name for name, given in TRANSFER.items() if defaults | given == options), None)
+
     def run(self, logits_fn, images, labels, keys):
         keys = per_image_keys(jax.random.key(0), len(images)) if keys is None else keys  # unused: `needs_key` is None
         threat, evaluate, _, direction = self._tools(logits_fn, labels)
@@ -125,16 +134,16 @@ class TransferPGD(PGD):
         return gradients.smoother(self.kernel, self.kernel_size, self.kernel_sigma) if self.kernel else lambda g: g
 
 
-def momentum_pgd(eps, steps, step_size=None, norm="linf", random_start=False, *, decay=1.0, accumulate="gradients", restarts=1, start="uniform",
-                 loss="cross_entropy", targeted=False, l1_fraction=0.01, projection="nearest", bounds=(0.0, 1.0)):
+def momentum_pgd(eps, steps, step_size=None, norm="linf", random_start=False, *, decay=1.0, accumulate="gradients", restarts=1,
+                 start="uniform", loss="cross_entropy", targeted=False, l1_fraction=0.01, projection="nearest", bounds=(0.0, 1.0)):
     """PGD with momentum (MI-FGSM): `transfer_pgd` with decay=1. The arguments are those of `transfer_pgd`.
 
     The paper takes linf, no random start and step_size = eps / steps.
 
     Source: Dong et al. 2018, algorithm 1.
     """
-    return TransferPGD(eps, steps, step_size, norm, random_start, decay=decay, accumulate=accumulate, restarts=restarts, start=start, loss=loss,
-                       targeted=targeted, l1_fraction=l1_fraction, projection=projection, bounds=bounds)
+    return TransferPGD(eps, steps, step_size, norm, random_start, decay=decay, accumulate=accumulate, restarts=restarts, start=start,
+                       loss=loss, targeted=targeted, l1_fraction=l1_fraction, projection=projection, bounds=bounds)
 
 
 transfer_pgd = TransferPGD

@@ -15,11 +15,11 @@ ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 def logits_and_attention(with_attention, images):
     """(logits, attention) of the images; ValueError if `with_attention` is None, TypeError unless it returns such a pair."""
     if with_attention is None:
-        raise ValueError("with_attention=None: expected a function images -> (logits, attention) for mode or selection 'attention', such as "
-                         "analysis.attention_fn(model, variables)")
+        raise ValueError("with_attention=None: expected a function images -> (logits, attention) for mode or selection 'attention', such "
+                         "as analysis.attention_fn(model, variables)")
     found = with_attention(images)
     if not isinstance(found, tuple) or len(found) != 2 or not hasattr(found[1], "__len__"):
-        raise TypeError(f"with_attention returned {type(found).__name__}: expected (logits, attention) with the attention of layer l in attention[l]")
+        raise TypeError(f"with_attention returned {type(found).__name__}: expected (logits, attention), attention[l] that of layer l")
     return found
 
 
@@ -30,12 +30,12 @@ def cross_entropy(logits_fn, labels):
 
 
 def with_paid_attention(with_attention, labels, token):
-    """The objectives x -> (rows, batch): the cross-entropy, then for each layer 1 ... n / 2 - 1 of n the log attention paid to `token` (batch,)."""
+    """The objectives x -> (rows, batch): cross-entropy, then the log attention paid to `token` (batch,) in layers 1 ... n / 2 - 1 of n."""
     def evaluate(x):
         logits, attention = logits_and_attention(with_attention, x)
         if len(attention) < 4 or any(layer.ndim != 4 for layer in attention):
-            raise ValueError(f"with_attention returned layers of shapes {[layer.shape for layer in attention]}: expected at least 4 layers of "
-                             "(batch, heads, queries, keys) for mode='attention'")
+            raise ValueError(f"with_attention returned layers of shapes {[layer.shape for layer in attention]}: expected at least 4 layers "
+                             "of (batch, heads, queries, keys) for mode='attention'")
         rows = [selection.paid(attention[layer], token) for layer in range(1, len(attention) // 2)]
         return jnp.concatenate([cross_entropy(lambda x: logits, labels)(x), jnp.stack(rows)])
     return evaluate
@@ -66,11 +66,12 @@ def ascend(attack, gradients, images, inside, start, scores=None):
         scores: (batch, H, W, 1), initial scores of the pixels, 0 outside the patches; None: all pixels of the patches are replaced.
 
     Returns:
-        The images with the patches replaced, the replaced pixels (batch, H, W, 1) bool, and the cross-entropy before each step (steps, batch).
+        The images with the patches replaced, the replaced pixels (batch, H, W, 1) bool, and the cross-entropy before each step (steps,
+        batch).
     """
     dtype = images.dtype
     unit, rate, decay = (jnp.asarray(x, dtype) for x in (attack.std, attack.learning_rate, attack.decay))
-    updates = 0 if scores is None else max(min(attack.steps, attack.sparse_steps) - 1, 0)    # the choice used by the last of these steps is final
+    updates = 0 if scores is None else max(min(attack.steps, attack.sparse_steps) - 1, 0)    # the last of these steps keeps its choice
 
     def mask(scores):
         return inside if scores is None else inside & highest(scores, attack.sparse)
@@ -123,7 +124,8 @@ def combined(g, attack, against_sum=False):
     Args:
         g: (rows, batch, ...).
         attack: a `PatchFool`, for `attention_weight` and `surgery`.
-        against_sum: project each row against the sum so far instead of g[0], as the released program does for scores (an in-place addition there).
+        against_sum: project each row against the sum so far instead of g[0], as the released program does for scores (an in-place addition
+            there).
 
     Source: Yu et al. 2020.
     """

@@ -39,7 +39,7 @@ def read(file, size):
         head = stream.read(8)
         count, = struct.unpack("<q", head) if len(head) == 8 else (0,)
         if count * (storages.made[key].dtype or np.dtype("u1")).itemsize != into.size or file.readinto(into) != into.size:
-            raise ValueError(f"storage {ascii(key)} is truncated or has another size than its tensors declare")
+            raise ValueError(f"storage {key!a} is truncated or has another size than its tensors declare")
 
     for key in keys:
         storages.fill(key, record)
@@ -47,7 +47,7 @@ def read(file, size):
 
 
 class BoundedReader:
-    """The file for pickletools: `read(n)` never asks for more bytes than the file has left."""
+    """The file for pickletools: `read(n)` never requests more bytes than the file has left."""
 
     def __init__(self, file, size):
         self.file, self.size = file, size

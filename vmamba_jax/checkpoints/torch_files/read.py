@@ -67,9 +67,9 @@ def read_safetensors(file, size):
         for name in tensors.keys():
             kind = tensors.get_slice(name).get_dtype()
             if kind not in SAFETENSORS:
-                raise ValueError(f"refused: {ascii(name)} has the type {kind}; expected one of {', '.join(SAFETENSORS)}")
+                raise ValueError(f"refused: {name!a} has the type {kind}; expected one of {', '.join(SAFETENSORS)}")
             array = tensors.get_tensor(name)
             if kind == "BOOL" and array.view(np.uint8).max(initial=0) > 1:
-                raise ValueError(f"{ascii(name)} is boolean but holds other bytes than 0 and 1")
+                raise ValueError(f"{name!a} is boolean but holds other bytes than 0 and 1")
             arrays[name] = array
     return arrays

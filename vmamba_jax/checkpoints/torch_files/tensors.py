@@ -55,13 +55,13 @@ class Storages:
         if key not in self.made:
             self.used += size
             if self.used > self.size:
-                raise ValueError(f"storage {ascii(key)} declares {size} bytes, more than the file holds")
+                raise ValueError(f"storage {key!a} declares {size} bytes, more than the file holds")
             self.made[key] = Storage(dtype, np.empty(size, np.uint8))
             if self.read is not None:
                 self.fill(key, self.read)
         found = self.made[key]
         if found.dtype != dtype or found.data.size != size:
-            raise ValueError(f"storage {ascii(key)} is declared twice, differently")
+            raise ValueError(f"storage {key!a} is declared twice, differently")
         return found
 
     def fill(self, key, read):
@@ -74,7 +74,7 @@ class Storages:
             unit = storage.dtype.itemsize // (2 if storage.dtype.kind == "c" else 1)
             storage.data.view(f"u{unit}").byteswap(inplace=True)
         if storage.dtype == np.bool_ and storage.data.max(initial=0) > 1:
-            raise ValueError(f"storage {ascii(key)} of booleans holds other bytes than 0 and 1")
+            raise ValueError(f"storage {key!a} of booleans holds other bytes than 0 and 1")
 
 
 def load(stream, storages):
@@ -95,7 +95,7 @@ def load(stream, storages):
                 raise ValueError(f"a storage's view is {describe(view[0])}; expected a key, an offset and a size")
             first, n = (natural(value, "a storage view's bound") * storage.dtype.itemsize for value in view[0][1:])
             if first + n > storage.data.size:
-                raise ValueError(f"a view of storage {ascii(key)} reaches beyond its end")
+                raise ValueError(f"a view of storage {key!a} reaches beyond its end")
             storage = Storage(storage.dtype, storage.data[first:first + n])
         return storage
 
@@ -224,7 +224,7 @@ def containers():
     yield AllowedGlobal("collections.Counter", plain_dict, ignore_state)
     yield AllowedGlobal("collections.defaultdict", lambda factory=None, items=(): plain_dict(items), ignore_state)
     yield from (AllowedGlobal(name, plain_dict, ignore_state) for name in CONFIGS)
-    yield from (AllowedGlobal(name, lambda: {}, set_attributes) for name in ("argparse.Namespace", "types.SimpleNamespace"))
+    yield from (AllowedGlobal(name, dict, set_attributes) for name in ("argparse.Namespace", "types.SimpleNamespace"))
     yield from (AllowedGlobal(f"pathlib.{name}", path) for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"))
     yield from (AllowedGlobal(f"pathlib._local.{name}", path) for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"))
 

@@ -159,7 +159,7 @@ class Stream:
             raise ValueError(f"state of another pipeline: {'; '.join(differing)}")
         self.close()
         self.step = checks.count("step", state["step"], 0)
-        self.pipeline.bad = {i: message for i, message in state["bad"]}
+        self.pipeline.bad = dict(state["bad"])
 
     def close(self):
         """Stop threads and workers; the next read restarts them."""

@@ -1,4 +1,5 @@
 """The nineteen corruptions by name: the function that applies each and the one that draws its random numbers."""
+from collections.abc import Callable
 from typing import NamedTuple
 
 from vmamba_jax.evaluation.corruptions import blur, digital, noise, weather
@@ -21,8 +22,8 @@ class Corruption(NamedTuple):
         draw: (key, image, *parameters) -> draws; None: nothing is random.
         pointwise: whether a pixel of the result depends only on the same pixel of the image and its draws.
     """
-    apply: callable
-    draw: callable = None
+    apply: Callable
+    draw: Callable | None = None
     pointwise: bool = False
 
 

@@ -109,7 +109,7 @@ class VimMixer(MixerFields, nn.Module):
     def _scan(self, u, raw, bias, delta, A_bar, A, B, C, D, *, reverse):
         options = dict(reverse=reverse, implementation=self.scan_implementation)
         split = {"A_bar", "B_bar_delta"} & set(self.stop_gradients)
-        if "A_bar" in self.perturbed or "delta" in self.perturbed and split:
+        if "A_bar" in self.perturbed or ("delta" in self.perturbed and split):
             delta = jax.lax.stop_gradient(delta) if "B_bar_delta" in split else delta
             return scan_of_decays(u, delta, A_bar, B, C, D, **options)
         if "delta" in self.perturbed:

@@ -3,7 +3,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vmamba_jax.core import statistics
 from vmamba_jax.reports import figures
@@ -35,6 +35,7 @@ def seeds(sweep):
                     _group(axes, y, found, style(sweep, group))
             axes.set_title(figures.literal(f"Accuracy, {metric}"))
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_ylim(len(sweep.groups) - 0.5, -0.5)
             axes.margins(x=0.08)
         panels[0].set_yticks(range(len(sweep.groups)), [figures.literal(group) for group in sweep.groups])

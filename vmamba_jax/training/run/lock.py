@@ -1,7 +1,7 @@
 """One run per folder: a lock that the operating system releases when its process ends for any reason.
 
-Not the package `filelock`: where a file system lacks flock, it falls back on a file whose existence is the lock, which a killed run would
-leave locked; and its file does not name the holder.
+The package `filelock` is not used: on a file system without flock it falls back on a file whose existence is the lock, where this module
+raises an OSError.
 """
 import contextlib
 import datetime
