@@ -1,9 +1,10 @@
-"""Compile the TPU kernels ahead of time, with no TPU, and count the cycles of their schedules.
+"""Compile the TPU kernels ahead of time, without a TPU, and count the cycles of their schedules.
 
     python -m experiments.tpu_cycles --topology v5e:2x2 --out docs/benchmarks/tpu_v5e.json
 
-needs the libtpu wheel (extra `aot`; TPU_LIBRARY_PATH where it is not installed beside JAX). The compiler dumps each kernel's instruction bundles,
-one cycle each; a loop counts as often as it turns. Stalls, memory traffic and grid overhead are not in it: it is a schedule, not a timing.
+This needs the libtpu wheel (extra `aot`), or TPU_LIBRARY_PATH if it is not installed next to JAX. The compiler dumps each kernel's
+instruction bundles, of one cycle each; a loop counts once per iteration. The count is of a schedule: it excludes stalls, memory traffic and
+grid overhead.
 """
 import functools
 import glob
@@ -30,7 +31,18 @@ BUNDLE = re.compile(r"\s*(0x[0-9a-f]+|0)\s+(LB|PF|PB|LH|LE)?:?\s*:?\s*([> ]*)\s*
 
 
 class Case(NamedTuple):
-    """One kernel call: which, by `run(*args)`; registers of 8 x 128 that one program of its grid works through; turns of its loops in order."""
+    """One kernel call, `run(*args)`.
+
+    Attributes:
+        kernel: its name in the table.
+        direction: "forward" or "backward".
+        shape: of the main array.
+        run: function to compile.
+        args: shapes of its arguments.
+        steps: steps of a block.
+        registers: number of 8 x 128 registers that one program of the grid processes.
+        turns: iterations of its loops, in order.
+    """
     kernel: str
     direction: str
     shape: tuple
@@ -46,7 +58,7 @@ def _shape(*size, dtype=jnp.float32):
 
 
 def scan_cases(state, length=784, channels=256, batch=8):
-    """The selective scan, both ways, at one shape of a model's stage."""
+    """Forward and backward pass of the selective scan at one shape."""
     stream, maps = _shape(batch, length, channels), _shape(batch, length, 1, state)
     args = Arguments(stream, stream, _shape(channels, state), maps, maps, _shape(channels), _shape(channels))
     t, options = tpu.tiles_of(args), Options()
@@ -59,7 +71,7 @@ def scan_cases(state, length=784, channels=256, batch=8):
 
 
 def linear_cases(length=784, channels=256, batch=8):
-    """The bare recurrence."""
+    """The first-order recurrence."""
     stream = _shape(batch, length, channels)
     t, options = tpu_linear.tiles(*stream.shape), Options()
     turns = t.chunk // t.unroll(options)
@@ -68,12 +80,12 @@ def linear_cases(length=784, channels=256, batch=8):
 
 
 def cross_cases(size, channels, rank, dtype=jnp.float32, batch=8):
-    """The fused SS2D core, both ways, at one stage's map; registers count the map once, all four directions are in the cycles."""
+    """Forward and backward pass of the fused cross scan of one map; registers count the map once, cycles all four directions."""
     u, maps = _shape(batch, size, size, channels, dtype=dtype), _shape(batch, size, size, 4, 1)
     args = CrossArguments(u, _shape(batch, size, size, 4, rank, dtype=dtype), _shape(4, channels, rank, dtype=dtype), _shape(4, channels, 1), maps,
                           maps, _shape(4, channels), _shape(4, channels))
     options, bands = Options(), size * size // tpu_cross.BAND
-    per_band = lambda count: (bands,) * count if bands > 1 else ()   # a loop of one turn is none
+    per_band = lambda count: (bands,) * count if bands > 1 else ()   # one iteration compiles to no loop
     packed = per_band(1 if dtype != jnp.float32 else 0)
     _, saved = jax.eval_shape(functools.partial(tpu_cross.forward, options=options), args)
     name = f"cross_selective_scan R={rank} {jnp.dtype(dtype).name}"
@@ -86,20 +98,20 @@ def cross_cases(size, channels, rank, dtype=jnp.float32, batch=8):
 
 
 def cases():
-    """What the table shows: VMamba-T's stages with channels rounded to whole registers."""
+    """Cases of the table: VMamba-T's stages, with channels rounded up to whole registers."""
     bf16 = functools.partial(cross_cases, dtype=jnp.bfloat16)
     return [*linear_cases(), *scan_cases(1), *scan_cases(1, 3136, 128), *scan_cases(16, 1152), *cross_cases(56, 128, 6), *bf16(56, 128, 6),
             *bf16(28, 256, 12), *bf16(14, 384, 24), *bf16(7, 768, 48)]
 
 
 def device(topology):
-    """A device of a TPU that is not there, such as "v5e:2x2"."""
+    """A device of an absent TPU topology such as "v5e:2x2"."""
     from jax.experimental import topologies
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
 
 
 def compile_case(case, target):
-    """Compile one case for a device that is not there: an error of the compiler (too much vector memory, say) is raised."""
+    """Compile one case for an absent device; compiler errors, such as too much vector memory, are raised."""
     sharding = jax.sharding.SingleDeviceSharding(target)
     with pallas_kernels.platforms("tpu"):
         traced = jax.jit(case.run, in_shardings=sharding, out_shardings=sharding).trace(*case.args)
@@ -107,7 +119,7 @@ def compile_case(case, target):
 
 
 def cycles(case, dumps):
-    """{"total", "cycles_per_register", "loops"} of a case from the bundles in `dumps`, or None if its loops are not those expected."""
+    """{"total", "cycles_per_register", "loops"} of a case from the bundles in `dumps`; None: its loops differ from `case.turns`."""
     for path in sorted(glob.glob(os.path.join(dumps, "*final_bundles.txt"))):
         total, loops = _bundles(path)
         if len(loops) == len(case.turns) and total:
@@ -117,7 +129,7 @@ def cycles(case, dumps):
 
 
 def _bundles(path):
-    """(bundles of a kernel's whole text, bundles of each loop inside its grid's loop)."""
+    """(number of bundles of a kernel, number of bundles of each loop inside its grid's loop)."""
     found = []
     for line in open(path):
         match = BUNDLE.match(line)
@@ -133,7 +145,7 @@ def _bundles(path):
 
 
 def _library():
-    """Say where libtpu is, unless the environment does."""
+    """Path of libtpu.so, which is also written to TPU_LIBRARY_PATH unless that is set; "": not installed."""
     found = importlib.util.find_spec("libtpu")
     if "TPU_LIBRARY_PATH" not in os.environ and found:
         os.environ["TPU_LIBRARY_PATH"] = str(pathlib.Path(found.origin).parent / "libtpu.so")
@@ -141,7 +153,7 @@ def _library():
 
 
 def prepare(dumps):
-    """Environment of an ahead-of-time compile; before the library is loaded. Returns whether there is a library."""
+    """Set the environment of an ahead-of-time compile, before the library is loaded. Returns whether the library exists."""
     os.environ.update(TPU_SKIP_MDS_QUERY="1", LIBTPU_INIT_ARGS=f"--xla_jf_dump_to={dumps} --xla_jf_dump_llo_text=true")
     for name, value in (("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_WORKER_ID", "0")):
         os.environ.setdefault(name, value)
@@ -149,7 +161,10 @@ def prepare(dumps):
 
 
 def run(topology, dumps, chosen=None, report=print):
-    """Compile the chosen cases (all of `cases()`) for `topology` and return the table; `dumps` is the folder that was prepared."""
+    """Compile the chosen cases for `topology` and return the table; `dumps` is the folder given to `prepare`.
+
+    chosen=None compiles all `cases()`.
+    """
     target, records = device(topology), []
     for case in cases() if chosen is None else chosen:
         for path in glob.glob(os.path.join(dumps, "*")):
@@ -157,7 +172,7 @@ def run(topology, dumps, chosen=None, report=print):
         compile_case(case, target)
         counted = cycles(case, dumps)
         if counted is None:
-            raise RuntimeError(f"{case.kernel} {case.direction}: the compiler made other loops than the {len(case.turns)} written")
+            raise RuntimeError(f"{case.kernel} {case.direction}: expected {len(case.turns)} loops in the compiled kernel")
         records.append({"kernel": case.kernel, "direction": case.direction, "shape": list(case.shape), "T": case.steps, **counted})
         report(f"{case.kernel:36s} {case.direction:9s} {case.shape} {counted['cycles_per_register']} cycles per register {counted['loops']}")
     return {"kind": "tpu_static_cycles", "device": {"kind": target.device_kind}, "date": environment.now()[:10],

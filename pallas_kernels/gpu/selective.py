@@ -28,14 +28,14 @@ def _machine():
     if UNAVAILABLE is not None:
         return RuntimeError(f"implementation='pallas_gpu': expected a jaxlib with Mosaic GPU ({UNAVAILABLE}); use 'xla'")
     try:
-        found = [tuple(map(int, str(device.compute_capability).split("."))) for device in jax.local_devices(backend="cuda")]
+        capabilities = [tuple(map(int, str(device.compute_capability).split("."))) for device in jax.local_devices(backend="cuda")]
     except (RuntimeError, AttributeError, ValueError):
         return None
     needed = (8, 0) if jax.__version_info__ >= (0, 11, 2) else (9, 0)
-    if not found or min(found) >= needed:
+    if not capabilities or min(capabilities) >= needed:
         return None
     message = (f"implementation='pallas_gpu': expected a GPU of compute capability {'.'.join(map(str, needed))} "
-               f"with jax {jax.__version__}, got compute capability {'.'.join(map(str, min(found)))}")
+               f"with jax {jax.__version__}, got compute capability {'.'.join(map(str, min(capabilities)))}")
     warnings.warn(f"{message}: scans use the 'xla' path", stacklevel=2)
     return RuntimeError(message)
 

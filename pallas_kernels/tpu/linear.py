@@ -53,9 +53,9 @@ def _kernel(t, options, count, *refs):
 
     zeros, ones = jnp.zeros((CHUNKS, t.lanes), F32), jnp.ones((CHUNKS, t.lanes), F32)
     end, decay = jax.lax.fori_loop(0, Q, first_pass, ((zeros,) * count, (ones, zeros)[:count]), unroll=t.unroll(options))
-    state, found = tuple(carry[i:i + 1, :] for i in range(count)), [None] * CHUNKS
+    state, entries = tuple(carry[i:i + 1, :] for i in range(count)), [None] * CHUNKS
     for i in reversed(range(CHUNKS)) if reverse else range(CHUNKS):
-        found[i] = state
+        entries[i] = state
         state = plus(times(tuple(x[i:i + 1] for x in decay), state), tuple(x[i:i + 1] for x in end))
     for i in range(count):
         carry[i:i + 1, :] = state[i]
@@ -67,5 +67,5 @@ def _kernel(t, options, count, *refs):
             put_rows(ref, q, Q, plane)
         return h
 
-    jax.lax.fori_loop(0, Q, second_pass, tuple(jnp.concatenate([f[i] for f in found], 0) for i in range(count)),
+    jax.lax.fori_loop(0, Q, second_pass, tuple(jnp.concatenate([f[i] for f in entries], 0) for i in range(count)),
                       unroll=t.unroll(options))
