@@ -41,7 +41,7 @@ WRONG = {
         (["--config", DIGITS, "--config.epochs=three"], "--config.epochs=three"),
         (["--config", DIGITS + ":objective=nosuch"], "objective='nosuch': expected one of"),
         (["--config", DIGITS, "--config.objective.attack.norm=l7"], "config.objective.attack: norm='l7'"),
-        (["--config", DIGITS, "--config.model.name=nosuch"], "config.model: model 'nosuch'"),
+        (["--config", DIGITS, "--config.model.name=nosuch"], "config.model: model='nosuch': expected one of"),
         (["--config", DIGITS, "--config.model.overrides.dims=(16,)"], "config.model: "),
         (["--config", DIGITS, "--config.model.overrides.dims=text"], "--config.model.overrides.dims=text: "),
         (["--config", DIGITS, "--config.model.overrides.depht=(1,)"], "config.model: vmamba_tiny has no field 'depht'"),

@@ -1,5 +1,6 @@
 """Sweeps: which runs a config describes, what happens to each of them, and the files that result."""
 import functools
+import io
 import json
 import os
 import pathlib
@@ -260,7 +261,7 @@ def test_two_processes_share_a_sweep(tmp_path):
 # Progress display
 
 def shown(workdir):
-    console = Console(record=True, width=160, file=open(os.devnull, "w"))
+    console = Console(record=True, width=160, file=io.StringIO())
     console.print(display.Display(plan.expand(fake_sweep.plan()), workdir, shown=False).render())
     return console.export_text()
 

@@ -61,7 +61,7 @@ class Ledger:
 
     def _load(self):
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as stream, np.load(stream, allow_pickle=False) as file:   # np.load leaks a damaged file
                 facts = json.loads(str(file["facts"]))
                 found = {name: file[name] for name in self.ARRAYS}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
