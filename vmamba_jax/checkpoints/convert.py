@@ -36,7 +36,7 @@ def model_from_options(family, options):
     known = BY_NAME[family]
     unknown = [name for name in options if name not in known.DEFAULTS]
     if unknown:
-        raise ValueError(f"{', '.join(f'{n}={options[n]!r}' for n in unknown)}: expected options of {family}, {', '.join(known.DEFAULTS)}")
+        raise ValueError(f"{', '.join(f'{n}={options[n]!r}' for n in unknown)}: expected options of {family}: {', '.join(known.DEFAULTS)}")
     options = {**known.DEFAULTS, **options}
     for name in known.FIXED:
         if options[name] != known.DEFAULTS[name]:

@@ -171,7 +171,7 @@ def create_model(name, features_only=False, **overrides):
     known = [field.name for field in dataclasses.fields(found.family) if field.name not in ("parent", "name")]
     unknown = [key for key in overrides if key not in known]
     if unknown:
-        raise TypeError(f"{', '.join(f'{key}={overrides[key]!r}' for key in unknown)}: expected fields of {name}, {', '.join(known)}")
+        raise TypeError(f"{', '.join(f'{key}={overrides[key]!r}' for key in unknown)}: expected fields of {name}: {', '.join(known)}")
     fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
     model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
