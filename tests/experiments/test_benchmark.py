@@ -205,6 +205,7 @@ def test_scaling(tmp_path):
             benchmark.run(wrong, tmp_path / "wrong.json", progress=False)
 
 
+@pytest.mark.slow
 def test_compile(tmp_path):
     """Trace and lowering time with the kernels of each platform, and the first training step, each in its own process."""
     config = tiny(parts=("compile",))

@@ -24,7 +24,7 @@ def test_names():
     assert models.entry("vanilla_vmamba_tiny") is models.entry("vmamba_tiny_v0")
     with pytest.raises(KeyError, match="vmamba_huge.*vmamba_tiny"):
         vmamba_jax.create_model("vmamba_huge")
-    with pytest.raises(TypeError, match=r"depht=\(1,\): expected fields of vmamba_tiny, .*depths"):
+    with pytest.raises(TypeError, match=r"depht=\(1,\): expected fields of vmamba_tiny: .*depths"):
         vmamba_jax.create_model("vmamba_tiny", depht=(1,))
     assert hash(vmamba_jax.create_model("vmamba_tiny", dims=[8, 16], depths=[1, 1], scan_pattern=np.arange(16)))
 

@@ -88,7 +88,8 @@ def test_states_are_recorded_on_request():
 
 
 @pytest.mark.parametrize("fields", [
-    pytest.param(dict(d_state=3, gate=True), id="gated"), pytest.param(dict(ssm="mamba2", dt_rank=2, d_state=3), id="mamba2"),
+    pytest.param(dict(d_state=3, gate=True), id="gated"),
+    pytest.param(dict(ssm="mamba2", dt_rank=2, d_state=3), id="mamba2", marks=pytest.mark.slow),
     pytest.param(dict(), id="plain", marks=pytest.mark.slow), pytest.param(dict(scan_pattern="bidi"), id="bidi", marks=pytest.mark.slow)])
 def test_perturbations(x64, fields):
     """A zero perturbation leaves the output as it is, and its gradient matches central differences of the state."""

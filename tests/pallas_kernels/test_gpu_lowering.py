@@ -144,10 +144,10 @@ def test_joins_terminate():
 
 
 @pytest.mark.parametrize("arguments,reverse", [
-    (dict(length=21, batch=5, channels=130), False),          # overlapping rows and tiles, a partial segment
-    (dict(length=37, batch=1, channels=96), True),            # chunks that pad the length
-    (dict(length=9, batch=2, channels=6, groups=2, state=3), True),
-], ids=["overlaps", "padded-chunks", "states"])
+    pytest.param(dict(length=21, batch=5, channels=130), False, id="overlaps", marks=pytest.mark.slow),   # of rows and tiles; a partial segment
+    pytest.param(dict(length=37, batch=1, channels=96), True, id="padded-chunks"),                       # chunks that pad the length
+    pytest.param(dict(length=9, batch=2, channels=6, groups=2, state=3), True, id="states"),
+])
 def test_interpreted(arguments, reverse):
     args = draw_channels(**arguments)
     scan = lambda args, **options: selective_scan(**args, reverse=reverse, **options)
