@@ -21,8 +21,8 @@ target = program.device(sys.argv[1])
 for case in shapes:
     program.compile_case(case, target)
     print("compiled", case.kernel, case.direction, case.shape)
-counted = program.run(sys.argv[1], sys.argv[2], chosen=[*program.linear_cases(), *program.scan_cases(1)], report=lambda line:
-None)["records"] for record in counted:
+chosen = [*program.linear_cases(), *program.scan_cases(1)]
+for record in program.run(sys.argv[1], sys.argv[2], chosen=chosen, report=lambda line: None)["records"]:
     print("cycles", record["kernel"].replace(" ", "_"), record["direction"], record["cycles_per_register"])
 """
 CEILINGS = {("linear_scan", "forward"): 14, ("selective_scan_N=1", "forward"): 33, ("selective_scan_N=1", "backward"): 66}
