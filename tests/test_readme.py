@@ -48,6 +48,7 @@ def test_photo_under_attack(folder):
     assert said and 0.9 < float(said[1]) < 1.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "maps", "attacks", "scan", "devices"])
 def test_python(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
