@@ -69,11 +69,24 @@ def load_variables(directory):
         return saver.restore(source / VARIABLES), metadata
 
 
-def read_variables(model, path):
-    """The variables of `model` from a folder of `save_variables`, or from a released .pth, .pt or .safetensors file."""
+def read_variables(model, path, weights=None):
+    """The variables of `model` from a folder of `save_variables`, or from a released file.
+
+    Args:
+        model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one.
+        path: the folder, or a .pth, .pt, .safetensors or .safetensors.index.json file.
+        weights: which of several sets of weights in a file, see `convert`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_variables`, `read_torch` and `convert`, with the path.
+    """
     if pathlib.Path(path).is_dir():
         return load_variables(path)[0]
-    return convert(model, read_torch(path))
+    content = read_torch(path)
+    try:
+        return convert(model, content, weights)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def checkpointer():
