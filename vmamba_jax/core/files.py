@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, the digest of a file, JSON within a memory budget, and JSON lines."""
+"""Atomic writes of files and folders, the digest of a file, and JSON lines."""
 import contextlib
 import hashlib
 import json
@@ -7,12 +7,7 @@ import pathlib
 import secrets
 import shutil
 
-SPARE = 40 << 20  # bytes of memory that reading any file may take, besides seven times its size
-
-
-def budget(size):
-    """Bytes of memory that reading a foreign file of `size` bytes may take besides its own content: all together 50 MB and eight times the size."""
-    return SPARE + 7 * size
+from vmamba_jax.core import limits
 
 
 @contextlib.contextmanager
@@ -61,33 +56,6 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path):
-    """The value in a JSON file.
-
-    Raises:
-        OSError: a file that cannot be read.
-        ValueError: anything but JSON, or JSON that takes more memory than its size allows; the message begins with the path.
-    """
-    return parse_json(pathlib.Path(path).read_bytes(), path)
-
-
-def parse_json(raw, name):
-    """The value in JSON bytes; errors as `read_json`, about the file `name`."""
-    check_json(raw, name)
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: expected JSON, but {str(error)[:200]}") from error
-
-
-def check_json(raw, name):
-    """Raise a ValueError if the values in JSON bytes may take more memory than `budget` allows."""
-    costs = {b"[": 80, b"{": 256, b":": 100, b",": 40, b'"': 28}  # bytes of the objects in CPython, at most
-    memory = len(raw) + sum(cost * raw.count(sign) for sign, cost in costs.items())
-    if memory > budget(len(raw)):
-        raise ValueError(f"{name}: expected JSON of at most {budget(len(raw))} bytes in memory, got up to {memory}")
-
-
 def read_json_lines(path, number=None):
     """The objects of a JSONL file as a list of dicts, without a last line that a crash left incomplete.
 
@@ -99,7 +67,7 @@ def read_json_lines(path, number=None):
         ValueError: any other line is not such an object; the message names the line.
     """
     raw = pathlib.Path(path).read_bytes()
-    check_json(raw, path)
+    limits.check_json(raw, path)
     lines = raw.decode("utf-8", errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()

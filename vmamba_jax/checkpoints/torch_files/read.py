@@ -6,7 +6,7 @@ import numpy as np
 import safetensors
 
 from vmamba_jax.checkpoints.torch_files import legacy, zip_archive
-from vmamba_jax.core import files
+from vmamba_jax.core import limits
 
 NOT_WEIGHTS = {  # first bytes of files that users have in place of weights -> what they are
     b"version https://git-lfs": "a Git LFS pointer, not the weights themselves (run `git lfs pull`)",
@@ -52,7 +52,7 @@ def read_torch(path):
 
 def read_shards(path):
     """The arrays of the files that an index lists as {"weight_map": {name: file}}."""
-    index = files.read_json(path)
+    index = limits.parse_json(path.read_bytes(), path)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) and name == os.path.basename(name) for name in places.values()):
         raise ValueError(f"{path}: expected {{'weight_map': {{name: file}}}} with files in the same folder")
