@@ -80,12 +80,15 @@ def _validation_labels(path):
     if path is None:
         package = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations[0]
         path = pathlib.Path(package, "datasets", "imagenet2012", "validation_labels.txt")
-    return pathlib.Path(path).read_text(encoding="utf-8").split()
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, but {error}") from error
 
 
 def _number(name, count, path):
     """The number in "ILSVRC2012_val_00000293.JPEG"."""
     digits = pathlib.PurePosixPath(name).stem.rpartition("_")[2]
-    if not digits.isdecimal() or not 1 <= int(digits) <= count:
-        raise ValueError(f"{path}: expected members such as ILSVRC2012_val_00000293.JPEG, numbered 1 to {count}, got {name!r}")
+    if not digits.isdecimal() or len(digits) > 20 or not 1 <= int(digits) <= count:
+        raise ValueError(f"{path}: expected members such as ILSVRC2012_val_00000293.JPEG, numbered 1 to {count}, got {name[:100]!r}")
     return int(digits)
