@@ -37,8 +37,10 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     build.positive(section, "batch_size", where="config.evaluation")
     named, attack, radii = _attacks(section)
     variables, origin = _variables(config, workdir, checkpoint)
-    source = build.source(config, section.split, section.limit)
+    source = (build.source if config.weights else build.evaluated)(config, section.split, section.limit)
     classifier = build.classifier(config, source)
+    if config.weights:
+        classifier = build.over_classes(classifier, source, "classes" in config.data.options)
 
     identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
         "evaluation": results.plain(section), "model": build.description(classifier), "checkpoint": origin})

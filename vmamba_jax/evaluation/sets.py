@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 from vmamba_jax.core import checks
 from vmamba_jax.core.images import gray_levels, unit_interval
 from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.data.subsets import numbered
 from vmamba_jax.evaluation.programs import held
 
 
@@ -85,8 +86,7 @@ def enter(logits_fn, source, loop):
 
 
 def _check_names(names, count, source):
-    numbers = all(name == str(k) for k, name in enumerate(names))  # of labels without names, of which the highest may be absent
-    if len(names) == count or (numbers and len(names) < count):
+    if len(names) == count or (numbered(names) and len(names) < count):
         return
     identifiers = {identifier for identifier, _ in imagenet.classes()}
     advice = "; evaluation.over_classes(logits_fn, source) returns the logits of these" if count == len(identifiers) > len(names) and (

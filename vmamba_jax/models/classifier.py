@@ -93,8 +93,8 @@ def logits_fn(model, variables, mean=None, std=None):
     Args:
         model: a catalog name, a Linen module, or a `Classifier`.
         variables: the model's variables, {"params": ...}.
-        mean, std: preprocessing; None: the catalog's for a name, the classifier's own, and ImageNet's for a module of a catalog family with
-            three channels. Any other module gets the images as they are.
+        mean, std: preprocessing; None: the catalog's for a name, the classifier's own, and for a module of a catalog family with three
+            channels that of all its entries, or ImageNet's if they differ (`ViT`). Any other module gets the images as they are.
 
     Raises:
         KeyError: an unknown name.
@@ -118,7 +118,8 @@ def as_classifier(model, mean=None, std=None):
     elif not isinstance(model, catalog.FAMILIES):
         defaults = ((0.0,), (1.0,))
     elif model.in_channels == 3:
-        defaults = (IMAGENET_MEAN, IMAGENET_STD)
+        released = {(entry.mean, entry.std) for entry in catalog.MODELS.values() if isinstance(model, entry.family)}
+        defaults = released.pop() if len(released) == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     elif mean is None or std is None:
         raise ValueError(f"mean={mean}, std={std}: expected both for a model with in_channels={model.in_channels}, which has no default")
     else:
