@@ -91,17 +91,20 @@ def source(config, split, limit=0):
         return data.subset(loaded, min(limit, len(loaded)), seed=0) if limit else loaded
 
 
-def evaluated(config, split, limit=0):
-    """`source` with the labels of the config's own weights: numbered by the training split's classes, where the set's folders name them."""
-    loaded, options = source(config, split, limit), config.data.options.to_dict()
+def trained_classes(config, loaded):
+    """A source with the labels of the weights that the config trained: numbered by the training split's classes.
+
+    It is unchanged if the set itself numbers its classes, or if there is no training split where the weights are evaluated.
+    """
+    options = config.data.options.to_dict()
+    if config.data.name not in ("folder", "tar"):
+        return loaded
     try:
-        if config.data.name == "folder":
-            names = options.get("classes") or data.folder.class_folders("train", config.data.root or None, options.get("subdir"))[1]
-        elif config.data.name == "tar":
+        if config.data.name == "tar":
             names = source(config, "train").classes
         else:
-            return loaded
-    except (data.DataNotFoundError, ConfigError):  # the weights may be evaluated where the training images are not
+            names = options.get("classes") or data.folder.class_folders("train", config.data.root or None, options.get("subdir"))[1]
+    except (data.DataNotFoundError, ConfigError):
         return loaded
     with checking("config.data"):
         return data.match_classes(loaded, names)
@@ -119,7 +122,7 @@ def over_classes(classifier, source, ordered=False):
         ConfigError: the source's classes are not among the classifier's.
     """
     names, count = source.classes, classifier.model.num_classes
-    if numbered(names) and len(names) <= count or (ordered and len(names) == count):
+    if (numbered(names) and len(names) <= count) or (ordered and len(names) == count):
         return classifier
     if count != len(imagenet.classes()):
         if len(names) != count:

@@ -37,7 +37,8 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     build.positive(section, "batch_size", where="config.evaluation")
     named, attack, radii = _attacks(section)
     variables, origin = _variables(config, workdir, checkpoint)
-    source = (build.source if config.weights else build.evaluated)(config, section.split, section.limit)
+    source = build.source(config, section.split, section.limit)
+    source = source if config.weights else build.trained_classes(config, source)
     classifier = build.classifier(config, source)
     if config.weights:
         classifier = build.over_classes(classifier, source, "classes" in config.data.options)
