@@ -171,7 +171,7 @@ def test_forward_mode(backend):
         jax.jvp(lambda u: run(u, backend), (args["u"],), (tangent,))
 
 
-@pytest.mark.parametrize("backend,state", [("xla", 1), ("xla", 2), ("pallas_tpu", 1), ("pallas_gpu", 1)])
+@pytest.mark.parametrize("backend,state", [("xla", 2), ("pallas_tpu", 1), pytest.param("pallas_gpu", 1, marks=pytest.mark.slow)])
 def test_vmap_remat_and_shard_map(backend, state):
     args = draw(9, state=state, batch=8)
     options = by(backend)
