@@ -28,6 +28,33 @@ def select_classes(source, classes):
     return Relabeled(source, classes)
 
 
+def match_classes(source, classes):
+    """The source with its labels numbered by `classes`, such as those of the training split; unchanged if they are its own.
+
+    A split that lacks a class numbers the others differently. A source without class names (`numbered`) is unchanged.
+
+    Args:
+        source: a `data.Source`.
+        classes: names in label order, at least all of the source's.
+
+    Raises:
+        ValueError: the source has classes that `classes` lacks; the message lists them.
+    """
+    check_source(source)
+    classes = tuple(map(str, classes))
+    if source.classes == classes or (numbered(source.classes) and len(source.classes) <= len(classes)):
+        return source
+    if unknown := [name for name in source.classes if name not in classes]:
+        shown = lambda names: ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+        raise ValueError(f"classes={shown(unknown)} of {source!r}: expected some of the {len(classes)} classes {shown(classes)}")
+    return Relabeled(source, classes)
+
+
+def numbered(classes):
+    """Whether class names are the label numbers "0", "1", ...: those of a set without names, whose highest classes may be absent."""
+    return all(name == str(k) for k, name in enumerate(classes))
+
+
 class Relabeled(Subset):
     """The examples of some classes of another source, in its order; their labels are positions in `classes`."""
 

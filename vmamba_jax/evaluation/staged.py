@@ -14,7 +14,8 @@ from vmamba_jax import parallel
 from vmamba_jax.core import files
 from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.data.source import digest
-from vmamba_jax.evaluation.loop import argument, classify, examples, on_mesh, over_set
+from vmamba_jax.evaluation.loop import argument, classify, on_mesh, over_set
+from vmamba_jax.evaluation.sets import enter
 
 ROBUST, MISCLASSIFIED = -1, -2  # in `broken_by`: no stage broke the image; misclassified without any attack
 
@@ -87,8 +88,9 @@ class Ledger:
 
 def run(logits_fn, source, attack, key, loop, state=None):
     """`robust_accuracy` for an attack with `stages()`; arguments and result as there."""
-    n, passes = examples(source), [("clean", None), *attack.stages()]
-    ledger = Ledger(n, _identity(logits_fn, source, attack, key) if state else {}, state)
+    identity, source = _identity(logits_fn, source, attack, key) if state else {}, enter(logits_fn, source, loop)
+    n, passes = source.examples, [("clean", None), *attack.stages()]
+    ledger = Ledger(n, identity, state)
     logits_fn, key = parallel.replicate((logits_fn, key), loop.mesh)
     for number, (name, stage) in enumerate(passes):
         if number < len(ledger.stages) - 1:
@@ -107,7 +109,8 @@ def run(logits_fn, source, attack, key, loop, state=None):
                 done = (number + ledger.attempted.sum() / max(record["attacked"], 1)) / len(passes)
                 loop.progress(int(done * n), n, ledger.accuracies() | {"stage": name, "robust": int(ledger.robust.sum())})
     ledger.save()
-    return ledger.accuracies() | {
+    lost = int(np.isneginf(ledger.margin).sum())
+    return ledger.accuracies() | ({"not_finite": lost} if lost else {}) | {
         "correct": ledger.broken_by != MISCLASSIFIED, "robust": ledger.robust, "broken_by": ledger.broken_by, "margin": ledger.margin,
         "examples": n, "stages": ledger.stages, "attack": attack.settings}
 

@@ -37,8 +37,20 @@ def load(split, root=None, *, size=None, resize=None, interpolation="bicubic", c
         DataNotFoundError: an absent folder.
         ValueError: a class without images; on reading, a file that does not decode, by name.
     """
-    check_split(split)
     decoder = Decoder(size, resize, interpolation, channels, exif, draft)
+    folder, found = class_folders(split, root, subdir)
+    classes = found if classes is None else [str(name) for name in classes]
+    if unknown := sorted(set(found) - set(classes)):
+        raise ValueError(f"classes: expected the names of all folders of {str(folder)!r}, missing {', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}")
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"classes={classes}: expected each name once")
+    files = [(path, label) for label, name in enumerate(classes) if name in found for path in _class_files(folder, name)]
+    return ImageFolder(folder, files, classes, decoder, split, workers)
+
+
+def class_folders(split, root=None, subdir=None):
+    """(path of a split's folder, sorted names of its class folders), without a look at the images; arguments and errors as for `load`."""
+    check_split(split)
     root = root_folder(root, ADVICE)
     folders = SPLIT_FOLDERS[split] if subdir is None else (str(subdir),)
     folder = next((root / name for name in folders if (root / name).is_dir()), None)
@@ -47,13 +59,7 @@ def load(split, root=None, *, size=None, resize=None, interpolation="bicubic", c
     found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not found:
         raise DataNotFoundError(f"{str(folder)!r}: expected class folders. {ADVICE}")
-    classes = found if classes is None else [str(name) for name in classes]
-    if unknown := sorted(set(found) - set(classes)):
-        raise ValueError(f"classes: expected the names of all folders of {str(folder)!r}, missing {', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}")
-    if len(set(classes)) != len(classes):
-        raise ValueError(f"classes={classes}: expected each name once")
-    files = [(path, label) for label, name in enumerate(classes) if name in found for path in _class_files(folder, name)]
-    return ImageFolder(folder, files, classes, decoder, split, workers)
+    return folder, found
 
 
 class ImageFolder(Decoded):

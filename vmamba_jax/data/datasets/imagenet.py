@@ -32,6 +32,22 @@ def subsets():
     return {name: tuple(labels) for name, labels in json.loads(_resource("imagenet_subsets.json")).items()}
 
 
+def labels_of(names):
+    """Labels, as integers, of some classes: WordNet identifiers ("n01440764") or label numbers ("0"), all of one kind.
+
+    Raises:
+        ValueError: names of no class; the message lists some of them.
+    """
+    names = tuple(map(str, names))
+    known = {name: k for k, (name, _) in enumerate(classes())}
+    if all(name.isdecimal() for name in names):
+        known = {str(k): k for k in range(len(known))}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"classes={', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}: expected WordNet identifiers of ImageNet-1k, such as "
+                         "n01440764, or label numbers from 0 to 999")
+    return tuple(known[name] for name in names)
+
+
 def load(split, root=None, *, validation=0, labels=None, size=None, resize=None, interpolation="bicubic", exif=True, draft=None,
          workers=None):
     """ImageNet-1k from its released tar files, which stay packed; subsets of the archives are accepted.
