@@ -16,7 +16,7 @@ from absl import flags
 from rich import progress as rich_progress
 
 import vmamba_jax
-from experiments.common import build, cli, environment, results
+from experiments.common import build, cli, environment, limits, results
 from experiments.robustness_study import cells, models, probes
 from vmamba_jax import parallel, reports
 
@@ -38,6 +38,7 @@ def run(config, workdir, *, progress=True):
     Raises:
         ConfigError: no models.
     """
+    limits.check_study(config)
     workdir, since, mesh = cli.folder(workdir), time.perf_counter(), parallel.data_mesh()
     entries = [*models.trained(config, workdir, progress), *config.models]
     if not entries:
@@ -75,6 +76,7 @@ def _cell(model, logits_fn, name, probe, config, mesh, workdir, label, bar):
     file, before = cells.path(workdir, name, identity), bar.tasks[0].completed
     content = cells.finished(file, identity)
     if content is None:
+        cells.note_changes(file, label, identity, cli.report)
         def report(fraction, text=""):
             bar.update(0, completed=before + fraction, description=" ".join(filter(None, (label, name, text))))
         report(0.0)

@@ -8,12 +8,12 @@ import jax
 
 import vmamba_jax
 from configs import base
+from experiments.common import limits
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, checkpoints, data, parallel, training
 from vmamba_jax.core import checks
 from vmamba_jax.models import Classifier
 
-VALIDATION = ("accuracy", "robust_accuracy")
 SCHEDULES = {"constant": (), "cosine": ("cooldown", "end"), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
 CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
 ATTACK_NAMES = {"fgsm": "FGSM", "pgd": "PGD", "apgd": "APGD", "patch_fool": "Patch-Fool"}
@@ -58,7 +58,10 @@ def build(config):
     Raises:
         ConfigError: a field with a value that cannot be run.
     """
-    _check_counts(config)
+    limits.check_run(config)
+    for name in ("epochs", "batch_size"):  # 0 in a config for evaluation only
+        with checking():
+            limits.count(f"config.{name}", config[name])
     train, validation = source(config, "train"), source(config, "validation", config.validation.limit)
     mesh = parallel.data_mesh()
     if config.batch_size % mesh.size or config.batch_size > len(train):
@@ -69,6 +72,8 @@ def build(config):
                           "because config.mix mixes them in pairs")
     loader = batches(config, train)
     steps = config.epochs * loader.steps_per_epoch
+    if steps > limits.LARGEST:
+        raise ConfigError(f"config.epochs={config.epochs}: expected at most {limits.LARGEST // loader.steps_per_epoch}, as steps are counted in 32 bits")
     rule, model = optimizer(config, steps), classifier(config, train)
     return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, model, rule, steps),
                attack(config.validation.attack, "config.validation.attack"), variables(config, model))
@@ -217,8 +222,6 @@ def objective(config, classifier, optimizer, steps):
 
 def ema_decay(config):
     """The decay of the weights' average; None if config.ema_decay is 0, for no average."""
-    if not 0 <= config.ema_decay < 1:
-        raise ConfigError(f"config.ema_decay={config.ema_decay}: expected 0 (no average) or a decay below 1")
     return config.ema_decay or None
 
 
@@ -228,28 +231,6 @@ def description(classifier):
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in ("parent", "name")}
     named = {"family": type(model).__name__, "mean": classifier.mean, "std": classifier.std, **fields}
     return json.loads(json.dumps(named, default=lambda value: getattr(value, "__name__", str(value))))
-
-
-def positive(config, *names, where="config"):
-    """Raise a ConfigError unless every named field of the section `where` is at least 1."""
-    for name in names:
-        if config[name] < 1:
-            raise ConfigError(f"{where}.{name}={config[name]}: expected at least 1")
-
-
-def _check_counts(config):
-    """Check the counts that no object below checks under the field's name."""
-    positive(config, "epochs", "batch_size", "repeats", "log_every")
-    positive(config.validation, "every_epochs", where="config.validation")
-    positive(config.checkpoints, "keep", where="config.checkpoints")
-    positive(config.evaluation, "batch_size", where="config.evaluation")
-    for name, limit in config.skips.items():
-        with checking():
-            checks.count(f"config.skips.{name}", limit, 0, optional=True)
-    if not 0 <= config.seed < 2**32:  # jax.random.key keeps 32 bits
-        raise ConfigError(f"config.seed={config.seed}: expected an integer from 0 to 2**32 - 1")
-    if config.validation.select not in VALIDATION:
-        raise ConfigError(f"config.validation.select={config.validation.select!r}: expected one of {', '.join(VALIDATION)}")
 
 
 def _fraction(name, value):

@@ -41,7 +41,7 @@ def checking(what=None):
         yield
     except ConfigError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise ConfigError(str(message) if what is None else f"{what}: {message}") from error
 
@@ -162,7 +162,7 @@ def folder(path):
 
 def argument(argv, name):
     """The value of --name in raw arguments; None if it is absent."""
-    for given, following in zip(argv, [*argv[1:], None], strict=True):
+    for given, following in zip(argv, [*argv[1:], None], strict=False):  # the last has none
         key, equals, value = given.partition("=")
         if key in (f"--{name}", f"-{name}"):
             return value if equals else following
