@@ -9,6 +9,7 @@ changes, and a killed AutoAttack resumes within its cell. A cell that does not a
 The folder gets study.json and study.html; `python -m experiments.study --workdir DIR --page` draws the page again from the JSON alone.
 """
 import pathlib
+import shlex
 import time
 
 import jax
@@ -24,13 +25,14 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "robustness_study.py
 REASON = 500  # characters of a failed cell's error
 
 
-def run(config, workdir, *, progress=True):
+def run(config, workdir, *, progress=True, command=""):
     """Compute every unfinished cell of (config.models and config.train) x config.probes, and write study.json after each model.
 
     Args:
         config: ConfigDict such as configs/robustness_study.py returns, with every key of `configs.base.study`.
         workdir: the study's folder.
         progress: whether to draw the progress bar.
+        command: shell line to record, which the page shows; "": none.
 
     Returns:
         The content of study.json.
@@ -45,7 +47,7 @@ def run(config, workdir, *, progress=True):
         raise cli.ConfigError("config.models=(): expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
     plain = results.plain(config)
     settings = {name: config.probes[name] for name in plain["probes"]}  # in the config's order, which iterating a ConfigDict does not keep
-    study = {"config": plain, "versions": environment.versions(), "commit": results.commit(),
+    study = {"config": plain, "command": command, "versions": environment.versions(), "commit": results.commit(),
              "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}", "models": [], "cells": []}
     with cli.bar("study", len(entries) * len(settings), progress, rich_progress.MofNCompleteColumn()) as bar:
         for entry in entries:
@@ -121,12 +123,13 @@ def _flags():
 def main(config, workdir, page):
     """Run the study unless `page`, write study.html, and print the table and the page's path."""
     if not page:
-        run(config, workdir)
+        run(config, workdir, command=cli.command("experiments.study"))
     if jax.process_index() != 0:
         return
     with cli.checking("--page"):
         study = reports.read_study(workdir)
-    path = reports.write_study(pathlib.Path(workdir) / "study.html", study, commands=[f"python -m experiments.study --workdir {workdir}"])
+    path = reports.write_study(pathlib.Path(workdir) / "study.html", study,
+                               commands=[study.index.get("command") or f"python -m experiments.study --workdir {shlex.quote(workdir)}"])
     print(f"{reports.study_text(study)}\n\nreport: {path}")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shlex
 import sys
 
 import jax
@@ -15,6 +16,7 @@ from experiments.common import environment
 from vmamba_jax import parallel
 from vmamba_jax.training import Stopped
 
+GIVEN = []  # the program's arguments as they were given
 OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
 
 
@@ -82,6 +84,7 @@ def main(run, *, doc, define=None, complete=None):
         if {"--help", "-help", "-h"} & set(argv):
             print(doc.strip())
             sys.exit(0)
+        GIVEN[:] = argv[1:]
         try:
             argv[1:] = sys.argv[1:] = complete(argv[1:]) if complete else argv[1:]
             file = (argument(argv, "config") or "").split(":")[0]
@@ -144,6 +147,11 @@ def bar(name, total, shown, count=None):
                                   disable=not shown or jax.process_index() != 0)
     made.add_task("", total=total)
     return made
+
+
+def command(program):
+    """The shell line that this program was started with; "" if it was not started from a command line."""
+    return f"python -m {program} {shlex.join(GIVEN)}".rstrip() if GIVEN else ""
 
 
 def report(text):

@@ -15,7 +15,7 @@ from vmamba_jax.evaluation import staged
 SIGNS = 64  # images that the signs of gradient masking are measured on, at most
 
 
-def run(config, workdir, checkpoint="best", *, progress=True):
+def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     """Evaluate as config.evaluation says, and write evaluation.json and examples.npz.
 
     A saved evaluation.json of the same identity (versions, weights, images, settings) is returned without measuring anything; one of another
@@ -26,6 +26,7 @@ def run(config, workdir, checkpoint="best", *, progress=True):
         workdir: a trained run's folder, or the folder for the results of config.weights.
         checkpoint: "best", "latest" or a step; not used with config.weights.
         progress: whether to draw the progress bar.
+        command: shell line to record, which the page shows; "": none.
 
     Returns:
         The content of evaluation.json.
@@ -74,7 +75,8 @@ def run(config, workdir, checkpoint="best", *, progress=True):
 
     content = {
         "split": source.split, "examples": len(source), "accuracy": clean["accuracy"], "accuracy_interval": clean["accuracy_interval"],
-        "attacks": table, "seed": section.seed, "checkpoint": origin, "identity": identity, **results.provenance(source),
+        "attacks": table, "seed": section.seed, "checkpoint": origin, "identity": identity, "command": command,
+        **results.provenance(source),
         "curve": {"attack": section.curve.attack, "label": build.attack_label(attack), "norm": attack.norm, "radii": list(curve),
                   "robust_accuracy": list(curve.values())},
         "seconds": round(time.perf_counter() - since, 1),

@@ -11,13 +11,14 @@ from experiments.common import build, cli, limits, results, wandb
 from vmamba_jax import data, evaluation, parallel, reports, training
 
 
-def run(config, workdir, *, progress=True):
+def run(config, workdir, *, progress=True, command=""):
     """Train as the config says, or resume a stopped run; a finished run is not trained again.
 
     Args:
         config: ConfigDict such as configs/digits.py returns; missing keys get the neutral values of `configs.base.run`.
         workdir: the run's folder.
         progress: whether to draw the progress bar.
+        command: shell line to record, which the pages show; "": none.
 
     Returns:
         The content of results.json.
@@ -36,10 +37,11 @@ def run(config, workdir, *, progress=True):
             stack.enter_context(training.one_run(workdir))
         _save_config(config, workdir)
         if (result := results.load_json(workdir / "results.json")) is None:
-            result = _train(build.build(config), workdir, progress)
+            result = _train(build.build(config), workdir, progress) | {"command": command}
             results.save_json(workdir / "results.json", result)
         if jax.process_index() == 0 and not (workdir / "training.html").exists():
-            reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False))
+            reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False),
+                                   commands=[command] if command else ())
     return result
 
 
