@@ -129,7 +129,7 @@ def main(config, workdir, page):
     with cli.checking("--page"):
         study = reports.read_study(workdir)
     path = reports.write_study(pathlib.Path(workdir) / "study.html", study,
-                               commands=[study.index.get("command") or f"python -m experiments.study --workdir {shlex.quote(workdir)}"])
+                               commands=[study.index.get("command") or f"python -m experiments.study --workdir {shlex.quote(str(workdir))}"])
     print(f"{reports.study_text(study)}\n\nreport: {path}")
 
 

@@ -13,10 +13,10 @@ from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, checkpoints, data, parallel, training
 from vmamba_jax.core import checks
 from vmamba_jax.models import Classifier
+from vmamba_jax.reports import labels
 
 SCHEDULES = {"constant": (), "cosine": ("cooldown", "end"), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
 CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
-ATTACK_NAMES = {"fgsm": "FGSM", "pgd": "PGD", "apgd": "APGD", "patch_fool": "Patch-Fool"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,14 +159,8 @@ def resized(attack, radius):
 
 
 def attack_label(attack):
-    """An attack's display name: "PGD-20, 5 restarts"."""
-    if attack.name == "autoattack":
-        return f"AutoAttack {attack.version}"
-    steps, restarts = getattr(attack, "steps", None), getattr(attack, "restarts", 1)
-    name = ATTACK_NAMES[attack.name] if attack.name in ATTACK_NAMES else attack.name
-    if published := getattr(attack, "published", None):  # of `transfer_pgd`, such as "mi_fgsm"
-        name = published.upper().replace("_", "-")
-    return name + (f"-{steps}" if steps else "") + (f", {restarts} restarts" if restarts > 1 else "")
+    """An attack's display name with every departure from its protocol: see `vmamba_jax.reports.labels.attack_label`."""
+    return labels.attack_label(attack.settings, getattr(attack, "published", None))
 
 
 def optimizer(config, steps):

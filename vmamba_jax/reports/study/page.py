@@ -66,7 +66,7 @@ def render_study(study, *, title=None, commands=()):
     """The page as text. commands: shell lines that reproduce it. Links are relative to the study's folder."""
     return page.template("study.html").render(
         title=title or _title(study), about=_about(study),
-        colors=figures.SERIES, examples=[], percent=tables.percent, points=tables.points, study=study, models=tables.models(study),
+        colors=figures.SERIES, examples=[], percent=tables.percent, interval=tables.interval, points=tables.points, study=study, models=tables.models(study),
         claims=study.claims, rule=study_claims.RULE.format(margin=100 * study.margin), floor=100 * study_claims.FLOOR,
         sections=study_figures.sections(study), pictures=tables.pictures(study), absent=tables.absent(study),
         environment=tables.environment(study), commands=commands, links=tables.links(study))
