@@ -5,7 +5,8 @@ import os
 import pathlib
 
 # Compiling is nearly all these tests do: without optimisation, and (where XLA still has the choice) with the older emitters, it is 3-6 times faster.
-FAST_COMPILE = "--xla_backend_optimization_level=0"
+# One LLVM module a program: splitting it for many threads costs a quarter more, and the workers already use the cores.
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

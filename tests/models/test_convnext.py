@@ -30,6 +30,7 @@ def test_float64(x64, model):
     np.testing.assert_allclose(recorded["final_norm"][0], arrays["feat64.head.norm"][..., 0, 0], atol=1e-9)
 
 
+@pytest.mark.slow   # float64 reproduces the same arrays
 def test_float32(model):
     golden_models.check_float32(model, GOLDEN)
 

@@ -55,6 +55,7 @@ def test_parameters(variables):
     assert count == 4_652_008 == models.entry(NAME).parameters
 
 
+@pytest.mark.slow
 def test_photos_and_attack(variables, photos):
     """At least 18 of 20 photos are classified correctly, and at most one under PGD-5 at 2/255."""
     images, labels = photos

@@ -46,6 +46,7 @@ def test_float64(x64, name):
         np.testing.assert_allclose(recorded[ours][0], arrays[f"feat64.{theirs[ours]}"], atol=1e-9, err_msg=ours)
 
 
+@pytest.mark.slow   # float64 reproduces the same arrays
 def test_float32():
     golden_models.check_float32(golden_model(GOLDEN), GOLDEN)
 

@@ -53,7 +53,7 @@ def close(got, wanted, tolerance, what=""):
     np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max(), err_msg=what)
 
 
-@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-9), (np.float32, 2e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-9), pytest.param(np.float32, 2e-5, marks=pytest.mark.slow)], ids=["float64", "float32"])
 def test_golden(request, released, dtype, tolerance):
     if dtype == np.float64:
         request.getfixturevalue("x64")

@@ -33,6 +33,7 @@ def test_float64(x64, model):
         np.testing.assert_allclose(recorded[ours][0], arrays[f"feat64.{theirs}"], atol=1e-9, err_msg=theirs)
 
 
+@pytest.mark.slow   # float64 reproduces the same arrays
 def test_float32(model):
     golden_models.check_float32(model, GOLDEN)
 

@@ -35,7 +35,7 @@ def test_definition(x64, backend, state):
 
 
 @pytest.mark.parametrize("backend,height,width,channels,rank,state,dtype", [
-    pytest.param(backend, *row, marks=[pytest.mark.slow] if backend == "pallas_gpu" and row[0] > 6 else [])
+    pytest.param(backend, *row, marks=[pytest.mark.slow] if row[0] > 6 and (backend, row[0]) not in (("xla", 7), ("pallas_tpu", 24)) else [])
     for backend in ["associative", "xla", *KERNELS] for row in [
         (3, 5, 4, 2, 1, "float32"), (7, 7, 130, 3, 1, "float32"), (1, 4, 3, 1, 1, "bfloat16"), (24, 24, 2, 1, 1, "float32"), (2, 3, 3, 1, 2, "float32")]])
 def test_gradients(backend, height, width, channels, rank, state, dtype):

@@ -23,9 +23,9 @@ CLASSIFIER = Classifier(Net("batch"))
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def leftovers():
-    """Orbax's objects of failed reads raise when collected: here, where such warnings are ignored, and not in another test."""
+    """Orbax's objects of failed reads raise when collected: here, where such warnings are ignored, and not in another file's test."""
     yield
     gc.collect()
 

@@ -41,7 +41,7 @@ def close(a, b, atol=2e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=atol), a, b)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("layer norm", "eval"), ("batch norm", "eval"), ("batch norm", "train"), ("resnet", None)])
+@pytest.mark.parametrize(("name", "mode"), [pytest.param("layer norm", "eval", marks=pytest.mark.slow), ("batch norm", "eval"), ("batch norm", "train"), ("resnet", None)])
 def test_same_update_of_an_indivisible_batch(name, mode):
     step, state = setting(name, mode)
     data = batch(batch_size=ROWS)
@@ -51,7 +51,7 @@ def test_same_update_of_an_indivisible_batch(name, mode):
     close(spread(step, state, data), expected)
 
 
-@pytest.mark.parametrize("name", ["trades", "mart", "yopo", "free"])
+@pytest.mark.parametrize("name", ["trades", pytest.param("mart", marks=pytest.mark.slow), "yopo", "free"])
 def test_objectives_weight_examples(name):
     attack = {"attack": attacks.pgd(0.1, steps=1, step_size=0.05)}
     options = {"trades": attack, "mart": attack, "yopo": {"eps": 0.1, "step_size": 0.05, "passes": 1, "inner_steps": 1}, "free": {"eps": 0.1, "replays": 2}}

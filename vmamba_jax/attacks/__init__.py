@@ -10,7 +10,6 @@ standard deviation belong inside `logits_fn`, never to the attack. Nothing here 
 interface they share, `threat_model` a norm ball in the box of pixel values, `norms` its geometry, `losses` the objectives, `masks` the
 pixels an attack may change, `randomized` classifiers with random numbers.
 """
-import warnings
 
 from vmamba_jax.attacks import losses, masks
 from vmamba_jax.attacks.autoattack.apgd import APGD, apgd
@@ -43,8 +42,7 @@ def create(name, **options):
     """
     for old, new in _RENAMED_OPTIONS.items():
         if old in options:
-            warnings.warn(f"option {old!r} is now {new!r}; the old name will be removed in the next release", DeprecationWarning,
-                          stacklevel=2)
+            deprecation.warn(f"option {old!r}", repr(new))
             options[new] = options.pop(old)
     return checks.by_name("attack", name, ATTACKS, options)(**options)
 

@@ -3,6 +3,11 @@ import importlib
 import warnings
 
 
+def warn(old, new, stacklevel=3):
+    """Warn that `old` is now `new`, both as the user writes them; `stacklevel` as for `warnings.warn`, 3 for the caller of the caller."""
+    warnings.warn(f"{old} is now {new}; the old name will be removed in the next release", DeprecationWarning, stacklevel=stacklevel)
+
+
 def renamed(module, names):
     """A module's `__getattr__` that serves old names and warns.
 
@@ -18,7 +23,7 @@ def renamed(module, names):
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         home, _, new = names[name].partition(":")
-        warnings.warn(f"{module}.{name} is now {home}.{new}; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
+        warn(f"{module}.{name}", f"{home}.{new}")
         return getattr(importlib.import_module(home), new)
 
     return __getattr__

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax import data, parallel
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, deprecation
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run import feed as loading
 from vmamba_jax.training.run.checkpointing import Checkpoints
@@ -112,8 +111,7 @@ def _accept_old_keywords(function):
             given = {old: keywords.pop(old) for old in fields if old in keywords}
             if given:
                 old_call = ", ".join(f"{old}=..." for old in given)
-                warnings.warn(f"train({old_call}) is now train({name}={group.__name__}(...)); the old keywords will be removed in the next "
-                              "release", DeprecationWarning, stacklevel=2)
+                deprecation.warn(f"train({old_call})", f"train({name}={group.__name__}(...))")
                 new = {fields[old]: value for old, value in given.items()}
                 keywords[name] = dataclasses.replace(keywords[name], **new) if name in keywords else group(**new)
         return function(*args, **keywords)

@@ -1,6 +1,7 @@
 """Measures the input: images per second, and the fraction of the time spent waiting for them."""
 import time
-import warnings
+
+from vmamba_jax.core import deprecation
 
 
 class Meter:
@@ -61,7 +62,7 @@ class Meter:
     def __getattr__(self, name):
         if name != "share":
             raise AttributeError(f"'Meter' object has no attribute {name!r}")
-        warnings.warn("Meter.share is now Meter.wait_fraction; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
+        deprecation.warn("Meter.share", "Meter.wait_fraction")
         return self.wait_fraction
 
 

@@ -6,10 +6,8 @@
 A disturbance with `needs_model` also takes the model: `disturb(images, keys, logits_fn, labels)`. Corruptions imitate what a camera or a
 codec does to an image; disturbances remove or move parts of it.
 """
-import warnings
 
-from vmamba_jax.core import checks
-from vmamba_jax.core.deprecation import renamed
+from vmamba_jax.core import checks, deprecation
 from vmamba_jax.core.scan_orders import KINDS, Order
 from vmamba_jax.evaluation.disturbances.base import Disturbance
 from vmamba_jax.evaluation.disturbances.fills import FILLS
@@ -41,7 +39,7 @@ def create(name, **options):
     """
     if name in tuple(RENAMED):
         old, name = name, RENAMED[name]
-        warnings.warn(f"name={old!r} is now {name!r}; the old name will be removed in the next release", DeprecationWarning, stacklevel=2)
+        deprecation.warn(f"name={old!r}", repr(name))
     return checks.by_name("disturbance", name, DISTURBANCES, options)(**options)
 
 
@@ -49,4 +47,4 @@ __all__ = ["BorderDrop", "CenterDrop", "ContiguousDrop", "DISTURBANCES", "DenseD
            "InformationDrop", "KINDS", "NonSalientDrop", "Order", "PROFILES", "PatchReorder", "PatchShuffle", "RandomDrop", "RingDrop",
            "SalientDrop", "WindowDrop", "create"]
 
-__getattr__ = renamed(__name__, {"CentreDrop": f"{__name__}:CenterDrop", "CONTENTS": f"{__name__}:FILLS"})
+__getattr__ = deprecation.renamed(__name__, {"CentreDrop": f"{__name__}:CenterDrop", "CONTENTS": f"{__name__}:FILLS"})
