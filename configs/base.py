@@ -103,7 +103,7 @@ def complete(config):
     given, full = _tuples(ml_collections.ConfigDict(config).to_dict()), run()
     if unknown := sorted(set(given) - set(full)):
         raise ValueError(f"config.{unknown[0]}: unknown field; expected some of {', '.join(full)}")
-    full.update(given)
+    _merge(full, given, "config.")
     return full
 
 
@@ -204,6 +204,25 @@ def evaluation(eps, radii, *, steps=20, restarts=5, norm="linf", batch_size=256)
         },
         "curve": {"attack": "pgd", "radii": tuple(radii)},
     }
+
+
+def _merge(full, given, where):
+    """Set the given fields in a ConfigDict; a TypeError names the field whose value has another type."""
+    for name, value in given.items():
+        old = full.get(name)
+        if isinstance(old, ml_collections.ConfigDict):
+            if not isinstance(value, dict):
+                raise TypeError(f"{where}{name}={value!r}: expected a section")
+            _merge(old, value, f"{where}{name}.")
+            continue
+        expected = "" if old is None else f" of type {type(old).__name__}"
+        number = (isinstance(old, (int, float)) and not isinstance(old, bool)) or (name in full and old is None)  # None: a float that may be absent
+        if isinstance(value, bool) and number:
+            raise TypeError(f"{where}{name}={value!r}: expected a value{expected}")
+        try:
+            full[name] = value
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{where}{name}={value!r}: expected a value{expected}") from error
 
 
 def _tuples(value):

@@ -25,12 +25,12 @@ from absl import flags
 from experiments.benchmarks import attacks, corruptions, models, scaling, scans, torch_models
 from experiments.benchmarks import compile as compiling
 from experiments.benchmarks.timing import Skip, measure
-from experiments.common import build, cli, environment, results
+from experiments.common import cli, environment, limits, results
 from vmamba_jax.reports import benchmarks
+from vmamba_jax.reports.page import put
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG, WORKDIR = ROOT / "configs" / "benchmark.py", "runs/benchmark"
-PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile")
 
 
 def run(config, out, against="", *, command="", progress=True):
@@ -93,16 +93,14 @@ def run(config, out, against="", *, command="", progress=True):
             content["notes"] += notes
             save()
         bar.update(0, completed=bar.tasks[0].total, description="")
-    out.with_suffix(".svg").write_text(benchmarks.figure(content), encoding="utf-8")
+    put(out.with_suffix(".svg"), benchmarks.figure(content))
     return content
 
 
 def _check(config, against):
-    build.positive(config, "repeats")
+    limits.check_benchmark(config)
     if against not in ("", "torch"):
         raise cli.ConfigError(f"--against={against}: expected torch")
-    if not config.parts or any(part not in PARTS for part in config.parts):
-        raise cli.ConfigError(f"config.parts={config.parts!r}: expected some of {', '.join(PARTS)}")
     if not 0 <= config.devices <= jax.device_count():
         raise cli.ConfigError(f"config.devices={config.devices}: expected 0 for all, or at most the {jax.device_count()} of this process")
     if jax.process_count() > 1:

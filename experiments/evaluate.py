@@ -39,12 +39,13 @@ def _flags():
 
 def main(config, workdir, checkpoint):
     """Evaluate, write report.html, and print the table, the warnings and the report's path."""
-    run(config, workdir, int(checkpoint) if checkpoint.isdigit() else checkpoint)
+    run(config, workdir, int(checkpoint) if checkpoint.isdigit() else checkpoint, command=cli.command("experiments.evaluate"))
     if jax.process_index() != 0:
         return  # only the first process has written the files
-    finished = reports.read_run(workdir)
+    with cli.checking():
+        finished = reports.read_run(workdir)
     page = reports.write(finished.folder / "report.html", [finished], title=f"{config.model.name} on {config.data.name}",
-                         commands=[f"python -m experiments.evaluate --workdir {workdir}"])
+                         commands=[line for part in (finished.results, finished.evaluation) if (line := part.get("command"))])
     warnings = [f"warning: {result['label']}: {warning['meaning']} ({warning['sign']}: {warning['measured']})"
                 for result in finished.evaluation["attacks"].values() if "warnings" in result for warning in result["warnings"]]
     print("\n".join([reports.tables.text([finished]), *warnings, f"report: {page}"]))

@@ -9,6 +9,7 @@ changes, and a killed AutoAttack resumes within its cell. A cell that does not a
 The folder gets study.json and study.html; `python -m experiments.study --workdir DIR --page` draws the page again from the JSON alone.
 """
 import pathlib
+import shlex
 import time
 
 import jax
@@ -16,7 +17,7 @@ from absl import flags
 from rich import progress as rich_progress
 
 import vmamba_jax
-from experiments.common import build, cli, environment, results
+from experiments.common import build, cli, environment, limits, results
 from experiments.robustness_study import cells, models, probes
 from vmamba_jax import parallel, reports
 
@@ -24,13 +25,14 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "robustness_study.py
 REASON = 500  # characters of a failed cell's error
 
 
-def run(config, workdir, *, progress=True):
+def run(config, workdir, *, progress=True, command=""):
     """Compute every unfinished cell of (config.models and config.train) x config.probes, and write study.json after each model.
 
     Args:
         config: ConfigDict such as configs/robustness_study.py returns, with every key of `configs.base.study`.
         workdir: the study's folder.
         progress: whether to draw the progress bar.
+        command: shell line to record, which the page shows; "": none.
 
     Returns:
         The content of study.json.
@@ -38,13 +40,14 @@ def run(config, workdir, *, progress=True):
     Raises:
         ConfigError: no models.
     """
+    limits.check_study(config)
     workdir, since, mesh = cli.folder(workdir), time.perf_counter(), parallel.data_mesh()
     entries = [*models.trained(config, workdir, progress), *config.models]
     if not entries:
         raise cli.ConfigError("config.models=(): expected runs, converted folders or NAME@FILE, joined by + in the config's argument")
     plain = results.plain(config)
     settings = {name: config.probes[name] for name in plain["probes"]}  # in the config's order, which iterating a ConfigDict does not keep
-    study = {"config": plain, "versions": environment.versions(), "commit": results.commit(),
+    study = {"config": plain, "command": command, "versions": environment.versions(), "commit": results.commit(),
              "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}", "models": [], "cells": []}
     with cli.bar("study", len(entries) * len(settings), progress, rich_progress.MofNCompleteColumn()) as bar:
         for entry in entries:
@@ -75,6 +78,7 @@ def _cell(model, logits_fn, name, probe, config, mesh, workdir, label, bar):
     file, before = cells.path(workdir, name, identity), bar.tasks[0].completed
     content = cells.finished(file, identity)
     if content is None:
+        cells.note_changes(file, label, identity, cli.report)
         def report(fraction, text=""):
             bar.update(0, completed=before + fraction, description=" ".join(filter(None, (label, name, text))))
         report(0.0)
@@ -119,12 +123,13 @@ def _flags():
 def main(config, workdir, page):
     """Run the study unless `page`, write study.html, and print the table and the page's path."""
     if not page:
-        run(config, workdir)
+        run(config, workdir, command=cli.command("experiments.study"))
     if jax.process_index() != 0:
         return
     with cli.checking("--page"):
         study = reports.read_study(workdir)
-    path = reports.write_study(pathlib.Path(workdir) / "study.html", study, commands=[f"python -m experiments.study --workdir {workdir}"])
+    path = reports.write_study(pathlib.Path(workdir) / "study.html", study,
+                               commands=[study.index.get("command") or f"python -m experiments.study --workdir {shlex.quote(str(workdir))}"])
     print(f"{reports.study_text(study)}\n\nreport: {path}")
 
 

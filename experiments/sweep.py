@@ -27,7 +27,6 @@ from experiments.sweeps import display, plan, records
 from vmamba_jax import reports, training
 
 REDRAW = 60  # seconds between two drawings of the page while runs follow one another
-_given = []  # the program's arguments
 
 
 def run(config, workdir, *, progress=True, reevaluate=False, commands=(), train=training_program.run, evaluate=evaluation.run):
@@ -54,7 +53,7 @@ def run(config, workdir, *, progress=True, reevaluate=False, commands=(), train=
     planned = plan.expand(config)
     records.check(planned, workdir, reevaluate)
     failed = {each.name: records.attempts(workdir / each.name) for each in planned}  # these failures may be tried again, later ones not
-    commands = commands or (f"python -m experiments.sweep --workdir {workdir}",)
+    commands = commands or (f"python -m experiments.sweep --workdir {shlex.quote(str(workdir))}",)
     index = _index(config, planned)
     _write(workdir, index, commands)
     drawn = time.monotonic()
@@ -62,7 +61,7 @@ def run(config, workdir, *, progress=True, reevaluate=False, commands=(), train=
         while (taken := _take(planned, workdir, failed)) is not None:
             each, lock = taken
             with lock:
-                record = _run(each, workdir / each.name, train, evaluate)
+                record = _run(each, workdir / each.name, train, evaluate, commands)
             shown.say(_line(each, record, workdir))
             if time.monotonic() - drawn > REDRAW:
                 _write(workdir, index, commands)
@@ -88,7 +87,7 @@ def _take(planned, workdir, failed):
     return None
 
 
-def _run(planned, folder, train, evaluate):
+def _run(planned, folder, train, evaluate, commands):
     """Train and evaluate one run, and write its report. Returns its record; a failure is recorded, not raised."""
     record, since, reason = records.begin(planned, folder), time.perf_counter(), ""
     error_file = folder / "error.txt"
@@ -97,7 +96,7 @@ def _run(planned, folder, train, evaluate):
         evaluate(planned.config, folder, progress=False)
         finished = reports.read_run(folder, planned.name)
         reports.write(folder / "report.html", [finished], title=f"{planned.name}: {planned.config.model.name} on {planned.config.data.name}",
-                      commands=[f"python -m experiments.evaluate --workdir {folder}"])
+                      commands=[*commands, f"python -m experiments.evaluate --workdir {shlex.quote(str(folder))}"])
         error_file.unlink(missing_ok=True)
     except (training.Stopped, KeyboardInterrupt):
         records.stop(record, folder)
@@ -152,14 +151,8 @@ def _flags():
     return ("reevaluate",)
 
 
-def _remember(argv):
-    """Keep the command line as it was given, for the page."""
-    _given[:] = argv
-    return argv
-
-
 def main(config, workdir, reevaluate):
-    found = run(config, workdir, reevaluate=reevaluate, commands=(f"python -m experiments.sweep {shlex.join(_given)}",))
+    found = run(config, workdir, reevaluate=reevaluate, commands=(cli.command("experiments.sweep"),))
     print(f"{reports.sweep_text(reports.read_sweep(workdir))}\n\npage: {workdir}/sweep.html")
     failed = [name for name, record in found.items() if record.get("status") == "failed"]
     if failed:
@@ -168,4 +161,4 @@ def main(config, workdir, reevaluate):
 
 
 if __name__ == "__main__":
-    cli.main(main, doc=__doc__, define=_flags, complete=_remember)
+    cli.main(main, doc=__doc__, define=_flags)

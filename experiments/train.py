@@ -9,6 +9,7 @@ best on the validation split) and, when the run is done, results.json and traini
 Several hosts: the same command on each, with --coordinator=HOST:PORT --processes=N --process=I, or --cluster if JAX finds them itself.
 """
 import pathlib
+import shlex
 
 from experiments.common import cli
 from experiments.common.training import run
@@ -18,11 +19,11 @@ __all__ = ["run"]
 
 def main(config, workdir):
     """Train and print the best validation result, the report's path and the next command."""
-    best = run(config, workdir)["best"]
+    best = run(config, workdir, command=cli.command("experiments.train"))["best"]
     cli.report(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
                f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
                f"report: {pathlib.Path(workdir) / 'training.html'}\n"
-               f"next: python -m experiments.evaluate --workdir {workdir}")
+               f"next: python -m experiments.evaluate --workdir {shlex.quote(str(workdir))}")
 
 
 if __name__ == "__main__":

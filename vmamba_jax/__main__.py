@@ -22,7 +22,7 @@ from vmamba_jax.checkpoints.export import PLATFORMS
 from vmamba_jax.core import command_line
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.data.datasets import imagenet
-from vmamba_jax.data.decoding.images import Decoder
+from vmamba_jax.data.decoding.images import BadImageError, Decoder
 
 COLUMNS = ("name", "parameters", "multiply-adds", "top-1", "measured by", "weights' tag", "preprocessing", "file", "published at")
 NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255"}  # mean -> display name of mean and std
@@ -102,7 +102,7 @@ def run_predict(args):
         raise ValueError(f"--top={args.top}: expected at least 1")
     preprocessing = models.entry(args.model).preprocessing
     decode = Decoder(preprocessing.size, preprocessing.resize, preprocessing.interpolation)
-    images = [decode(pathlib.Path(photo).read_bytes(), photo) for photo in args.photos]  # fail on a bad photo before the model is built
+    images = [_photo(decode, photo) for photo in args.photos]  # fail on a bad photo before the model is built
     model = vmamba_jax.create_model(args.model, **dict(args.override))
     classifier = models.as_classifier(model, preprocessing.mean, preprocessing.std)
     logits = vmamba_jax.logits_fn(classifier, checkpoints.read_variables(model, args.weights))(unit_interval(np.stack(images)))
@@ -110,6 +110,20 @@ def run_predict(args):
         print(photo)
         for label in np.argsort(-row)[:args.top]:
             print(f"  {100 * row[label]:5.1f} %  {_class_name(label, len(row))}")
+
+
+def _photo(decode, photo):
+    """A photo's pixels; a ValueError that says what was given for anything but an image file."""
+    path = pathlib.Path(photo)
+    if not path.is_file():
+        given = "a folder; give the image files in it" if path.is_dir() else "no file of that name" if not path.exists() else "no regular file"
+        raise ValueError(f"photo={photo}: expected an image file, got {given}")
+    content = path.read_bytes()
+    try:
+        return decode(content, photo)
+    except BadImageError as error:
+        given = f"a file that begins with {content[:16]!r}" if content else "an empty file"
+        raise ValueError(f"photo={photo}: expected an image file that Pillow reads, such as JPEG or PNG, got {given}") from error
 
 
 def _class_name(label, classes):

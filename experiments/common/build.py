@@ -8,17 +8,17 @@ import jax
 
 import vmamba_jax
 from configs import base
+from experiments.common import limits
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, checkpoints, data, parallel, training
 from vmamba_jax.core import checks
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.data.subsets import numbered
 from vmamba_jax.models import Classifier
+from vmamba_jax.reports import labels
 
-VALIDATION = ("accuracy", "robust_accuracy")
 SCHEDULES = {"constant": (), "cosine": ("cooldown", "end"), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
 CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
-ATTACK_NAMES = {"fgsm": "FGSM", "pgd": "PGD", "apgd": "APGD", "patch_fool": "Patch-Fool"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,10 @@ def build(config):
     Raises:
         ConfigError: a field with a value that cannot be run.
     """
-    _check_counts(config)
+    limits.check_run(config)
+    for name in ("epochs", "batch_size"):  # 0 in a config for evaluation only
+        with checking():
+            limits.count(f"config.{name}", config[name])
     train = source(config, "train")
     with checking("config.data"):
         validation = data.match_classes(source(config, "validation", config.validation.limit), train.classes)
@@ -73,6 +76,8 @@ def build(config):
                           "because config.mix mixes them in pairs")
     loader = batches(config, train)
     steps = config.epochs * loader.steps_per_epoch
+    if steps > limits.LARGEST:
+        raise ConfigError(f"config.epochs={config.epochs}: expected at most {limits.LARGEST // loader.steps_per_epoch}, as steps are counted in 32 bits")
     rule, model = optimizer(config, steps), classifier(config, train)
     return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, model, rule, steps),
                attack(config.validation.attack, "config.validation.attack"), variables(config, model))
@@ -201,14 +206,8 @@ def resized(attack, radius):
 
 
 def attack_label(attack):
-    """An attack's display name: "PGD-20, 5 restarts"."""
-    if attack.name == "autoattack":
-        return f"AutoAttack {attack.version}"
-    steps, restarts = getattr(attack, "steps", None), getattr(attack, "restarts", 1)
-    name = ATTACK_NAMES[attack.name] if attack.name in ATTACK_NAMES else attack.name
-    if published := getattr(attack, "published", None):  # of `transfer_pgd`, such as "mi_fgsm"
-        name = published.upper().replace("_", "-")
-    return name + (f"-{steps}" if steps else "") + (f", {restarts} restarts" if restarts > 1 else "")
+    """An attack's display name with every departure from its protocol: see `vmamba_jax.reports.labels.attack_label`."""
+    return labels.attack_label(attack.settings, getattr(attack, "published", None))
 
 
 def optimizer(config, steps):
@@ -264,8 +263,6 @@ def objective(config, classifier, optimizer, steps):
 
 def ema_decay(config):
     """The decay of the weights' average; None if config.ema_decay is 0, for no average."""
-    if not 0 <= config.ema_decay < 1:
-        raise ConfigError(f"config.ema_decay={config.ema_decay}: expected 0 (no average) or a decay below 1")
     return config.ema_decay or None
 
 
@@ -276,28 +273,6 @@ def description(classifier):
     columns = {} if classifier.columns is None else {"columns": classifier.columns}
     named = {"family": type(model).__name__, "mean": classifier.mean, "std": classifier.std, **columns, **fields}
     return json.loads(json.dumps(named, default=lambda value: getattr(value, "__name__", str(value))))
-
-
-def positive(config, *names, where="config"):
-    """Raise a ConfigError unless every named field of the section `where` is at least 1."""
-    for name in names:
-        if config[name] < 1:
-            raise ConfigError(f"{where}.{name}={config[name]}: expected at least 1")
-
-
-def _check_counts(config):
-    """Check the counts that no object below checks under the field's name."""
-    positive(config, "epochs", "batch_size", "repeats", "log_every")
-    positive(config.validation, "every_epochs", where="config.validation")
-    positive(config.checkpoints, "keep", where="config.checkpoints")
-    positive(config.evaluation, "batch_size", where="config.evaluation")
-    for name, limit in config.skips.items():
-        with checking():
-            checks.count(f"config.skips.{name}", limit, 0, optional=True)
-    if not 0 <= config.seed < 2**32:  # jax.random.key keeps 32 bits
-        raise ConfigError(f"config.seed={config.seed}: expected an integer from 0 to 2**32 - 1")
-    if config.validation.select not in VALIDATION:
-        raise ConfigError(f"config.validation.select={config.validation.select!r}: expected one of {', '.join(VALIDATION)}")
 
 
 def _fraction(name, value):

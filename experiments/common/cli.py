@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shlex
 import sys
 
 import jax
@@ -15,6 +16,7 @@ from experiments.common import environment
 from vmamba_jax import parallel
 from vmamba_jax.training import Stopped
 
+GIVEN = []  # the program's arguments as they were given
 OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
 
 
@@ -41,7 +43,7 @@ def checking(what=None):
         yield
     except ConfigError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise ConfigError(str(message) if what is None else f"{what}: {message}") from error
 
@@ -82,6 +84,7 @@ def main(run, *, doc, define=None, complete=None):
         if {"--help", "-help", "-h"} & set(argv):
             print(doc.strip())
             sys.exit(0)
+        GIVEN[:] = argv[1:]
         try:
             argv[1:] = sys.argv[1:] = complete(argv[1:]) if complete else argv[1:]
             file = (argument(argv, "config") or "").split(":")[0]
@@ -146,6 +149,11 @@ def bar(name, total, shown, count=None):
     return made
 
 
+def command(program):
+    """The shell line that this program was started with; "" if it was not started from a command line."""
+    return f"python -m {program} {shlex.join(GIVEN)}".rstrip() if GIVEN else ""
+
+
 def report(text):
     """Print on the first process."""
     if jax.process_index() == 0:
@@ -162,7 +170,7 @@ def folder(path):
 
 def argument(argv, name):
     """The value of --name in raw arguments; None if it is absent."""
-    for given, following in zip(argv, [*argv[1:], None], strict=True):
+    for given, following in zip(argv, [*argv[1:], None], strict=False):  # the last has none
         key, equals, value = given.partition("=")
         if key in (f"--{name}", f"-{name}"):
             return value if equals else following

@@ -6,24 +6,27 @@ import numpy as np
 
 import vmamba_jax
 from configs import base
-from experiments.common import build, cli, results
+from experiments.common import build, cli, limits, results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, training
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.evaluation import staged
 
 SIGNS = 64  # images that the signs of gradient masking are measured on, at most
 
 
-def run(config, workdir, checkpoint="best", *, progress=True):
+def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     """Evaluate as config.evaluation says, and write evaluation.json and examples.npz.
 
-    A saved evaluation.json of the same identity (versions, weights, images, settings) is returned without measuring anything.
+    A saved evaluation.json of the same identity (versions, weights, images, settings) is returned without measuring anything; one of another
+    identity is replaced, and a line says what differs.
 
     Args:
         config: ConfigDict of a run; missing keys get the neutral values of `configs.base.run`.
         workdir: a trained run's folder, or the folder for the results of config.weights.
         checkpoint: "best", "latest" or a step; not used with config.weights.
         progress: whether to draw the progress bar.
+        command: shell line to record, which the page shows; "": none.
 
     Returns:
         The content of evaluation.json.
@@ -33,8 +36,8 @@ def run(config, workdir, checkpoint="best", *, progress=True):
     """
     with cli.checking():
         config = base.complete(config)
+    limits.check_run(config)
     workdir, section = cli.folder(workdir), config.evaluation
-    build.positive(section, "batch_size", where="config.evaluation")
     named, attack, radii = _attacks(section)
     variables, origin = _variables(config, workdir, checkpoint)
     source = build.source(config, section.split, section.limit)
@@ -45,11 +48,15 @@ def run(config, workdir, checkpoint="best", *, progress=True):
 
     identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
         "evaluation": results.plain(section), "model": build.description(classifier), "checkpoint": origin})
-    if (done := results.saved(workdir / "evaluation.json", identity)) is not None:
+    if (done := results.saved(workdir / "evaluation.json", identity, cli.report)) is not None:
         return done
 
     since, key, mesh = time.perf_counter(), jax.random.key(section.seed), parallel.data_mesh()
     logits_fn = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh))
+    for name, each in named.items():
+        if hasattr(each, "stages"):
+            with cli.checking("config.evaluation.autoattack" if name == "autoattack" else f"config.evaluation.attacks.{name}"):
+                staged.check(each, logits_fn, source)
     measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)])
     with cli.bar("evaluation", measured * len(source), progress) as bar:
         def measure(attack, label, **options):
@@ -71,7 +78,8 @@ def run(config, workdir, checkpoint="best", *, progress=True):
 
     content = {
         "split": source.split, "examples": len(source), "accuracy": clean["accuracy"], "accuracy_interval": clean["accuracy_interval"],
-        "attacks": table, "seed": section.seed, "checkpoint": origin, "identity": identity, **results.provenance(source),
+        "attacks": table, "seed": section.seed, "checkpoint": origin, "identity": identity, "command": command,
+        **results.provenance(source),
         "curve": {"attack": section.curve.attack, "label": build.attack_label(attack), "norm": attack.norm, "radii": list(curve),
                   "robust_accuracy": list(curve.values())},
         "seconds": round(time.perf_counter() - since, 1),
@@ -113,8 +121,13 @@ def _variables(config, workdir, checkpoint):
             variables, metadata = checkpoints.load_variables(config.weights)
         return variables, {"weights": str(config.weights), "metadata": metadata}
     with cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
-        step = saved.find(checkpoint)
-        return saved.restore_variables(step, ema=bool(config.ema_decay)), {"which": str(checkpoint), "step": step}
+        while True:
+            step = saved.find(checkpoint)
+            try:
+                return saved.restore_variables(step, ema=bool(config.ema_decay)), {"which": str(checkpoint), "step": step}
+            except FileNotFoundError:  # the run that still trains has replaced it meanwhile
+                if checkpoint == step:
+                    raise
 
 
 def _examples(logits_fn, source, attack, key, count):

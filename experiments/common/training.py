@@ -7,17 +7,18 @@ import jax
 
 import vmamba_jax
 from configs import base
-from experiments.common import build, cli, results, wandb
+from experiments.common import build, cli, limits, results, wandb
 from vmamba_jax import data, evaluation, parallel, reports, training
 
 
-def run(config, workdir, *, progress=True):
+def run(config, workdir, *, progress=True, command=""):
     """Train as the config says, or resume a stopped run; a finished run is not trained again.
 
     Args:
         config: ConfigDict such as configs/digits.py returns; missing keys get the neutral values of `configs.base.run`.
         workdir: the run's folder.
         progress: whether to draw the progress bar.
+        command: shell line to record, which the pages show; "": none.
 
     Returns:
         The content of results.json.
@@ -29,16 +30,18 @@ def run(config, workdir, *, progress=True):
     """
     with cli.checking():
         config = base.complete(config)
+    limits.check_run(config)
     workdir = cli.folder(workdir)
     with _failures(workdir), contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(training.one_run(workdir))
         _save_config(config, workdir)
         if (result := results.load_json(workdir / "results.json")) is None:
-            result = _train(build.build(config), workdir, progress)
+            result = _train(build.build(config), workdir, progress) | {"command": command}
             results.save_json(workdir / "results.json", result)
         if jax.process_index() == 0 and not (workdir / "training.html").exists():
-            reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False))
+            reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False),
+                                   commands=[command] if command else ())
     return result
 
 
@@ -75,7 +78,7 @@ def _validation(run):
         logits_fn = vmamba_jax.logits_fn(run.classifier, state.variables(ema=state.ema is not None))
         result = evaluation.robust_accuracy(logits_fn, run.validation, run.attack, key=jax.random.key(run.config.seed), mesh=run.mesh,
                                             batch_size=run.config.evaluation.batch_size)
-        return {f"validation/{name}": result[name] for name in build.VALIDATION}
+        return {f"validation/{name}": result[name] for name in limits.VALIDATION}
 
     return validate
 
@@ -97,24 +100,14 @@ def _failures(workdir):
 
 def _save_config(config, workdir):
     """Write config.json, unless the folder holds a run of another config; config.evaluation may differ."""
-    saved, given = results.load_json(workdir / "config.json"), results.plain(config)
-    if saved is not None and ((workdir / "checkpoints").exists() or (workdir / "results.json").exists()):
+    saved, given = results.saved_config(workdir), results.plain(config)
+    if saved is not None:
         with cli.checking(workdir / "config.json"):
             saved = results.plain(base.complete(saved))
-        differing = [row for row in _differences(saved, given) if not row[0].startswith("evaluation.")]
+        differing = [row for row in results.differences(saved, given) if not row[0].startswith("evaluation.")]
         if differing:
             rows = [("field", "was", "is now"), *((name, json.dumps(old), json.dumps(new)) for name, old, new in differing)]
             widths = [max(len(row[i]) for row in rows) for i in range(2)]
             raise cli.ConfigError(f"workdir={workdir}: expected the config that this run started with; choose another --workdir or restore these fields",
                                   [f"{name:{widths[0]}}  {old:{widths[1]}}  {new}" for name, old, new in rows])
     results.save_json(workdir / "config.json", given)
-
-
-def _differences(old, new, prefix=""):
-    """(dotted name, old value, new value) of every field that differs between two nested dicts; None for a field that one lacks."""
-    for name in dict.fromkeys([*old, *new]):
-        a, b = (fields[name] if name in fields else None for fields in (old, new))
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            yield prefix + name, a, b

@@ -20,6 +20,20 @@ def finished(file, identity):
     return cell if cell is not None and cell["status"] == "done" else None
 
 
+def note_changes(file, model, identity, note):
+    """Say in one line why a cell is computed although another file holds a finished one of the same model and probe."""
+    probe = file.name.removesuffix(f"-{results.digest(identity)}.json")
+    others = [path for path in file.parent.glob(f"{probe}-*.json") if len(path.stem) == len(file.stem) and path != file]
+    for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            content = results.load_json(other)
+        except ValueError:
+            continue
+        if content.get("model") == model and content.get("status") == "done":
+            note(f"{model}, {probe}: measured anew, since {other.name} was measured with {results.changes(content.get('identity'), identity)}")
+            return
+
+
 def row(correct, **facts):
     """One accuracy of a cell.
 

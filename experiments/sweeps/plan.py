@@ -8,6 +8,7 @@ import re
 import ml_collections
 
 from configs import base
+from experiments.common import limits
 from experiments.common.cli import ConfigError, checking
 
 NAME = re.compile(r"[\w.+=-]+")
@@ -39,13 +40,16 @@ def expand(config):
     if bool(config.runs) == bool(config.axes):
         raise ConfigError("config.runs and config.axes: expected exactly one of them to name groups")
     groups = _product(config) if config.axes else {name: ({}, [(f"config.runs.{name}", changes)]) for name, changes in _ordered(config.runs).items()}
+    with checking():
+        limits.sequence("config.seeds", config.seeds, lambda *_: None)
+        limits.number("config.margin", config.margin, low=0)
+        for name in ("control", "title", "about"):
+            limits.text(f"config.{name}", config.get(name, ""))
     seeds = tuple(config.seeds)
-    if len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
-        raise ConfigError(f"config.seeds={seeds}: expected different whole numbers")
+    if len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) and 0 <= seed < limits.SEEDS for seed in seeds):
+        raise ConfigError(f"config.seeds={seeds}: expected different whole numbers from 0 to {limits.SEEDS - 1}")
     if config.control and config.control not in groups:
         raise ConfigError(f"config.control={config.control!r}: expected one of {', '.join(groups)}")
-    if not config.margin >= 0:
-        raise ConfigError(f"config.margin={config.margin}: expected a number >= 0")
     with checking("config.base"):
         full = base.complete(config.base)
     planned = []
@@ -60,6 +64,10 @@ def expand(config):
                 changed.seed = seed
             with checking(f"config of group {name!r}"):
                 changed = base.complete(changed)
+            try:
+                limits.check_run(changed)
+            except ConfigError as error:
+                raise ConfigError(f"config of group {name!r}: {error}") from error
             planned.append(Planned(name if seed is None else f"{name}/seed_{seed}", name, axes, changed.seed, changed))
     return planned
 

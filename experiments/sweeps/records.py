@@ -5,8 +5,6 @@ import os
 import socket
 import time
 
-from flax import traverse_util
-
 from configs import base
 from experiments.common import environment, results
 from experiments.common.cli import ConfigError
@@ -24,7 +22,14 @@ def read(folder):
 def finished(planned, folder):
     """Whether the run is done with this very config, and its result files are those that were recorded."""
     record = read(folder)
-    return record.get("status") == "done" and _complete(record["config"]) == results.plain(planned.config) and record["files"] == _digests(folder)
+    return record.get("status") == "done" and _complete(record["config"]) == results.plain(planned.config) and \
+        record["files"] == _digests(folder) and not _outdated(folder)
+
+
+def _outdated(folder):
+    """Whether the run was evaluated by another version, so that it must be evaluated again; its training counts."""
+    content = results.load_json(folder / "evaluation.json") or {}
+    return "identity" in content and content["identity"]["versions"] != results.identity(weights="", data="", settings={})["versions"]
 
 
 def attempts(folder):
@@ -46,8 +51,8 @@ def check(plan, workdir, reevaluate):
         folder = workdir / planned.name
         record = read(folder)
         done = record.get("status") == "done"
-        old = record.get("config") if done else results.load_json(folder / "config.json") if (folder / "checkpoints").exists() else None
-        for field, was, now in differences(_complete(old), results.plain(planned.config)) if old is not None else ():
+        old = record.get("config") if done else results.saved_config(folder)
+        for field, was, now in results.differences(_complete(old), results.plain(planned.config)) if old is not None else ():
             if not field.startswith(EVALUATION) or (done and not reevaluate):
                 differing.append((planned.name, field, json.dumps(was), json.dumps(now)))
     if not differing:
@@ -79,14 +84,6 @@ def end(record, planned, folder, seconds, reason=""):
     record |= {"reason": reason, "attempts": record["attempts"] + 1} if reason else {"files": _digests(folder)}
     results.save_json(folder / FILE, record)
     return record
-
-
-def differences(old, new):
-    """[(dotted field, old value, new value), ...] of two nested dicts; None for a field that one of them lacks."""
-    old, new = (traverse_util.flatten_dict(config, sep=".", keep_empty_nodes=True) for config in (old, new))
-    old, new = ({field: {} if value is traverse_util.empty_node else value for field, value in config.items()} for config in (old, new))
-    return [(field, old.get(field), new.get(field)) for field in dict.fromkeys([*old, *new])
-            if (field in old, old.get(field)) != (field in new, new.get(field))]
 
 
 def _complete(config):

@@ -2,10 +2,11 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmamba_jax import attacks
+from vmamba_jax import attacks, evaluation
 from vmamba_jax.core.keys import fold_in
 
 SMALL = {"n_targets": 2, "steps": 5, "queries": 8}
@@ -83,3 +84,22 @@ def test_too_few_classes_and_randomized_classifiers(tiny):
     jax.eval_shape(lambda x: attacks.autoattack(0.1, version="rand")(randomized, x, labels, key), images)
     with pytest.raises(ValueError, match="key=None"):
         attacks.autoattack(0.1, **SMALL)(net, images, labels)
+
+
+@pytest.mark.parametrize("version, norm, classes, message", [
+    ("standard", "linf", 3, "stage apgd-t: n_targets=9 on 3 classes"), ("plus", "l2", 2, "stage apgd-dlr: loss='dlr' on 2 classes"),
+    ("rand", "linf", 2, "stage apgd-dlr: loss='dlr' on 2 classes"), ("standard", "l1", 4, "stage apgd-t: n_targets=5 on 4 classes: expected at most 3"),
+    ("standard", "l1", 9, "stage fab-t: n_targets=9 on 9 classes: expected at most 8"), ("standard", "linf", 9, "stage apgd-t: n_targets=9 on 9 classes")])
+def test_demands_of_every_stage_are_checked_before_any_work(version, norm, classes, message):
+    calls = []
+
+    def logits_fn(images):
+        calls.append(images.shape)
+        return jnp.zeros((len(images), classes)) + images.mean((1, 2, 3))[:, None]
+    images, labels = np.full((4, 4, 4, 3), 0.5, np.float32), np.zeros(4, np.int32)
+    attack = attacks.autoattack(0.1, norm, version, steps=10)
+    with pytest.raises(ValueError, match=message):
+        attack(logits_fn, jnp.asarray(images), jnp.asarray(labels), jax.random.key(0))
+    assert len(calls) == 1  # the clean logits
+    with pytest.raises(ValueError, match=message):
+        evaluation.robust_accuracy(logits_fn, (images, labels), attack, key=jax.random.key(0), progress=lambda *figures: pytest.fail("work was done"))

@@ -1,38 +1,11 @@
 """The programs' command lines; all commands are children of one process, since starting Python with JAX takes seconds."""
-import json
-import pathlib
 import subprocess
-import sys
 
 import pytest
 
+from tests.helpers.forked_programs import run_programs
 from vmamba_jax import training
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-# Runs each of a JSON list of [program, argument, ...] in a forked child, and prints their exit statuses and output.
-DRIVER = """
-import json, os, runpy, sys, tempfile, traceback
-import absl.app, jax, ml_collections.config_flags, rich.progress, sklearn.datasets, vmamba_jax
-for name in vmamba_jax.SUBMODULES: getattr(vmamba_jax, name)  # imported once, before the forks
-answers = []
-for program, *command in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile("w+") as output:
-        if (child := os.fork()) == 0:
-            os.dup2(output.fileno(), 1), os.dup2(output.fileno(), 2)
-            sys.argv, status = [program, *command], 0
-            try:
-                runpy.run_module(program, run_name="__main__", alter_sys=True)
-            except SystemExit as end:
-                status = end.code or 0
-            except BaseException:
-                status = traceback.print_exc() or 1
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(status)  # the usual exit takes longer than the command
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        output.seek(0)
-        answers.append((status, output.read()))
-print(json.dumps(answers))
-"""
 DIGITS = "configs/digits.py"
 WRONG = {
     "experiments.train": [
@@ -74,10 +47,8 @@ def test_errors_are_one_line_and_status_2(tmp_path):
     cases += [(["experiments.train", "--config", DIGITS, "--workdir", str(tmp_path / folder)], expected) for folder, expected in
               (("file", "workdir="), ("file/run", "workdir="), ("taken", f"{tmp_path / 'taken'} is in use by process "))]
     with training.one_run(tmp_path / "taken"):
-        done = subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command for command, _ in cases])], cwd=ROOT, capture_output=True, text=True,
-                              timeout=300)
-    assert done.returncode == 0, done.stderr
-    for (command, expected), (status, output) in zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        found = run_programs([command for command, _ in cases])
+    for (command, expected), (status, output) in zip(cases, found, strict=True):
         lines = output.strip().splitlines()
         assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], (command, status, output)
 
@@ -90,13 +61,12 @@ def test_full_disk_is_one_line_and_the_run_resumes(tmp_path):
         pytest.skip("mounting is not permitted here")
     command = ["experiments.train", "--config", DIGITS + ":objective=standard", "--workdir", str(tmp_path / "run"), "--config.epochs=2",
                "--config.batch_size=256", "--config.validation.every_epochs=1", "--config.validation.attack.steps=1"]
-    train = lambda: subprocess.run([sys.executable, "-c", DRIVER, json.dumps([command])], cwd=ROOT, capture_output=True, text=True, timeout=300)
     try:
-        [[status, output]] = json.loads(train().stdout.splitlines()[-1])
+        [[status, output]] = run_programs([command])
         last = output.strip().splitlines()[-1]
         assert status == 2 and last.startswith("error: step ") and "could not be saved" in last and "last step saved is" in last, output
         assert mount("remount,size=64m")
-        [[status, output]] = json.loads(train().stdout.splitlines()[-1])
+        [[status, output]] = run_programs([command])
         assert status == 0 and "training.html" in output, output
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)

@@ -8,6 +8,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vmamba_jax.training import Writer, read_metrics
+from vmamba_jax.training.run import metrics
 from vmamba_jax.training.run.window import Window
 
 
@@ -78,6 +79,27 @@ def test_tensorboard_scalars(tmp_path):
     assert found == {(7, "loss"): 0.5, (7, "images_per_second"): 100.0}
     assert read_metrics(tmp_path) == [{"step": 7, "loss": 0.5}]
     assert read_metrics(tmp_path / "timing.jsonl") == [{"step": 7, "images_per_second": 100.0}]
+
+
+@pytest.mark.parametrize("which", ["tensorboard", "metrics"])
+def test_full_disk_is_an_error_at_once(tmp_path, which, monkeypatch):
+    """tensorboardX's own thread would end of it, and then block the run."""
+    monkeypatch.setattr(metrics, "FLUSH_EVERY", 0)
+    writer = Writer(tmp_path)
+    writer.write(1, {"loss": 0.5})
+    full = open("/dev/full", "wb") if which == "tensorboard" else open("/dev/full", "a", encoding="utf-8")
+    if which == "tensorboard":
+        writer._events._py_recordio_writer._writer, before = full, writer._events._py_recordio_writer._writer
+    else:
+        writer._files["metrics.jsonl"], before = full, writer._files["metrics.jsonl"]
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.write(2, {"loss": 0.25})
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.close()
+    before.close()
+    assert read_metrics(tmp_path)[0] == {"step": 1, "loss": 0.5} and (tmp_path / "timing.jsonl").is_file()
+    [path] = (tmp_path / "tensorboard").iterdir()
+    assert [event.step for event in events(path) if event.summary.value] == [1]
 
 
 def test_tensorboard_purges_later_steps_on_resume(tmp_path):

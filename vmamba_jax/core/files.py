@@ -1,5 +1,6 @@
-"""Atomic writes of files and folders, the digest of a file, and JSON lines."""
+"""Atomic writes of files and folders that a power loss leaves whole, the digest of a file, JSON files and JSON lines."""
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,13 +15,16 @@ from vmamba_jax.core import limits
 def atomic(path):
     """A context manager that yields the path of a temporary file, which replaces `path` at the end.
 
-    Readers see the old file or all of the new one. The temporary file is in the same folder, has a name of its own
-    (several processes may write one path) and is removed if the block raises. Missing parent folders are created.
+    Readers see the old file or all of the new one, also after a power loss: file and folder are flushed to the disk. The
+    temporary file is in the same folder, has a name of its own (several processes may write one path) and is removed if the
+    block raises. Missing parent folders are created.
     """
     path, draft = pathlib.Path(path), _draft(path)
     try:
         yield draft
+        sync(draft)  # renamed without it, a file can be empty after a power loss
         os.replace(draft, path)
+        sync(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -37,6 +41,8 @@ def atomic_folder(path):
     try:
         draft.mkdir()
         yield draft
+        for part in (*draft.rglob("*"), draft):
+            sync(part)
         if path.exists():
             path.rename(old)
         try:
@@ -45,9 +51,44 @@ def atomic_folder(path):
             if old.exists():
                 old.rename(path)
             raise
+        sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def sync(path):
+    """Flush a file's content, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path, content):
+    """Write `content` as indented JSON, atomically."""
+    with atomic(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """The content of a JSON file; None if there is no file.
+
+    Raises:
+        ValueError: the file is not JSON, such as an empty file after a power loss; the message names it.
+    """
+    path = pathlib.Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        what = "an empty file" if not path.stat().st_size else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: expected a JSON file ({what}); restore it, or move it away") from error
 
 
 def sha256(path):

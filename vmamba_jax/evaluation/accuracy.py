@@ -20,7 +20,7 @@ def accuracy(logits_fn, source, **loop):
     return gather(on_mesh(classify_clean, (argument(logits_fn),), loop), enter(logits_fn, source, loop), loop)
 
 
-def robust_accuracy(logits_fn, source, attack, *, key, state=None, show=(), **options):
+def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None, show=(), **options):
     """Accuracy over a set, without and with an attack on every image.
 
     Args:
@@ -31,6 +31,9 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, show=(), **op
             `attacks.create`: attack="autoattack", eps=8 / 255.
         key: a random key; image i of the set uses `fold_in(key, i)`, for any batch size and devices.
         state: file that an attack of several stages writes after every batch. If it exists, the run resumes from it with the same result.
+            The file records the classifier by its code and the arrays it uses, so a new process can resume, also for a plain function.
+        model_id: with `state`, a name of the classifier and its weights that replaces this record, for a classifier whose record would hold in
+            one process only; a warning at the start says so.
         show: positions in the set of images to return as an attack of one stage changed them.
         options: the attack's, and those of the loop:
             batch_size: examples per batch over all devices, >= 1; 256 by default.
@@ -50,8 +53,8 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, show=(), **op
 
     Raises:
         ValueError, TypeError: labels that are no classes of `logits_fn`, named by position, or a source of other classes.
-        ValueError: `state` of another model, set, attack or key, a damaged `state`, or `state` for an attack of one stage; a position in
-            `show` outside the set, or `show` for an attack of several stages.
+        ValueError: `state` of another model, set, attack, key or version, a damaged `state`, or `state` for an attack of one stage; a position in
+            `show` outside the set, or `show` for an attack of several stages; a stage that the number of classes does not allow, before any work.
     """
     loop = Loop.take(options)
     if isinstance(attack, str):
@@ -63,7 +66,7 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, show=(), **op
     if hasattr(attack, "stages"):
         if len(show):
             raise ValueError(f"show={show!r} with attack={attack!r}: expected an attack of one stage")
-        return staged.run(argument(logits_fn), source, attack, key, loop, state)
+        return staged.run(argument(logits_fn), source, attack, key, loop, state, model_id)
     if state is not None:
         raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
     attacked = on_mesh(_classify_both, (argument(logits_fn), argument(attack)), loop, key)

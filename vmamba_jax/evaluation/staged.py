@@ -2,20 +2,22 @@
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import time
 import zipfile
+import zlib
 
 import jax
 import numpy as np
 
 from vmamba_jax import parallel
+from vmamba_jax.attacks.autoattack.autoattack import check_stages
 from vmamba_jax.core import files
 from vmamba_jax.core.keys import fold_in, keys_at
-from vmamba_jax.data.source import digest
+from vmamba_jax.evaluation import identity
 from vmamba_jax.evaluation.loop import argument, classify, on_mesh, over_set
-from vmamba_jax.evaluation.sets import enter
+from vmamba_jax.evaluation.sets import enter, reader
+from vmamba_jax.version import __version__
 
 ROBUST, MISCLASSIFIED = -1, -2  # in `broken_by`: no stage broke the image; misclassified without any attack
 
@@ -31,10 +33,10 @@ class Ledger:
     """
     ARRAYS = ("broken_by", "margin", "attempted")
 
-    def __init__(self, n, identity, path=None):
+    def __init__(self, n, about, path=None):
         self.broken_by, self.margin = np.full(n, ROBUST, np.int16), np.full(n, -np.inf, np.float32)
         self.attempted, self.stages = np.zeros(n, bool), []
-        self.identity, self.path = identity, path and pathlib.Path(path)
+        self.identity, self.path = about, path and pathlib.Path(path)
         if self.path and self.path.exists():
             self._load()
 
@@ -65,7 +67,9 @@ class Ledger:
             with open(self.path, "rb") as stream, np.load(stream, allow_pickle=False) as file:   # np.load leaks a damaged file
                 facts = json.loads(str(file["facts"]))
                 found = {name: file[name] for name in self.ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                self._check(facts, found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error,
+                NotImplementedError, OverflowError) as error:
             raise ValueError(f"state={str(self.path)!r} is damaged ({error}): expected the state of an evaluation; remove it") from error
         saved, own = facts["identity"], self.identity
         if differing := sorted(name for name in own.keys() | saved.keys() if own.get(name) != saved.get(name)):
@@ -75,6 +79,18 @@ class Ledger:
         for name, array in found.items():
             setattr(self, name, array)
 
+    def _check(self, facts, found):
+        """Raise ValueError for a file of another form: missing facts, arrays of another length or type, values that no run writes."""
+        own = {name: getattr(self, name) for name in self.ARRAYS}
+        if any(found[name].shape != array.shape or found[name].dtype != array.dtype for name, array in own.items()):
+            raise ValueError("its arrays have another length or type")
+        if not isinstance(facts, dict) or not isinstance(facts["identity"], dict) or not isinstance(facts["stages"], list):
+            raise ValueError("its facts have another form")
+        kinds = {"name": str, "attacked": int, "broken": int, "seconds": (int, float)}
+        if not all(isinstance(stage, dict) and stage.keys() == kinds.keys() and all(isinstance(stage[k], kind) for k, kind in kinds.items())
+                   for stage in facts["stages"]):
+            raise ValueError("its stages have another form")
+
     def save(self):
         """Write the file; on process 0 only."""
         if not self.path or jax.process_index():
@@ -82,15 +98,16 @@ class Ledger:
         with files.atomic(self.path) as part, open(part, "wb") as file:
             facts = json.dumps({"identity": self.identity, "stages": self.stages})
             np.savez(file, facts=facts, **{name: getattr(self, name) for name in self.ARRAYS})
-            file.flush()
-            os.fsync(file.fileno())
 
 
-def run(logits_fn, source, attack, key, loop, state=None):
+def run(logits_fn, source, attack, key, loop, state=None, model_id=None):
     """`robust_accuracy` for an attack with `stages()`; arguments and result as there."""
-    identity, source = _identity(logits_fn, source, attack, key) if state else {}, enter(logits_fn, source, loop)
-    n, passes = source.examples, [("clean", None), *attack.stages()]
-    ledger = Ledger(n, identity, state)
+    found = _identity(logits_fn, source, attack.settings, key, model_id, state) if state else {}
+    source = enter(logits_fn, source, loop)
+    n = source.examples
+    check(attack, logits_fn, source, max(_rows(loop.batch_size, n, loop.mesh.size) // loop.mesh.size, 1))
+    passes = [("clean", None), *attack.stages()]
+    ledger = Ledger(n, found, state)
     logits_fn, key = parallel.replicate((logits_fn, key), loop.mesh)
     for number, (name, stage) in enumerate(passes):
         if number < len(ledger.stages) - 1:
@@ -115,6 +132,19 @@ def run(logits_fn, source, attack, key, loop, state=None):
         "examples": n, "stages": ledger.stages, "attack": attack.settings}
 
 
+def check(attack, logits_fn, source, rows=1):
+    """Raise the error of any stage that the images or the classifier's number of classes do not allow, before any work.
+
+    Args:
+        attack: with `stages()`.
+        logits_fn, source: as for `robust_accuracy`.
+        rows: images per call.
+    """
+    images = reader(source)[0](np.zeros(1, int))[0]
+    shape = jax.ShapeDtypeStruct((rows, *images.shape[1:]), images.dtype if images.dtype.kind == "f" else np.float32)
+    check_stages(attack.stages(), shape, jax.eval_shape(logits_fn, shape).shape[-1])
+
+
 def _rows(batch_size, attacked, devices):
     """Rows of a stage's batches: batch_size, or for fewer images the next multiple of its sixteenth (of the devices, if they are more).
 
@@ -136,11 +166,11 @@ def per_image(result):
     return [{"index": i, "broken_by": name, "margin": margin} for i, (name, margin) in enumerate(zip(broken, margins, strict=True))]
 
 
-def _identity(logits_fn, source, attack, key):
-    """What a state file and the run that resumes from it must share: weights, set, attack and key."""
-    data = parallel.fingerprint(source) if isinstance(source, tuple) else getattr(source, "fingerprint", repr(source))
-    return {"model": digest(str(jax.tree.structure(logits_fn)), parallel.fingerprint(logits_fn)), "data": data,
-            "attack": json.loads(json.dumps(attack.settings)), "key": np.asarray(jax.random.key_data(key)).tolist()}
+def _identity(logits_fn, source, settings, key, model_id, state):
+    """What a state file and the run that resumes from it must share: weights, set, attack, key and versions."""
+    data = parallel.fingerprint(source) if isinstance(source, tuple) else getattr(source, "fingerprint", None) or identity.of(source)[0]
+    return {"model": identity.of_model(logits_fn, model_id, state), "data": data, "attack": json.loads(json.dumps(settings)),
+            "key": np.asarray(jax.random.key_data(key)).tolist(), "versions": f"vmamba_jax {__version__}, jax {jax.__version__}"}
 
 
 def _attack_and_classify(tree, batch, key):

@@ -1,11 +1,9 @@
 """The figure of a benchmark file: scan bandwidth, images per second, growth."""
-import io
-
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from vmamba_jax.reports import figures
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
 
 PANELS = ("scan", "model", "growth")  # of a run's figure
@@ -21,10 +19,8 @@ def figure(run):
         chart = Figure(figsize=(5.2 * max(len(panels), 1), 4.8), layout="constrained")
         for axes, draw in zip(np.ravel(chart.subplots(1, max(len(panels), 1))), panels or [lambda axes, run: axes.set_axis_off()], strict=True):
             draw(axes, run)
-        chart.suptitle(device(run), fontsize=11)
-        buffer = io.StringIO()
-        FigureCanvasSVG(chart).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return buffer.getvalue()
+        chart.suptitle(figures.literal(device(run)), fontsize=11)
+        return figures.drawn(chart)
 
 
 def drawn(run):
@@ -39,7 +35,7 @@ def _draw_scan(axes, run):
         for which, line in grouped(found, "pass").items():
             x = [shapes.index((row["length"], row["channels"])) for row in line]
             axes.plot(x, [100 * row.get("share_of_copy", np.nan) for row in line], LINES[which[0]], marker=MARKERS[i % len(MARKERS)],
-                      color=SERIES[i % len(SERIES)], label=name if line[0] is found[0] else None)
+                      color=SERIES[i % len(SERIES)], label=figures.literal(name) if line[0] is found[0] else None)
     axes.set(title="Scan: share of copy bandwidth", ylabel="%  (solid: forward, dashed: with gradient)", ylim=(0, None),
              xlabel="length x channels")
     axes.set_xticks(range(len(shapes)), [f"{length} x {channels}" for length, channels in shapes], fontsize=9)
@@ -55,7 +51,7 @@ def _draw_models(axes, run):
         axes.barh([y + (i - (len(passes) - 1) / 2) * 0.8 / len(passes) for y, _ in found], [row["images_per_s"] for _, row in found],
                   height=0.8 / len(passes), color=SERIES[i], label=PASSES[which])
     axes.set(title="Models", xlabel="images per second", xlim=(0, None))
-    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_yticks(range(len(names)), [figures.literal(name) for name in names], fontsize=9)
     axes.grid(False, axis="y")
     axes.set_axisbelow(True)
     axes.invert_yaxis()
@@ -67,7 +63,7 @@ def _draw_growth(axes, run):
     for i, ((name, which, *_), line) in enumerate(grouped(rows, "name", "pass", "batch", "dtype").items()):
         tokens, seconds = [row["tokens"] for row in line], [row["seconds"]["median"] for row in line]
         axes.loglog(tokens, seconds, LINES[which], marker=MARKERS[i % len(MARKERS)], color=SERIES[i % len(SERIES)],
-                    label=f"{name}, {PASSES[which]}" + (f": slope {slope(tokens, seconds):.2f}" if len(set(tokens)) > 1 else ""))
+                    label=figures.literal(f"{name}, {PASSES[which]}") + (f": slope {slope(tokens, seconds):.2f}" if len(set(tokens)) > 1 else ""))
     axes.set(title="Growth", xlabel="length (pixels / 16)", ylabel="seconds")
     axes.minorticks_off()
     ticks = sorted({row["tokens"] for row in rows})

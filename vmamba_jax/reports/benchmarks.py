@@ -232,4 +232,4 @@ def _shape(shape):
 def _table(columns, rows, words):
     """A Markdown table; the first `words` columns are text."""
     lines = [columns, ["---" if i < words else "---:" for i in range(len(columns))], *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"

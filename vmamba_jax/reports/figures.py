@@ -3,6 +3,7 @@ import base64
 import html
 import io
 import re
+import warnings
 
 import matplotlib
 import numpy as np
@@ -102,9 +103,7 @@ def data_uri(picture, form, **options):
 
 def svg(figure, alt):
     """A figure as inline SVG whose colors are the page's CSS variables (light, dark, print). alt: its text for screen readers."""
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
+    text = drawn(figure)
     box = re.search(r'viewBox="[^"]*"', text).group()
     text = text[text.index("</defs>") + len("</defs>"):]  # the first <defs> holds a style for `*`, which would apply to the whole page
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # axes_1 and the like would be repeated in a page
@@ -114,9 +113,19 @@ def svg(figure, alt):
     return f'<svg role="img" aria-label="{html.escape(alt)}" {box}>{text}'
 
 
+def drawn(figure):
+    """A figure as a whole SVG file."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the text
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
+
+
 def literal(text):
-    """A text that Matplotlib draws as it is: no mathematics between dollar signs, and no legend entry left out for a leading underscore."""
-    text = str(text).replace("$", r"\$")
+    """A text that Matplotlib draws as it is: no mathematics between dollar signs, no legend entry left out for a leading underscore, no lone
+    surrogates (bytes of a file name that are no UTF-8)."""
+    text = str(text).encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 

@@ -22,7 +22,7 @@ def render(runs, *, title, about="", commands=(), folder="."):
     columns, rows = tables.accuracy(runs)
     return template("report.html").render(
         title=title, about=about, colors=figures.SERIES,
-        headline=headline(runs), columns=columns, rows=rows, percent=tables.percent,
+        headline=headline(runs), columns=columns, rows=rows, percent=tables.percent, interval=tables.interval,
         robustness=figures.robustness(runs), training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
         examples=[_examples(run) for run in runs if run.examples],
         **reproduction(runs, commands, folder))
@@ -50,7 +50,7 @@ def write(path, runs, **options):
 def put(path, text):
     """Write text atomically to `path`. Returns the path."""
     with files.atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")  # bytes of a file name that are no UTF-8
     return path
 
 

@@ -1,6 +1,5 @@
 """One run, read from its folder."""
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -50,6 +49,7 @@ def read_run(folder, label=None, evaluated=True, examples=True):
 
     Raises:
         FileNotFoundError: the required file is missing.
+        ValueError: a file is damaged.
     """
     folder = pathlib.Path(folder)
     if not evaluated and not (folder / "metrics.jsonl").is_file():
@@ -62,7 +62,7 @@ def read_run(folder, label=None, evaluated=True, examples=True):
 
 
 def _json(path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return files.read_json(path) or {}
 
 
 def _json_lines(path):

@@ -1,5 +1,6 @@
 """Tables of numbers: accuracy under each attack, configs side by side, the environment of a run; and a benchmark's attacks and corruptions."""
 from vmamba_jax.core.statistics import accuracy_interval
+from vmamba_jax.reports import labels
 from vmamba_jax.reports.figures import norm_name, radius_name
 
 ATTACKS_NOTE = (
@@ -18,7 +19,7 @@ def accuracy(runs):
         runs: `Run`s with an evaluation.
 
     Returns:
-        (columns, [(label, [cell, ...]), ...]): a cell is {"value", "half"}, an accuracy in [0, 1] and half its 95 % interval, or None.
+        (columns, [(label, [cell, ...]), ...]): a cell is {"value", "low", "high"}, an accuracy in [0, 1] and its 95 % interval, or None.
     """
     attacks = {name: result for run in runs for name, result in run.evaluation["attacks"].items()}
     columns = ["clean"] + [attack_name(result) for result in attacks.values()]
@@ -33,7 +34,13 @@ def accuracy(runs):
 def attack_name(result):
     """An attack's label, norm and radius: "PGD-20, L∞ 8/255"; "unbounded" for a radius of None."""
     radius = "unbounded" if result["eps"] is None else radius_name(result["eps"])
-    return f"{result['label']}, {norm_name(result['norm'])} {radius}"
+    return f"{current_label(result)}, {norm_name(result['norm'])} {radius}"
+
+
+def current_label(result):
+    """The label of a saved result, from the settings that it records; files of earlier versions lack the departures in theirs."""
+    settings = result.get("attack")
+    return labels.attack_label(settings) if isinstance(settings, dict) and settings.get("name") in labels.PROTOCOLS else result["label"]
 
 
 def text(runs):
@@ -52,6 +59,11 @@ def aligned(rows):
 def percent(fraction):
     """0.9833 -> "98.3 %"."""
     return f"{100 * fraction:.1f} %"
+
+
+def interval(low, high):
+    """"[96.4, 97.8]": an interval of accuracies in per cent."""
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def points(value):
@@ -132,7 +144,7 @@ def _cell(value, n):
     if value is None:
         return None
     low, high = accuracy_interval(value, n)
-    return {"value": value, "half": (high - low) / 2}
+    return {"value": value, "low": low, "high": high}
 
 
 def _seconds(results):

@@ -1,6 +1,7 @@
 """AutoAttack: a sequence of searches, each on the images that are still robust."""
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from vmamba_jax.attacks import randomized
@@ -20,6 +21,34 @@ VERSIONS = {
 }
 
 
+def check_stages(stages, images, classes, random=False):
+    """Raise an error if any stage of an attack cannot run on a classifier, which would otherwise show after hours of the earlier ones.
+
+    Args:
+        stages: [(name, attack), ...].
+        images: `jax.ShapeDtypeStruct` of a batch.
+        classes: number of classes.
+        random: whether the classifier is `Randomized`.
+
+    Raises:
+        ValueError, TypeError: the stage's own error, after its name.
+    """
+    for name, stage in stages:
+        try:
+            _check(stage, images, classes, random)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"stage {name}: {error}") from error
+
+
+def _check(stage, images, classes, random):
+    """Trace an attack on a stand-in classifier, which costs a fraction of the model's own trace."""
+    def logits_fn(images, *_):
+        return images.mean((1, 2, 3))[:, None] * jnp.arange(1, classes + 1)
+    subject = randomized.Randomized(logits_fn) if random else logits_fn
+    labels, keys = (jax.ShapeDtypeStruct(images.shape[:1], dtype) for dtype in (jnp.int32, jax.random.key(0).dtype))
+    jax.eval_shape(lambda images, labels, keys: stage(subject, images, labels, keys), images, labels, keys)
+
+
 @record("eps")
 class AutoAttack(Search):
     """AutoAttack with the reference program's stages and defaults.
@@ -33,7 +62,7 @@ class AutoAttack(Search):
         norm: "linf", "l2" or "l1".
         version: "standard"; "plus", with more restarts and untargeted stages; "rand", for `Randomized` classifiers.
         n_targets: number of classes that the targeted stages attack towards; None: as the reference, 9 (in l1 5 for APGD of "standard"). A
-            classifier of n < 10 classes needs n_targets <= n - 1.
+            classifier of n < 10 classes needs n_targets <= n - 1; the error comes before any work.
         steps: gradient steps of a run of APGD and FAB.
         queries: queries of Square.
         eot: number of gradients averaged at each iterate, version "rand" only.
@@ -82,8 +111,10 @@ class AutoAttack(Search):
     def search(self, logits_fn, images, labels, keys, clean, active):
         if isinstance(logits_fn, randomized.Randomized) and self.version != "rand":
             raise TypeError(f"version={self.version!r} with a Randomized logits_fn: expected version='rand'")
+        stages = self.stages()
+        check_stages(stages, jax.ShapeDtypeStruct(images.shape, images.dtype), clean.shape[1], isinstance(logits_fn, randomized.Randomized))
         adversarial, success = images, active & False
-        for s, (_, attack) in enumerate(self.stages()):
+        for s, (_, attack) in enumerate(stages):
             found, now = attack.search(logits_fn, images, labels, fold_in(keys, s), clean, active & ~success)
             adversarial, success = jnp.where(per_image(now, images), found, adversarial), success | now
         return adversarial, success

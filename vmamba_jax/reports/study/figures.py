@@ -30,8 +30,8 @@ def _section(title, about, table=None, drawn=()):
 def _attacks(study):
     names = [*study.of_kind("clean"), *study.of_kind("attack")]
     curves = study.of_kind("curve")
-    return _section("Whole-image and patch attacks", "Accuracy on clean images and under each attack, with half of Wilson's 95 % "
-                    "interval; the highest value of a column is bold.", tables.accuracies(study, names),
+    return _section("Whole-image and patch attacks", "Accuracy on clean images and under each attack, with Wilson's 95 % interval; bold: "
+                    "higher than that of every other model, by paired intervals that hold jointly at 95 % and exclude 0.", tables.accuracies(study, names),
                     [_panels(study, curves, "perturbation budget, pixels in [0, 1]", "Accuracy against the perturbation budget: the same attack at "
                              "every radius, with its step size in proportion.", wide=True, clean=True)])
 

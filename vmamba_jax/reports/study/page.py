@@ -1,14 +1,16 @@
 """The page of a study: every model under every probe, and the verdicts on the paper's claims, from the cells of `experiments.study`."""
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 
+from vmamba_jax.core import files
 from vmamba_jax.reports import figures, page
 from vmamba_jax.reports.study import claims as study_claims
 from vmamba_jax.reports.study import figures as study_figures
 from vmamba_jax.reports.study import tables
+
+MISSING = {"status": "failed", "reason": "the file of the cell is missing; the same command computes it again"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +56,8 @@ def read_study(folder):
     folder = pathlib.Path(folder)
     if not (folder / "study.json").is_file():
         raise FileNotFoundError(f"folder={folder}: expected study.json in it; run `python -m experiments.study --workdir {folder}` first")
-    index = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    cells = {(line["model"], line["probe"]): json.loads((folder / line["file"]).read_text(encoding="utf-8")) | {"file": line["file"]}
+    index = files.read_json(folder / "study.json")
+    cells = {(line["model"], line["probe"]): (files.read_json(folder / line["file"]) or MISSING) | {"file": line["file"]}
              for line in index["cells"]}
     return Study(folder, index, cells)
 
@@ -64,7 +66,7 @@ def render_study(study, *, title=None, commands=()):
     """The page as text. commands: shell lines that reproduce it. Links are relative to the study's folder."""
     return page.template("study.html").render(
         title=title or _title(study), about=_about(study),
-        colors=figures.SERIES, examples=[], percent=tables.percent, points=tables.points, study=study, models=tables.models(study),
+        colors=figures.SERIES, examples=[], percent=tables.percent, interval=tables.interval, points=tables.points, study=study, models=tables.models(study),
         claims=study.claims, rule=study_claims.RULE.format(margin=100 * study.margin), floor=100 * study_claims.FLOOR,
         sections=study_figures.sections(study), pictures=tables.pictures(study), absent=tables.absent(study),
         environment=tables.environment(study), commands=commands, links=tables.links(study))

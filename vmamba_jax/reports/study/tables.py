@@ -1,8 +1,14 @@
 """Tables of a study: accuracy of every model under every probe, example images, and skipped cells."""
-from vmamba_jax.reports.figures import norm_name, radius_name
-from vmamba_jax.reports.tables import aligned, percent, points
+import numpy as np
 
-__all__ = ["absent", "accuracies", "environment", "links", "models", "percent", "pictures", "points", "text", "title"]
+from vmamba_jax.core.statistics import differences_interval
+from vmamba_jax.reports.figures import norm_name, radius_name
+from vmamba_jax.reports.labels import attack_label
+from vmamba_jax.reports.study.claims import correct
+from vmamba_jax.reports.tables import aligned, current_label, interval, percent, points
+
+__all__ = ["absent", "accuracies", "environment", "interval", "leads", "links", "models", "percent", "pictures", "points", "text", "title"]
+PATCH_FOOL_STEPS = 250  # of the paper
 NAMES = {"clean": "clean", "centre": "black window", "trajectory": "scan order"}
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
 
@@ -16,7 +22,8 @@ def title(study, probe):
         case "attack":
             attack = section["attack"]
             if attack["name"] == "patch_fool":
-                return f"Patch-Fool, {attack['patches']} patch{'es' if attack['patches'] > 1 else ''}"
+                steps = f", {attack['steps']} steps" if attack.get("steps", PATCH_FOOL_STEPS) != PATCH_FOOL_STEPS else ""
+                return f"Patch-Fool, {attack['patches']} patch{'es' if attack['patches'] > 1 else ''}{steps}"
             return f"{_label(study, probe)} {radius_name(attack['eps'])}"
         case "curve":
             return _label(study, probe)
@@ -32,8 +39,8 @@ def title(study, probe):
 def _label(study, probe):
     """An attack's name and norm, from a cell that ran."""
     attack = study.probes[probe]["attack"]
-    done = next((cell for (_, name), cell in study.cells.items() if name == probe and "label" in cell), {"label": attack["name"]})
-    return f"{done['label']}, {norm_name(attack.get('norm', 'linf'))}"
+    done = next((cell for (_, name), cell in study.cells.items() if name == probe and "label" in cell), {"label": attack_label(attack)})
+    return f"{current_label(done)}, {norm_name(attack.get('norm', 'linf'))}"
 
 
 def models(study):
@@ -45,21 +52,39 @@ def accuracies(study, probes):
     """(columns, [(label, [cell, ...]), ...]) of a group of probes; a cell is that of `mean`, or None."""
     columns = [title(study, probe) for probe in probes]
     rows = [(label, [mean(study.rows(label, probe)) for probe in probes]) for label in study.labels()]
-    for i in range(len(probes)):
-        values = [cells[i]["value"] for _, cells in rows if cells[i]]
-        for _, cells in rows:
+    for i, probe in enumerate(probes):
+        for label, cells in rows:
             if cells[i]:
-                cells[i]["best"] = cells[i]["value"] == max(values) > min(values)
+                cells[i]["best"] = leads(study, label, probe)
     return columns, rows
 
 
+def leads(study, model, probe):
+    """Whether a model is more accurate under a probe than every other one, by paired intervals of the differences that exclude 0.
+
+    The intervals hold jointly at 95 % (Bonferroni). False if there is no other model, or if a cell has no answers per image.
+    """
+    others = [label for label in study.labels() if label != model and study.rows(label, probe)]
+    own = study.rows(model, probe)
+    for other in others:
+        rows = study.rows(other, probe)
+        if len(rows) != len(own) or any("right" not in row for row in (*own, *rows)) or any(
+                a["examples"] != b["examples"] for a, b in zip(own, rows, strict=True)):
+            return False
+        differences = np.mean([correct(a) - correct(b) for a, b in zip(own, rows, strict=True)], 0)
+        if differences_interval(differences, len(others))[0] <= 0:
+            return False
+    return bool(others)
+
+
 def mean(rows):
-    """{"value", "half", "best"} of a cell's rows: one row's accuracy and half its interval, or the mean of several; None for none."""
+    """{"value", "low", "high", "best"} of a cell's rows: one row's accuracy and interval, or the mean of several without one; None for none."""
     if not rows:
         return None
     value = sum(row["accuracy"] for row in rows) / len(rows)
     low, high = rows[0].get("interval", (value, value))
-    return {"value": value, "half": (high - low) / 2 if len(rows) == 1 else None, "best": False}
+    shown = len(rows) == 1 and "interval" in rows[0]
+    return {"value": value, "low": low if shown else None, "high": high if shown else None, "best": False}
 
 
 def absent(study):

@@ -1,11 +1,10 @@
 """A sweep read from its folder, its means over seeds, and its differences from the control group."""
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from vmamba_jax.core import statistics
+from vmamba_jax.core import files, statistics
 from vmamba_jax.reports import tables
 from vmamba_jax.reports.runs import Run, read_run
 
@@ -93,13 +92,13 @@ def read_sweep(folder):
     folder = pathlib.Path(folder)
     if not (folder / "sweep.json").is_file():
         raise FileNotFoundError(f"folder={folder}: expected sweep.json in it; run `python -m experiments.sweep --workdir {folder}` first")
-    index = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    index = files.read_json(folder / "sweep.json")
     runs = []
     for line in index["runs"]:
         at = folder / line["name"]
-        record = json.loads((at / "run.json").read_text(encoding="utf-8")) if (at / "run.json").is_file() else {}
-        run, damage = None, ""
+        record, run, damage = {}, None, ""
         try:
+            record = files.read_json(at / "run.json") or {}
             run = read_run(at, line["name"], evaluated=False, examples=False) if (at / "metrics.jsonl").is_file() else None
         except ValueError as error:  # one damaged file must not keep the others off the page
             damage = str(error)

@@ -9,7 +9,7 @@ from vmamba_jax.reports.tables import aligned, points
 STATISTICS = ("n", "mean", "sd", "low", "high")
 LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_", "~": r"\textasciitilde{}",
          "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\u221e": r"$_\infty$", "\u2212": "$-$", "\u00b1": r"$\pm$"}
-MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#$~])")
 NOTE = ("Mean over seeds and sample standard deviation; in brackets the 95 % confidence interval of the mean (Student's t). Differences are paired by "
         "seed, with a paired t interval.")
 

@@ -2,9 +2,9 @@
 import contextlib
 import json
 import math
-import os
 import pathlib
 import shutil
+import time
 import warnings
 
 import jax
@@ -15,10 +15,10 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vmamba_jax.core import checks, files
-from vmamba_jax.training.run import checksums
+from vmamba_jax.training.run import checksums, step_folders
 
 ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
-ABOUT = "about.json"  # the metric that ranks the steps, and the run's config
+PATIENCE, PAUSE = 60.0, 0.1  # seconds that a reader retries while a run saves and removes steps, and between two looks at the folder
 
 
 class DamagedCheckpoint(ValueError):
@@ -32,10 +32,10 @@ class SaveError(OSError):
 class Checkpoints:
     """A folder of numbered checkpoints; a context manager whose exit waits for pending saves.
 
-    Unfinished step folders of a killed process are removed (read_only: ignored).
-    Every array is saved with its checksum, and restoring a step verifies them. Restoring "latest" then returns the newest undamaged step
-    with a warning and renames the damaged ones to STEP.damaged (read_only: leaves them); restoring a step by number or "best" raises
-    DamagedCheckpoint, as does "latest" if all are damaged.
+    Steps that lack a file, or whose metrics cannot be read or differ from the saved ones, are named in a warning and renamed to STEP.damaged when
+    the folder is opened (read_only: passed over). Every array is saved with its checksum, and restoring a step verifies them. Restoring "latest"
+    then returns the newest undamaged step with a warning and renames the damaged ones (read_only: leaves them); restoring a step by number or
+    "best" raises DamagedCheckpoint, as does "latest" if all are damaged. Nothing damaged is deleted.
 
     Args:
         directory: created if absent.
@@ -45,7 +45,7 @@ class Checkpoints:
             ranking.
         best_mode: "max" or "min".
         config: JSON-able description of the run, written beside the steps; None: none.
-        read_only: change nothing; `best_metric` is then the recorded one.
+        read_only: change nothing; `best_metric` is then the recorded one. A run may save to the folder meanwhile.
     """
 
     def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
@@ -53,31 +53,41 @@ class Checkpoints:
         checks.count("keep_best", keep_best, 0)
         checks.choice("best_mode", best_mode, ("max", "min"))
         self.directory = pathlib.Path(directory).absolute()
+        self.read_only, self._saving, self._passed_over = read_only, None, frozenset()
         if read_only:
             if not self.directory.is_dir():
                 raise FileNotFoundError(f"directory={str(self.directory)!r}: expected a folder of checkpoints, which does not exist")
-            about = _read(self.directory)
-            if damaged := _without_metrics(self.directory):
-                raise DamagedCheckpoint(f"{self.directory}: the metrics of step {', '.join(map(str, damaged))} cannot be read; "
-                                        "resume the run, or move the step's folder away, to read the others")
+            about = step_folders.read_about(self.directory)
             best_metric, best_mode = best_metric or about.get("best_metric"), about.get("best_mode", best_mode)
         else:
             _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
-        self.best_metric, self.read_only = best_metric, read_only
+        self.best_metric, self.best_mode, self._keep = best_metric, best_mode, (keep_latest, keep_best)
+        if read_only:
+            self._retrying(self._pass_over)
+        self._orbax = self._open()
+
+    def _open(self):
+        """Orbax's manager of the folder, or for a reader its handler of one step: the manager fails in a folder whose steps come and go."""
+        handlers = {name: handler() for name, handler in ITEMS.items()}
+        if self.read_only:
+            return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
+        keep_latest, keep_best = self._keep
 
         def rank(metrics):
-            return metrics[best_metric]
+            return metrics[self.best_metric]
 
-        keep = [managers.LatestN(keep_latest)]
-        if best_metric is not None:
+        keep, ranked = [managers.LatestN(keep_latest)], self.best_metric is not None
+        if ranked:
             # LatestN is needed beside BestN: Orbax's best_fn alone deletes the newest step of a worsening run, and a resume repeats steps.
-            keep.append(managers.BestN(get_metric_fn=rank, reverse=best_mode == "min", n=keep_best, keep_checkpoints_without_metrics=False))
+            keep.append(managers.BestN(get_metric_fn=rank, reverse=self.best_mode == "min", n=keep_best, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(
-            best_fn=rank if best_metric is not None else None, best_mode=best_mode, create=not read_only,
-            preservation_policy=managers.AnyPreservationPolicy(keep), cleanup_tmp_directories=not read_only)
-        self._saving = None  # the step of the latest save
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=tuple(ITEMS),
-                                              item_handlers={name: handler() for name, handler in ITEMS.items()})
+            best_fn=rank if ranked else None, best_mode=self.best_mode, preservation_policy=managers.AnyPreservationPolicy(keep),
+            cleanup_tmp_directories=True, todelete_subdir=step_folders.REMOVED)
+        return ocp.CheckpointManager(self.directory, options=options, item_names=tuple(ITEMS), item_handlers=handlers)
+
+    def _read(self, step, **items):
+        args = ocp.args.Composite(**items)
+        return self._orbax.restore(self.directory / str(step), args=args) if self.read_only else self._orbax.restore(step, args=args)
 
     def save(self, state, metrics=None, extra=None):
         """Starts saving a state as step `state.step`; returns once its buffers may be reused.
@@ -110,11 +120,12 @@ class Checkpoints:
                 metrics = None
         self.wait()
         tree, extra = _tree(state), extra or {}
-        sums = {"state": checksums.of_tree(tree), "extra": checksums.of_json(extra)}
+        sums = {"step": step, "state": checksums.of_tree(tree), "extra": checksums.of_json(extra),
+                "metrics": None if metrics is None else checksums.of_json(metrics)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), extra=ocp.args.JsonSave(extra), checksums=ocp.args.JsonSave(sums))
         self._saving = step
         with self._save_errors():
-            return self._manager.save(step, args=items, metrics=metrics)
+            return self._orbax.save(step, args=items, metrics=metrics)
 
     def restore(self, template, step="latest"):
         """The state saved at a step, in the structure, dtypes and sharding of `template`.
@@ -154,21 +165,27 @@ class Checkpoints:
         """The `extra` that the step was saved with."""
         step = self.find(step)
         with _damage(step, "extra"):
-            return self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
+            return self._read(step, extra=ocp.args.JsonRestore()).extra
 
     def metrics(self, step="latest"):
         """The metrics that the step was saved with, or None."""
-        return self._manager.metrics(self.find(step))
+        return self._metrics(self.find(step))
+
+    def _metrics(self, step):
+        with _damage(step, "its metrics"):
+            return files.read_json(self.directory / str(step) / "metrics" / "metrics")
 
     @property
     def config(self):
         """The description of the run written beside the steps, or None."""
-        return _read(self.directory).get("config")
+        return step_folders.read_about(self.directory).get("config")
 
     @property
     def steps(self):
         """Complete steps, ascending, pending saves included."""
-        return [step for step in self._manager.all_steps() if not _unfinished(self.directory / str(step))]
+        if self.read_only:
+            return [step for step in step_folders.complete(self.directory) if step not in self._passed_over]
+        return [step for step in self._orbax.all_steps() if not step_folders.unfinished(self.directory / str(step))]
 
     @property
     def latest_step(self):
@@ -176,11 +193,20 @@ class Checkpoints:
 
     @property
     def best_step(self):
-        """The best step by `best_metric`, or None if no step has it."""
-        return None if self.best_metric is None else self._manager.best_step()
+        """The best step by `best_metric`, or None if no step has it; of equal ones the newest."""
+        if self.best_metric is None:
+            return None
+        if not self.read_only:
+            return self._orbax.best_step()
+        ranked = {step: metrics[self.best_metric] for step in self.steps if (metrics := self._metrics(step)) is not None}
+        sign = 1 if self.best_mode == "max" else -1
+        return max(ranked, key=lambda step: (sign * ranked[step], step), default=None)
 
     def find(self, step):
         """The step number of "latest", "best" or a number; FileNotFoundError if there is no such step."""
+        return self._retrying(lambda: self._find(step))
+
+    def _find(self, step):
         self.wait()
         steps = self.steps
         if isinstance(step, str):
@@ -195,12 +221,23 @@ class Checkpoints:
 
     def wait(self):
         """Waits until every save is on disk; SaveError if one failed."""
+        if self.read_only:
+            return
         with self._save_errors():
-            self._manager.wait_until_finished()
+            self._orbax.wait_until_finished()
+            self._settle()
 
     def close(self):
         with self._save_errors():
-            self._manager.close()
+            self._orbax.close()
+            self._settle()
+
+    def _settle(self):
+        """Flushes the step saved last to the disk, then deletes the steps that it replaces."""
+        if self._saving is not None and jax.process_index() == 0:
+            step_folders.sync(self.directory, self._saving)
+            step_folders.clear(self.directory)
+        self._saving = None
 
     def __enter__(self):
         return self
@@ -218,13 +255,44 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for part in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(part, ignore_errors=True)
-            whole = [s for s in self.steps if s != step]
+            whole = [s for s in step_folders.complete(self.directory) if s != step]
+            with contextlib.suppress(Exception):  # Orbax has dropped the steps that the failed one would have replaced
+                self._orbax.reload()
             raise SaveError(f"step {step} could not be saved in {self.directory}: {_first_line(error)}; "
-                            f"the last complete step is {max(whole) if whole else 'none'}") from error
+                            f"the last step saved is {max(whole, default='none')}") from error
+
+    def _retrying(self, read):
+        """read(); again while it fails because a run that saves to the folder has replaced the steps meanwhile."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            before = step_folders.listing(self.directory) if self.read_only else None
+            try:
+                return read()
+            except (DamagedCheckpoint, FileNotFoundError):
+                if not self.read_only or time.monotonic() > end:
+                    raise
+                time.sleep(PAUSE)
+                if step_folders.listing(self.directory) == before:
+                    raise
+
+    def _pass_over(self):
+        """Names the steps that a reader passes over."""
+        before = step_folders.listing(self.directory)
+        found = step_folders.damaged(self.directory, self.best_metric)
+        if found:
+            time.sleep(PAUSE)
+            if step_folders.listing(self.directory) != before:
+                raise DamagedCheckpoint(_listed(found, self.directory))
+            warnings.warn(f"{_listed(found, self.directory)}; passed over", RuntimeWarning, stacklevel=5)
+        self._passed_over = frozenset(found)
 
     def _undamaged(self, step, load):
         """(step, load(step)); for "latest", of the newest undamaged step."""
-        chosen, damage = self.find(step), {}
+        return self._retrying(lambda: self._load_undamaged(step, load))
+
+    def _load_undamaged(self, step, load):
+        before = step_folders.listing(self.directory) if self.read_only else None
+        chosen, damage = self._find(step), {}
         for number in [chosen] if step != "latest" else reversed(self.steps):
             try:
                 found = load(number)
@@ -234,37 +302,45 @@ class Checkpoints:
                 damage.setdefault(number, f"step {number}: damaged for another process")
                 continue
             if damage:
-                self._set_aside(damage, number)
+                self._set_aside(damage, number, before)
             return number, found
         raise DamagedCheckpoint(f"no step in {self.directory} can be restored: " + "; ".join(damage.values()))
 
     def _load(self, step, target):
         """The state saved at a step, in the structure of `target`; DamagedCheckpoint if a checksum differs."""
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore(), checksums=ocp.args.JsonRestore())
         with _damage(step):
-            found = self._manager.restore(step, args=args)
+            found = self._read(step, state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore(), checksums=ocp.args.JsonRestore())
             sums = found.checksums
             changed = checksums.differing(found.state, sums["state"]) + ["extra"] * (checksums.of_json(found.extra) != sums["extra"])
+            holds = int(np.asarray(found.state["step"]))
+        if holds != step:
+            raise DamagedCheckpoint(f"step {step}: its folder holds step {holds}: expected folders under the names they were saved with")
         if changed:
             raise DamagedCheckpoint(f"step {step}: checksums differ from the saved ones: {', '.join(changed)}")
         return found.state
 
-    def _set_aside(self, damage, instead):
+    def _set_aside(self, damage, instead, before):
+        if self.read_only:
+            time.sleep(PAUSE)
+            if step_folders.listing(self.directory) != before:  # removed by the run meanwhile
+                raise DamagedCheckpoint("; ".join(damage.values()))
         text = f"{'; '.join(damage.values())}; step {instead} of {self.directory} is restored instead"
-        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        warnings.warn(text, RuntimeWarning, stacklevel=6)
         if self.read_only:
             return
         if jax.process_index() == 0:
             for step in damage:
-                _move_aside(self.directory, step)
-            _write(self.directory, {**_read(self.directory), "damaged": [*_read(self.directory).get("damaged", ()), text]})
+                step_folders.set_aside(self.directory, step)
+            _record_damage(self.directory, text)
         _barrier()
-        self._manager.reload()
+        self._orbax.reload()
 
     def _saved(self, step):
         """Tree of the saved arrays' shapes and dtypes."""
         with _damage(step, "its metadata"):
-            return self._manager.item_metadata(step).state.tree
+            if self.read_only:
+                return self._orbax.metadata(self.directory / str(step)).item_metadata.state.tree
+            return self._orbax.item_metadata(step).state.tree
 
     def _compare(self, wanted, step):
         saved = checksums.flat(self._saved(step))
@@ -283,32 +359,33 @@ def restore_variables(directory, step="latest", ema=False):
 
 
 def _prepare(directory, **about):
-    """Creates the folder, removes the unfinished steps of a killed process, and writes `about` to about.json."""
+    """Creates the folder, clears it of unfinished steps, sets damaged ones aside, and writes `about` to about.json."""
     try:
         json.dumps(about)
     except (TypeError, ValueError) as error:
         raise TypeError(f"config={about['config']!r}: expected JSON-able content; {error}") from error
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        for folder in directory.iterdir():
-            if folder.name.isdigit() and _unfinished(folder):
-                shutil.rmtree(folder)
-        for step in _without_metrics(directory):
-            _move_aside(directory, step)
-            warnings.warn(f"step {step} of {directory}: its metrics cannot be read; it is renamed to {step}.damaged", RuntimeWarning,
-                          stacklevel=4)
-        _write(directory, {**_read(directory), **about})
+        known = step_folders.read_about(directory)
+        step_folders.clear(directory)
+        if found := step_folders.damaged(directory, about["best_metric"]):
+            for step in found:
+                step_folders.set_aside(directory, step)
+            text = f"{_listed(found, directory)}; renamed to STEP.damaged"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
+            known["damaged"] = [*known.get("damaged", ()), text]
+        step_folders.write_about(directory, {**known, **about})
     _barrier()
 
 
-def _read(directory):
-    path = directory / ABOUT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _listed(found, directory):
+    """{step: why} in words."""
+    return "; ".join(f"step {step} of {directory}: {why}" for step, why in found.items())
 
 
-def _write(directory, content):
-    with files.atomic(directory / ABOUT) as part:
-        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+def _record_damage(directory, text):
+    known = step_folders.read_about(directory)
+    step_folders.write_about(directory, {**known, "damaged": [*known.get("damaged", ()), text]})
 
 
 def _barrier():
@@ -336,34 +413,10 @@ def _first_line(error):
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
-def _unfinished(folder):
-    """Whether a step folder has its final name but lacks some of its files."""
-    return folder.is_dir() and not ((folder / "_CHECKPOINT_METADATA").exists() and (folder / "state" / "_METADATA").exists())
-
-
 def _tree(state):
     """The state as nested dicts, without a carry of None, so that checkpoints older than the carry can be restored."""
     tree = serialization.to_state_dict(state)
     return {name: tree[name] for name in tree if name != "carry" or tree[name] is not None}
-
-
-def _without_metrics(directory):
-    """Steps whose metrics cannot be read; Orbax does not open a folder with such a step."""
-    return [int(path.parent.parent.name) for path in sorted(directory.glob("*/metrics/metrics"))
-            if path.parent.parent.name.isdigit() and not _is_readable(path)]
-
-
-def _is_readable(path):
-    try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except ValueError:
-        return False
-
-
-def _move_aside(directory, step):
-    aside = directory / f"{step}.damaged"
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(directory / str(step), aside)
 
 
 def _abstract(leaf):

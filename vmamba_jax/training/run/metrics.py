@@ -1,14 +1,29 @@
 """Scalars of a run on disk: metrics.jsonl and timing.jsonl, one JSON object per line, and TensorBoard curves."""
+import contextlib
 import json
 import pathlib
+import time
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from vmamba_jax.core import files
 
 FILE = "metrics.jsonl"
 TIMING = "timing.jsonl"
+FLUSH_EVERY = 10  # seconds between two flushes of TensorBoard's events to the disk
+
+
+class _Events(EventsWriter):
+    """An event file that is closed even if its last events cannot be written."""
+
+    def close(self):
+        try:
+            super().close()
+        finally:
+            self._py_recordio_writer.close()
 
 
 class Writer:
@@ -25,7 +40,7 @@ class Writer:
 
     def __init__(self, workdir, step=0, tensorboard=True):
         self.path = pathlib.Path(workdir).absolute() / FILE
-        self._files, self._events = {}, None
+        self._files, self._events, self._flushed = {}, None, time.monotonic()
         if jax.process_index() == 0:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for name in (FILE, TIMING):
@@ -33,7 +48,7 @@ class Writer:
                 _cut(path, step)
                 self._files[name] = open(path, "a", encoding="utf-8")
             if tensorboard:
-                self._events = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1)
+                self._events = _events(self.path.parent / "tensorboard", step + 1)
 
     def write(self, step, values):
         """Writes and flushes one line of scalars. values: {name: number}, without a name "step"."""
@@ -50,22 +65,38 @@ class Writer:
         if name in self._files:
             self._files[name].write(json.dumps({"step": int(step), **values}) + "\n")
             self._files[name].flush()
-        for key, value in values.items() if self._events is not None else ():
-            self._events.add_scalar(key, value, int(step))
+        if self._events is not None:
+            for key, value in values.items():
+                self._events.write_event(Event(step=int(step), wall_time=time.time(), summary=summary.scalar(key, value)))
+            if time.monotonic() - self._flushed >= FLUSH_EVERY:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
     def close(self):
-        files, self._files = self._files, {}
-        for file in files.values():
-            file.close()
-        if self._events is not None:
-            self._events.close()
-        self._events = None
+        """Closes all files. Raises OSError if what is left cannot be written, after closing the others."""
+        with contextlib.ExitStack() as stack:
+            for file in (*self._files.values(), *([] if self._events is None else [self._events])):
+                stack.callback(file.close)
+            self._files, self._events = {}, None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
         self.close()
+
+
+def _events(folder, step):
+    """A writer of TensorBoard events that hides those of `step` and later steps.
+
+    `tensorboardX.SummaryWriter` writes in a thread, which a full disk ends; its queue then blocks the run without an error.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    events = _Events(str(folder / "events"))
+    events.write_event(Event(step=step, wall_time=time.time(), file_version="brain.Event:2"))
+    events.write_event(Event(step=step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+    events.flush()
+    return events
 
 
 def read_metrics(path):

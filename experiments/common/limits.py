@@ -1,0 +1,202 @@
+"""The range of every key of configs/base.py, checked before anything is built: a value outside it is a ConfigError of one line.
+
+Options of a named method (an attack, a transform, a dataset) are checked by its factory.
+"""
+import functools
+
+import ml_collections
+
+from configs import base
+from experiments.common.cli import ConfigError, checking
+from vmamba_jax import data
+from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
+from vmamba_jax.core import checks
+from vmamba_jax.data.augment import mix
+from vmamba_jax.training.objectives import OBJECTIVES
+from vmamba_jax.training.optimization import schedules, weight_decay
+
+LARGEST = 2 ** 31 - 1    # counts are int32 on the device
+SEEDS = 2 ** 32          # jax.random.key keeps 32 bits
+LARGEST_NUMBER = 3.4e38  # of float32
+OPTIMIZERS = ("adamw", "sgd")
+VALIDATION = ("accuracy", "robust_accuracy")
+PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile")  # of a benchmark
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check_run(config):
+    """Check a config of `configs.base.run`, with every key. ConfigError for the first value out of range, or an unknown field of a closed section."""
+    _check(config, RUN, base.run(), RUN_CLOSED)
+    for where, section in (("config.validation.attack", config.validation.attack), ("config.objective.attack", config.objective.attack)):
+        _options(where, section)
+    for name, section in config.evaluation.attacks.items():
+        _options(f"config.evaluation.attacks.{name}", section)
+
+
+def check_study(config):
+    """Check a config of `configs.base.study`."""
+    _check(config, STUDY, base.study(), ("data",))
+    for name, section in config.probes.items():
+        _options(f"config.probes.{name}", section)
+        with checking(f"config.probes.{name}"):
+            checks.choice("kind", section.get("kind"), KINDS)
+
+
+def check_benchmark(config):
+    """Check a config of `configs.base.benchmark`."""
+    _check(config, BENCHMARK, base.benchmark(), BENCHMARK_CLOSED)
+
+
+def count(name, value, low=1, high=LARGEST, optional=False):
+    """Check a whole number."""
+    n = checks.count(name, value, None, optional=optional)
+    if n is not None and not low <= n <= high:
+        expected = f"an integer from {low} to {high}" if n > high or high != LARGEST else f"None or an integer >= {low}" if optional else f"at least {low}"
+        raise ValueError(f"{name}={n}: expected {expected}")
+
+
+def number(name, value, **bounds):
+    """Check a number that float32 can hold."""
+    x = checks.number(name, value, **bounds)
+    if x is not None and abs(x) > LARGEST_NUMBER:
+        raise ValueError(f"{name}={x:g}: expected at most {LARGEST_NUMBER:g} in size, as in float32")
+
+
+def text(name, value, required=False):
+    """Check a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: expected text")
+    if required and not value:
+        raise ValueError(f"{name}='': expected a name")
+
+
+def sequence(name, value, rule, least=0):
+    """Check each entry of a list or tuple with `rule`."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}={value!r}: expected a tuple")
+    if len(value) < least:
+        raise ValueError(f"{name}={value!r}: expected at least {least} entr{'y' if least == 1 else 'ies'}")
+    for i, entry in enumerate(value):
+        rule(f"{name}[{i}]", entry)
+
+
+def _options(where, section):
+    if not isinstance(section, (dict, ml_collections.ConfigDict)):
+        raise ConfigError(f"{where}={section!r}: expected a section, such as {{'name': ...}}")
+
+
+def _shape(name, value):
+    sequence(name, value, count)
+    if len(value) != 2:
+        raise ValueError(f"{name}={value!r}: expected (length, channels)")
+
+
+def _check(config, rules, neutral, closed):
+    with checking():
+        for section in ("", *closed):
+            known, given = _field(neutral, section), _field(config, section)
+            _options(f"config.{section}", given)
+            if unknown := sorted(set(given) - set(known)):
+                raise ValueError(f"config.{section + '.' if section else ''}{unknown[0]}: unknown field; expected some of {', '.join(known)}")
+        for key, rule in rules.items():
+            value = _field(config, key)
+            rule(f"config.{key}", value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value)
+
+
+def _field(config, key):
+    for part in filter(None, key.split(".")):
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise TypeError(f"config.{key.rpartition('.')[0]}={config!r}: expected a section with {part!r}")
+        if part not in config:
+            raise KeyError(f"config.{key} is missing: expected every key of configs/base.py")
+        config = config[part]
+    return config
+
+
+def _section(name, value):
+    _options(name, value)
+
+
+def _of(choices):
+    return lambda name, value: checks.choice(name, value, choices)
+
+
+def _all_of(choices, least=0):
+    return lambda name, value: sequence(name, value, _of(choices), least)
+
+
+_any_count = functools.partial(count, low=0)
+_optional_count = functools.partial(count, low=0, optional=True)
+_seed = functools.partial(count, low=0, high=SEEDS - 1)
+
+
+def _decay(name, value):
+    if not 0 <= checks.number(name, value) < 1:
+        raise ValueError(f"{name}={value}: expected 0 (no average) or a decay below 1")
+
+
+_positive = functools.partial(number, low=0)
+_above_zero = functools.partial(number, above=0)
+_fraction = functools.partial(number, low=0, high=1)
+_below_one = functools.partial(number, low=0, below=1)
+_name = functools.partial(text, required=True)
+_names = functools.partial(sequence, rule=_name)
+_counts = functools.partial(sequence, rule=count)
+
+RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "evaluation",
+              "evaluation.curve", "data", "model")
+RUN = {
+    "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
+    "data.name": _name, "data.root": text, "data.options": _section,
+    "extra.name": _name, "extra.root": text, "extra.fraction": _below_one, "extra.options": _section,
+    "repeats": count, "transform.name": _of(("none", *data.transforms.names())),
+    "loader.workers": functools.partial(count, low=0, high=1024), "loader.threads": functools.partial(count, low=0, high=1024),
+    "loader.max_bad": _any_count, "augment.name": _name,
+    "mix.mixup": _positive, "mix.cutmix": _positive, "mix.probability": _fraction, "mix.switch_probability": _fraction, "mix.mode": _of(mix.MODES),
+    "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
+    "model.name": _name, "model.overrides": _section,
+    "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
+    "init.checkpoint": text,
+    "objective.name": _of(OBJECTIVES), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
+    "objective.replays": count,
+    "optimizer.name": _of(OPTIMIZERS), "optimizer.weight_decay": _positive, "optimizer.decay_rule": _of(weight_decay.RULES),
+    "optimizer.b1": _below_one, "optimizer.b2": _below_one, "optimizer.eps": _above_zero, "optimizer.momentum": _below_one,
+    "optimizer.nesterov": checks.flag, "optimizer.clip_norm": functools.partial(number, above=0, optional=True),
+    "optimizer.layer_decay": functools.partial(number, above=0, below=1, optional=True),
+    "schedule.name": _of(schedules.SCHEDULES), "schedule.learning_rate": _positive, "schedule.warmup": _fraction, "schedule.warmup_start": _positive,
+    "schedule.cooldown": _fraction, "schedule.end": _positive, "schedule.boundaries": functools.partial(sequence, rule=_fraction),
+    "schedule.factor": _positive,
+    "ema_decay": _decay, "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
+    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of(VALIDATION), "validation.attack": _section,
+    "checkpoints.keep": count,
+    "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
+    "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _section,
+    "evaluation.curve.attack": text, "evaluation.curve.radii": functools.partial(sequence, rule=_positive)}
+
+KINDS = ("clean", "attack", "curve", "components", "disturbance", "corruption", "shift", "trajectory", "centre")  # of a study's probes
+STUDY = {
+    "seed": _seed, "models": _names, "train": _section, "data.name": _name, "data.root": text, "data.split": _name, "data.options": _section,
+    "data.limit": _any_count, "batch_size": count, "margin": _fraction, "example": _any_count, "probes": _section}
+
+BENCHMARK_CLOSED = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile", "against")
+BENCHMARK = {
+    "seed": _seed, "parts": _all_of(PARTS, least=1), "devices": _any_count, "repeats": count, "seconds": _above_zero,
+    "copy_mib": functools.partial(count, high=2 ** 20),
+    "scan.operations": _all_of(("selective_scan", "cross_selective_scan")), "scan.backends": _all_of(("pallas", "xla", "reference", "associative")),
+    "scan.passes": _all_of(("forward", "gradient")), "scan.shapes": functools.partial(sequence, rule=_shape), "scan.states": _counts,
+    "scan.batches": _counts, "scan.dtype": _of(DTYPES),
+    "models.names": _names, "models.overrides": _section, "models.variants": _names,
+    "models.passes": _all_of(("forward", "gradient", "training", "pgd")), "models.batches": _counts, "models.size": count,
+    "models.dtypes": _all_of(DTYPES), "models.attack": _section, "models.optimizer.name": _of(OPTIMIZERS),
+    "models.optimizer.learning_rate": _positive, "models.optimizer.weight_decay": _positive,
+    "memory.names": _names, "memory.variants": _names, "memory.batch": count, "memory.size": count, "memory.dtype": _of(DTYPES),
+    "growth.names": _names, "growth.passes": _all_of(("forward", "gradient", "training", "pgd")), "growth.sizes": _counts, "growth.batch": count,
+    "growth.dtype": _of(DTYPES),
+    "attacks.models": _names, "attacks.attacks": _names, "attacks.images": count, "attacks.batch": count, "attacks.size": count,
+    "attacks.eps": _positive,
+    "scaling.models": _section, "scaling.devices": _counts, "scaling.batch": count, "scaling.size": count, "scaling.attack": _section,
+    "corruptions.names": _names, "corruptions.severity": functools.partial(count, high=5), "corruptions.batch": count, "corruptions.size": count,
+    "corruptions.package_images": count,
+    "compile.models": _names, "compile.backends": _names, "compile.platforms": _all_of(("cpu", "tpu", "cuda")), "compile.size": count,
+    "compile.first_steps": _names, "compile.batch": count, "compile.repeats": count,
+    "against.models": _names, "against.passes": _all_of(("forward", "gradient", "training", "pgd"))}

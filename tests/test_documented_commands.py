@@ -1,0 +1,160 @@
+"""Every command that README, docs, a config or a --help shows: its program, flags, config keys and values exist; and every program without arguments."""
+import ast
+import importlib
+import pathlib
+import re
+import shlex
+
+import ml_collections
+import pytest
+
+import vmamba_jax
+import vmamba_jax.__main__ as catalog_commands
+import vmamba_jax.checkpoints.__main__ as checkpoint_commands
+from configs import base
+from experiments import benchmark, evaluate, study, sweep, train
+from experiments.common import cli, limits
+from experiments.sweeps import plan
+from tests.helpers.command_runs import run_command
+from tests.helpers.forked_programs import run_programs
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
+         *sorted(ROOT.glob("vmamba_jax/**/__main__.py"))]
+COMMAND = re.compile(r"(?:python|\$\(IN\)) -m (experiments\.\w+|vmamba_jax(?:\.checkpoints)?)\b((?:\\\n|[^\n`])*)")
+PARSERS = {"vmamba_jax": catalog_commands.parser, "vmamba_jax.checkpoints": checkpoint_commands.parser}
+DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
+EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
+CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
+          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand}
+SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
+FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
+
+
+def documented():
+    """[(page, program, arguments), ...]; placeholders in brackets and comments after # are not arguments."""
+    found = {}
+    for page in PAGES:
+        for program, line in COMMAND.findall(page.read_text()):
+            line = re.sub(r"\\+\n\s*", " ", line)
+            line = re.sub(r"\[[^\]]*\]|\$\(\w+\)|-->|#.*", lambda match: "DIR" if match[0].startswith("$") else "", line)
+            if "{" in line:  # an f-string of a program
+                continue
+            try:
+                words = shlex.split(line)
+            except ValueError:  # a lone quote: the command ended in the middle of a sentence
+                words = shlex.split(line.split('"')[0])
+            words = [word.rstrip(".,;:)") if word == line.split()[-1] else word for word in words]
+            found[(page.relative_to(ROOT).as_posix(), program, *words)] = None
+    return list(found)
+
+
+def test_all_are_found():
+    found = documented()
+    assert len(found) >= 45 and {line[1] for line in found} >= {*CHECKS, *PARSERS, "experiments.quickstart", "experiments.tpu_cycles"}
+    assert ("README.md", "experiments.benchmark") in [line[:2] for line in found if len(line) == 2]
+
+
+@pytest.mark.parametrize("line", documented(), ids=lambda line: " ".join([line[0].rpartition("/")[2], line[1].removeprefix("experiments."), *line[2:]])[:100])
+def test_parses(line):
+    _, program, *words = line
+    if program in PARSERS:
+        if not words or words == ["convert"]:  # named in a sentence
+            return
+        args = PARSERS[program]().parse_args(words)
+        assert not hasattr(args, "model") or args.model.split(".")[0] in vmamba_jax.list_models()
+        return
+    config, rest = config_of(program, words)
+    source = (ROOT / f"{program.replace('.', '/')}.py").read_text()
+    known = SHARED_FLAGS | set(re.findall(r'flags\.DEFINE_\w+\("(\w+)"', source))
+    assert {flag.split("=")[0].lstrip("-") for flag in rest} <= known
+    if config is not None:
+        CHECKS[program](config)
+
+
+def config_of(program, words):
+    """(the config of a command with its changes, the other flags)."""
+    words, file, changes, rest = list(words), DEFAULT_CONFIG.get(program), [], []
+    if program == "experiments.evaluate":
+        file = EVALUATED
+    while words:
+        word = words.pop(0)
+        assert word.startswith("--"), f"unexpected argument {word!r}"
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            file = value if equals else words.pop(0)
+        elif name.startswith("--config."):
+            changes.append((name.removeprefix("--config."), value if equals else words.pop(0)))
+        else:
+            rest.append(word)
+            if not equals and words and not words[0].startswith("--"):
+                words.pop(0)
+    if program not in CHECKS:
+        return None, rest
+    assert file is not None, "no --config"
+    file, _, arg = file.partition(":")
+    config = importlib.import_module(f"configs.{pathlib.Path(file).stem}").get_config(arg or None)
+    for key, text in changes:
+        section, *path = config, *key.split(".")
+        for part in path[:-1]:
+            section = section[part]
+        free = any(part in FREE for part in path[:-1])
+        assert path[-1] in section or free, f"--config.{key}: unknown field"
+        with section.unlocked():
+            section[path[-1]] = value_of(text, section.get(path[-1]))
+    return config, rest
+
+
+def value_of(text, old):
+    """A flag's text as a value of the old one's type."""
+    if isinstance(old, str):
+        return text
+    value = ast.literal_eval(text)
+    return float(value) if isinstance(old, float) else value
+
+
+def test_without_arguments():
+    """One line that says what is missing; a benchmark has a default for everything and begins."""
+    for program in (train, evaluate, study, sweep, benchmark):
+        assert cli.argument([], "config") is None and program.__doc__.strip()
+    assert benchmark._defaults([]) == [f"--config={benchmark.CONFIG}", "--workdir=runs/benchmark"]
+    assert evaluate._own_config([]) == [] and study._own_config([]) == [f"--config={study.CONFIG}"]
+    assert cli.argument(["--config"], "config") is None and cli.argument(["--workdir", "a"], "workdir") == "a"
+    CHECKS["experiments.benchmark"](config_of("experiments.benchmark", [])[0])
+
+
+def test_programs_without_arguments_and_help():
+    names = ("train", "evaluate", "study", "sweep")
+    commands = [[f"experiments.{name}"] for name in names] + [["experiments.benchmark", "--config.parts=()"], ["vmamba_jax"], ["vmamba_jax.checkpoints"]]
+    helps = [[program, "--help"] for program in (*(f"experiments.{name}" for name in (*names, "benchmark")), "vmamba_jax", "vmamba_jax.checkpoints")]
+    found = run_programs(commands + helps)
+    for (status, output), (program, *_) in zip(found[:len(commands)], commands, strict=True):
+        assert status == 2 and output.startswith("error: ") and output.count("\n") == 1, (program, output)
+    for (status, output), (program, *_) in zip(found[len(commands):], helps, strict=True):
+        assert status == 0 and f"python -m {program}" in output and "Traceback" not in output, (program, output)
+
+
+@pytest.mark.parametrize("program", PARSERS)
+def test_commands_of_the_package_without_arguments(program, capsys):
+    main = catalog_commands.main if program == "vmamba_jax" else checkpoint_commands.main
+    names = re.findall(r"^    (\w+)", PARSERS[program]().format_help(), re.MULTILINE)
+    assert len(names) >= 2
+    for arguments in ([], *([name] for name in names if name != "models")):
+        status, out, err = run_command(main, capsys, *arguments)
+        assert status == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1, arguments
+
+
+def test_command_that_a_page_shows_is_the_one_given(monkeypatch):
+    given = ["--config", "configs/digits.py:objective=pgd_at", "--config.model.overrides={'dims': (8,)}", "--workdir", "runs/a $b 'c'"]
+    monkeypatch.setattr(cli, "GIVEN", given)
+    assert shlex.split(cli.command("experiments.train")) == ["python", "-m", "experiments.train", *given]
+    monkeypatch.setattr(cli, "GIVEN", [])
+    assert cli.command("experiments.train") == ""
+
+
+def test_values_of_a_section():
+    """The helper above refuses what the programs refuse."""
+    with pytest.raises(AssertionError, match="--config.epoch: unknown field"):
+        config_of("experiments.train", ["--config", "configs/digits.py", "--config.epoch=3"])
+    config, rest = config_of("experiments.train", ["--config", "configs/digits.py", "--config.epochs=3", "--workdir", "x"])
+    assert isinstance(config, ml_collections.ConfigDict) and config.epochs == 3 and rest == ["--workdir"]
