@@ -26,6 +26,7 @@ from vmamba_jax.data.datasets import corrupted, mnist
 from vmamba_jax.data.decoding import archives
 from vmamba_jax.data.decoding.images import Decoder
 from vmamba_jax.data.subsets import _names
+from vmamba_jax.evaluation.staged import Ledger
 
 rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
@@ -105,6 +106,8 @@ def tiny_imagenet_seeds():
             (members["tiny-imagenet-200/wnids.txt"], lambda content: zipped(members | {"tiny-imagenet-200/wnids.txt": content}, zipfile.ZIP_DEFLATED))]
 
 
+STATE = {"facts": np.array(json.dumps({"identity": {"model": "x"}, "stages": [{"name": "clean", "attacked": 3, "broken": 0, "seconds": 0.5}]})),
+         "broken_by": np.zeros(3, np.int16), "margin": np.zeros(3, np.float32), "attempted": np.zeros(3, bool)}
 TAR = {"a/caf\xe9.png": b"12345", "b/" + "long" * 60 + ".png": b"x" * 700, "a/2.png": b""}
 CIFAR = {b"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), b"labels": [1, 2], b"filenames": ["a", "b"]}
 TORCH = {"model": {"a.weight": np.ones((2, 3), np.float32), "b": np.arange(4)}, "epoch": 3, "sets": {1, 2}, "list": [1, "a", (2.5, None)]}
@@ -171,6 +174,8 @@ READERS = {  # name -> (reader, function that makes its seeds, name of the file)
     "image": (read_image, lambda: IMAGES, "x.jpg"),
     "names": (_names, lambda: [(b'{"images": ["a/b.png", "c/d.png"]}', plain), (b'["a.png"]', plain)], "x.json"),
     "json": (lambda path: limits.parse_json(path.read_bytes(), path), lambda: [(b'{"a": [1, 2.5, null, {"b": "text"}], "c": {"d": []}}', plain)], "x.json"),
+    "saved json": (files.read_json, lambda: [(b'{"a": [1, 2.5, null, {"b": "text"}], "c": {"d": []}}', plain)], "x.json"),
+    "evaluation state": (lambda path: Ledger(3, {"model": "x"}, path), lambda: npz_seeds(STATE), "state.npz"),
     "json lines": (files.read_json_lines, lambda: [(b'{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n', plain)], "x.jsonl"),
     "exported": (lambda path: checkpoints.load_exported(path, "cpu"), exported_seeds, "model.zip"),
 }

@@ -141,3 +141,9 @@ def test_swapped_arrays_are_noticed(tmp_path):
     (tmp_path / "a" / "metadata.json").replace(tmp_path / "b" / "metadata.json")
     with pytest.raises(ValueError, match="damaged"):
         load_variables(tmp_path / "b")
+
+
+def test_arrays_of_more_memory_than_their_files_justify(tmp_path):
+    save_variables(tmp_path / "weights", {"params": {"w": np.zeros((3000, 4000), np.float32)}})  # as an array whose chunks are missing
+    with pytest.raises(ValueError, match="weights: variables is damaged .*its arrays take 48000000 bytes"):
+        load_variables(tmp_path / "weights")

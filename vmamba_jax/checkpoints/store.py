@@ -52,7 +52,8 @@ def load_variables(directory):
         (nested dict of NumPy arrays, metadata dict).
 
     Raises:
-        FileNotFoundError: no checkpoint. ValueError: a checkpoint that is damaged in any byte.
+        FileNotFoundError: no checkpoint. ValueError: a checkpoint that is damaged in any byte, or whose arrays take more than 40 MB and seven
+            times the size of its files.
     """
     source = pathlib.Path(directory).absolute()
     if not (source / METADATA).is_file():
@@ -68,11 +69,11 @@ def load_variables(directory):
         raise ValueError(f"{directory}: damaged, missing or foreign files in {VARIABLES}: {', '.join(damaged)}")
     try:
         with checkpointer() as saver:
-            leaves = jax.tree.leaves(saver.metadata(source / VARIABLES))
+            leaves = jax.tree.leaves(saver.metadata(source / VARIABLES).item_metadata.tree)
             size = sum((source / VARIABLES / name).stat().st_size for name in found)
-            needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves if hasattr(leaf, "shape"))
+            needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
             if needed > limits.memory(size):  # an array without its chunks is filled with zeros of any shape
-                raise ValueError(f"arrays of {needed} bytes in files of {size}")
+                raise ValueError(f"its arrays take {needed} bytes, more than {limits.memory(size)} for files of {size} bytes")
             return saver.restore(source / VARIABLES), metadata
     except Exception as error:  # files that agree with their checksums, but were not written by Orbax
         raise ValueError(f"{directory}: {VARIABLES} is damaged or not written by save_variables ({str(error)[:500]})") from error

@@ -83,7 +83,9 @@ def read_json(path):
     """
     path = pathlib.Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        limits.check_json(raw, path)
+        return json.loads(raw.decode("utf-8"))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

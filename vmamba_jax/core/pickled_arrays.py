@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from vmamba_jax.core import restricted_pickle
-from vmamba_jax.core.restricted_pickle import AllowedGlobal, describe
+from vmamba_jax.core.pickled_values import AllowedGlobal, describe
 
 MAX_DIMENSIONS = 64  # NumPy's limit
 NUMBERS = r"b1|[iu][1248]|f[248]|c8|c16"

@@ -6,28 +6,21 @@ later traversal cannot finish because of self-reference, nesting or sharing. It 
 raises beyond `limits.memory` of the file's size. An empty set reads as one and the same empty frozenset: 2**20 sets in a file of one
 megabyte would take 216 megabytes.
 """
-import dataclasses
 import pickletools
 import sys
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from vmamba_jax.core import limits
+from vmamba_jax.core.pickled_values import NO_ITEMS, AllowedGlobal, check, describe, key, unique
 
-NO_ITEMS = frozenset()
-MAX_DEPTH = 100  # nested containers
 MIN_NODES = 10_000  # values that any pickle may unfold to, besides eight per byte of the file
-MAX_OPCODES = 2_000_000  # of one pickle, executed in two seconds; a checkpoint of 1000 tensors has 30,000
+MAX_OPCODES = 1_500_000  # of one pickle, executed in one to two seconds; a checkpoint of 1000 tensors has 30,000
 POINTER = 16  # bytes for an item of a list or of the stack, while it grows
 CONTAINER = 280  # bytes for a list or tuple, and for its entry in `check`
 ITEM = 120  # bytes for an entry of a dict, set or of the memo, while it grows
 COSTS = {"EMPTY_LIST": CONTAINER, "LIST": CONTAINER, "EMPTY_DICT": CONTAINER, "DICT": CONTAINER + ITEM, "TUPLE": CONTAINER, "TUPLE1": CONTAINER,
          "TUPLE2": CONTAINER, "TUPLE3": CONTAINER, "MARK": 100, "SETITEM": 2 * ITEM, "BINPUT": ITEM, "LONG_BINPUT": ITEM, "PUT": ITEM, "MEMOIZE": ITEM,
          "REDUCE": CONTAINER, "NEWOBJ": CONTAINER, "BINPERSID": CONTAINER, "FROZENSET": CONTAINER, "ADDITEMS": CONTAINER, "SETITEMS": 2 * ITEM}
-KEYS = (str, bytes, int, float, bool, type(None))
-LEAVES = (*KEYS, complex, np.ndarray)
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING",
@@ -37,24 +30,6 @@ EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 IGNORED = {"PROTO", "FRAME"}
 SIZED = (str, bytes, bytearray, tuple, list, dict, set, frozenset)
-
-
-@dataclasses.dataclass(frozen=True)
-class AllowedGlobal:
-    """An entry of the allow-list: what replaces a global that a pickle names.
-
-    Attributes:
-        name: "module.name", as in the pickle.
-        call: replaces the call of the global; None: a call is refused.
-        set_state: function (object, state) that replaces `__setstate__` of what `call` returned; None: setting a state is refused.
-    """
-    name: str
-    call: Callable | None = None
-    set_state: Callable | None = None
-
-
-def ignore_state(made, state):
-    """The `set_state` of types whose extra attributes do not matter."""
 
 
 def load(stream, allowed: dict[str, Any], persistent=None, size=0):
@@ -83,62 +58,6 @@ def opcodes(stream):
         if opcode is None or opcode.name == "STRING":
             raise ValueError(f"refused: opcode {opcode.name if opcode else ascii(code)}")
         yield opcode, opcode.arg.reader(stream) if opcode.arg else None
-
-
-def check(tree, limit):
-    """Raise on leaves that are not plain data, cycles, nesting beyond MAX_DEPTH, and more than `limit` nodes once shared containers are copied out."""
-    sizes = {}  # id of a container that is not empty -> (nodes, height); None while its children are being counted
-
-    def measure(node, depth):
-        kind = type(node)
-        if kind not in (dict, list, tuple, set, frozenset):
-            if kind not in LEAVES:
-                raise ValueError(f"refused: {describe(node)} as a value")
-            return 1, 0
-        if not node and depth < MAX_DEPTH:  # an entry in `sizes` takes more memory than the container itself
-            return 1, 1
-        if id(node) not in sizes:
-            if depth == MAX_DEPTH:
-                raise ValueError(f"containers are nested deeper than {MAX_DEPTH}")
-            sizes[id(node)] = None
-            nodes, height = 1, 0
-            for child in node.values() if kind is dict else node:
-                n, h = measure(child, depth + 1)
-                nodes, height = nodes + n, max(height, h)
-                if nodes > limit:
-                    raise ValueError(f"shared containers unfold to more than {limit} values")
-            sizes[id(node)] = nodes, height + 1
-        if sizes[id(node)] is None:
-            raise ValueError(f"a {kind.__name__} contains itself")
-        if depth + sizes[id(node)][1] > MAX_DEPTH:
-            raise ValueError(f"containers are nested deeper than {MAX_DEPTH}")
-        return sizes[id(node)]
-
-    measure(tree, 0)
-
-
-def describe(value):
-    """A short name of what a pickle holds, for messages."""
-    if isinstance(value, AllowedGlobal):
-        return value.name
-    if isinstance(value, KEYS):
-        text = hex(value) if type(value) is int else ascii(value)
-        return text if len(text) < 60 else text[:57] + "..."
-    return type(value).__name__
-
-
-def key(value):
-    """`value` if a dict or set may hold it as a key: small, and with a hash that a file cannot make collide at will."""
-    if type(value) not in KEYS or (isinstance(value, int) and abs(value) >= 2**63):
-        raise ValueError(f"refused: {describe(value)} as a key; expected a string, bytes or a number")
-    return value
-
-
-def unique(values, kind=set):
-    """A set (or frozenset) of plain keys."""
-    if type(values) not in (list, tuple, set, frozenset):
-        raise ValueError(f"a {kind.__name__} is made from {describe(values)}; expected a list")
-    return NO_ITEMS if not values else kind(key(value) for value in values)
 
 
 class Interpreter:

@@ -57,8 +57,8 @@ def read_member(archive, member, size):
     return content
 
 
-def read_npz(path, names):
-    """{name: array} of some arrays in an .npz file.
+def read_npz(path, names=None):
+    """{name: array} of some arrays in an .npz file; names None: all.
 
     Raises:
         OSError: a file that cannot be read.
@@ -68,6 +68,7 @@ def read_npz(path, names):
         try:
             archive, size = open_zip(file), os.fstat(file.fileno()).st_size
             members = {info.filename: info for info in archive.infolist()}
+            names = [name.removesuffix(".npy") for name in members if name.endswith(".npy")] if names is None else names
             if absent := [name for name in names if f"{name}.npy" not in members]:
                 raise ValueError(f"it has no array {absent[0]!r}")
             return {name: read_array(archive, members[f"{name}.npy"], size) for name in names}

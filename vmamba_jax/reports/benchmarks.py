@@ -4,10 +4,10 @@ A file of kind "benchmark" is written by experiments.benchmark. One of kind "tpu
 `{"kind", "device": {"kind": "TPU v5e"}, "versions", "command", "records": [{"kernel", "direction", "shape", "T", "cycles_per_register",
 "total"}, ...]}`, for registers of 8x128 numbers. Each table is of one file, so of one device.
 """
-import json
 import os
 import pathlib
 
+from vmamba_jax.core import files
 from vmamba_jax.reports.benchmark_figures import PASSES, device, drawn, figure, grouped, select, slope
 from vmamba_jax.reports.page import put
 from vmamba_jax.reports.tables import attack_tables, corruption_tables
@@ -41,7 +41,7 @@ def named(name, content):
 
 def read(folder):
     """The benchmark files of a folder, by name."""
-    return [named(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(pathlib.Path(folder).glob("*.json"))]
+    return [named(path.stem, files.read_json(path)) for path in sorted(pathlib.Path(folder).glob("*.json"))]
 
 
 def write_docs(folder, path):

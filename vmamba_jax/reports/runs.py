@@ -3,9 +3,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from vmamba_jax.core import files
+from vmamba_jax.core import files, zip_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,5 +70,4 @@ def _json_lines(path):
 def _arrays(path):
     if not path.is_file():
         return {}
-    with np.load(path) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    return zip_files.read_npz(path)

@@ -5,7 +5,7 @@ import numpy as np
 
 from vmamba_jax.checkpoints.torch_files import tensors
 from vmamba_jax.core import restricted_pickle
-from vmamba_jax.core.restricted_pickle import describe
+from vmamba_jax.core.pickled_values import describe
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

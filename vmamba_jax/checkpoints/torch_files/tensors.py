@@ -13,7 +13,7 @@ import numpy as np
 
 from vmamba_jax.core import restricted_pickle
 from vmamba_jax.core.pickled_arrays import MAX_DIMENSIONS, array_globals, natural, scalar_globals
-from vmamba_jax.core.restricted_pickle import AllowedGlobal, describe, ignore_state, unique
+from vmamba_jax.core.pickled_values import AllowedGlobal, describe, ignore_state, key, unique
 
 DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in (
     "float64", "float32", "float16", "bfloat16", "complex128", "complex64", "int64", "int32", "int16", "int8", "uint64", "uint32",
@@ -204,7 +204,7 @@ def plain_dict(items=()):
         return dict(items)
     if type(items) not in (list, tuple) or not all(type(item) in (list, tuple) and len(item) == 2 for item in items):
         raise ValueError(f"a dict is made from {describe(items)}; expected pairs")
-    return {restricted_pickle.key(name): value for name, value in items}
+    return {key(name): value for name, value in items}
 
 
 def set_attributes(made, state):

@@ -73,7 +73,7 @@ class Zip(Archive):
 
     def __init__(self, path):
         super().__init__(path)
-        members = [member for member in self._zip.infolist() if not member.is_dir()]
+        members = [member for member in self._zip.infolist() if not member.filename.endswith("/")]
         self.names = [member.filename for member in members]
         self.sizes = np.array([member.file_size for member in members], np.int64)
 
