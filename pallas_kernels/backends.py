@@ -22,6 +22,17 @@ def check(implementation, interpret):
 
 
 def call(operation, implementation, options, *args):
+    """`operation(*args, options)` of the backend, see `_call`; the error about forward mode names the backends that have it."""
+    try:
+        return _call(operation, implementation, options, *args)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise TypeError(f"implementation={implementation!r}: expected implementation='reference' or 'associative' under forward-mode "
+                        "differentiation (jax.jvp, jax.jacfwd, jax.hessian)") from error
+
+
+def _call(operation, implementation, options, *args):
     """`operation(*args, options)` of the backend.
 
     Without an implementation, the call contains the kernels of the platforms in `platform_guard.allowed()`, and the platform it is lowered

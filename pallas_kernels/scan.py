@@ -1,17 +1,17 @@
 """The public scans: they check the arguments and call a backend."""
 import jax.numpy as jnp
 
-from pallas_kernels import backends
+from pallas_kernels import backends, boundary
 from pallas_kernels.arguments import Arguments, CrossArguments, Options
 
 DIRECTIONS = 4
 
 
 def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus=True, reverse=False, out_dtype=None, implementation=None,
-                   interpret=False):
+                   interpret=False, initial_state=None, return_last_state=False):
     """Selective scan (Gu & Dao 2023, arXiv 2312.00752, eq. 2 with the Euler input step; VMamba, arXiv 2401.10166).
 
-    With dt = softplus(delta + delta_bias), per channel d of group g and state n, with h = 0 before the first step:
+    With dt = softplus(delta + delta_bias), per channel d of group g and state n, with h = initial_state before the first step:
 
         h_t[n] = exp(dt_t A[d, n]) h_{t-1}[n] + dt_t B_t[g, n] u_t,      y_t = sum_n C_t[g, n] h_t[n] + D[d] u_t
 
@@ -30,9 +30,14 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
             forward mode too),
             "associative" (`lax.associative_scan`, every state in memory: any derivative too), "xla", "pallas_tpu" or "pallas_gpu".
         interpret: run a Pallas kernel in interpret mode on CPU.
+        initial_state: h before the first step in the scan's direction, (batch, channels, state); None: zeros.
+        return_last_state: also return h after the last step, the initial state of the sequence's next piece.
 
     Returns:
-        y, (batch, length, channels). All arithmetic is in float32, whatever the arguments' dtypes (in float64 if any of them is).
+        y, (batch, length, channels); with return_last_state, (y, last state in the compute dtype, (batch, channels, state)). All arithmetic is
+        in float32, whatever the arguments' dtypes (in float64 if any of them is). The scan of a sequence in pieces, each from the last state
+        of the piece before, equals the scan of the whole to rounding, and so do the gradients. With either state the scan has N more
+        positions, and reads its arguments in the compute dtype.
 
     Raises:
         ValueError, TypeError: an argument with a wrong shape, dtype or value.
@@ -41,7 +46,14 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus
     backends.check(implementation, interpret)
     args, dtype = _arguments(u, delta, A, B, C, D, delta_bias)
     options = Options(bool(delta_softplus), bool(reverse), _floating("out_dtype", out_dtype or dtype), bool(interpret))
-    return backends.call("selective_scan", implementation, options, args)
+    if initial_state is None and not return_last_state:
+        return backends.call("selective_scan", implementation, options, args)
+    state = args.A.shape[1]
+    if initial_state is not None:
+        initial_state = _floats(initial_state=initial_state)["initial_state"]
+        _expect("initial_state", initial_state, (args.u.shape[0], args.u.shape[2], state))
+    y = backends.call("selective_scan", implementation, *boundary.extended(args, options, initial_state, return_last_state)[::-1])
+    return boundary.separated(y, options, state, initial_state is not None, return_last_state)
 
 
 def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, *, delta_softplus=True, out_dtype=None, implementation=None,
@@ -85,7 +97,7 @@ def cross_selective_scan(u, steps, dt_weight, A, B, C, D=None, delta_bias=None, 
     return backends.call("cross_selective_scan", implementation, options, CrossArguments(**named))
 
 
-def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
+def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False, initial_state=None, return_last_state=False):
     """First-order recurrence h_t = a_t h_{t-1} + b_t along axis 1, the associative scan of every state space model.
 
     Args:
@@ -93,9 +105,11 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
         b: input, (batch, length, channels), real or complex.
         reverse: run from the last position to the first.
         implementation, interpret: as for `selective_scan`.
+        initial_state: h before the first step in the scan's direction, (batch, channels), real or complex; None: zeros.
+        return_last_state: also return h after the last step, (batch, channels).
 
     Returns:
-        every h_t, (batch, length, channels), in at least float32 or complex64.
+        every h_t, (batch, length, channels), in at least float32 or complex64; with return_last_state, (every h_t, last h_t).
 
     Raises:
         ValueError, TypeError: an argument with a wrong shape, dtype or value.
@@ -110,8 +124,20 @@ def linear_scan(a, b, *, reverse=False, implementation=None, interpret=False):
     if any(n not in (1, m) for n, m in zip(a.shape, b.shape, strict=True)):
         raise ValueError(f"a.shape={a.shape}: expected {b.shape}, as b, or 1 on axes to broadcast")
     dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
+    first, last = (-1, 0) if reverse else (0, -1)
+    if initial_state is not None:
+        initial_state = jnp.asarray(initial_state)
+        if not jnp.issubdtype(initial_state.dtype, jnp.inexact):
+            raise TypeError(f"initial_state.dtype={initial_state.dtype}: expected a real or complex floating dtype")
+        _expect("initial_state", initial_state, (b.shape[0], b.shape[2]))
+        dtype = jnp.promote_types(dtype, initial_state.dtype)
     a, b = jnp.broadcast_to(a, b.shape).astype(dtype), b.astype(dtype)
-    return backends.call("linear_scan", implementation, Options(reverse=bool(reverse), interpret=bool(interpret)), a, b)
+    if (initial_state is not None or return_last_state) and not b.shape[1]:
+        raise ValueError(f"b.shape={b.shape}: expected at least one step from or to a state")
+    if initial_state is not None:
+        b = b.at[:, first].add(a[:, first] * initial_state)
+    h = backends.call("linear_scan", implementation, Options(reverse=bool(reverse), interpret=bool(interpret)), a, b)
+    return (h, h[:, last]) if return_last_state else h
 
 
 def _floating(name, dtype):

@@ -12,6 +12,8 @@ from experiments.common import limits
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import attacks, checkpoints, data, parallel, training
 from vmamba_jax.core import checks
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.data.subsets import numbered
 from vmamba_jax.models import Classifier
 from vmamba_jax.reports import labels
 
@@ -62,7 +64,9 @@ def build(config):
     for name in ("epochs", "batch_size"):  # 0 in a config for evaluation only
         with checking():
             limits.count(f"config.{name}", config[name])
-    train, validation = source(config, "train"), source(config, "validation", config.validation.limit)
+    train = source(config, "train")
+    with checking("config.data"):
+        validation = data.match_classes(source(config, "validation", config.validation.limit), train.classes)
     mesh = parallel.data_mesh()
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
@@ -92,6 +96,49 @@ def source(config, split, limit=0):
         return data.subset(loaded, min(limit, len(loaded)), seed=0) if limit else loaded
 
 
+def trained_classes(config, loaded):
+    """A source with the labels of the weights that the config trained: numbered by the training split's classes.
+
+    It is unchanged if the set itself numbers its classes, or if there is no training split where the weights are evaluated.
+    """
+    options = config.data.options.to_dict()
+    if config.data.name not in ("folder", "tar"):
+        return loaded
+    try:
+        if config.data.name == "tar":
+            names = source(config, "train").classes
+        else:
+            names = options.get("classes") or data.folder.class_folders("train", config.data.root or None, options.get("subdir"))[1]
+    except (data.DataNotFoundError, ConfigError):
+        return loaded
+    with checking("config.data"):
+        return data.match_classes(loaded, names)
+
+
+def over_classes(classifier, source, ordered=False):
+    """The classifier of released weights with the logits of the source's classes, in its label order.
+
+    Args:
+        classifier: of ImageNet's 1000 classes, or of as many as the source.
+        source: images in folders named by WordNet identifiers or label numbers.
+        ordered: whether the config lists the classes in label order.
+
+    Raises:
+        ConfigError: the source's classes are not among the classifier's.
+    """
+    names, count = source.classes, classifier.model.num_classes
+    if (numbered(names) and len(names) <= count) or (ordered and len(names) == count):
+        return classifier
+    if count != len(imagenet.classes()):
+        if len(names) != count:
+            raise ConfigError(f"config.data: {len(names)} classes ({', '.join(names[:3])}, ...), expected the {count} of the weights")
+        return classifier
+    with checking("config.data"):
+        columns = imagenet.labels_of(names)
+        checks.require(len(columns) > 1, f"classes={names[0]}: expected at least two classes, as the accuracy over one is always 1")
+    return classifier if columns == tuple(range(count)) else dataclasses.replace(classifier, columns=columns)
+
+
 def batches(config, train):
     """This process's training batches: `data.Pipeline` if config.transform names a transform, else `data.Batches`.
 
@@ -101,7 +148,7 @@ def batches(config, train):
     if config.extra.fraction:
         with checking("config.extra"):
             extra = data.load(config.extra.name, "train", root=config.extra.root or None, **config.extra.options.to_dict())
-            train = data.Mixed(train, extra, config.extra.fraction)
+            train = data.Mixed(train, data.match_classes(extra, train.classes), config.extra.fraction)
     if config.repeats > 1:
         train = data.Repeated(train, config.repeats)
     if config.transform.name == "none":
@@ -223,7 +270,8 @@ def description(classifier):
     """A classifier's family, preprocessing and fields as JSON, the same in every process."""
     model = classifier.model
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in ("parent", "name")}
-    named = {"family": type(model).__name__, "mean": classifier.mean, "std": classifier.std, **fields}
+    columns = {} if classifier.columns is None else {"columns": classifier.columns}
+    named = {"family": type(model).__name__, "mean": classifier.mean, "std": classifier.std, **columns, **fields}
     return json.loads(json.dumps(named, default=lambda value: getattr(value, "__name__", str(value))))
 
 

@@ -41,7 +41,10 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     named, attack, radii = _attacks(section)
     variables, origin = _variables(config, workdir, checkpoint)
     source = build.source(config, section.split, section.limit)
+    source = source if config.weights else build.trained_classes(config, source)
     classifier = build.classifier(config, source)
+    if config.weights:
+        classifier = build.over_classes(classifier, source, "classes" in config.data.options)
 
     identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
         "evaluation": results.plain(section), "model": build.description(classifier), "checkpoint": origin})

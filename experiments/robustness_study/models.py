@@ -10,6 +10,7 @@ import vmamba_jax
 from configs import digits, saved
 from experiments.common import build, cli, training
 from vmamba_jax import checkpoints, data, models, parallel
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import Classifier
 from vmamba_jax.training import restore_variables
 
@@ -64,7 +65,8 @@ def read(entry, config):
 
 
 def _trained_run(folder, config):
-    run, source = saved.get_config(str(folder / "config.json")), view(config)
+    run = saved.get_config(str(folder / "config.json"))
+    source = build.trained_classes(run, view(config))
     classifier = build.classifier(run, source)
     variables = restore_variables(folder / "checkpoints", "best", ema=bool(run.ema_decay))
     return StudyModel(folder.name, classifier, variables, source, facts(folder.name, classifier.model, variables, str(folder)))
@@ -75,12 +77,21 @@ def _released(name, variables, label, path, config, metadata=None):
     fields = {"overrides": {}, "preprocessing": {}} | (metadata or {})
     released = models.entry(name).preprocessing
     source = view(config, released)
-    model = vmamba_jax.create_model(name, **{"num_classes": len(source.classes)} | fields["overrides"])
+    state = checkpoints.read_torch(path) if variables is None else None
+    if "num_classes" not in fields["overrides"]:
+        fields["overrides"] = {"num_classes": _classes(source, variables if state is None else state)} | fields["overrides"]
+    model = vmamba_jax.create_model(name, **fields["overrides"])
     own = {"mean": released.mean, "std": released.std} | {key: value for key, value in fields["preprocessing"].items() if value}
-    classifier = Classifier(model, own["mean"], own["std"])
+    classifier = build.over_classes(Classifier(model, own["mean"], own["std"]), source, "classes" in config.data.options)
     if variables is None:
-        variables = checkpoints.convert(model, checkpoints.read_torch(path))
+        variables = checkpoints.convert(model, state)
     return StudyModel(label, classifier, variables, source, facts(label, model, variables, path), released)
+
+
+def _classes(source, weights):
+    """Number of classes of weights: ImageNet's if some bias has that length, else the source's."""
+    count = len(imagenet.classes())
+    return count if any(np.shape(leaf) == (count,) for leaf in jax.tree.leaves(weights)) else len(source.classes)
 
 
 def view(config, released=None):

@@ -189,4 +189,4 @@ def test_too_few_classes(tiny):
     for classes, options, text in [(2, {"loss": "dlr"}, "loss='dlr' on 2"), (3, {"loss": "dlr_targeted", "n_targets": 2}, "loss='dlr_targeted' on 3"),
                                    (5, {"loss": "dlr_targeted", "n_targets": 9}, "n_targets=9 on 5 classes")]:
         with pytest.raises(ValueError, match=text):
-            attacks.apgd(0.1, 2, random_start=False, **options)(lambda x, n=classes: net(x)[:, :n], images, labels)
+            attacks.apgd(0.1, 2, random_start=False, **options)(lambda x, n=classes: net(x)[:, :n], images, labels % classes)

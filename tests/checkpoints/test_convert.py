@@ -173,3 +173,23 @@ def test_unsupported_options(options, words):
 def test_forward_types(forward_type, fields):
     model = checkpoints.model_from_options("vmamba", {**SMALL, "forward_type": forward_type})
     assert {name: getattr(model, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("family,options,fields", [
+    ("resnet", dict(stem_width=32), dict(stem_width=64)),  # timm's plain stem has 64 channels
+    ("vmamba", {**V0, "ssm_conv": -1, "ssm_conv_bias": False, "ssm_init": "v2", "ssm_act_layer": "gelu"}, dict(conv_size=3, conv_bias=True, ssm_init="v0", ssm_act="silu")),
+    ("vmamba", {**SMALL, "ssm_conv": -1}, dict(conv_size=-1, conv_bias=False)), ("deit", dict(img_size=(64, 64), patch_size=(8, 8)), dict(image_size=64, patch_size=8)),
+])
+def test_options_mean_what_the_original_constructor_makes_of_them(family, options, fields):
+    model = checkpoints.model_from_options(family, options)
+    assert {name: getattr(model, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("family,options,words", [
+    ("vmamba", {**V0, "norm_layer": "ln2d"}, "norm_layer='ln2d': expected 'ln' with forward_type='v0'"), ("vit", dict(img_size=(64, 32)), "img_size=(64, 32)"),
+    ("resnet", dict(layers=(1,) * 5, channels=(8,) * 5), "at most four stages"), ("convnext", dict(depths=(1,) * 5, dims=(8,) * 5), "at most four stages"),
+])
+def test_options_that_the_original_refuses_or_ignores(family, options, words):
+    with pytest.raises(ValueError) as raised:
+        checkpoints.model_from_options(family, options)
+    assert words in str(raised.value)

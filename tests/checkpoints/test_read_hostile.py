@@ -157,7 +157,7 @@ BOMBS = {
     "deep, from the middle": (b")" + b"\x85" * 80 + b"q\x00" + b"\x85" * 50 + b"h\x00\x86", "nested deeper"),
     "list in itself": (b"]q\x00h\x00a", "contains itself"),
     "dict in itself": (b"}q\x00" + text("a") + b"h\x00s", "contains itself"),
-    "copies of a list": (b"](" + b"K\x01" * 5000 + b"eq\x00" + (name("builtins set") + b"h\x00\x85R") * 2000, "shared values"),
+    "copies of a list": (b"](" + b"K\x01" * 5000 + b"eq\x00" + (name("builtins set") + b"h\x00\x85R") * 2000, "shared values|more memory"),
     "copies of a text": (text("a" * 50_000) + b"q\x00" + name("_codecs encode") + b"q\x01h\x00\x85R" + b"h\x01h\x00\x85R" * 5000, "shared values"),
     "copies of a path": (text("a" * 50_000) + b"q\x00" + (name("pathlib PosixPath") + b"h\x00h\x00\x86R") * 2000, "shared values"),
     "long string": (b"X\xff\xff\xff\xffabc", "4294967295 bytes"),
@@ -168,7 +168,11 @@ BOMBS = {
     "long integer, filled": (b"\x8b" + struct.pack("<I", 100_000) + b"\x7f" * 100_000, "opcode LONG4"),
     "memo far away": (b"Nr\xff\xff\xff\xff" + b"j\xff\xff\xff\x7f", "never stored"),
     "many marks": (b"(" * 30_000, "pickle"),
-    "many sets": (b"](" + b"\x8f" * 20_000 + b"e", "more than 10000 sets"),
+    "many lists": (b"](" + b"]" * 200_000 + b"e", "more memory than the size of the file allows"),
+    "many dicts": (b"](" + b"}Nh\x00s" * 200_000 + b"e", "never stored|more memory than the size of the file allows"),
+    "many sets of one": (b"](" + b"\x8f(K\x01\x90" * 200_000 + b"e", "more memory than the size of the file allows"),
+    "many marks and tuples": (b"](" + b"((tt" * 200_000 + b"e", "more memory than the size of the file allows"),
+    "many opcodes": (b"N0" * 1_200_000 + b"N", "more than 2000000 opcodes|opcode POP"),
     "text lists": (laughs(b"(l", lambda last: b"(" + last * 9 + b"l"), "unfold"),
     "text dict in itself": (b"(dp7\n" + text("a") + b"g7\ns", "contains itself"),
     "text keys": (b"()I1\nd", "tuple as a key"),
@@ -246,6 +250,20 @@ def test_metadata_bits_and_tensor_types(tmp_path):
     refuse(write(tmp_path / "x.pth", conjugate, "zip"), "conjugate")
     other = Call("torch._tensor _rebuild_from_type_v2", (Name("torch._utils _rebuild_tensor_v2"), Name("builtins dict"), (), {}))
     refuse(write(tmp_path / "x.pth", other, "zip"), "refused: a tensor of type builtins.dict")
+
+
+def test_many_empty_sets(tmp_path):
+    """A megabyte of empty sets: one object; a set that gets items is its own, also where the memo recalls it."""
+    path = write(tmp_path / "x.pth", Raw(b"](" + b"\x8f" * (1 << 20) + b"e"), "zip")
+    tracemalloc.start()
+    tree = read_torch(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(tree) == 1 << 20 and not any(tree) and peak < 50e6 + 8 * path.stat().st_size
+    for protocol in (2, 4, 5):
+        filled, empty = {1, "a"}, set()
+        value = [filled, filled, empty, empty, {2}, frozenset([3]), frozenset()]
+        assert read_torch(write(path, Raw(pickle.dumps(value, protocol)[2 if protocol == 2 else 11:-1]), "zip")) == value
 
 
 @pytest.mark.parametrize("kind", FORMATS)

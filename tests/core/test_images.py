@@ -23,7 +23,7 @@ def test_floating_images_are_unchanged(dtype):
 
 @pytest.mark.parametrize("x", [np.array([0.0, 1.1]), np.array([-0.1, 1.0]), np.array([np.nan, 0.0])])
 def test_range(x):
-    with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"expected values in \[0, 1\]"):
         images.unit_interval(x)
 
 

@@ -55,7 +55,7 @@ def test_mnist_missing_file_is_named(tmp_path):
     (lambda raw: gzip.compress(b"\0\0\x0d\3" + raw[4:]), "magic 0x00000803 and 3 sizes, got 0x00000d03"),
     (lambda raw: raw[:9], "expected an IDX header"),
     (lambda raw: b"", "expected an IDX header"),
-    (lambda raw: raw[:-1], r"expected 600 bytes for the shape \(30, 5, 4\) in its header, got 599"),
+    (lambda raw: raw[:-1], r"expected 600 bytes for the shape \(30, 5, 4\) in its header, .*got 599"),
     (lambda raw: raw + b"\0", "got more"),
     (lambda raw: gzip.compress(raw)[:-20], "damaged or truncated"),
     (lambda raw: gzip.compress(raw)[:-8] + b"\0" * 8, "damaged or truncated"),

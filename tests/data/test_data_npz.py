@@ -34,7 +34,7 @@ def test_bad_npz(tmp_path):
         data.load("npz", "train", tmp_path)
     path = tmp_path / "train.npz"
     for content, message in (({"image": np.zeros(3), "label": np.zeros(3, int)}, "train.npz: images of shape .*: expected"),
-                             ({"images": np.zeros(3)}, r"expected an array 'image', got \['images'\]")):
+                             ({"images": np.zeros(3)}, r"it has no array 'image' but \['images'\]")):
         np.savez(path, **content)
         with pytest.raises(ValueError, match=message):
             data.load("npz", "train", tmp_path)

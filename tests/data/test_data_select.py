@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from vmamba_jax import data
+from vmamba_jax.data.datasets import imagenet
 
 
 @pytest.fixture
@@ -53,3 +54,34 @@ def test_wrong_list(folder, tmp_path, text, message):
 def test_sources_without_files():
     with pytest.raises(ValueError, match="source=.*: expected a source of files"):
         data.subset_from_list(data.Arrays(np.zeros((2, 2, 2, 3), np.uint8), [0, 1], ("a", "b")), "ids.txt")
+
+
+def test_match_classes():
+    """A split that lacks a class is numbered by the names of another one."""
+    images = np.zeros((4, 2, 2, 3), np.uint8)
+    part = data.Arrays(images, [0, 1, 1, 0], ("banana", "cherry"))
+    matched = data.match_classes(part, ("apple", "banana", "cherry"))
+    assert matched.labels.tolist() == [1, 2, 2, 1] == matched.gather(np.arange(4))[1].tolist() and matched.classes == ("apple", "banana", "cherry")
+    assert matched.fingerprint != part.fingerprint and data.match_classes(part, part.classes) is part
+    numbers = data.Arrays(images, [0, 1, 1, 0])  # without names
+    assert data.match_classes(numbers, ("apple", "banana", "cherry")) is numbers
+    with pytest.raises(ValueError, match="classes=cherry of .*expected some of the 2 classes apple, banana"):
+        data.match_classes(part, ("apple", "banana"))
+    with pytest.raises(ValueError, match="classes=0, 1 of .*expected some of the 1 classes apple"):
+        data.match_classes(numbers, ("apple",))
+
+
+def test_mixed_sets_number_their_classes_alike():
+    images = np.zeros((4, 2, 2, 3), np.uint8)
+    real, extra = data.Arrays(images, [0, 1, 2, 0], ("a", "b", "c")), data.Arrays(images, [0, 1, 1, 0], ("b", "c"))
+    with pytest.raises(ValueError, match="extra with class 0 'b': expected 'a'"):
+        data.Mixed(real, extra, 0.5)
+    assert data.Mixed(real, data.match_classes(extra, real.classes), 0.5).labels.tolist() == [0, 1, 2, 0, 1, 2, 2, 1]
+    assert data.Mixed(real, data.Arrays(images, [0, 1, 1, 0]), 0.5).labels.tolist()[4:] == [0, 1, 1, 0]
+
+
+def test_labels_of_imagenet():
+    assert imagenet.labels_of(("n03445777", "n01440764")) == (574, 0) and imagenet.labels_of(("7", "10")) == (7, 10)
+    for names in (("tench",), ("n01440764", "3"), ("1000",)):
+        with pytest.raises(ValueError, match="expected WordNet identifiers"):
+            imagenet.labels_of(names)

@@ -76,3 +76,22 @@ def test_square():
     stages = [{"name": "apgd-ce", "broken": 500}, {"name": "square", "broken": 30}]
     assert "square" in signs(Partial(linear, WEIGHTS), result={"stages": stages, "examples": 10_000})
     assert "square" not in signs(Partial(linear, WEIGHTS), result={"stages": stages, "examples": 20_000})
+
+
+def test_not_finite_logits_come_first():
+    """NaN for some images; NaN only under attack; and the correctness of an image whose logits are NaN, of which argmax is 0."""
+    broken = lambda x: jnp.where(x[:, :1, 0, 0] > np.median(IMAGES[:, 0, 0, 0]), jnp.nan, linear(WEIGHTS, x))
+    found = evaluation.gradient_masking_signs(broken, IMAGES, np.zeros(16, int), eps=0.0, key=KEY)
+    assert found[0]["sign"] == "not_finite" and found[0]["measured"] == 0.5 and "not finite" in found[0]["meaning"]
+    everywhere = lambda x: jnp.full((len(x), 12), jnp.nan) + 0 * x.sum()
+    assert signs(everywhere, labels=np.zeros(16, int)) == ["not_finite"]
+    fragile = lambda x: jnp.where((x == IMAGES).all((1, 2, 3))[:, None], linear(WEIGHTS, x), jnp.inf)
+    assert signs(fragile)[0] == "not_finite"
+
+
+def test_refused_inputs():
+    f = Partial(linear, WEIGHTS)
+    for images, labels, message in ((IMAGES[:0], np.zeros(0, int), "at least one image"), (IMAGES, np.full(16, 12), r"labels\[0\]=12"),
+                                    (IMAGES, np.zeros((16, 1), int), r"labels.shape=\(16, 1\)"), (2 * IMAGES, np.zeros(16, int), "in \\[0, 1\\]")):
+        with pytest.raises(ValueError, match=message):
+            evaluation.gradient_masking_signs(f, images, labels, eps=0.1, key=KEY)

@@ -39,6 +39,7 @@ def measured(tmp_path_factory):
     return out, benchmark.run(tiny(), out, command="python -m experiments.benchmark", progress=False)
 
 
+@pytest.mark.slow
 def test_records(measured):
     _, content = measured
     rows = content["records"]
@@ -61,6 +62,7 @@ def test_records(measured):
             assert row["bytes"] == 4 * 2 * 49 * {"forward": streams[0] * 8 + packed, "gradient": streams[1] * 8 + 3 * packed}[row["pass"]]
 
 
+@pytest.mark.slow
 def test_files(measured):
     out, content = measured
     assert json.loads(out.read_text()) == content and sorted(path.name for path in out.parent.iterdir()) == ["tiny.json", "tiny.svg"]
@@ -70,6 +72,7 @@ def test_files(measured):
     xml.etree.ElementTree.fromstring(out.with_suffix(".svg").read_text())
 
 
+@pytest.mark.slow
 def test_page(measured, tmp_path):
     out, content = measured
     (tmp_path / "runs").mkdir()

@@ -250,6 +250,7 @@ def test_killed_sweep_resumes(tmp_path):
     assert calls(tmp_path) == dict.fromkeys(NAMES, 1) | {NAMES[2]: 2}
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_sweep(tmp_path):
     both = [process(tmp_path, "sleep", 2.0) for _ in range(2)]
     done = [int(each.communicate(timeout=600)[0]) for each in both]
@@ -319,6 +320,7 @@ def finished(tmp_path_factory):
     return workdir, sweep.run(tiny(), workdir, progress=False)
 
 
+@pytest.mark.slow
 def test_real_sweep_files(finished):
     workdir, found = finished
     assert [record["status"] for record in found.values()] == ["done"] * 4, found
@@ -331,6 +333,7 @@ def test_real_sweep_files(finished):
     assert "4 of 4 runs done" in page and all(f'href="{name}/report.html"' in page for name in found) and page.count("<svg ") == 2
 
 
+@pytest.mark.slow
 def test_real_sweep_is_not_repeated(finished, monkeypatch):
     workdir, found = finished
     def forbidden(*args, **options):

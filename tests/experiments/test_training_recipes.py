@@ -40,6 +40,7 @@ def recipe(folder, **overrides):
     return config
 
 
+@pytest.mark.slow
 def test_recipe_trains_from_a_folder_and_given_weights(folder, tmp_path):
     config = recipe(folder)
     model = vmamba_jax.create_model("deit_tiny", **SMALL)

@@ -29,7 +29,7 @@ def test_names():
     assert hash(vmamba_jax.create_model("vmamba_tiny", dims=[8, 16], depths=[1, 1], scan_pattern=np.arange(16)))
 
 
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "base" in name or "small" in name else ()) for name in RELEASED])
 def test_released_model(name):
     released, model = RELEASED[name], vmamba_jax.create_model(name)
     params = abstract(model)["params"]

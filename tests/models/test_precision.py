@@ -15,7 +15,7 @@ TINY = {
     "convnext_tiny": {"dims": (8, 16), "depths": (1, 1)},
     "resnet18": {"layers": (1, 1), "channels": (8, 16), "stem": "cifar", "stem_width": 8},
 }
-OFTEN = ("vit_tiny", "resnet18")  # the others are slow tests
+SOME = [pytest.param(name, marks=[] if name in ("vit_tiny", "resnet18") else [pytest.mark.slow]) for name in TINY]
 IMAGES = jax.random.uniform(jax.random.key(1), (3, 16, 16, 3))
 LABELS = jnp.arange(3)
 
@@ -43,7 +43,7 @@ def shapes(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-@pytest.mark.parametrize("name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in TINY])
+@pytest.mark.parametrize("name", SOME)
 def test_remat_changes_neither_numbers_nor_names(name):
     model, variables = made(name)
     again = model.clone(remat=True)
@@ -54,7 +54,7 @@ def test_remat_changes_neither_numbers_nor_names(name):
     assert "remat" in str(jax.make_jaxpr(functools.partial(step, again))(variables))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SOME)
 def test_bfloat16_keeps_float32_weights(name):
     model, variables = made(name)
     narrow = create_model(name, **COMMON, **TINY[name], dtype="bfloat16")

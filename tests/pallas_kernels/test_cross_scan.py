@@ -34,8 +34,11 @@ def test_definition(x64, backend, state):
     np.testing.assert_allclose(y, loops(**{name: np.asarray(x) for name, x in args.items()}), rtol=1e-11, atol=1e-12)
 
 
+OFTEN = {"associative": (2,), "xla": (1, 2, 3, 7), "pallas_tpu": (1, 2, 7), "pallas_gpu": (2, 3)}  # heights; `make test-slow` runs the others
+
+
 @pytest.mark.parametrize("backend,height,width,channels,rank,state,dtype", [
-    pytest.param(backend, *row, marks=[pytest.mark.slow] if row[0] > 6 and (backend, row[0]) not in (("xla", 7), ("pallas_tpu", 24)) else [])
+    pytest.param(backend, *row, marks=[] if row[0] in OFTEN[backend] else [pytest.mark.slow])
     for backend in ["associative", "xla", *KERNELS] for row in [
         (3, 5, 4, 2, 1, "float32"), (7, 7, 130, 3, 1, "float32"), (1, 4, 3, 1, 1, "bfloat16"), (24, 24, 2, 1, 1, "float32"), (2, 3, 3, 1, 2, "float32")]])
 def test_gradients(backend, height, width, channels, rank, state, dtype):

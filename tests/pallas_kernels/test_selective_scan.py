@@ -167,11 +167,11 @@ def test_forward_mode(backend):
     for differentiable in ("reference", "associative"):
         _, forward = jax.jvp(lambda u, b=differentiable: run(u, b), (args["u"],), (tangent,))
         np.testing.assert_allclose(forward, run(args["u"] + tangent, "xla") - run(args["u"], "xla"), atol=1e-4)   # linear in u
-    with pytest.raises(TypeError, match="forward-mode"):
+    with pytest.raises(TypeError, match=f"implementation='{backend}': expected implementation='reference' or 'associative' under forward-mode"):
         jax.jvp(lambda u: run(u, backend), (args["u"],), (tangent,))
 
 
-@pytest.mark.parametrize("backend,state", [("xla", 1), ("xla", 2), ("pallas_tpu", 1), ("pallas_gpu", 1)])
+@pytest.mark.parametrize("backend,state", [("xla", 2), ("pallas_tpu", 1), pytest.param("pallas_gpu", 1, marks=pytest.mark.slow)])
 def test_vmap_remat_and_shard_map(backend, state):
     args = draw(9, state=state, batch=8)
     options = by(backend)

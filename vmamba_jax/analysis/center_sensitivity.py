@@ -4,14 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vmamba_jax.attacks.losses import correct
 from vmamba_jax.core import checks
-from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.records import record
 from vmamba_jax.core.statistics import slope, summary
 from vmamba_jax.evaluation.disturbances import fills
 from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
-from vmamba_jax.evaluation.loop import Loop, argument, correct, gather, on_mesh, reader
+from vmamba_jax.evaluation.loop import Loop, argument, gather, on_mesh
+from vmamba_jax.evaluation.sets import enter
 
 
 def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, **loop):
@@ -39,8 +40,8 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
     size, step = checks.count("window", window), checks.count("stride", stride)
     if fill.draws and key is None:
         raise ValueError(f"key=None: expected a random key for content={content!r}")
-    read, _ = reader(source)
-    height, width = unit_interval(read(np.arange(1))[0]).shape[1:3]
+    source = enter(logits_fn, source, loop)
+    height, width = source.gather(np.arange(1))[0].shape[1:3]
     if size > min(height, width):
         raise ValueError(f"window={size} on images of {height} x {width} pixels: expected a window inside them")
     tops, lefts = (np.arange((side - size) % step // 2, side - size + 1, step) for side in (height, width))

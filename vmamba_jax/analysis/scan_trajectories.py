@@ -1,4 +1,6 @@
 """Scan trajectories: accuracy with another scan order, in the model with the image unchanged, or in the image with the model unchanged."""
+import dataclasses
+
 import jax
 
 from vmamba_jax.core import scan_orders
@@ -48,7 +50,7 @@ def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes
         for change in changes:
             row, number = {"change": change, "order": order.settings}, 1 + len(rows)
             if change == "scan":
-                other = logits_fn(classifier.model.clone(scan_pattern=order), variables, classifier.mean, classifier.std)
+                other = logits_fn(dataclasses.replace(classifier, model=classifier.model.clone(scan_pattern=order)), variables)
                 after = accuracy(other, source, **vars(loop.part(number, passes, "disturbed_accuracy")))["correct"]
                 rows.append(row | compared(clean, after))
             else:

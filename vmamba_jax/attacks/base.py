@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import losses
+from vmamba_jax.attacks import losses, precision
 from vmamba_jax.attacks.norms import ascent, per_image
 from vmamba_jax.attacks.threat_model import ThreatModel
 from vmamba_jax.core import checks, records
@@ -42,10 +42,14 @@ class Attack(records.Described):
     def __call__(self, logits_fn, images, labels, key=None, **inputs):
         """Adversarial images, of the shape and dtype of `images`.
 
+        An empty batch is returned as it is.
+
         Args:
             logits_fn: images -> logits (batch, classes), differentiable in the images.
-            images: (batch, H, W, C), floating, within `bounds`.
-            labels: (batch,) integers: the true classes, or the targets of a targeted attack.
+            images: (batch, H, W, C), floating, within `bounds`. Images of a 16-bit type are attacked in float32, and `logits_fn` gets
+                them rounded to their type, towards the clean image, so that the result is within the radius.
+            labels: (batch,) integers in [0, classes): the true classes, or the targets of a targeted attack. Inside `jax.jit` their values
+                are not checked.
             key: one random key (image i uses `fold_in(key, i)`) or one per image; None: only for attacks without random numbers.
             inputs: further arguments of the attack's `run`; most attacks have none.
         """
@@ -53,6 +57,11 @@ class Attack(records.Described):
         if key is None and self.needs_key:
             raise ValueError(f"key=None: expected a random key, as {self.needs_key}")
         keys = None if key is None else image_keys(key, len(images))
+        if not len(images):
+            return images
+        if precision.narrow(images):
+            found = self.run(precision.widened(logits_fn, images), images.astype(jnp.float32), labels, keys, **inputs)
+            return precision.rounded_towards(images, found)
         return self.run(logits_fn, images, labels, keys, **inputs)
 
     @property

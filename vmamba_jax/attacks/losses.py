@@ -3,6 +3,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vmamba_jax.core import checks
+
 
 def cross_entropy(logits, labels):
     """-log softmax(z)_y."""
@@ -58,16 +60,24 @@ def objective(logits_fn, labels, loss, targeted=False):
 
 
 def criterion(labels, loss, targeted=False):
-    """The function logits -> (value to maximize (batch,), success (batch,) bool) of `objective`."""
+    """The function logits -> (value to maximize (batch,), success (batch,) bool) of `objective`.
+
+    An image whose logits are not all finite counts as misclassified, and at no target.
+    """
     loss = get(loss)
 
     def evaluate(logits):
+        checks.classes(labels, len(logits), logits.shape[1])
         value = loss(logits, labels)
         if value.shape != labels.shape:
             raise ValueError(f"loss returned shape {value.shape}: expected {labels.shape}, one value per image")
-        predicted = logits.argmax(1) == labels
-        return (-value, predicted) if targeted else (value, ~predicted)
+        return (-value, correct(logits, labels)) if targeted else (value, ~correct(logits, labels))
     return evaluate
+
+
+def correct(logits, labels):
+    """Whether each image is classified as its label, (batch,) bool: its highest logit is the label's, and all its logits are finite."""
+    return (logits.argmax(-1) == labels) & jnp.isfinite(logits).all(-1)
 
 
 def checked(logits, images):

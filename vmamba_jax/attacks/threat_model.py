@@ -3,7 +3,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from vmamba_jax.attacks import norms
+from vmamba_jax.attacks import norms, precision
 from vmamba_jax.core import checks, records
 from vmamba_jax.core.keys import image_keys
 
@@ -42,8 +42,11 @@ class ThreatModel:
         """`adversarial` (batch, H, W, C) projected onto the ball around `images`, then onto the box.
 
         Clipping to the box keeps a point within the ball if the images are inside the box, so the result satisfies both. Ball-then-box is
-        the usual PGD projection; in linf it is the nearest point of the intersection, in l2 and l1 in general it is not.
+        the usual PGD projection; in linf it is the nearest point of the intersection, in l2 and l1 in general it is not. In a 16-bit
+        type the projection is computed in float32 and rounded towards the images.
         """
+        if precision.narrow(images):
+            return precision.rounded_towards(images, self.project(*(x.astype(jnp.float32) for x in (images, adversarial))))
         if self.norm == "linf" and self.projection == "nearest":  # no subtraction: the bound then holds to the last bit
             eps = jnp.asarray(self.eps, images.dtype)
             return jnp.clip(jnp.clip(adversarial, images - eps, images + eps), self.lower, self.upper)
@@ -70,8 +73,9 @@ class ThreatModel:
         return self.project(images, images + jnp.asarray(self.eps, images.dtype) * noise)
 
     def distance(self, images, adversarial):
-        """The norm of each image's perturbation: (batch,)."""
-        return norms.length(adversarial - images, self.norm)
+        """The norm of each image's perturbation, at least in float32: (batch,)."""
+        wide = jnp.promote_types(adversarial.dtype, jnp.float32)
+        return norms.length(adversarial.astype(wide) - jnp.asarray(images, wide), self.norm)
 
     def __repr__(self):
         return records.show("ThreatModel", {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})

@@ -1,7 +1,7 @@
 """Models and variables from the original repositories: options -> Linen module, state dict -> Flax variables and back.
 
-The conversion is strict: every weight of the model must be in the file and every entry of the file must be used; all differences are reported
-together.
+The conversion is strict: every weight of the model must be in the file and every entry of the chosen set of weights must be used; all
+differences are reported together.
 """
 import re
 
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from vmamba_jax.checkpoints import wrappers
 from vmamba_jax.checkpoints.families import BY_MODEL, BY_NAME
 from vmamba_jax.models.classifier import Classifier
 
-WRAPPERS = ("model_ema", "model", "state_dict")     # the original loader prefers the averaged weights if a file has both
-PREFIXES = ("module.", "backbone.", "_orig_mod.")
 BUFFERS = r"(^|\.)num_batches_tracked$"             # no forward pass reads it
+WEIGHT_TYPES = tuple(map(np.dtype, (np.float32, np.float64, np.float16, jnp.bfloat16)))  # integers are quantized weights, which need their scales
 OUTPUT_NORM = "outnorm"                             # norms of a backbone's maps; a classifier's file has none
 
 
@@ -44,27 +44,43 @@ def model_from_options(family, options):
     return known.build(options)
 
 
-def convert(model, state_dict):
+def convert(model, state_dict, weights=None):
     """Flax variables of `model` from weights with their original names.
 
     Args:
         model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one.
-        state_dict: {original name: array}, or such a dict under "model", "model_ema" (preferred) or "state_dict", with or without "module."
-            or "backbone." before every name. Older and other spellings of the families' repositories are accepted (see `families`), 1x1
-            convolutions serve as linear layers, position embeddings of another grid and relative position tables of another window are
-            resized bicubically, and buffers that the model computes itself are ignored. For a backbone (`out_indices`) the classifier's
-            entries are ignored too, and if the file has no norm of the maps, these norms start with scale 1 and bias 0.
+        state_dict: {original name: array}, alone or as training programs store it: in nested dicts (timm, Lightning, DeepSpeed, OpenMMLab), with
+            prefixes before the names ("module.", "_orig_mod.", "backbone.", any other), with copies and a normalizer. Older and other
+            spellings of the families' repositories are accepted (see `families`), 1x1 convolutions serve as linear layers, position embeddings
+            of another grid and relative position tables of another window are resized bicubically, and buffers that the model computes itself
+            are ignored. For a backbone (`out_indices`) the classifier's entries are ignored too, and if the file has no norm of the maps, these
+            norms start with scale 1 and bias 0.
+        weights: "ema" (averaged weights), "raw", or the name of a set of weights as the error lists it; None: the averaged weights if the file
+            has them, else its only ones.
 
     Returns:
         {"params": ..., "batch_stats": ... where the model has it}; floating arrays in float32, or float64 where the file's are and x64 is on.
 
     Raises:
         TypeError: a model without a conversion, or a state_dict without arrays.
-        ValueError: missing, unexpected or misshapen entries; the message lists all of them.
+        ValueError: missing, unexpected or misshapen entries, or weights that are no floating numbers; the first line of the message names the
+            wrappers and the prefix found, the others list all entries. Several different sets of weights of which `weights` chooses none.
     """
+    return convert_and_tell(model, state_dict, weights)[0]
+
+
+def convert_and_tell(model, state_dict, weights=None):
+    """(`convert(model, state_dict, weights)`, the `wrappers.Found` weights that it converted)."""
     model, family = _family(model)
-    weights = unwrap(state_dict)
-    weights = family.modern(weights, model) if hasattr(family, "modern") else weights
+    expected, backbone = flatten_dict(_abstract(model)), bool(getattr(model, "out_indices", ()))
+    names = [name for path in expected if not (name := family.original_name(model, path[1:])).startswith(OUTPUT_NORM) or not backbone]
+    found = wrappers.find(state_dict, names, lambda arrays: _modern(arrays, model, family), weights)
+    return _convert(model, family, found, expected), found
+
+
+def _convert(model, family, found, expected):
+    """Flax variables of `model`, whose leaves are `expected`, from `Found` weights."""
+    weights = _modern(found.arrays, model, family)
     skipped = "|".join([BUFFERS, *getattr(family, "BUFFERS", ())])
     weights = {name: x for name, x in weights.items() if not re.search(skipped, name)}
     fresh = False
@@ -72,8 +88,7 @@ def convert(model, state_dict):
         weights = {name: x for name, x in weights.items() if not name.startswith(family.CLASSIFIER)}
         fresh = not any(name.startswith(OUTPUT_NORM) for name in weights)
 
-    variables, missing, misshapen = {}, [], []
-    expected = flatten_dict(_abstract(model))
+    variables, missing, misshapen, odd = {}, [], [], []
     for path, target in expected.items():
         name = family.original_name(model, path[1:])
         if name not in weights:
@@ -82,17 +97,24 @@ def convert(model, state_dict):
                 continue
             missing.append(f"{name} {_original_shape(family, path, target.shape)}")
             continue
-        x = _fit(np.asarray(weights.pop(name)), path, target.shape, model, family)
+        x = np.asarray(weights.pop(name))
+        if x.dtype not in WEIGHT_TYPES:
+            odd.append(f"{name} is {x.dtype}, expected one of {', '.join(map(str, WEIGHT_TYPES))}")
+            continue
+        x = _fit(x, path, target.shape, model, family)
         if x.shape != target.shape:
             shape = _original_shape(family, path, x.shape) if x.ndim == len(target.shape) else x.shape
             misshapen.append(f"{name} is {shape}, expected {_original_shape(family, path, target.shape)}")
             continue
         wide = x.dtype if x.dtype in (np.float32, np.float64) else np.float32
         variables[path] = jnp.asarray(x.astype(wide))
-    problems = [f"{len(found)} {kind}: {'; '.join(found)}" for kind, found in
-                (("missing", missing), ("unexpected", [f"{n} {tuple(np.shape(x))}" for n, x in weights.items()]), ("misshapen", misshapen)) if found]
-    if problems:
-        raise ValueError(f"the checkpoint does not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
+    unexpected = [f"{n} {tuple(np.shape(x))}" for n, x in weights.items()]
+    listed = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen), ("of another type", odd))
+    if any(entries for _, entries in listed):
+        few = None if variables else 8  # a file of another model: two lists of every weight tell nothing
+        lines = [f"{len(entries)} {kind}: {'; '.join(entries[:few])}{'; ...' if few and len(entries) > few else ''}" for kind, entries in listed if entries]
+        told = f" (found: {'; '.join(found.told)})" if found.told else ""
+        raise ValueError(f"the checkpoint does not fit {type(model).__name__}{told}:\n  " + "\n  ".join(lines))
     return unflatten_dict(variables)
 
 
@@ -132,19 +154,9 @@ def _family(model):
     return model, BY_MODEL[type(model)]
 
 
-def unwrap(state_dict):
-    """The {name: array} inside the dicts and name prefixes that training programs add around it."""
-    if not isinstance(state_dict, dict):
-        raise TypeError(f"state_dict={type(state_dict).__name__}: expected a dict of arrays by name")
-    while (inner := next((key for key in WRAPPERS if isinstance(state_dict.get(key), dict)), None)) is not None:
-        state_dict = state_dict[inner]
-    odd = [f"{name!r} ({type(x).__name__})" for name, x in state_dict.items() if not hasattr(x, "shape")]
-    if odd or not state_dict:
-        raise TypeError(f"state_dict={', '.join(odd[:8]) or '{}'}: expected a dict of arrays by name")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in state_dict):
-            state_dict = {name.removeprefix(prefix): x for name, x in state_dict.items()}
-    return state_dict
+def _modern(arrays, model, family):
+    """The weights under the family's current names."""
+    return family.modern(arrays, model) if hasattr(family, "modern") else arrays
 
 
 def _abstract(model):

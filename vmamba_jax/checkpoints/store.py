@@ -1,5 +1,6 @@
 """Converted weights on disk: an Orbax checkpoint of the variables and a readable `metadata.json` in one folder, written atomically."""
 import json
+import math
 import os
 import pathlib
 
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from vmamba_jax.checkpoints.convert import convert
 from vmamba_jax.checkpoints.torch_files.read import read_torch
-from vmamba_jax.core import files
+from vmamba_jax.core import files, limits
 
 METADATA = "metadata.json"
 VARIABLES = "variables"
@@ -57,7 +58,7 @@ def load_variables(directory):
     if not (source / METADATA).is_file():
         raise FileNotFoundError(f"{directory}: no checkpoint here (expected a folder with {METADATA} and {VARIABLES}/)")
     try:
-        metadata = json.loads((source / METADATA).read_text())
+        metadata = limits.parse_json((source / METADATA).read_bytes(), METADATA)
         written = dict(metadata.pop(FILES))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{directory}: {METADATA} is damaged or not written by save_variables ({error})") from error
@@ -65,15 +66,36 @@ def load_variables(directory):
     damaged = sorted(name for name in written | found if written.get(name) != found.get(name))
     if damaged:
         raise ValueError(f"{directory}: damaged, missing or foreign files in {VARIABLES}: {', '.join(damaged)}")
-    with checkpointer() as saver:
-        return saver.restore(source / VARIABLES), metadata
+    try:
+        with checkpointer() as saver:
+            leaves = jax.tree.leaves(saver.metadata(source / VARIABLES))
+            size = sum((source / VARIABLES / name).stat().st_size for name in found)
+            needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves if hasattr(leaf, "shape"))
+            if needed > limits.memory(size):  # an array without its chunks is filled with zeros of any shape
+                raise ValueError(f"arrays of {needed} bytes in files of {size}")
+            return saver.restore(source / VARIABLES), metadata
+    except Exception as error:  # files that agree with their checksums, but were not written by Orbax
+        raise ValueError(f"{directory}: {VARIABLES} is damaged or not written by save_variables ({str(error)[:500]})") from error
 
 
-def read_variables(model, path):
-    """The variables of `model` from a folder of `save_variables`, or from a released .pth, .pt or .safetensors file."""
+def read_variables(model, path, weights=None):
+    """The variables of `model` from a folder of `save_variables`, or from a released file.
+
+    Args:
+        model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one.
+        path: the folder, or a .pth, .pt, .safetensors or .safetensors.index.json file.
+        weights: which of several sets of weights in a file, see `convert`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_variables`, `read_torch` and `convert`, with the path.
+    """
     if pathlib.Path(path).is_dir():
         return load_variables(path)[0]
-    return convert(model, read_torch(path))
+    content = read_torch(path)
+    try:
+        return convert(model, content, weights)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def checkpointer():

@@ -148,16 +148,55 @@ def same_length(**fields):
 
 def batch(images, labels, lower, upper):
     """Check a batch that is to be attacked: floating images (batch, H, W, C) in [lower, upper], integer labels (batch,)."""
-    if getattr(images, "ndim", None) != 4:
-        raise ValueError(f"images.shape={getattr(images, 'shape', type(images).__name__)}: expected (batch, height, width, channels)")
+    pixels(images, lower, upper)
+    classes(labels, len(images))
+
+
+def pixels(images, lower, upper):
+    """Raise unless `images` are floating, of shape (batch, H, W, C) with H, W, C >= 1, and in [lower, upper]; NaN is outside.
+
+    The values of traced images are not checked.
+    """
+    shape = getattr(images, "shape", None)
+    if shape is None or len(shape) != 4 or 0 in shape[1:]:
+        raise ValueError(f"images.shape={type(images).__name__ if shape is None else shape}: expected (batch, height, width, channels)")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images.dtype={images.dtype}: expected a floating type, with values in [{lower:g}, {upper:g}]")
-    if getattr(labels, "shape", None) != images.shape[:1]:
-        raise ValueError(f"labels.shape={getattr(labels, 'shape', type(labels).__name__)}: expected {images.shape[:1]}, one per image")
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels.dtype={labels.dtype}: expected an integer type")
-    if not traced(images) and images.size and getattr(images, "is_fully_addressable", True):
+    if known(images) and images.size:
         with jax.ensure_compile_time_eval():  # the images may be a constant inside a trace
             low, high, slack = float(images.min()), float(images.max()), 1e-6 * (upper - lower)
-        if low < lower - slack or high > upper + slack:
+        if not (low >= lower - slack and high <= upper + slack):
             raise ValueError(f"images=[{low:g}, {high:g}] (range of values): expected values in [{lower:g}, {upper:g}]")
+
+
+def classes(labels, n, count=None, *, name="labels", positions=None):
+    """Raise unless `labels` are integers of shape (n,), each a class from 0 to count - 1.
+
+    One-hot and soft labels, columns (n, 1), floats, numbers from 1 and "ignore" values such as 255 and -1 are errors. Traced labels are
+    checked by shape and dtype only.
+
+    Args:
+        labels: an array.
+        n: number of images.
+        count: number of classes; None: unknown, only negative labels are out of range.
+        name: the argument's name, for the message.
+        positions: (n,), positions of the labels in their set, for the message; None: 0 to n - 1.
+    """
+    shape = getattr(labels, "shape", None)
+    if shape != (n,):
+        raise ValueError(f"{name}.shape={type(labels).__name__ if shape is None else shape}: expected ({n},), one class per image")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{name}.dtype={labels.dtype}: expected an integer type, one class per image")
+    if not known(labels):
+        return
+    values = np.asarray(labels)
+    wrong = np.flatnonzero((values < 0) | (False if count is None else values >= count))
+    if wrong.size:
+        i = int(wrong[0])
+        expected = "a class >= 0" if count is None else f"a class from 0 to {count - 1}"
+        raise ValueError(f"{name}[{i if positions is None else int(positions[i])}]={int(values[i])}: expected {expected}")
+
+
+def known(array):
+    """Whether this process can read the values of `array`: it is not traced, and not spread over several processes."""
+    return not traced(array) and getattr(array, "is_fully_addressable", True)

@@ -8,6 +8,8 @@ import pathlib
 import secrets
 import shutil
 
+from vmamba_jax.core import limits
+
 
 @contextlib.contextmanager
 def atomic(path):
@@ -105,7 +107,9 @@ def read_json_lines(path, number=None):
     Raises:
         ValueError: any other line is not such an object; the message names the line.
     """
-    lines = pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    raw = pathlib.Path(path).read_bytes()
+    limits.check_json(raw, path)
+    lines = raw.decode("utf-8", errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     rows = []
@@ -114,7 +118,7 @@ def read_json_lines(path, number=None):
             row = json.loads(line)
             if not isinstance(row, dict) or (number is not None and (isinstance(row[number], bool) or not isinstance(row[number], (int, float)))):
                 raise TypeError
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             expected = "a JSON object" if number is None else f"a JSON object with a number {number!r}"
             raise ValueError(f"{path}, line {i}: expected {expected}, got {line.strip()[:80]!r}") from error
         rows.append(row)

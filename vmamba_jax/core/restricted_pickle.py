@@ -2,18 +2,30 @@
 
 `pickletools` decodes the opcodes. The interpreter executes the opcodes that build containers, numbers and strings, and calls only
 entries of the allow-list. It raises on every other opcode and every other global, so a file can neither run code nor return a tree that a
-later traversal cannot finish because of self-reference, nesting or sharing.
+later traversal cannot finish because of self-reference, nesting or sharing. It counts the memory of what it builds before building it, and
+raises beyond `limits.memory` of the file's size. An empty set reads as one and the same empty frozenset: 2**20 sets in a file of one
+megabyte would take 216 megabytes.
 """
 import dataclasses
 import pickletools
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from vmamba_jax.core import limits
+
+NO_ITEMS = frozenset()
 MAX_DEPTH = 100  # nested containers
 MIN_NODES = 10_000  # values that any pickle may unfold to, besides eight per byte of the file
-MAX_SETS = 10_000  # an empty set takes 216 bytes of memory and one byte of a file; a list or dict takes 64
+MAX_OPCODES = 2_000_000  # of one pickle, executed in two seconds; a checkpoint of 1000 tensors has 30,000
+POINTER = 16  # bytes for an item of a list or of the stack, while it grows
+CONTAINER = 280  # bytes for a list or tuple, and for its entry in `check`
+ITEM = 120  # bytes for an entry of a dict, set or of the memo, while it grows
+COSTS = {"EMPTY_LIST": CONTAINER, "LIST": CONTAINER, "EMPTY_DICT": CONTAINER, "DICT": CONTAINER + ITEM, "TUPLE": CONTAINER, "TUPLE1": CONTAINER,
+         "TUPLE2": CONTAINER, "TUPLE3": CONTAINER, "MARK": 100, "SETITEM": 2 * ITEM, "BINPUT": ITEM, "LONG_BINPUT": ITEM, "PUT": ITEM, "MEMOIZE": ITEM,
+         "REDUCE": CONTAINER, "NEWOBJ": CONTAINER, "BINPERSID": CONTAINER, "FROZENSET": CONTAINER, "ADDITEMS": CONTAINER, "SETITEMS": 2 * ITEM}
 KEYS = (str, bytes, int, float, bool, type(None))
 LEAVES = (*KEYS, complex, np.ndarray)
 
@@ -59,7 +71,7 @@ def load(stream, allowed: dict[str, Any], persistent=None, size=0):
         ValueError: a damaged pickle, or an opcode, global or structure that is refused, by name.
     """
     limit = MIN_NODES + 8 * size
-    tree = Interpreter(allowed, persistent, limit).run(stream)
+    tree = Interpreter(allowed, persistent, limit, limits.memory(size)).run(stream)
     check(tree, limit)
     return tree
 
@@ -126,22 +138,26 @@ def unique(values, kind=set):
     """A set (or frozenset) of plain keys."""
     if type(values) not in (list, tuple, set, frozenset):
         raise ValueError(f"a {kind.__name__} is made from {describe(values)}; expected a list")
-    return kind(key(value) for value in values)
+    return NO_ITEMS if not values else kind(key(value) for value in values)
 
 
 class Interpreter:
     """The stack, the marks and the memo of one pickle; the method `do_NAME(argument)` executes the opcode NAME."""
 
-    def __init__(self, allowed, persistent, limit):
-        self.allowed, self.persistent, self.limit = allowed, persistent, limit
+    def __init__(self, allowed, persistent, limit, memory):
+        self.allowed, self.persistent, self.limit, self.memory = allowed, persistent, limit, memory
         self.stack, self.marks, self.memo = [], [], {}
         self.built = {}  # id -> (object, its AllowedGlobal), of the objects whose state a later BUILD may set
-        self.sets = 0
+        self.empty_sets = []  # the memo's entries for the last empty set
 
     def run(self, stream):
-        for opcode, arg in opcodes(stream):
+        for count, (opcode, arg) in enumerate(opcodes(stream)):
             name = opcode.name
+            self.take(COSTS.get(name, POINTER))
+            if count == MAX_OPCODES:
+                raise ValueError(f"the pickle has more than {MAX_OPCODES} opcodes")
             if name in LITERALS:
+                self.take(sys.getsizeof(arg))
                 self.push(arg)
             elif name in CONSTANTS:
                 self.push(CONSTANTS[name])
@@ -173,16 +189,23 @@ class Interpreter:
             raise ValueError(f"the pickle adds items to {found}; expected a {kind.__name__}")
         return self.stack[-1]
 
-    def items(self):
-        """The values pushed since the last mark."""
+    def take(self, memory):
+        """Count bytes of memory that an opcode takes."""
+        self.memory -= memory
+        if self.memory < 0:
+            raise ValueError("the pickle makes objects of more memory than the size of the file allows")
+
+    def items(self, cost=POINTER):
+        """The values pushed since the last mark, each of which takes `cost` bytes in its new container."""
         if not self.marks:
             raise ValueError("the pickle takes from an empty stack")
         found, self.stack = self.stack, self.marks.pop()
+        self.take(cost * len(found))
         return found
 
     def pairs(self):
         """The values pushed since the last mark, as (checked key, value)."""
-        values = self.items()
+        values = self.items(ITEM)
         if len(values) % 2:
             raise ValueError("the pickle sets a key without a value")
         return [(key(name), value) for name, value in zip(values[::2], values[1::2], strict=True)]
@@ -195,7 +218,9 @@ class Interpreter:
 
     def charge(self, args):
         """Count what a call may copy, so that calls on one memoized value cannot add up to more than the file could hold."""
-        self.limit -= sum(len(arg) for arg in args if isinstance(arg, SIZED))
+        copied = sum(len(arg) for arg in args if isinstance(arg, SIZED))
+        self.limit -= copied
+        self.take(copied + ITEM * sum(len(arg) for arg in args if type(arg) in (tuple, list, dict, set, frozenset)))
         if self.limit < 0:
             raise ValueError("the pickle makes more from its shared values than the file could hold")
 
@@ -244,10 +269,8 @@ class Interpreter:
         self.stack = []
 
     def do_EMPTY_SET(self, _):
-        self.sets += 1
-        if self.sets > MAX_SETS:
-            raise ValueError(f"the pickle makes more than {MAX_SETS} sets")
-        self.push(set())
+        self.empty_sets = []
+        self.push(NO_ITEMS)
 
     def do_DICT(self, _):
         self.push(dict(self.pairs()))
@@ -256,7 +279,7 @@ class Interpreter:
         self.push(self.items())
 
     def do_FROZENSET(self, _):
-        self.push(unique(self.items(), frozenset))
+        self.push(unique(self.items(ITEM), frozenset))
 
     def do_TUPLE(self, _):
         self.push(tuple(self.items()))
@@ -270,8 +293,12 @@ class Interpreter:
         self.top(list).extend(values)
 
     def do_ADDITEMS(self, _):
-        values = self.items()
-        self.top(set).update(unique(values))
+        values = self.items(ITEM)
+        if values and self.stack and self.stack[-1] is NO_ITEMS:  # pickle writes the items right after EMPTY_SET
+            self.stack[-1] = made = set()
+            self.memo |= dict.fromkeys(self.empty_sets, made)
+        if values:
+            self.top(set).update(unique(values))
 
     def do_SETITEM(self, _):
         value, name = self.pop(), self.pop()
@@ -284,7 +311,9 @@ class Interpreter:
     def do_BINPUT(self, index):
         if not self.stack:
             raise ValueError("the pickle takes from an empty stack")
-        self.memo[index] = self.stack[-1]
+        self.memo[index] = value = self.stack[-1]
+        if value is NO_ITEMS:
+            self.empty_sets.append(index)
 
     do_PUT = do_LONG_BINPUT = do_BINPUT
 

@@ -27,11 +27,11 @@ from vmamba_jax.data.datasets import cifar10, corrupted, digits, folder, imagene
 from vmamba_jax.data.datasets.locate import DataNotFoundError
 from vmamba_jax.data.decoding.images import BadImageError
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
-from vmamba_jax.data.subsets import select_classes, subset_from_list
+from vmamba_jax.data.subsets import match_classes, select_classes, subset_from_list
 
 __all__ = [
     "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
-    "augment", "epoch", "input_rate", "load", "mix", "names", "on_device", "prefetch", "select_classes", "subset", "subset_from_list", "transforms",
+    "augment", "epoch", "input_rate", "load", "match_classes", "mix", "names", "on_device", "prefetch", "select_classes", "subset", "subset_from_list", "transforms",
 ]
 
 _LOADERS = {

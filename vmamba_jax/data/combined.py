@@ -6,6 +6,7 @@ import numpy as np
 from vmamba_jax.core import checks
 from vmamba_jax.data.epochs import Epochs, Orders
 from vmamba_jax.data.source import Source, check_source, digest
+from vmamba_jax.data.subsets import numbered
 
 
 class Mixed(Source):
@@ -29,6 +30,10 @@ class Mixed(Source):
             raise ValueError(f"extra with images of {extra.image_shape}: expected {real.image_shape}, as in real")
         if len(extra.classes) > len(real.classes):
             raise ValueError(f"extra with {len(extra.classes)} classes: expected at most the {len(real.classes)} of real")
+        if not (numbered(extra.classes) or numbered(real.classes) or extra.classes == real.classes[:len(extra.classes)]):
+            differing = next(k for k, pair in enumerate(zip(extra.classes, real.classes, strict=False)) if len(set(pair)) > 1)
+            raise ValueError(f"extra with class {differing} {extra.classes[differing]!r}: expected {real.classes[differing]!r}, as in real; "
+                             "data.match_classes(extra, real.classes) numbers it so")
         super().__init__(f"{real.name}+{extra.name}", real.split, real.classes, real.image_shape)
         self.real, self.extra, self.fraction = real, extra, float(fraction)
 

@@ -11,6 +11,8 @@ from vmamba_jax.core import checks
 from vmamba_jax.data import splits
 from vmamba_jax.data.epochs import Epochs
 
+MOST_CLASSES = 1 << 16  # that a set without names of its classes may have; one wrong label of 2**40 would name as many
+
 
 class Source(abc.ABC):
     """A fixed, indexable set of labeled images.
@@ -94,7 +96,9 @@ class Arrays(Source):
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(f"labels of shape {labels.shape} and {labels.dtype}: expected ({len(images)},) integers")
         if classes is None:
-            classes = range(int(labels.max(initial=-1)) + 1)
+            if (most := int(labels.max(initial=-1))) >= MOST_CLASSES:
+                raise ValueError(f"labels={most} (the highest): expected less than {MOST_CLASSES}, or classes=... with the names of all classes")
+            classes = range(most + 1)
         super().__init__(name, split, classes, images.shape[1:])
         if labels.size and not (0 <= labels.min() and labels.max() < len(self.classes)):
             raise ValueError(f"labels from {labels.min()} to {labels.max()}: expected values in [0, {len(self.classes)})")

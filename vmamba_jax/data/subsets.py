@@ -1,10 +1,11 @@
 """Subsets of a source by class, or by a list of files."""
+import collections
 import functools
-import json
 import pathlib
 
 import numpy as np
 
+from vmamba_jax.core import limits
 from vmamba_jax.data.source import Subset, check_source, digest
 
 
@@ -25,6 +26,33 @@ def select_classes(source, classes):
     if len(set(classes)) != len(classes):
         raise ValueError(f"classes={classes}: expected each name once")
     return Relabeled(source, classes)
+
+
+def match_classes(source, classes):
+    """The source with its labels numbered by `classes`, such as those of the training split; unchanged if they are its own.
+
+    A split that lacks a class numbers the others differently. A source without class names (`numbered`) is unchanged.
+
+    Args:
+        source: a `data.Source`.
+        classes: names in label order, at least all of the source's.
+
+    Raises:
+        ValueError: the source has classes that `classes` lacks; the message lists them.
+    """
+    check_source(source)
+    classes = tuple(map(str, classes))
+    if source.classes == classes or (numbered(source.classes) and len(source.classes) <= len(classes)):
+        return source
+    if unknown := [name for name in source.classes if name not in classes]:
+        shown = lambda names: ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+        raise ValueError(f"classes={shown(unknown)} of {source!r}: expected some of the {len(classes)} classes {shown(classes)}")
+    return Relabeled(source, classes)
+
+
+def numbered(classes):
+    """Whether class names are the label numbers "0", "1", ...: those of a set without names, whose highest classes may be absent."""
+    return all(name == str(k) for k, name in enumerate(classes))
 
 
 class Relabeled(Subset):
@@ -76,19 +104,21 @@ def subset_from_list(source, path):
     if absent := [name for name in wanted if name not in places]:
         raise ValueError(f"{path}: {source!r} lacks {len(absent)} of {len(wanted)} files: {', '.join(absent[:3])}{', ...' * (len(absent) > 3)}")
     if len(set(wanted)) != len(wanted):
-        raise ValueError(f"{path}: expected each name once, got {next(name for name in wanted if wanted.count(name) > 1)} twice")
+        raise ValueError(f"{path}: expected each name once, got {collections.Counter(wanted).most_common(1)[0][0]} twice")
     part = Subset(source, [places[name] for name in wanted])
     part.split = f"{source.split}[{path.name}: {len(part)} of {len(source)}]"
     return part
 
 
 def _names(path):
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        names = json.loads(text)
+        names = limits.parse_json(path.read_bytes(), path)
         names = names.get("images") if isinstance(names, dict) else names
     else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: expected text in UTF-8, but {error}") from error
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: expected names of files, one per line, or as JSON a list of them or {{'images': list}}")
     return names

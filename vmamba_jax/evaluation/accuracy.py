@@ -6,17 +6,18 @@ from vmamba_jax import attacks
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import staged
-from vmamba_jax.evaluation.loop import ADVERSARIAL, Loop, argument, classify, classify_clean, gather, on_mesh
+from vmamba_jax.evaluation.loop import ADVERSARIAL, FINITE, Loop, argument, classify, classify_clean, gather, on_mesh
+from vmamba_jax.evaluation.sets import enter
 
 
 def accuracy(logits_fn, source, **loop):
-    """Accuracy over a set: {"accuracy", "correct" (n,) bool, "examples"}.
+    """Accuracy over a set: {"accuracy", "correct" (n,) bool, "examples"}; "not_finite" as for `robust_accuracy`.
 
     Args:
         logits_fn, source, loop: as for `robust_accuracy`.
     """
     loop = Loop(**loop)
-    return gather(on_mesh(classify_clean, (argument(logits_fn),), loop), source, loop)
+    return gather(on_mesh(classify_clean, (argument(logits_fn),), loop), enter(logits_fn, source, loop), loop)
 
 
 def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None, show=(), **options):
@@ -25,7 +26,7 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
     Args:
         logits_fn: [0, 1] images (b, H, W, C) -> logits (b, classes). If it is a pytree (`vmamba_jax.logits_fn`), its weights are an
             argument of the compiled program: other weights need no new compilation.
-        source: a pair (images, labels), or a source of `vmamba_jax.data`.
+        source: a pair (images, labels), or a source of `vmamba_jax.data`; labels are integers (n,) in [0, classes).
         attack: untargeted `attack(logits_fn, images, labels, keys) -> adversarial`, or the name of one with its `options`, as for
             `attacks.create`: attack="autoattack", eps=8 / 255.
         key: a random key; image i of the set uses `fold_in(key, i)`, for any batch size and devices.
@@ -43,13 +44,15 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
 
     Returns:
         {"accuracy", "robust_accuracy", "correct" (n,) bool, "robust" (n,) bool, "examples", "attack": its settings}. An image is robust if
-        it is classified correctly both without and with the attack; an image with non-finite logits is misclassified. Each stage of an
+        it is classified correctly both without and with the attack; an image with non-finite logits, without or with the attack, is misclassified, and
+        "not_finite" is the number of such images if there are any. Each stage of an
         attack of several stages (AutoAttack) attacks only the images that are still robust, gathered into full batches; the result adds
         "stages" [{"name", "attacked", "broken", "seconds"}], "broken_by" (n,) int, the index of the stage that broke the image, -1 (still
         robust) or -2 (misclassified without attack), and "margin" (n,) float, the highest max_{j != y} z_j - z_y found. `show` adds
         "adversarial" (len(show), H, W, C). `summary` makes the result plain JSON, `per_image` lists its images.
 
     Raises:
+        ValueError, TypeError: labels that are no classes of `logits_fn`, named by position, or a source of other classes.
         ValueError: `state` of another model, set, attack, key or version, a damaged `state`, or `state` for an attack of one stage; a position in
             `show` outside the set, or `show` for an attack of several stages; a stage that the number of classes does not allow, before any work.
     """
@@ -66,7 +69,8 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
         return staged.run(argument(logits_fn), source, attack, key, loop, state, model_id)
     if state is not None:
         raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
-    result = gather(on_mesh(_classify_both, (argument(logits_fn), argument(attack)), loop, key), source, loop, show)
+    attacked = on_mesh(_classify_both, (argument(logits_fn), argument(attack)), loop, key)
+    result = gather(attacked, enter(logits_fn, source, loop), loop, show)
     return result | {"attack": getattr(attack, "settings", repr(attack))}
 
 
@@ -79,6 +83,7 @@ def accuracy_curve(logits_fn, source, make_attack, radii, *, key, **loop):
         logits_fn, source, key, loop: as for `robust_accuracy`; every radius uses the same random numbers, and progress counts all radii.
     """
     loop, radii = Loop(**loop), [float(radius) for radius in radii]
+    source = enter(logits_fn, source, loop)
     made = [make_attack(radius) for radius in radii]  # raises for a wrong radius before any work
     make, rows = argument(make_attack), []
     for i, (radius, attack) in enumerate(zip(radii, made, strict=True)):
@@ -94,6 +99,6 @@ def _attack_at(make_attack, radius, logits_fn, images, labels, key):
 
 def _classify_both(tree, batch, key):
     logits_fn, attack = tree
-    clean = classify(logits_fn, batch)["correct"]
-    attacked = classify(logits_fn, batch, attack, keys_at(key, batch["index"]))
-    return {"correct": clean, "robust": clean & attacked["correct"], ADVERSARIAL: attacked[ADVERSARIAL]}
+    clean, attacked = classify(logits_fn, batch), classify(logits_fn, batch, attack, keys_at(key, batch["index"]))
+    return {"correct": clean["correct"], "robust": clean["correct"] & attacked["correct"], FINITE: clean[FINITE] & attacked[FINITE],
+            ADVERSARIAL: attacked[ADVERSARIAL]}

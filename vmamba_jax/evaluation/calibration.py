@@ -5,8 +5,8 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.core.statistics import summary
-from vmamba_jax.evaluation.loop import Loop, argument, gather, on_mesh
-from vmamba_jax.evaluation.loop import correct as is_correct
+from vmamba_jax.evaluation.loop import FINITE, Loop, argument, gather, judge, on_mesh
+from vmamba_jax.evaluation.sets import enter
 
 
 def calibration_error(logits_fn, source, *, bins=15, **loop):
@@ -18,10 +18,10 @@ def calibration_error(logits_fn, source, *, bins=15, **loop):
 
     Returns:
         The row of `summary` for the accuracy, with "confidence" (the mean), "ece" (bins of equal width), "adaptive_ece" (bins of equally
-        many images) and "bins", `reliability` in equal widths; plain JSON.
+        many images), "bins", `reliability` in equal widths, and "not_finite" as for `robust_accuracy`; plain JSON.
     """
     loop, bins = Loop(**loop), checks.count("bins", bins)
-    result = gather(on_mesh(_confidence, (argument(logits_fn),), loop), source, loop)
+    result = gather(on_mesh(_confidence, (argument(logits_fn),), loop), enter(logits_fn, source, loop), loop)
     confidence, correct = (result.pop(name) for name in ("confidence", "correct"))
     equal, adaptive = (reliability(confidence, correct, bins, adaptive) for adaptive in (False, True))
     return summary(result) | {"confidence": float(confidence.mean(dtype=float)), "ece": expected_error(equal),
@@ -71,4 +71,5 @@ def _confidence(tree, batch, key):
     logits_fn, = tree
     logits = logits_fn(batch["image"])
     highest = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))).max(-1)
-    return {"correct": is_correct(logits, batch["label"]), "confidence": jnp.where(jnp.isfinite(logits).all(-1), highest, 1)}
+    found = judge(logits, batch["label"])
+    return found | {"confidence": jnp.where(found[FINITE], highest, 1)}

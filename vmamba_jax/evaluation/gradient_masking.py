@@ -1,21 +1,25 @@
 """Diagnostics for overestimated robustness: the checks of the reference AutoAttack, and two signs of gradient masking."""
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import losses
+from vmamba_jax.core import checks
+from vmamba_jax.core.images import unit_interval
 from vmamba_jax.evaluation.loop import argument
+from vmamba_jax.evaluation.programs import Programs, held
 
 RANDOMIZED = 1e-4      # largest difference between passes over the same images that is not reported
 SQUARE_GAIN = 0.002    # largest fraction of the set broken by Square after the gradient attacks that is not reported
+NOT_FINITE = "the logits of this fraction of the images are not finite, which counts as misclassified: the accuracies have no meaning"
+_PROGRAMS = Programs()
 
 
 def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, result=None, surrogate=None):
-    """Signs that a robust accuracy is too high: [{"sign", "measured", "meaning"}], empty if there are none.
+    """Signs that a robust accuracy is too high, or of no meaning: [{"sign", "measured", "meaning"}], empty if there are none.
 
+    The first is "not_finite": images whose logits are not all finite, which count as misclassified, clean or under PGD-20.
     Signs measured on the images, as in the reference AutoAttack: "randomised" (five forward passes differ by more than 1e-4),
     "probabilities" (rows within [0, 1] that sum to 1: attacks need logits), "zero_gradient" (correctly classified images without gradient,
     for cross-entropy or the DLR loss) and "few_classes" (fewer than 4 classes: targeted DLR is not defined; fewer than 10: the 9 targeted
@@ -33,36 +37,47 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
 
     Source: Croce & Hein 2020, arXiv 2003.01690, checks of the published program; Athalye et al. 2018, arXiv 1802.00420, section 3.
     """
-    logits_fn, signs = argument(logits_fn), []
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    images, labels, signs = jnp.asarray(unit_interval(np.asarray(images))), jnp.asarray(labels), []
+    checks.batch(images, labels, 0, 1)
+    checks.require(len(images), f"images.shape={images.shape}: expected at least one image")
+    logits_fn, surrogate = argument(logits_fn), None if surrogate is None else argument(surrogate)
+    forward, without_gradient, attacked = (_program(fn, logits_fn, surrogate) for fn in (_logits, _without_gradient, _attacked))
 
     def add(sign, measured, meaning):
         signs.append({"sign": sign, "measured": measured, "meaning": meaning})
 
-    passes = np.stack([_forward(logits_fn, images) for _ in range(5)])
+    passes = np.stack([forward(logits_fn, images) for _ in range(5)])
     logits, classes = passes[0], passes.shape[-1]
-    correct = logits.argmax(-1) == np.asarray(labels)
-    if (spread := float(np.ptp(passes, axis=0).max())) > RANDOMIZED:
+    checks.classes(labels, *logits.shape)
+    finite, correct = np.isfinite(passes).all((0, 2)), np.asarray(losses.correct(logits, labels))
+    rows = passes[:, finite]
+    if (spread := float(np.ptp(rows, axis=0).max(initial=0))) > RANDOMIZED:
         add("randomised", spread, "outputs differ between passes: attack the average over random draws (version 'rand')")
-    if logits.min() >= 0 and logits.max() <= 1 and np.abs(logits.sum(-1) - 1).max() < 1e-5:
-        add("probabilities", float(logits.max()), "outputs are probabilities, not logits: losses saturate")
+    if finite.any() and rows.min() >= 0 and rows.max() <= 1 and np.abs(rows[0].sum(-1) - 1).max() < 1e-5:
+        add("probabilities", float(rows[0].max()), "outputs are probabilities, not logits: losses saturate")
     if classes < 10:
         add("few_classes", classes, "targeted attacks are not defined" if classes < 4 else "the 9 targeted runs are not available")
     for loss in ("cross_entropy", *(["dlr"] if classes >= 3 else [])):
-        flat = _without_gradient(logits_fn, images, labels, loss) & correct
+        flat = without_gradient(logits_fn, images, labels, loss=loss) & correct
         if flat.any():
             add("zero_gradient", float(flat.mean()), f"the {loss} loss has no gradient for this fraction of the images")
 
     radii = dict(eps=eps, norm=norm)
     pgd = attacks.pgd(steps=20, **radii)
 
-    def robust(attack, attacked):
-        adversarial = _attacked(attack, attacked, images, labels, key)
-        return float((correct & (_forward(logits_fn, adversarial).argmax(-1) == labels)).mean())
-    white_box, single = robust(pgd, logits_fn), robust(attacks.fgsm(**radii), logits_fn)
+    def after(attack, model):
+        return forward(logits_fn, attacked(model, attack, images, labels, key))
+
+    def robust(logits):
+        return float((correct & losses.correct(logits, labels)).mean())
+    attacked_logits = after(pgd, logits_fn)
+    white_box, single = robust(attacked_logits), robust(after(attacks.fgsm(**radii), logits_fn))
+    finite &= np.isfinite(attacked_logits).all(-1)
+    if not finite.all():
+        signs.insert(0, {"sign": "not_finite", "measured": float(1 - finite.mean()), "meaning": NOT_FINITE})
     if single < white_box:
         add("single_step", [single, white_box], "accuracy under FGSM is below accuracy under PGD-20: gradients mislead over several steps")
-    if surrogate is not None and (black_box := robust(pgd, argument(surrogate))) < white_box:
+    if surrogate is not None and (black_box := robust(after(pgd, surrogate))) < white_box:
         add("transfer", [black_box, white_box], "accuracy under another model's PGD is below that under its own: gradients are masked")
     if result is not None:
         gain = sum(stage["broken"] for stage in result.get("stages", ()) if stage["name"].startswith("square")) / result["examples"]
@@ -71,21 +86,22 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
     return signs
 
 
-@jax.jit
+def _program(fn, *models):
+    """The function (model, *args) -> `fn(model, *args)` on the host, compiled; kept as long as the models' functions, see `programs`."""
+    weak = {id(model): held(model)[0] for model in models}
+    # A function of its own: JAX's caches of `fn` itself would keep the constants of the classifiers.
+    program = _PROGRAMS.get(lambda: jax.jit(lambda *args, **options: fn(*args, **options), static_argnames="loss"), fn, held(models)[1])
+    return lambda model, *args, **options: np.asarray(program(weak[id(model)], *args, **options))
+
+
 def _logits(logits_fn, images):
     return logits_fn(images)
 
 
-def _forward(logits_fn, images):
-    return np.asarray(_logits(logits_fn, images))
-
-
-@functools.partial(jax.jit, static_argnums=3)
 def _without_gradient(logits_fn, images, labels, loss):
     gradient = jax.grad(lambda x: losses.get(loss)(logits_fn(x), labels).sum())(images)
     return ~(gradient != 0).any((1, 2, 3))
 
 
-@jax.jit
-def _attacked(attack, logits_fn, images, labels, key):
+def _attacked(logits_fn, attack, images, labels, key):
     return attack(logits_fn, images, labels, key)

@@ -1,6 +1,5 @@
 """The loop over a set that every evaluation uses: equal sharded batches, one of them in flight, results gathered by position in the set."""
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -13,8 +12,11 @@ from vmamba_jax import parallel
 from vmamba_jax.attacks import losses
 from vmamba_jax.core import checks
 from vmamba_jax.core.images import unit_interval
+from vmamba_jax.evaluation.programs import Programs, held
+from vmamba_jax.evaluation.sets import Entered, examples, reader
 
 ACCURACIES = {"correct": "accuracy", "robust": "robust_accuracy"}  # outputs of `gather` with a mean, and the mean's name
+FINITE = "finite"  # the output of `gather` that is counted: whether all logits of an example are finite
 ADVERSARIAL = "adversarial"  # the output of `gather` that stays on the device
 
 
@@ -87,7 +89,8 @@ def gather(run, source, loop, show=()):
         show: positions in the set whose output "adversarial" is returned; that of other examples is not fetched from the device.
 
     Returns:
-        {name: (n, ...)}, "examples": n, and the means of `ACCURACIES`; "adversarial" (len(show), ...) if show is not empty.
+        {name: (n, ...)}, "examples": n, and the means of `ACCURACIES`; "not_finite", the number of examples whose output "finite" is False, if
+        there are any, in place of that output; "adversarial" (len(show), ...) if show is not empty.
     """
     n, places = examples(source), np.asarray(show, int).tolist()
     if not all(0 <= i < n for i in places):
@@ -102,7 +105,8 @@ def gather(run, source, loop, show=()):
             arrays.setdefault(name, np.zeros((n, *values.shape[1:]), values.dtype))[index] = values
         if loop.progress:
             loop.progress(int(seen.sum()), n, _means(arrays, seen))
-    return _means(arrays, seen) | arrays | ({ADVERSARIAL: np.stack([shown[i] for i in places])} if places else {}) | {"examples": n}
+    lost = int((~arrays.pop(FINITE, np.ones(1, bool))).sum())
+    return _means(arrays, seen) | ({"not_finite": lost} if lost else {}) | arrays | ({ADVERSARIAL: np.stack([shown[i] for i in places])} if places else {}) | {"examples": n}
 
 
 def _means(arrays, seen):
@@ -110,15 +114,25 @@ def _means(arrays, seen):
 
 
 def on_mesh(fn, tree, loop, key=None):
-    """A function batch -> fn(tree, batch, key) over the mesh, with tree and key replicated; compiled once per fn, mesh and shapes."""
-    program, (tree, key) = compiled(fn, loop.mesh), parallel.replicate((tree, key), loop.mesh)
-    return lambda batch: program(tree, batch, key)
+    """A function batch -> fn(tree, batch, key) over the mesh, with tree and key replicated; compiled once per fn, mesh and shapes.
+
+    The program is kept as long as the functions in `tree`, see `programs`.
+    """
+    weak, functions = held(tree)
+    program, (weak, key) = compiled(fn, loop.mesh, functions), parallel.replicate((weak, key), loop.mesh)
+
+    def run(batch, alive=tree):  # the functions must live while the program runs
+        del alive
+        return program(weak, batch, key)
+    return run
 
 
-@functools.lru_cache(maxsize=512)
-def compiled(fn, mesh):
+def compiled(fn, mesh, functions=()):
     """`parallel.map_batch(fn, mesh)`, the same object for the same arguments."""
-    return parallel.map_batch(fn, mesh, mesh.axis_names[0])
+    return _PROGRAMS.get(lambda: parallel.map_batch(fn, mesh, mesh.axis_names[0]), (fn, mesh), functions)
+
+
+_PROGRAMS = Programs()
 
 
 def argument(fn):
@@ -131,25 +145,25 @@ def argument(fn):
 def classify(logits_fn, batch, attack=None, keys=None):
     """Classify the images of a batch, after `attack` if one is given.
 
-    Returns {"correct" (b,) bool, "margin" (b,) float32: max_{j != y} z_j - z_y, "adversarial": the images classified}.
+    Returns {"correct" (b,) bool, "finite" (b,) bool, "margin" (b,) float32: max_{j != y} z_j - z_y, "adversarial": the images classified}.
     """
     images, labels = batch["image"], batch["label"]
     if attack is not None:
         images = attack(logits_fn, images, labels, keys)
     logits = logits_fn(images)
-    return {"correct": correct(logits, labels), "margin": losses.margin(logits, labels).astype(jnp.float32), ADVERSARIAL: images}
-
-
-def correct(logits, labels):
-    """Whether each image is classified correctly, (b,) bool: its highest logit is the label's, and all its logits are finite."""
-    return (logits.argmax(-1) == labels) & jnp.isfinite(logits).all(-1)
+    return judge(logits, labels) | {"margin": losses.margin(logits, labels).astype(jnp.float32), ADVERSARIAL: images}
 
 
 def classify_clean(tree, batch, key):
-    """{"correct"} of a batch, for `on_mesh`; tree: (logits_fn,)."""
+    """`judge` of a batch, for `on_mesh`; tree: (logits_fn,)."""
     del key
     logits_fn, = tree
-    return {"correct": correct(logits_fn(batch["image"]), batch["label"])}
+    return judge(logits_fn(batch["image"]), batch["label"])
+
+
+def judge(logits, labels):
+    """{"correct", "finite"}, both (b,) bool: whether each image is classified correctly, and whether all its logits are finite."""
+    return {"correct": losses.correct(logits, labels), FINITE: jnp.isfinite(logits).all(-1)}
 
 
 def batches(source, loop, which=None):
@@ -164,7 +178,7 @@ def batches(source, loop, which=None):
         which: ascending positions of the examples to cover; None: all.
     """
     read, n = reader(source)
-    mesh = loop.mesh
+    classes, mesh = source.classes if isinstance(source, Entered) else None, loop.mesh
     size = -(-min(loop.batch_size, n) // mesh.size) * mesh.size
     which = np.arange(n) if which is None else np.asarray(which)
     processes = sorted({device.process_index for device in mesh.devices.flat})
@@ -173,28 +187,6 @@ def batches(source, loop, which=None):
         first = start + rows * processes.index(jax.process_index())
         index = which[np.unique(np.minimum(np.arange(first, first + rows), len(which) - 1))]
         images, labels = read(index)
-        if images.ndim != 4:
-            raise ValueError(f"images.shape={images.shape}: expected (n, height, width, channels)")
+        checks.classes(labels, len(index), classes, positions=index)
         batch = {"image": unit_interval(images), "label": np.asarray(labels, np.int32), "index": index.astype(np.int32)}
         yield parallel.shard_batch(parallel.pad_batch(batch, rows)[0], mesh)
-
-
-def examples(source):
-    """Number of examples of a source, >= 1."""
-    return reader(source)[1]
-
-
-def reader(source):
-    """(function of an index array -> (images, labels), number of examples)."""
-    if isinstance(source, tuple):
-        if len(source) != 2 or len(source[0]) != len(source[1]):
-            raise ValueError(f"source is a tuple of lengths {[len(x) for x in source]}: expected (images, labels) of one length")
-        images, labels = map(np.asarray, source)
-        read, n = (lambda index: (images[index], labels[index])), len(images)
-    elif hasattr(source, "gather"):
-        read, n = source.gather, len(source)
-    else:
-        raise TypeError(f"source={type(source).__name__}: expected a pair (images, labels) or a source of vmamba_jax.data")
-    if n == 0:
-        raise ValueError("source has 0 examples: expected at least one")
-    return read, n

@@ -58,8 +58,30 @@ def identifiers(shift):
 
 def sliced(logits_fn, shift):
     """A function images -> logits of the set's classes, in label order; `logits_fn` itself for a set with all classes."""
-    chosen = columns(shift)
-    return logits_fn if len(chosen) == 1000 else Partial(_columns, argument(logits_fn), jnp.asarray(chosen))
+    return _over(logits_fn, columns(shift))
+
+
+def over_classes(logits_fn, source):
+    """A function images -> logits (b, classes) of the classes of a source, in its label order; `logits_fn` itself for all in order.
+
+    Published accuracies on some of ImageNet's classes (ImageNet-A and -R, Imagenette, ImageNet-100) take the argmax over these logits.
+
+    Args:
+        logits_fn: [0, 1] images -> logits of the 1000 classes of ImageNet-1k.
+        source: a source of `vmamba_jax.data` whose classes are WordNet identifiers or label numbers, such as a folder of class folders.
+
+    Raises:
+        ValueError: a class that ImageNet-1k does not have, or fewer than two classes.
+    """
+    chosen = imagenet.labels_of(source.classes)
+    if len(chosen) < 2:
+        raise ValueError(f"source.classes={source.classes}: expected at least two classes, as the accuracy over one is always 1")
+    return _over(logits_fn, chosen)
+
+
+def _over(logits_fn, chosen):
+    everything = tuple(chosen) == tuple(range(len(imagenet.classes())))
+    return logits_fn if everything else Partial(_columns, argument(logits_fn), jnp.asarray(chosen))
 
 
 def load(shift, root=None, *, tfds=False, file_list=None, **options):

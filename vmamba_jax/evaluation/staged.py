@@ -15,7 +15,8 @@ from vmamba_jax.attacks.autoattack.autoattack import check_stages
 from vmamba_jax.core import files
 from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.evaluation import identity
-from vmamba_jax.evaluation.loop import argument, classify, examples, on_mesh, over_set
+from vmamba_jax.evaluation.loop import argument, classify, on_mesh, over_set
+from vmamba_jax.evaluation.sets import enter, reader
 from vmamba_jax.version import __version__
 
 ROBUST, MISCLASSIFIED = -1, -2  # in `broken_by`: no stage broke the image; misclassified without any attack
@@ -101,10 +102,12 @@ class Ledger:
 
 def run(logits_fn, source, attack, key, loop, state=None, model_id=None):
     """`robust_accuracy` for an attack with `stages()`; arguments and result as there."""
-    n = examples(source)
+    found = _identity(logits_fn, source, attack.settings, key, model_id, state) if state else {}
+    source = enter(logits_fn, source, loop)
+    n = source.examples
     check(attack, logits_fn, source, max(_rows(loop.batch_size, n, loop.mesh.size) // loop.mesh.size, 1))
     passes = [("clean", None), *attack.stages()]
-    ledger = Ledger(n, _identity(logits_fn, source, attack.settings, key, model_id, state) if state else {}, state)
+    ledger = Ledger(n, found, state)
     logits_fn, key = parallel.replicate((logits_fn, key), loop.mesh)
     for number, (name, stage) in enumerate(passes):
         if number < len(ledger.stages) - 1:
@@ -123,7 +126,8 @@ def run(logits_fn, source, attack, key, loop, state=None, model_id=None):
                 done = (number + ledger.attempted.sum() / max(record["attacked"], 1)) / len(passes)
                 loop.progress(int(done * n), n, ledger.accuracies() | {"stage": name, "robust": int(ledger.robust.sum())})
     ledger.save()
-    return ledger.accuracies() | {
+    lost = int(np.isneginf(ledger.margin).sum())
+    return ledger.accuracies() | ({"not_finite": lost} if lost else {}) | {
         "correct": ledger.broken_by != MISCLASSIFIED, "robust": ledger.robust, "broken_by": ledger.broken_by, "margin": ledger.margin,
         "examples": n, "stages": ledger.stages, "attack": attack.settings}
 
@@ -136,7 +140,7 @@ def check(attack, logits_fn, source, rows=1):
         logits_fn, source: as for `robust_accuracy`.
         rows: images per call.
     """
-    images = source[0][:1] if isinstance(source, tuple) else source.gather(np.zeros(1, int))[0]
+    images = reader(source)[0](np.zeros(1, int))[0]
     shape = jax.ShapeDtypeStruct((rows, *images.shape[1:]), images.dtype if images.dtype.kind == "f" else np.float32)
     check_stages(attack.stages(), shape, jax.eval_shape(logits_fn, shape).shape[-1])
 

@@ -1,8 +1,11 @@
 """Accuracy of every model on the adversarial images of every model."""
 import numpy as np
 
+from vmamba_jax.attacks.losses import correct
+from vmamba_jax.core import checks
 from vmamba_jax.core.keys import keys_at
-from vmamba_jax.evaluation.loop import Loop, argument, correct, examples, on_mesh, over_set
+from vmamba_jax.evaluation.loop import Loop, argument, on_mesh, over_set
+from vmamba_jax.evaluation.sets import enter
 
 
 def transfer_matrix(models, source, attack, *, key, targets=None, **loop):
@@ -27,10 +30,11 @@ def transfer_matrix(models, source, attack, *, key, targets=None, **loop):
             target}}.
         "correct" (m, n), "robust" (m, m, n), "at_target" (m, m, n, targeted only): the booleans behind them.
     """
-    names, n = list(models), examples(source)
+    names, loop = list(models), Loop(**loop)
     if not names:
         raise ValueError("models={}: expected at least one {name: logits_fn}")
-    loop, targets = Loop(**loop), _check_targets(attack, targets, n)
+    source = _enter(models, source, loop)
+    n, targets = source.examples, _check_targets(attack, targets, source)
     attacks = [on_mesh(_attack, (argument(fn), argument(attack), targets), loop, key) for fn in models.values()]
     classifiers = [on_mesh(_classify, (argument(fn), targets), loop) for fn in models.values()]
 
@@ -81,13 +85,20 @@ def _mean(marks):
     return float(marks.mean()) if marks.size else None
 
 
-def _check_targets(attack, targets, n):
+def _enter(models, source, loop):
+    entered = {name: enter(fn, source, loop) for name, fn in models.items()}
+    counts = {name: each.classes for name, each in entered.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"models={counts} (numbers of classes): expected models of the same classes")
+    return next(iter(entered.values()))
+
+
+def _check_targets(attack, targets, source):
     if getattr(attack, "targeted", targets is not None) != (targets is not None):
         found = "None" if targets is None else "given"
         raise ValueError(f"targets={found} with attack={attack!r}: expected targets for a targeted attack, None for others")
     if targets is None:
         return None
     targets = np.asarray(targets)
-    if targets.shape != (n,) or targets.dtype.kind not in "iu":
-        raise ValueError(f"targets are {targets.dtype}{targets.shape}: expected integers of shape ({n},), a class for each image")
+    checks.classes(targets, source.examples, source.classes, name="targets")
     return targets.astype(np.int32)

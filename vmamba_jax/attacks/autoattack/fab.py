@@ -105,7 +105,7 @@ class FAB(Search):
             alpha = per_image(jnp.minimum(sizes[:n] / (sizes[:n] + sizes[n:]), self.alpha_max), images)
             here, there = (change.reshape(images.shape) for change in (changes[:n], changes[n:]))
             x = jnp.clip((x + self.eta * here) * (1 - alpha) + (images + self.eta * there) * alpha, lower, upper).astype(images.dtype)
-            success = losses.checked(logits_fn(x), x).argmax(1) != labels
+            success = ~losses.correct(losses.checked(logits_fn(x), x), labels)
             size = norms.length(x - images, self.norm)
             better = success & (size < smallest)
             if stop:

@@ -2,9 +2,10 @@
 import jax.numpy as jnp
 from jax import lax
 
-from vmamba_jax.attacks import randomized
+from vmamba_jax.attacks import losses, randomized
 from vmamba_jax.attacks.base import NormAttack
 from vmamba_jax.attacks.norms import per_image
+from vmamba_jax.core import checks
 
 
 class Search(NormAttack):
@@ -19,7 +20,8 @@ class Search(NormAttack):
 
     def run(self, logits_fn, images, labels, keys):
         clean = randomized.logits(logits_fn, images, keys)
-        predicted = clean.argmax(1) == labels
+        checks.classes(labels, *clean.shape)
+        predicted = losses.correct(clean, labels)
         return self.search(logits_fn, images, labels, keys, clean, ~predicted if self.targeted else predicted)[0]
 
 

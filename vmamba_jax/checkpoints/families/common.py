@@ -33,3 +33,10 @@ def single(options, name):
     if len(set(numbers)) != 1:
         raise ValueError(f"{name}={options[name]!r}: expected one number for all sides and stages")
     return numbers[0]
+
+
+def at_most_four(options, *names):
+    """Raise a ValueError if one of the options has more than four stages; timm ignores the others."""
+    for name in names:
+        if len(options[name]) > 4:
+            raise ValueError(f"{name}={options[name]!r}: expected at most four stages, as in timm")

@@ -1,5 +1,5 @@
 """ConvNeXt: timm's constructor, and the names of timm and of the original repository (facebookresearch/ConvNeXt), with its detection norms."""
-from vmamba_jax.checkpoints.families.common import dotted, rename
+from vmamba_jax.checkpoints.families.common import at_most_four, dotted, rename
 from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 
@@ -17,6 +17,7 @@ TOP = {"norm": "head.norm", "head": "head.fc"}
 
 def build(o):
     """The ConvNeXt of timm's options `o`, a complete dict."""
+    at_most_four(o, "depths", "dims")
     patch_size = checks.choice("patch_size", o["patch_size"], (4, 1))  # at 2, and at 8 and above, timm's stages have other strides
     return ConvNeXt(num_classes=o["num_classes"], depths=tuple(o["depths"]), dims=tuple(o["dims"]), patch_size=patch_size,
                     layer_scale_init=o["ls_init_value"], in_channels=o["in_chans"], drop_path_rate=o["drop_path_rate"])

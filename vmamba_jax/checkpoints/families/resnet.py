@@ -1,5 +1,5 @@
 """ResNet: timm's constructor; names of timm and torchvision, which are equal."""
-from vmamba_jax.checkpoints.families.common import dotted
+from vmamba_jax.checkpoints.families.common import at_most_four, dotted
 from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.resnet import BLOCKS, ResNet
 
@@ -18,6 +18,7 @@ TIMM_BLOCKS = {"BasicBlock": "basic", "Bottleneck": "bottleneck"}  # timm's clas
 
 def build(o):
     """The ResNet of timm's options `o`, a complete dict. `stem_width` has no effect: timm's plain stem always has 64 channels."""
+    at_most_four(o, "layers", "channels")
     name = getattr(o["block"], "__name__", o["block"])
     block = checks.choice("block", TIMM_BLOCKS.get(name, name), BLOCKS)
     return ResNet(num_classes=o["num_classes"], layers=tuple(o["layers"]), channels=tuple(o["channels"]), block=block, in_channels=o["in_chans"],

@@ -1,7 +1,7 @@
 """ViT and DeiT: timm's constructor (VisionTransformer) and names, which are also those of DeiT's repository."""
 import numpy as np
 
-from vmamba_jax.checkpoints.families.common import dotted
+from vmamba_jax.checkpoints.families.common import dotted, single
 from vmamba_jax.models.baselines.vit import ViT, resize_positions
 
 MODEL = ViT
@@ -20,8 +20,8 @@ FIXED = tuple(name for name in DEFAULTS if name not in SUPPORTED)
 
 def build(o):
     """The ViT of timm's options `o`, a complete dict; it accepts every image size that the patches divide, whatever `dynamic_img_size`."""
-    return ViT(num_classes=o["num_classes"], patch_size=o["patch_size"], embed_dim=o["embed_dim"], depth=o["depth"], num_heads=o["num_heads"],
-               mlp_ratio=o["mlp_ratio"], qkv_bias=bool(o["qkv_bias"]), in_channels=o["in_chans"], image_size=o["img_size"],
+    return ViT(num_classes=o["num_classes"], patch_size=single(o, "patch_size"), embed_dim=o["embed_dim"], depth=o["depth"], num_heads=o["num_heads"],
+               mlp_ratio=o["mlp_ratio"], qkv_bias=bool(o["qkv_bias"]), in_channels=o["in_chans"], image_size=single(o, "img_size"),
                drop_path_rate=o["drop_path_rate"])
 
 

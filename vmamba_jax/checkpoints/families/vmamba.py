@@ -18,6 +18,7 @@ CORES = {  # they differ in projection and precision, but compute the same funct
     **dict.fromkeys(("v01", "v02", "v03", "v04", "v05", "v2", "v3"), "cross"),
     "v051d": "unidi", "v052d": "bidi", "v052dc": "cascade", "v31d": "unidi", "v32d": "bidi", "v32dc": "cascade", "m0": "cross",
 }
+V0 = ("v0", "v0seq")  # a class of their own in the original
 SUFFIXES = ("_no32", "_oact", "_noz", "_nozact")  # stripped from the end, in this order; then one output norm
 OUT_NORMS = {"_onnone": "none", "_ondwconv3": "dwconv3", "_oncnorm": "layer_norm_dwconv3", "_onsoftmax": "softmax", "_onsigmoid": "sigmoid"}
 
@@ -37,8 +38,8 @@ def parse_forward_type(forward_type):
     Raises:
         ValueError: an unknown core, or suffixes in another order, on which the original crashes.
     """
-    if forward_type in ("v0", "v0seq"):
-        return dict(gate=True, ssm_act="silu")
+    if forward_type in V0:
+        return dict(gate=True, ssm_act="silu", conv_size=3, conv_bias=True, ssm_init="v0")  # the original's class has no such options
     core, flags = forward_type, {}
     for suffix in SUFFIXES:
         flags[suffix] = core.endswith(suffix)
@@ -53,9 +54,15 @@ def parse_forward_type(forward_type):
 
 
 def build(o):
-    """The VMamba of the repository's options `o`, a complete dict."""
+    """The VMamba of the repository's options `o`, a complete dict.
+
+    With forward_type "v0" and "v0seq" the options ssm_conv, ssm_conv_bias, ssm_act_layer and ssm_init have no effect, as in the original: a 3x3
+    convolution with bias, SiLU, "v0".
+    """
     dims = o["dims"]
     dims = tuple(int(dims * 2**i) for i in range(len(o["depths"]))) if isinstance(dims, int) else tuple(dims)
+    if o["forward_type"] in V0 and str(o["norm_layer"]).lower() != "ln":
+        raise ValueError(f"norm_layer={o['norm_layer']!r}: expected 'ln' with forward_type={o['forward_type']!r}, whose maps have their channels last")
     for name in ("ssm_act_layer", "mlp_act_layer"):
         checks.choice(name, str(o[name]).lower(), ACTIVATIONS)
     return VMamba(**{

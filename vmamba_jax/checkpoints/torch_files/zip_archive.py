@@ -1,14 +1,13 @@
 """Reads the format of `torch.save` since 1.6: a zip archive of a pickle (`data.pkl`) and one uncompressed member per storage."""
 import io
-import struct
 import zipfile
 import zlib
 
 import numpy as np
 
 from vmamba_jax.checkpoints.torch_files import tensors
-
-LOCAL = struct.Struct("<4s22xHH")  # a member's own header: signature, ..., lengths of its name and its extra field
+from vmamba_jax.core import zip_files
+from vmamba_jax.core.zip_files import LOCAL
 
 
 def read(file, size):
@@ -39,7 +38,7 @@ class Archive:
 
     def __init__(self, file, size):
         self.file, self.size, self.members = file, size, {}
-        for info in zipfile.ZipFile(file).infolist():
+        for info in zip_files.open_zip(file).infolist():
             if info.filename in self.members:
                 raise ValueError(f"the archive lists {info.filename!a} twice")
             self.members[info.filename] = info

@@ -50,6 +50,8 @@ def create(mixup=0.8, cutmix=1.0, probability=1.0, switch_probability=0.5, mode=
         n = len(images)
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating) or (mixes and n % 2):
             raise ValueError(f"images of shape {images.shape} and {images.dtype}: expected (B, H, W, C) of a floating type with even B")
+        if labels.ndim != 2:
+            checks.classes(labels, n, num_classes)
         keys = jax.vmap(jax.random.fold_in, (0, None))(image_keys(key, n), _STREAM)
         keys = keys[:{"batch": 1, "pair": n // 2, "elem": n}[draws]]
         lam, cuts, centers = jax.vmap(draw, (0, None, None))(keys, *images.shape[1:3])

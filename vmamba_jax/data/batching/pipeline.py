@@ -97,18 +97,24 @@ class Pipeline(Batches):
         bad, i = [], position
         while True:
             try:
-                image, label = self.source[i] if self.transform is None else self.source.picture(i)
-                break
+                image, label = self.source[i] if self.transform is None else self._transformed(epoch, i)
+                return image, label, i, bad
             except BadImageError as error:
                 bad.append((i, str(error)))
                 i = self.source.successor(i)
                 if len(bad) > self.max_bad or i == position:
                     raise _too_many(dict(bad), self.max_bad) from error
-        if self.transform is not None:
+
+    def _transformed(self, epoch, i):
+        """(transformed image, label) of example i."""
+        image, label = self.source.picture(i)
+        try:
             image = np.asarray(self.transform(image, generator(self.seed, epoch, i)))
-            if image.dtype != np.uint8 or image.ndim != 3:
-                raise TypeError(f"transform={self.transform!r}: expected it to return uint8 (H, W, C), got shape {image.shape} of {image.dtype}")
-        return image, label, i, bad
+        except BadImageError as error:  # of a shape that cannot be resized; without the image's name
+            raise BadImageError(f"image {i} of {self.source!r}: {error}") from error
+        if image.dtype != np.uint8 or image.ndim != 3:
+            raise TypeError(f"transform={self.transform!r}: expected it to return uint8 (H, W, C), got shape {image.shape} of {image.dtype}")
+        return image, label
 
     def _finish(self, batch, bad):
         """Record the batch's bad images, and convert its images to [0, 1] unless `uint8`."""

@@ -34,11 +34,16 @@ def load_cifar10_c(split, root=None, *, corruption, severity):
     check_arguments("CIFAR-10-C", split, severity)
     paths = find_files(root, ("", "CIFAR-10-C"), [[[f"{corruption}.npy"], ["labels.npy"]]], CIFAR10_C_ADVICE)
     images, labels = map(_read_npy, paths)
-    if len(images) % SEVERITIES or labels.shape != (len(images),) or images.shape[1:] != (32, 32, 3):
+    if not images.ndim or len(images) % SEVERITIES or labels.shape != images.shape[:1] or images.shape[1:] != (32, 32, 3):
         raise ValueError(f"{paths[0]}: expected (50000, 32, 32, 3) images with as many labels, got {images.shape} with {labels.shape}")
+    if images.dtype != np.uint8 or labels.dtype.kind not in "iu":
+        raise ValueError(f"{paths[0]}: expected uint8 images and integer labels, got {images.dtype} and {labels.dtype}")
     n = len(images) // SEVERITIES
     part = slice((severity - 1) * n, severity * n)
-    return Arrays(images[part], labels[part], CLASSES, name="cifar10_c", split=f"{corruption}/{severity}")
+    try:
+        return Arrays(images[part], labels[part], CLASSES, name="cifar10_c", split=f"{corruption}/{severity}")
+    except ValueError as error:
+        raise ValueError(f"{paths[1]}: {error}") from error
 
 
 def load_imagenet_c(split, root=None, *, corruption, severity, workers=None):
@@ -77,5 +82,7 @@ def check_arguments(title, split, severity):
 def _read_npy(path):
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected a whole .npy file, but it is damaged or truncated ({error})") from error
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(f"{path}: expected a whole .npy file, but it is damaged or truncated ({str(error)[:500] or type(error).__name__})") from error

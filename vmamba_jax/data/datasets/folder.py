@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 
 from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
-from vmamba_jax.data.decoding.images import Decoder
+from vmamba_jax.data.decoding.archives import visible_files
+from vmamba_jax.data.decoding.images import Decoder, file_size, read_file
 from vmamba_jax.data.source import Decoded, digest
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -36,8 +37,20 @@ def load(split, root=None, *, size=None, resize=None, interpolation="bicubic", c
         DataNotFoundError: an absent folder.
         ValueError: a class without images; on reading, a file that does not decode, by name.
     """
-    check_split(split)
     decoder = Decoder(size, resize, interpolation, channels, exif, draft)
+    folder, found = class_folders(split, root, subdir)
+    classes = found if classes is None else [str(name) for name in classes]
+    if unknown := sorted(set(found) - set(classes)):
+        raise ValueError(f"classes: expected the names of all folders of {str(folder)!r}, missing {', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}")
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"classes={classes}: expected each name once")
+    files = [(path, label) for label, name in enumerate(classes) if name in found for path in _class_files(folder, name)]
+    return ImageFolder(folder, files, classes, decoder, split, workers)
+
+
+def class_folders(split, root=None, subdir=None):
+    """(path of a split's folder, sorted names of its class folders), without a look at the images; arguments and errors as for `load`."""
+    check_split(split)
     root = root_folder(root, ADVICE)
     folders = SPLIT_FOLDERS[split] if subdir is None else (str(subdir),)
     folder = next((root / name for name in folders if (root / name).is_dir()), None)
@@ -46,13 +59,7 @@ def load(split, root=None, *, size=None, resize=None, interpolation="bicubic", c
     found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not found:
         raise DataNotFoundError(f"{str(folder)!r}: expected class folders. {ADVICE}")
-    classes = found if classes is None else [str(name) for name in classes]
-    if unknown := sorted(set(found) - set(classes)):
-        raise ValueError(f"classes: expected the names of all folders of {str(folder)!r}, missing {', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}")
-    if len(set(classes)) != len(classes):
-        raise ValueError(f"classes={classes}: expected each name once")
-    files = [(path, label) for label, name in enumerate(classes) if name in found for path in _class_files(folder, name)]
-    return ImageFolder(folder, files, classes, decoder, split, workers)
+    return folder, found
 
 
 class ImageFolder(Decoded):
@@ -80,21 +87,18 @@ class ImageFolder(Decoded):
         return [self.folder / self.files[i] for i in indices], self._labels[indices]
 
     def _encoded(self, path):
-        return path.read_bytes(), path
+        return read_file(path), path
 
     @functools.cached_property
     def fingerprint(self):
         """SHA-256 of class names, labels, relative paths, file sizes and the decoding options; the files are not read."""
-        sizes = np.array([(self.folder / name).stat().st_size for name in self.files], "<i8")
+        sizes = np.array([file_size(self.folder / name) for name in self.files], "<i8")
         return digest(self.classes, self._labels.astype("<i4"), self.files, sizes, self.decoder)
 
 
 def _class_files(folder, name):
     """Sorted paths, relative to `folder` and with "/", of all images at any depth below one class folder."""
-    paths = []
-    for parent, folders, files in os.walk(folder / name, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        paths += [os.path.join(parent, f) for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith(".")]
+    paths = [f"{name}/{path}" for path in visible_files(folder / name) if path.lower().endswith(EXTENSIONS)]
     if not paths:
         raise ValueError(f"{str(folder / name)!r}: expected files that end in {', '.join(EXTENSIONS)}, got no images")
-    return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in paths)
+    return sorted(paths)

@@ -32,6 +32,22 @@ def subsets():
     return {name: tuple(labels) for name, labels in json.loads(_resource("imagenet_subsets.json")).items()}
 
 
+def labels_of(names):
+    """Labels, as integers, of some classes: WordNet identifiers ("n01440764") or label numbers ("0"), all of one kind.
+
+    Raises:
+        ValueError: names of no class; the message lists some of them.
+    """
+    names = tuple(map(str, names))
+    known = {name: k for k, (name, _) in enumerate(classes())}
+    if all(name.isdecimal() for name in names):
+        known = {str(k): k for k in range(len(known))}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"classes={', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}: expected WordNet identifiers of ImageNet-1k, such as "
+                         "n01440764, or label numbers from 0 to 999")
+    return tuple(known[name] for name in names)
+
+
 def load(split, root=None, *, validation=0, labels=None, size=None, resize=None, interpolation="bicubic", exif=True, draft=None,
          workers=None):
     """ImageNet-1k from its released tar files, which stay packed; subsets of the archives are accepted.
@@ -80,12 +96,15 @@ def _validation_labels(path):
     if path is None:
         package = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations[0]
         path = pathlib.Path(package, "datasets", "imagenet2012", "validation_labels.txt")
-    return pathlib.Path(path).read_text(encoding="utf-8").split()
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, but {error}") from error
 
 
 def _number(name, count, path):
     """The number in "ILSVRC2012_val_00000293.JPEG"."""
     digits = pathlib.PurePosixPath(name).stem.rpartition("_")[2]
-    if not digits.isdecimal() or not 1 <= int(digits) <= count:
-        raise ValueError(f"{path}: expected members such as ILSVRC2012_val_00000293.JPEG, numbered 1 to {count}, got {name!r}")
+    if not digits.isdecimal() or len(digits) > 20 or not 1 <= int(digits) <= count:
+        raise ValueError(f"{path}: expected members such as ILSVRC2012_val_00000293.JPEG, numbered 1 to {count}, got {name[:100]!r}")
     return int(digits)

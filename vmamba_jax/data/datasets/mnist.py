@@ -1,10 +1,11 @@
 """MNIST from its IDX files, gzipped or not (LeCun, Cortes and Burges; the format is on "THE MNIST DATABASE of handwritten digits")."""
 import gzip
 import math
-import zlib
+import os
 
 import numpy as np
 
+from vmamba_jax.core import limits
 from vmamba_jax.data import splits
 from vmamba_jax.data.datasets.locate import check_split, find_files
 from vmamba_jax.data.source import Arrays
@@ -31,8 +32,8 @@ def load(split, root=None, *, validation=0):
     check_split(split)
     prefix = "t10k" if split == "test" else "train"
     kinds = ("images-idx3", "labels-idx1")
-    files = [[f"{prefix}-{kind}-ubyte{end}" for end in ("", ".gz")] + [f"{prefix}-{kind.replace('-', '.')}-ubyte"] for kind in kinds]
-    images_file, labels_file = find_files(root, FOLDERS, [files], ADVICE)
+    names = [[f"{prefix}-{kind}-ubyte{end}" for end in ("", ".gz")] + [f"{prefix}-{kind.replace('-', '.')}-ubyte"] for kind in kinds]
+    images_file, labels_file = find_files(root, FOLDERS, [names], ADVICE)
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
     if len(images) != len(labels):
         raise ValueError(f"{images_file}: expected as many images as labels, got {len(images)} images but {labels_file} has {len(labels)} labels")
@@ -51,20 +52,26 @@ def read_idx(path, rank):
     Raises:
         ValueError: any other content, with the name of the file.
     """
-    try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with (gzip.open if packed else open)(path, "rb") as file:
-            header = file.read(4 + 4 * rank)
-            magic = bytes([0, 0, 8, rank])  # two zero bytes, type 8 (unsigned byte), number of axes
-            if header[:4] != magic or len(header) != 4 + 4 * rank:
-                raise ValueError(f"{path}: expected an IDX header of magic 0x{magic.hex()} and {rank} sizes, got 0x{header.hex()}")
-            shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
-            size = math.prod(shape)
-            body = file.read(size + 1) if size < 1 << 32 else b""
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: expected a whole gzip file, but it is damaged or truncated ({error})") from error
-    if len(body) != size:
-        more = "more" if len(body) > size else len(body)
-        raise ValueError(f"{path}: expected {size} bytes for the shape {shape} in its header, got {more}")
+    with open(path, "rb") as raw:
+        length, packed = os.fstat(raw.fileno()).st_size, raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        most = limits.memory(length) // 2 if packed else length
+        file = gzip.GzipFile(fileobj=raw) if packed else raw
+        header = _read(file, 4 + 4 * rank, path)
+        magic = bytes([0, 0, 8, rank])  # two zero bytes, type 8 (unsigned byte), number of axes
+        if header[:4] != magic or len(header) != 4 + 4 * rank:
+            raise ValueError(f"{path}: expected an IDX header of magic 0x{magic.hex()} and {rank} sizes, got 0x{header.hex()}")
+        shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
+        size = math.prod(shape)
+        body = _read(file, min(size, most) + 1, path)
+    if len(body) != size or not size:
+        more = "more" if len(body) > min(size, most) else len(body)
+        raise ValueError(f"{path}: expected {size} bytes for the shape {shape} in its header, at least 1 and at most {most}, got {more}")
     return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _read(file, n, path):
+    try:
+        return file.read(n)
+    except Exception as error:  # a damaged gzip file can raise nearly anything
+        raise ValueError(f"{path}: expected a whole gzip file, but it is damaged or truncated ({error or type(error).__name__})") from error

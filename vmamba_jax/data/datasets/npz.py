@@ -1,14 +1,14 @@
 """Images and labels as arrays in an .npz file, the layout of the released generated sets (Wang et al. 2023, arXiv 2302.04638)."""
 import functools
+import os
 import zipfile
-import zlib
 
 import numpy as np
 
+from vmamba_jax.core import zip_files
 from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
 from vmamba_jax.data.source import Arrays, digest
 
-LOCAL_HEADER = 30  # bytes of a zip member's local header, before its name and extra field
 ADVICE = (
     "An .npz set is ROOT/<split>.npz with arrays image (n, H, W, C) uint8 and label (n,) integers, as the generated sets of "
     "'Better Diffusion Models Further Improve Adversarial Training' (1m.npz and so on). Pass file=... for a file of another name."
@@ -17,6 +17,8 @@ ADVICE = (
 
 def load(split, root=None, *, file=None, image_key="image", label_key="label", classes=None):
     """Arrays of an .npz file; images stored without compression (`np.savez`) are memory-mapped, others are read into memory.
+
+    Compressed arrays may unpack to 20 MB and three times the file's size; `np.savez` stores larger ones.
 
     Args:
         split: "train", "validation" or "test".
@@ -41,15 +43,15 @@ class Npz(Arrays):
 
     def __init__(self, path, image_key, label_key, classes, split):
         self._made_from = (path, image_key, label_key, classes, split)
-        try:
-            with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file:
+            try:
+                size, archive = os.fstat(file.fileno()).st_size, zip_files.open_zip(file)
                 members = {info.filename: info for info in archive.infolist()}
-                for key in (image_key, label_key):
-                    if f"{key}.npy" not in members:
-                        raise ValueError(f"{path}: expected an array {key!r}, got {sorted(name.removesuffix('.npy') for name in members)}")
-                images, labels = (_array(path, archive, members[f"{key}.npy"]) for key in (image_key, label_key))
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{path}: expected a whole .npz file, but it is damaged or truncated ({error})") from error
+                if absent := [key for key in (image_key, label_key) if f"{key}.npy" not in members]:
+                    raise ValueError(f"it has no array {absent[0]!r} but {str(sorted(name.removesuffix('.npy') for name in members))[:500]}")
+                images, labels = (_array(file, archive, members[f"{key}.npy"], size) for key in (image_key, label_key))
+            except Exception as error:  # a damaged file can raise nearly anything
+                raise ValueError(f"{path}: expected a whole .npz file, but {error or type(error).__name__}") from error
         self._sums = [(members[f"{key}.npy"].CRC, members[f"{key}.npy"].file_size) for key in (image_key, label_key)]
         try:
             super().__init__(images, labels, classes, name=path.stem, split=split)
@@ -65,19 +67,12 @@ class Npz(Arrays):
         return Npz, self._made_from
 
 
-def _array(path, archive, member):
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{path}: expected array {member.filename} in format 1.0 or 2.0, got {version}")
-        shape, fortran, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(file)
-        header = file.tell()
-    if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not np.prod(shape):
-        with archive.open(member) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    with open(path, "rb") as file:
-        file.seek(member.header_offset)
-        local = file.read(LOCAL_HEADER)
-    lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-    offset = member.header_offset + LOCAL_HEADER + lengths + header
-    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+def _array(file, archive, member, size):
+    """One array of an .npz file of `size` bytes, memory-mapped if it is stored."""
+    if member.compress_type != zipfile.ZIP_STORED or not member.file_size or member.flag_bits & 1:
+        return zip_files.read_array(archive, member, size)
+    start = zip_files.place(file, member, size)
+    shape, fortran, dtype, header = zip_files.array_header(archive, member, size, mapped=True)
+    if not np.prod(shape):
+        return np.zeros(shape, dtype)
+    return np.memmap(file, dtype, "r", start + header, shape, "F" if fortran else "C")

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from vmamba_jax.data.datasets.locate import DataNotFoundError
-from vmamba_jax.data.decoding.images import Decoder
+from vmamba_jax.data.decoding.images import BadImageError, Decoder
 from vmamba_jax.data.source import Decoded, digest
 
 
@@ -38,6 +38,8 @@ def load(name, split, root=None, *, image_key="image", label_key="label", size=N
                                 + (f"Close names: {', '.join(close)}." if close else "")) from None
     except AssertionError as error:  # raised by TFDS for an unknown version or config
         raise ValueError(f"name={name!r}: expected a set, config and version of TFDS ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # of a damaged dataset_info.json or features.json
+        raise ValueError(f"name={name!r}: expected a whole set of TFDS in {_place(root)}, but {error or type(error).__name__}") from error
     features = builder.info.features
     for argument, key in (("image_key", image_key), ("label_key", label_key)):
         if key not in features:
@@ -75,8 +77,20 @@ class Prepared(Decoded):
         return len(self.examples)
 
     def _records(self, indices):
-        examples = [(i, self.examples[i]) for i in indices.tolist()]
+        examples = [(i, self._example(i)) for i in indices.tolist()]
         return [(x[self.image_key], i) for i, x in examples], [x[self.label_key] for _, x in examples]
+
+    def _example(self, i):
+        """Example i; BadImageError if its record is damaged or has a label that is none of the classes'."""
+        where = f"{self.name} {self.split} example {i}"
+        try:
+            example = self.examples[i]
+            image, label = example[self.image_key], int(example[self.label_key])
+        except Exception as error:  # a damaged record can raise nearly anything
+            raise BadImageError(f"{where}: expected a whole record, but {error or type(error).__name__}") from error
+        if not 0 <= label < len(self.classes):
+            raise BadImageError(f"{where}: expected a label from 0 to {len(self.classes) - 1}, got {label}")
+        return {self.image_key: image, self.label_key: label}
 
     def _encoded(self, record):
         image, i = record
@@ -85,7 +99,7 @@ class Prepared(Decoded):
     @functools.cached_property
     def labels(self):
         """(n,) int32; the first access reads every record, without decoding the images."""
-        labels = np.fromiter((self.examples[i][self.label_key] for i in range(len(self))), np.int32, len(self))
+        labels = np.fromiter((self._example(i)[self.label_key] for i in range(len(self))), np.int32, len(self))
         labels.flags.writeable = False
         return labels
 

@@ -78,7 +78,10 @@ def _validation(archive, prefix):
     text = archive.text(prefix + "val/val_annotations.txt")
     if text is None:
         raise DataNotFoundError(f"{archive.path} lacks {prefix}val/val_annotations.txt. {ADVICE}")
-    identifiers, prefix = dict(line.split("\t")[:2] for line in text.splitlines()), prefix + "val/images/"
+    rows = [line.split("\t")[:2] for line in text.splitlines()]
+    if any(len(row) != 2 for row in rows):
+        raise ValueError(f"{archive.path}: expected lines <image> <tab> <identifier> in {prefix}val/val_annotations.txt")
+    identifiers, prefix = dict(rows), prefix + "val/images/"
     found = [(name, name.removeprefix(prefix), i) for i, name in enumerate(archive.names) if name.startswith(prefix) and is_image(name)]
     if unknown := [name for name, file, _ in found if file not in identifiers]:
         raise ValueError(f"{archive.path}: expected a line of val_annotations.txt for every image, missing {unknown[0]}, {len(unknown)} in all")

@@ -6,17 +6,21 @@ import os
 import pathlib
 import tarfile
 import weakref
-import zipfile
-import zlib
 
 import numpy as np
 
-from vmamba_jax.core import files
-from vmamba_jax.data.decoding.images import BadImageError
+from vmamba_jax.core import files, zip_files
+from vmamba_jax.data.decoding.images import BadImageError, file_size, read_file
 from vmamba_jax.data.source import Decoded, digest
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 END = 1024  # a tar file ends with two blocks of zeros
+SPARE_NAMES = 4 << 20  # bytes that the names in a tar file may take together besides the file's size: one pax header can name all members
+MOST_PAX = 100  # global pax headers, which tarfile copies for every member
+
+
+class NamedError(ValueError):
+    """A ValueError whose message has the file's name."""
 
 
 class Archive(abc.ABC):
@@ -38,7 +42,12 @@ class Archive(abc.ABC):
 
     def text(self, name):
         """The content of the text file `name`; None: no such member."""
-        return self.read(self.names.index(name)).decode() if name in self.names else None
+        if name not in self.names:
+            return None
+        try:
+            return self.read(self.names.index(name)).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.path}:{name}: expected text in UTF-8, but {error}") from error
 
     def __len__(self):
         return len(self.names)
@@ -49,18 +58,14 @@ class Directory(Archive):
 
     def __init__(self, path):
         super().__init__(path)
-        self.names = []
-        for parent, folders, names in os.walk(path, followlinks=True):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            where = pathlib.Path(parent).relative_to(path)
-            self.names += [(where / name).as_posix() for name in sorted(names) if not name.startswith(".")]
+        self.names = visible_files(path)
 
     @functools.cached_property
     def sizes(self):
-        return np.array([(self.path / name).stat().st_size for name in self.names], np.int64)
+        return np.array([file_size(self.path / name) for name in self.names], np.int64)
 
     def read(self, i):
-        return (self.path / self.names[i]).read_bytes()
+        return read_file(self.path / self.names[i])
 
 
 class Zip(Archive):
@@ -74,18 +79,20 @@ class Zip(Archive):
 
     @functools.cached_property
     def _zip(self):
+        file = open(self.path, "rb")
         try:
-            file = zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{self.path}: expected a whole zip file, but it is damaged or truncated ({error})") from error
+            archive = zip_files.open_zip(file)
+        except Exception as error:  # a damaged file can raise nearly anything
+            file.close()
+            raise ValueError(f"{self.path}: expected a whole zip file, but it is damaged or truncated ({error or type(error).__name__})") from error
         weakref.finalize(self, file.close)
-        return file
+        return archive
 
     def read(self, i):
         try:
-            return self._zip.read(self.names[i])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise BadImageError(f"{self.path}:{self.names[i]}: expected a whole member, but {error or 'it ends too early'}") from error
+            return zip_files.read_member(self._zip, self._zip.getinfo(self.names[i]), file_size(self.path))
+        except Exception as error:
+            raise BadImageError(f"{self.path}:{self.names[i]}: expected a whole member, but {error or type(error).__name__}") from error
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "_zip"}
@@ -110,7 +117,7 @@ class Tar(Archive):
         stat = self.path.stat()
         key = np.array([INDEX_VERSION, stat.st_size, stat.st_mtime_ns, nested], np.int64)
         names, self._offsets, self.sizes = _load_index(self.path, key) or _build_index(self.path, key, nested)
-        self.names = names.tobytes().decode().split("\0") if names.size else []
+        self.names = names.split("\0") if names else []
 
     @functools.cached_property
     def _file(self):
@@ -174,19 +181,33 @@ def _index_places(path):
 def _load_index(path, key):
     for place in _index_places(path):
         try:
-            with open(place, "rb") as stream, np.load(stream) as index:   # np.load leaks a damaged file
-                if np.array_equal(index["key"], key):
-                    return index["names"], index["offsets"], index["sizes"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            index = zip_files.read_npz(place, ("key", "names", "offsets", "sizes"))
+            names, offsets, sizes = index["names"], index["offsets"], index["sizes"]
+            n = int((names == 0).sum()) + bool(names.size)
+            if np.array_equal(index["key"], key) and names.dtype == np.uint8 and offsets.shape == sizes.shape == (n,) and _inside(offsets, sizes, key[1]):
+                return names.tobytes().decode(), offsets, sizes
+        except (OSError, ValueError):
             continue  # absent or damaged: rebuilt
     return None
 
 
+def _inside(offsets, sizes, end):
+    """Whether all members lie in a file of `end` bytes."""
+    return offsets.dtype == sizes.dtype == np.int64 and bool(((offsets >= 0) & (sizes >= 0) & (offsets <= end - sizes)).all())
+
+
 def _build_index(path, key, nested):
     with open(path, "rb") as file:
-        found = list(_members(file, path, nested))
+        found, letters = [], 0
+        for member in _members(file, path, nested):
+            found.append(member)
+            letters += len(member[0])
+            if letters > SPARE_NAMES + key[1]:
+                raise ValueError(f"{path}: expected names of at most {SPARE_NAMES + key[1]} letters together in a tar file of this size")
     names = np.frombuffer("\0".join(name for name, _, _ in found).encode(), np.uint8)
     offsets, sizes = (np.array([row[k] for row in found], np.int64) for k in (1, 2))
+    if not _inside(offsets, sizes, key[1]):
+        raise ValueError(f"{path}: expected members inside the file; it is damaged or truncated")
     for place in _index_places(path):
         try:
             with files.atomic(place) as draft, open(draft, "wb") as file:
@@ -194,23 +215,57 @@ def _build_index(path, key, nested):
             break
         except OSError:
             continue  # a read-only folder; without any other, the next opening rebuilds the index
-    return names, offsets, sizes
+    return names.tobytes().decode(), offsets, sizes
 
 
 def _members(file, path, nested, where=""):
     """(name, offset of its bytes in `file`, size) of every regular file in a tar file."""
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")
+        archive = tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape")
         while (member := archive.next()) is not None:
             archive.members.clear()  # otherwise tarfile caches a million of them
+            name = _readable(member.name)
+            if member.issparse() or "\0" in name or len(archive.pax_headers) > MOST_PAX:
+                raise ValueError(f"member {name[:100]!a} is sparse, has a zero byte in its name, or more than {MOST_PAX} global headers")
             if not nested and member.isreg():
-                yield where + member.name.removeprefix("./"), member.offset_data, member.size
-            elif nested and member.isreg() and member.name.endswith(".tar"):
-                stem = pathlib.PurePosixPath(member.name).stem
-                for name, offset, size in _members(archive.extractfile(member), f"{path}:{member.name}", False, f"{stem}/"):
-                    yield name, member.offset_data + offset, size
-    except tarfile.TarError as error:
-        raise ValueError(f"{path}: expected a whole, uncompressed tar file, but it is damaged, truncated or compressed ({error})") from error
+                yield where + name.removeprefix("./"), member.offset_data, member.size
+            elif nested and member.isreg() and name.endswith(".tar"):
+                stem = pathlib.PurePosixPath(name).stem
+                for inner, offset, size in _members(archive.extractfile(member), f"{path}:{name}", False, f"{stem}/"):
+                    yield inner, member.offset_data + offset, size
+    except NamedError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise NamedError(f"{path}: expected a whole, uncompressed tar file, but it is damaged, truncated or compressed "
+                         f"({error or type(error).__name__})") from error
     file.seek(archive.offset)  # tarfile takes a damaged or missing header for the end of the archive
     if file.read(END).strip(b"\0") or file.tell() < archive.offset + END // 2:
-        raise ValueError(f"{path}: expected a whole tar file, but it is damaged or truncated at byte {archive.offset}")
+        raise NamedError(f"{path}: expected a whole tar file, but it is damaged or truncated at byte {archive.offset}")
+
+
+def _readable(name):
+    """A member's name as text: the bytes of old programs, which are not UTF-8, as Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("latin-1")
+    return name
+
+
+def visible_files(folder):
+    """Paths of the files below a folder, with "/" and relative to it, without hidden ones; sorted by folder.
+
+    Raises:
+        ValueError: a link to a folder around it, below which there is no end.
+    """
+    names, above = [], {}
+    for parent, folders, files_here in os.walk(folder, followlinks=True):
+        facts = os.stat(parent)
+        place, around = (facts.st_dev, facts.st_ino), above.get(os.path.dirname(parent), ()) if parent != os.fspath(folder) else ()
+        if place in around:
+            raise ValueError(f"{parent}: expected no link to a folder above it")
+        above[parent] = (*around, place)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        where = os.path.relpath(parent, folder).replace(os.sep, "/")
+        names += [name if where == "." else f"{where}/{name}" for name in sorted(files_here) if not name.startswith(".")]
+    return names

@@ -2,6 +2,8 @@
 import contextlib
 import dataclasses
 import io
+import os
+import stat
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,6 +12,10 @@ from vmamba_jax.core import checks
 
 FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 _MODES = {1: "L", 3: "RGB"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would also run Ghostscript on an EPS file, whatever its name
+MOST_PIXELS = 1 << 26  # of any image; the largest of ImageNet has 61 million
+SPARE_PIXELS, PIXELS_PER_BYTE = 1 << 24, 16  # of an image, whose pixels take up to 12 bytes each; JPEG files of photos have 2 to 10 per byte
+MOST_RESIZED = 1 << 24  # pixels of an image after the resize; the crop needs a few thousand of them
 
 
 class BadImageError(ValueError):
@@ -20,7 +26,9 @@ class BadImageError(ValueError):
 class Decoder:
     """`decoder(encoded, name)` -> uint8 (H, W, channels), of encoded bytes or a uint8 array.
 
-    A call raises BadImageError (a ValueError) with the name if the image does not decode.
+    A call raises BadImageError (a ValueError) with the name if the image does not decode. Formats: BMP, GIF, JPEG, PNG, PPM, TIFF and WebP. An
+    image may have 2**24 pixels and 16 more per byte of its file, at most 2**26, and 2**24 after the resize; decoding takes up to 12 bytes of
+    memory for each.
 
     Attributes:
         size: side of the square center crop, pixels; None: no resize and no crop.
@@ -72,7 +80,8 @@ class Decoder:
             if isinstance(encoded, np.ndarray):
                 image = as_photo(encoded)
             else:
-                image = Image.open(io.BytesIO(encoded))
+                image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+                check_pixels(image.size, len(encoded))
                 if self.draft:
                     image.draft(None, (self.draft, self.draft))
                 if self.exif:
@@ -105,6 +114,8 @@ def resize_short(photo, length, interpolation):
     """The photo with a short side of `length` pixels and the long side in proportion, rounded down."""
     w, h = photo.size
     size = (length, int(length * h / w)) if w <= h else (int(length * w / h), length)
+    if size[0] * size[1] > max(MOST_RESIZED, w * h):
+        raise BadImageError(f"an image of {w} x {h} pixels would have {size[0]} x {size[1]} after the resize; expected at most {MOST_RESIZED} pixels")
     return photo.resize(size, FILTERS[interpolation])
 
 
@@ -115,12 +126,38 @@ def center_crop(photo, size):
     return photo.crop((left, top, left + size, top + size))
 
 
+def check_pixels(size, encoded):
+    """Raise a ValueError if an image of `size` (width, height) in a file of `encoded` bytes has more pixels than such a file may have."""
+    limit = min(MOST_PIXELS, SPARE_PIXELS + PIXELS_PER_BYTE * encoded)
+    if size[0] * size[1] > limit:
+        raise ValueError(f"it has {size[0]} x {size[1]} pixels; expected at most {limit} in a file of {encoded} bytes")
+
+
+def read_file(path):
+    """The bytes of an image file; BadImageError with the path if it cannot be read or is no regular file (a pipe would never end)."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise BadImageError(f"{path}: expected a regular file")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadImageError(f"{path}: expected a file that can be read, but {error.strerror or error}") from error
+
+
+def file_size(path):
+    """Bytes of a file; -1: it cannot be read."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
 @contextlib.contextmanager
 def _naming(name):
     try:
         yield
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        raise BadImageError(f"{name}: expected an image file that Pillow can decode, but {error}") from error
+        raise BadImageError(f"{name}: expected an image file that Pillow can decode, but {str(error)[:500] or type(error).__name__}") from error
 
 
 def _eight_bit(image):
@@ -128,7 +165,7 @@ def _eight_bit(image):
         x = np.asarray(image)
         if x.min() < 0 or x.max() > 65535:
             raise ValueError(f"its gray values {x.min()} to {x.max()} do not fit 16 bits")
-        return Image.fromarray(np.round(x / 257).astype(np.uint8))
+        return Image.fromarray(((x.astype(np.uint32) * 2 + 257) // 514).astype(np.uint8))  # x / 257, rounded: never halfway, as 257 is odd
     if image.mode == "F":
         raise ValueError("its pixels are floating-point")
     return image.convert("RGBA") if "transparency" in image.info else image

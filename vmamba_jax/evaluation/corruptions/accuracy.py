@@ -8,7 +8,8 @@ from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.corruptions.apply import check
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
-from vmamba_jax.evaluation.loop import Loop, argument, classify_clean, examples, on_mesh, over_set
+from vmamba_jax.evaluation.loop import Loop, argument, classify_clean, on_mesh, over_set
+from vmamba_jax.evaluation.sets import enter
 
 
 def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRUPTIONS, severities=corruptions.SEVERITIES, table=None,
@@ -41,7 +42,8 @@ def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRU
     def run(batch):
         return {"correct": [classify(batch | {"image": each(batch)})["correct"] for each in corrupt]}
 
-    n = examples(source)
+    source = enter(logits_fn, source, loop)
+    n = source.examples
     correct, seen = np.zeros((len(cases), n), bool), np.zeros(n, bool)
     for index, outputs in over_set(run, source, loop):
         correct[:, index], seen[index] = np.stack(outputs["correct"]), True

@@ -5,7 +5,8 @@ from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.statistics import paired_interval, wilson_interval
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.accuracy import accuracy
-from vmamba_jax.evaluation.loop import Loop, argument, classify_clean, examples, gather, on_mesh
+from vmamba_jax.evaluation.loop import Loop, argument, classify_clean, gather, on_mesh
+from vmamba_jax.evaluation.sets import enter
 
 
 def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **options):
@@ -30,7 +31,8 @@ def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **opt
         disturbance = disturbances.create(disturbance, **options)
     elif options:
         raise TypeError(f"disturbed_accuracy got {', '.join(map(repr, options))}: expected options only for a disturbance given by name")
-    n = examples(source)
+    source = enter(logits_fn, source, loop)
+    n = source.examples
     if clean is not None and np.shape(clean) != (n,):
         raise ValueError(f"clean has shape {np.shape(clean)}: expected ({n},), whether each image of the source is classified correctly")
     passes = 1 if clean is not None else 2

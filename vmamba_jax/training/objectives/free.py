@@ -60,7 +60,7 @@ def free(classifier, optimizer, *, eps=None, step_size=None, replays=4, label_sm
     def begin(state, image_shape, batch_size):
         return jnp.zeros((batch_size, *image_shape), jax.tree.leaves(state.params)[0].dtype)
 
-    rule = Rule(gradient=gradient, begin=begin, update_cost=Cost(replays))
+    rule = Rule(gradient=gradient, begin=begin, update_cost=Cost(replays), classes=losses.number_of_classes(classifier))
     return make_step(optimizer, rule, functools.partial(FreeStep, replays=replays), **options)
 
 

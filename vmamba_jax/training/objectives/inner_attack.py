@@ -147,7 +147,8 @@ def two_pass_rule(classifier, loss, attack, statistics, aim=None, aim_cost=None)
         return jax.tree.map(jnp.copy, state.model_state)
 
     return Rule(prepare=prepare, gradient=descend(both), begin=begin if separate else None,
-                attack_cost=lambda: attack.cost().plus(aim_cost or Cost()), update_cost=Cost(2))
+                attack_cost=lambda: attack.cost().plus(aim_cost or Cost()), update_cost=Cost(2),
+                classes=losses.number_of_classes(classifier))
 
 
 def clean_variables(state, ema=False):

@@ -3,9 +3,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vmamba_jax import attacks
+from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.whole_batch import mean
 
 
@@ -86,5 +88,42 @@ def classes(labels):
 
 
 def distributions(labels, logits):
-    """Labels as distributions (b, classes) in the logits' dtype."""
-    return labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    """Labels as distributions (b, classes) in the logits' dtype.
+
+    Traced labels that are no class become NaN, so that a step inside `jax.jit` has no finite loss: the one-hot vector of such a label is zero,
+    and its image would have no loss.
+    """
+    check_labels(labels, *logits.shape)
+    if labels.ndim == 2:
+        return labels
+    count = logits.shape[-1]
+    valid = (labels >= 0) & (labels < count)
+    return jnp.where(valid[:, None], jax.nn.one_hot(labels, count, dtype=logits.dtype), jnp.nan)
+
+
+def check_labels(labels, n, count=None, positions=None):
+    """Raise unless `labels` are classes (n,), see `checks.classes`, or distributions (n, count): rows >= 0 with sum 1.
+
+    The values of traced labels are not checked.
+
+    Args:
+        labels: an array.
+        n: number of images.
+        count: number of classes; None: unknown.
+        positions: (n,), positions of the examples in their set, for the message; None: 0 to n - 1.
+    """
+    if getattr(labels, "ndim", None) != 2:
+        return checks.classes(labels, n, count, positions=positions)
+    if labels.shape != (n, labels.shape[1] if count is None else count) or labels.shape[1] < 2:
+        raise ValueError(f"labels.shape={labels.shape}: expected ({n},) classes or ({n}, {'classes' if count is None else count}) distributions")
+    if checks.known(labels):
+        rows = np.asarray(labels, np.float32)
+        wrong = np.flatnonzero(~((rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) < 1e-2)))
+        if wrong.size:
+            place = wrong[0] if positions is None else positions[wrong[0]]
+            raise ValueError(f"labels[{place}]={rows[wrong[0]].tolist()[:5]} (first values): expected a distribution, numbers >= 0 with sum 1")
+
+
+def number_of_classes(classifier):
+    """Number of classes of a classifier, from its model's field `num_classes`; None if it has none."""
+    return getattr(getattr(classifier, "model", None), "num_classes", None)

@@ -49,7 +49,7 @@ def pgd_at(classifier, optimizer, *, attack, label_smoothing=0.0, clean_accuracy
         return {**batch, "image": adversarial}, metrics
 
     rule = Rule(prepare=prepare, gradient=descend(classification_loss(classifier, label_smoothing)),
-                attack_cost=lambda: inner.cost().plus(Cost(0, int(clean_accuracy))))
+                attack_cost=lambda: inner.cost().plus(Cost(0, int(clean_accuracy))), classes=losses.number_of_classes(classifier))
     return make_step(optimizer, rule, **options)
 
 

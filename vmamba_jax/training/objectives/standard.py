@@ -16,7 +16,7 @@ def standard(classifier, optimizer, *, label_smoothing=0.0, **options):
         **options: augment, mix, ema_decay, ema_warmup, accumulate, see `step.Step`.
     """
     checks.number("label_smoothing", label_smoothing, low=0, below=1)
-    return make_step(optimizer, Rule(gradient=descend(classification_loss(classifier, label_smoothing))), **options)
+    return make_step(optimizer, Rule(gradient=descend(classification_loss(classifier, label_smoothing)), classes=losses.number_of_classes(classifier)), **options)
 
 
 def classification_loss(classifier, label_smoothing):

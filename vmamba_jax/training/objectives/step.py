@@ -9,7 +9,7 @@ import optax
 
 from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import whole_batch
-from vmamba_jax.training.objectives.losses import step_keys
+from vmamba_jax.training.objectives.losses import check_labels, step_keys
 from vmamba_jax.training.optimization.optimizer import learning_rate
 
 OPTIONS = ("augment", "mix", "ema_decay", "ema_warmup", "accumulate")
@@ -60,6 +60,7 @@ class Rule:
         remembered: names of metrics that the carry keeps, {name: value}, after averaging over devices.
         attack_cost: function without arguments that returns the `Cost` of `prepare`.
         update_cost: `Cost` of `gradient`.
+        classes: number of classes of the model; None: unknown.
     """
     gradient: Callable
     prepare: Callable | None = None
@@ -67,6 +68,7 @@ class Rule:
     remembered: tuple = ()
     attack_cost: Callable = Cost
     update_cost: Cost = Cost(1)
+    classes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +111,19 @@ class Step:
         state, metrics, _ = self.advance(state, batch, keys, axis_name)
         return state, metrics
 
+    @property
+    def classes(self):
+        """Number of classes that labels may have; None: unknown."""
+        return self.rule.classes
+
+    def check_batch(self, batch):
+        """Raise a ValueError or TypeError unless a batch's labels are classes of the model, or distributions over them.
+
+        Args:
+            batch: {"image", "label"} on the host, with "index" if the positions in the set are known.
+        """
+        check_labels(batch["label"], len(batch["image"]), self.classes, batch.get("index"))
+
     def begin(self, state, image_shape, batch_size):
         """The state with the objective's initial carry; unchanged if the objective keeps nothing between steps.
 
@@ -133,6 +148,9 @@ class Step:
     def enter(self, batch, key, axis_name):
         """(the batch, augmented, mixed and with normalized weights; the keys of a step)."""
         n = batch["image"].shape[0]
+        if not n:
+            raise ValueError(f"batch[\"image\"].shape={batch['image'].shape}: expected at least one image")
+        check_labels(batch["label"], n, self.classes)
         if n % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate}: expected a divisor of the device's {n} images")
         keys = step_keys(key, n, axis_name)

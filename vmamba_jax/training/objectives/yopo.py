@@ -90,7 +90,7 @@ def yopo(classifier, optimizer, *, eps, step_size, passes=5, inner_steps=3, laye
         return jnp.clip(images + noise, 0, 1) - images
 
     cost = Cost(passes, 0, passes * (inner_steps + int(released)))
-    return make_step(optimizer, Rule(gradient=gradient, update_cost=cost), **options)
+    return make_step(optimizer, Rule(gradient=gradient, update_cost=cost, classes=losses.number_of_classes(classifier)), **options)
 
 
 def decay(params, path):

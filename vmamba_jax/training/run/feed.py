@@ -23,7 +23,7 @@ class DeviceBatch(NamedTuple):
     state: Any
 
 
-def feed(batches, start, steps, place):
+def feed(batches, start, steps, place, check=None):
     """Yields the batches of the steps `start` to `steps` - 1, each a `DeviceBatch`.
 
     Args:
@@ -32,6 +32,7 @@ def feed(batches, start, steps, place):
         start: number of steps done before.
         steps: total number of steps.
         place: puts a batch on the device, see `data.on_device`; an entry "index" stays on the host.
+        check: called with each batch on the host; raises for one that cannot be trained on. None: no check.
 
     Raises:
         ValueError: the iterable ends before the last step.
@@ -42,6 +43,8 @@ def feed(batches, start, steps, place):
                 batch = next(reader)
             except StopIteration:
                 raise ValueError(f"batches ended after {t} of {steps} steps: expected one batch per step") from None
+            if check is not None:
+                check(batch)
             state = batches.get_state() if has_state(batches) else None
             yield DeviceBatch(*data.on_device(batch, place), state)
 

@@ -1,0 +1,103 @@
+"""Labels by the names of folders: a validation split, an extra set, a trained run's and released weights' evaluation, and a study."""
+import numpy as np
+import pytest
+from PIL import Image
+
+import vmamba_jax
+from configs import base, digits, evaluate_weights
+from experiments.common import build
+from experiments.common.cli import ConfigError
+from experiments.robustness_study import models as study_models
+from vmamba_jax import data
+from vmamba_jax.data.datasets import imagenet
+from vmamba_jax.models import Classifier
+
+FRUIT = ("apple", "banana", "cherry")
+TINY = {"stem": "cifar", "stem_width": 4, "layers": (1,), "channels": (4,)}
+
+
+def write(folder, names, n=3):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / name / f"{i}.png")
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A run on folders of three classes, whose validation has the last two and whose extra set has the last."""
+    write(tmp_path / "set" / "train", FRUIT)
+    write(tmp_path / "set" / "val", FRUIT[1:])
+    write(tmp_path / "more" / "train", FRUIT[2:])
+    config = digits.get_config("objective=standard")
+    config.data = {"name": "folder", "root": str(tmp_path / "set"), "options": {"size": 8, "resize": 8}}
+    config.model, config.preprocessing = {"name": "resnet18", "overrides": TINY}, {"mean": (0.5,), "std": (0.5,)}
+    config.augment, config.batch_size = {"name": "none"}, 8
+    config.extra = {"name": "folder", "root": str(tmp_path / "more"), "options": {"size": 8, "resize": 8}, "fraction": 0.5}
+    return base.complete(config)
+
+
+def test_all_splits_are_numbered_by_the_training_split(config):
+    made = build.build(config)
+    assert made.train.classes == made.validation.classes == FRUIT and made.classifier.model.num_classes == 3
+    assert made.validation.labels.tolist() == [1, 1, 1, 2, 2, 2] and made.batches.source.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+    evaluated = build.trained_classes(config, build.source(config, "validation"))
+    assert evaluated.classes == FRUIT and evaluated.labels.tolist() == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_class_that_training_lacks(config, tmp_path):
+    write(tmp_path / "set" / "val", ["durian"])
+    with pytest.raises(ConfigError, match="config.data.*classes=durian.*expected some of the 3 classes apple, banana, cherry"):
+        build.build(config)
+    with pytest.raises(ConfigError, match="classes=durian"):
+        build.trained_classes(config, build.source(config, "validation"))
+    (tmp_path / "set" / "train").rename(tmp_path / "elsewhere")  # weights may be evaluated where the training images are not
+    assert build.trained_classes(config, build.source(config, "validation")).classes == ("banana", "cherry", "durian")
+
+
+def released(tmp_path, names, classes=1000, **options):
+    write(tmp_path / "val", names, 1)
+    config = base.complete(evaluate_weights.get_config("model=resnet18"))
+    config.data.root = str(tmp_path)
+    config.data.options.update(size=8, resize=8, **options)
+    source = build.source(config, "validation")
+    classifier = Classifier(vmamba_jax.create_model("resnet18", num_classes=classes, **TINY))
+    return source, classifier, build.over_classes(classifier, source, "classes" in options)
+
+
+def test_released_weights_on_some_classes(tmp_path):
+    identifiers = [name for name, _ in imagenet.classes()]
+    source, _, over = released(tmp_path, [identifiers[574], identifiers[3]])
+    assert source.classes == (identifiers[3], identifiers[574]) and over.columns == (3, 574)
+    assert build.description(over)["columns"] == [3, 574] and "columns" not in build.description(Classifier(over.model))
+
+
+def test_released_weights_on_folders_by_number(tmp_path):
+    """Folder names sort as text: "0", "10", "2"."""
+    assert released(tmp_path, ["0", "2", "10"])[2].columns == (0, 10, 2)
+
+
+def test_released_weights_on_other_classes(tmp_path):
+    for k, (names, classes, message) in enumerate(((FRUIT, 1000, "classes=apple, banana, cherry: expected WordNet identifiers"),
+                                                   (["n01440764"], 1000, "classes=n01440764: expected at least two classes"),
+                                                   (FRUIT, 5, r"config.data: 3 classes \(apple, banana, cherry, ...\), expected the 5 of the weights"))):
+        with pytest.raises(ConfigError, match=message):
+            released(tmp_path / str(k), names, classes)
+    _, classifier, over = released(tmp_path / "same", FRUIT, 3)
+    assert over is classifier
+
+
+def test_a_study_of_released_weights(tmp_path):
+    write(tmp_path / "val", ["n01440764", "n03445777"], 1)
+    config = base.study()
+    config.data = {"name": "folder", "root": str(tmp_path), "split": "validation", "limit": 0, "options": {"size": 8, "resize": 8}}
+    for classes, columns in ((1000, (0, 574)), (2, None)):
+        variables = {"params": {"fc": {"bias": np.zeros(classes)}}}
+        found = study_models._released("resnet18", variables, "label", "path", config, {"overrides": dict(TINY)})
+        assert found.classifier.model.num_classes == classes and found.classifier.columns == columns
+
+
+def test_the_set_itself_may_number_its_classes():
+    config = base.complete(digits.get_config("objective=standard"))
+    source = build.source(config, "test")
+    assert build.trained_classes(config, source) is source and data.match_classes(source, source.classes) is source
