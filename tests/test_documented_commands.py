@@ -1,9 +1,15 @@
 """Every command that README, docs, a config or a --help shows: its program, flags, config keys and values exist; and every program without arguments."""
 import ast
+import html
 import importlib
+import json
+import os
 import pathlib
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 
 import ml_collections
 import pytest
@@ -17,9 +23,10 @@ from experiments.common import cli, limits
 from experiments.sweeps import plan
 from tests.helpers.command_runs import run_command
 from tests.helpers.forked_programs import run_programs
+from vmamba_jax import reports
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
+PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
          *sorted(ROOT.glob("vmamba_jax/**/__main__.py"))]
 COMMAND = re.compile(r"(?:python|\$\(IN\)) -m (experiments\.\w+|vmamba_jax(?:\.checkpoints)?)\b((?:\\\n|[^\n`])*)")
 PARSERS = {"vmamba_jax": catalog_commands.parser, "vmamba_jax.checkpoints": checkpoint_commands.parser}
@@ -36,7 +43,7 @@ def documented():
     found = {}
     for page in PAGES:
         for program, line in COMMAND.findall(page.read_text()):
-            line = re.sub(r"\\+\n\s*", " ", line)
+            line = re.sub(r"\\+\n\s*", " ", line).replace("$model", "vmamba_1m")
             line = re.sub(r"\[[^\]]*\]|\$\(\w+\)|-->|#.*", lambda match: "DIR" if match[0].startswith("$") else "", line)
             if "{" in line:  # an f-string of a program
                 continue
@@ -113,6 +120,21 @@ def value_of(text, old):
     return float(value) if isinstance(old, float) else value
 
 
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("docs/results/*/")), ids=lambda folder: folder.name)
+def test_committed_page_is_that_of_its_json_and_names_its_commands(folder):
+    found = reports.read_study(folder)
+    text = (folder / "study.html").read_text(encoding="utf-8")
+    assert reports.render_study(found, commands=[found.index["command"]]) == text, f"run python -m experiments.study --workdir {folder} --page"
+    lines = [line[4:] for line in (folder.parent / "README.md").read_text().split(f"## {folder.name}\n")[1].split("\n## ")[0].splitlines()
+             if line.startswith("    ")]
+    assert found.index["command"] == "\n".join(lines)
+    [command] = [words for program, words in COMMAND.findall(found.index["command"]) if program == "experiments.study"]
+    config, _ = config_of("experiments.study", shlex.split(command.replace("\\\n", " ")))
+    assert list(config.models) == found.index["config"]["models"] and \
+        {name.replace("centre", "center") for name in config.probes} == {name.replace("centre", "center") for name in found.index["config"]["probes"]}
+    assert json.loads(config.data.to_json_best_effort()) == found.index["config"]["data"]
+
+
 def test_without_arguments():
     """One line that says what is missing; a benchmark has a default for everything and begins."""
     for program in (train, evaluate, study, sweep, benchmark):
@@ -158,3 +180,28 @@ def test_values_of_a_section():
         config_of("experiments.train", ["--config", "configs/digits.py", "--config.epoch=3"])
     config, rest = config_of("experiments.train", ["--config", "configs/digits.py", "--config.epochs=3", "--workdir", "x"])
     assert isinstance(config, ml_collections.ConfigDict) and config.epochs == 3 and rest == ["--workdir"]
+
+
+@pytest.mark.slow
+def test_commands_of_a_page_reproduce_it_in_a_fresh_copy(tmp_path):
+    """Training and evaluation by their command lines; then the lines of report.html in a copy of the sources that holds nothing else."""
+    for name in ("configs", "experiments", "vmamba_jax", "pallas_kernels"):
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder, environment = tmp_path / "a $run's", os.environ | {"PYTHONPATH": "."}
+    tiny = ["--config.epochs=1", "--config.batch_size=256", "--config.model.name=resnet18", "--config.validation.attack.steps=1",
+            "--config.model.overrides={'stem':'cifar','stem_width':4,'layers':(1,),'channels':(4,)}", "--config.evaluation.limit=32",
+            "--config.evaluation.attacks.pgd.restarts=1"]
+    run = lambda words, where: subprocess.run([sys.executable, *words], cwd=where, env=environment, check=True, capture_output=True, timeout=300)
+    run(["-m", "experiments.train", "--config", "configs/digits.py:objective=standard", *tiny, "--workdir", str(folder)], ROOT)
+    run(["-m", "experiments.evaluate", "--workdir", str(folder), "--config.evaluation.attacks.pgd.steps=3"], ROOT)
+    page = (folder / "report.html").read_text()
+    lines = [line for line in html.unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1]).splitlines() if line.strip()]
+    assert [shlex.split(line)[2] for line in lines] == ["experiments.train", "experiments.evaluate"]
+    first = json.loads((folder / "evaluation.json").read_text())
+    folder.rename(tmp_path / "before")
+    for line in lines:
+        run(shlex.split(line)[1:], tmp_path / "copy")
+    again = json.loads((folder / "evaluation.json").read_text())
+    assert {name: again[name] for name in ("accuracy", "attacks", "curve", "identity")} == {name: first[name] for name in ("accuracy", "attacks", "curve", "identity")}
+    table = lambda text: re.search(r"<table>.*?</table>", text, re.DOTALL)[0]
+    assert table((folder / "report.html").read_text()) == table(page)

@@ -20,6 +20,27 @@ def test_atomic_file(tmp_path):
     assert path.read_text() == "two" and os.listdir(path.parent) == ["x.txt"]
 
 
+def test_file_and_folder_reach_the_disk(tmp_path, monkeypatch):
+    """The file before it is renamed, the folder after: a power loss leaves the old content or the new one."""
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))) or fsync(descriptor))
+    monkeypatch.setattr(os, "replace", lambda old, new: calls.append("replace") or replace(old, new))
+    files.write_json(tmp_path / "x.json", {"a": 1})
+    assert len(calls) == 3 and calls[0].startswith(".x.json.") and calls[1:] == ["replace", tmp_path.name]
+    assert files.read_json(tmp_path / "x.json") == {"a": 1} and files.read_json(tmp_path / "none.json") is None
+    calls.clear()
+    with files.atomic_folder(tmp_path / "folder") as draft:
+        (draft / "a.json").write_text("{}")
+    assert calls[0] == "a.json" and calls[1].startswith(".folder.") and calls[-1] == tmp_path.name
+
+
+@pytest.mark.parametrize("content", ["", "{", "\0" * 100, "[" * 10 ** 5])
+def test_damaged_json_is_named(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ValueError, match="x.json: expected a JSON file .*; restore it, or move it away"):
+        files.read_json(tmp_path / "x.json")
+
+
 def test_two_writers_of_one_file(tmp_path):
     with files.atomic(tmp_path / "x") as one, files.atomic(tmp_path / "x") as two:
         one.write_text("one")

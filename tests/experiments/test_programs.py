@@ -17,6 +17,7 @@ from experiments import evaluate, quickstart, train
 from experiments.common import build, cli, results, wandb
 from tests.helpers.tiny_runs import forbidden, tiny, tiny_quickstart
 from vmamba_jax import attacks, checkpoints, data, evaluation, parallel, training
+from vmamba_jax.evaluation import staged
 
 FILES = {"config.json", "metrics.jsonl", "timing.jsonl", "results.json", "training.html", "evaluation.json", "examples.npz"}
 
@@ -151,6 +152,58 @@ def test_identity_of_an_evaluation(finished):
     assert identity["weights"] == parallel.fingerprint(variables) and identity["versions"]["jax"] == jax.__version__
     assert identity["data"] == build.source(config, "test", 32).fingerprint
     assert identity["settings"]["evaluation"] == json.loads(config.evaluation.to_json()) and identity["settings"]["model"]["mean"] == [0.5]
+
+
+def test_autoattack_is_checked_before_the_other_attacks(finished, monkeypatch):
+    config = tiny("standard")
+    config.evaluation.autoattack, config.evaluation.limit = "standard", 31
+    monkeypatch.setattr(evaluation, "robust_accuracy", forbidden)
+    monkeypatch.setattr(staged, "check_stages", lambda *args: (_ for _ in ()).throw(ValueError("stage fab-t: no")))
+    with pytest.raises(cli.ConfigError, match="config.evaluation.autoattack: stage fab-t: no"):
+        evaluate.run(config, finished[0] / "standard", progress=False)
+
+
+def test_other_identity_is_told_in_one_line(finished, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished[0] / "standard", tmp_path / "run")
+    config = tiny("standard")
+    config.preprocessing.std = (0.25,)
+    monkeypatch.setattr(evaluation, "robust_accuracy", forbidden)
+    with pytest.raises(AssertionError, match="done already"):
+        evaluate.run(config, tmp_path / "run", progress=False)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line == f"{tmp_path / 'run' / 'evaluation.json'}: measured anew, since it was measured with other model.std ([0.5], now [0.25])"
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", "evaluation.json", "checkpoints/about.json"])
+def test_empty_json_after_a_power_loss_is_named(finished, tmp_path, monkeypatch, capsys, name):
+    """Nothing is overwritten; an evaluation is measured anew."""
+    shutil.copytree(finished[0] / "standard", tmp_path / "run")
+    (tmp_path / "run" / name).write_text("")
+    monkeypatch.setattr(evaluation, "robust_accuracy", forbidden)
+    monkeypatch.setattr(training, "train", forbidden)
+    expected = f"{tmp_path / 'run' / name}: expected a JSON file .an empty file."
+    if name == "evaluation.json":
+        with pytest.raises(AssertionError, match="done already"):
+            evaluate.run(tiny("standard"), tmp_path / "run", progress=False)
+        assert expected.split(" .an")[0] in capsys.readouterr().out
+        return
+    with pytest.raises((cli.ConfigError, cli.RunError), match=expected):
+        (evaluate if "about" in name else train).run(tiny("standard"), tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / name).read_text() == ""
+
+
+@pytest.mark.parametrize("deleted", ["config.json", "checkpoints", "results.json"])
+def test_another_seed_is_noticed_whatever_was_deleted(finished, tmp_path, monkeypatch, deleted):
+    shutil.copytree(finished[0] / "standard", tmp_path / "run")
+    path = tmp_path / "run" / deleted
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = {file: file.read_bytes() for file in (tmp_path / "run").glob("*.json*")}
+    config = tiny("standard")
+    config.seed = 5
+    monkeypatch.setattr(training, "train", forbidden)
+    with pytest.raises(cli.ConfigError, match="expected the config that this run started with"):
+        train.run(config, tmp_path / "run", progress=False)
+    assert before == {file: file.read_bytes() for file in (tmp_path / "run").glob("*.json*")}
 
 
 def test_config_of_an_earlier_version_resumes_its_run(finished, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from configs import digits, digits_sweep, sweeps
 from experiments import sweep
-from experiments.common import cli
+from experiments.common import cli, results
 from experiments.sweeps import display, plan, records
 from tests.helpers import fake_sweep
 from vmamba_jax import evaluation, reports, training
@@ -326,9 +326,9 @@ def test_real_sweep_files(finished):
     assert [record["status"] for record in found.values()] == ["done"] * 4, found
     assert SWEEP_FILES <= {path.name for path in workdir.iterdir()}
     assert all(RUN_FILES <= {path.name for path in (workdir / name).iterdir()} for name in found)
-    results = [json.loads((workdir / name / "results.json").read_text()) for name in found]
-    assert [result["config"]["seed"] for result in results] == [0, 0, 1, 1] and len({result["sha256"] for result in results}) == 4
-    assert [result["config"]["objective"]["name"] for result in results] == ["standard", "pgd_at"] * 2
+    saved = [json.loads((workdir / name / "results.json").read_text()) for name in found]
+    assert [result["config"]["seed"] for result in saved] == [0, 0, 1, 1] and len({result["sha256"] for result in saved}) == 4
+    assert [result["config"]["objective"]["name"] for result in saved] == ["standard", "pgd_at"] * 2
     page = (workdir / "sweep.html").read_text()
     assert "4 of 4 runs done" in page and all(f'href="{name}/report.html"' in page for name in found) and page.count("<svg ") == 2
 
@@ -362,3 +362,18 @@ def test_real_sweep_killed_repeatedly(finished, tmp_path):
         same = [json.loads((folder / name / "results.json").read_text())["config"] for folder in (workdir, tmp_path)]
         assert same[0] == same[1]
         assert len(reports.read_run(tmp_path / name).metrics) == len(reports.read_run(workdir / name).metrics)
+
+
+def test_run_evaluated_by_another_version_is_evaluated_again(tmp_path, monkeypatch):
+    """Its training counts; a result without an identity, as of the fake runs, has no version."""
+    fake(fake_sweep.plan(seeds=(0,)), tmp_path)
+    [planned, *_] = plan.expand(fake_sweep.plan(seeds=(0,)))
+    folder = tmp_path / planned.name
+    record = records.read(folder)
+    identity = results.identity(weights="", data="", settings={})
+    content = json.loads((folder / "evaluation.json").read_text()) | {"identity": identity}
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    results.save_json(folder / "run.json", record | {"files": records._digests(folder)})
+    assert records.finished(planned, folder)
+    monkeypatch.setattr(results, "__version__", "0.0.0")
+    assert not records.finished(planned, folder)

@@ -282,8 +282,8 @@ class Checkpoints:
         if found:
             time.sleep(PAUSE)
             if step_folders.listing(self.directory) != before:
-                raise DamagedCheckpoint(_listed(found, self.directory))
-            warnings.warn(f"{_listed(found, self.directory)}; passed over", RuntimeWarning, stacklevel=5)
+                raise DamagedCheckpoint(step_folders.listed(self.directory, found))
+            warnings.warn(f"{step_folders.listed(self.directory, found)}; passed over", RuntimeWarning, stacklevel=5)
         self._passed_over = frozenset(found)
 
     def _undamaged(self, step, load):
@@ -331,7 +331,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in damage:
                 step_folders.set_aside(self.directory, step)
-            _record_damage(self.directory, text)
+            step_folders.record_damage(self.directory, text)
         _barrier()
         self._orbax.reload()
 
@@ -364,28 +364,9 @@ def _prepare(directory, **about):
         json.dumps(about)
     except (TypeError, ValueError) as error:
         raise TypeError(f"config={about['config']!r}: expected JSON-able content; {error}") from error
-    if jax.process_index() == 0:
-        directory.mkdir(parents=True, exist_ok=True)
-        known = step_folders.read_about(directory)
-        step_folders.clear(directory)
-        if found := step_folders.damaged(directory, about["best_metric"]):
-            for step in found:
-                step_folders.set_aside(directory, step)
-            text = f"{_listed(found, directory)}; renamed to STEP.damaged"
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
-            known["damaged"] = [*known.get("damaged", ()), text]
-        step_folders.write_about(directory, {**known, **about})
+    if jax.process_index() == 0 and (told := step_folders.prepare(directory, about)):
+        warnings.warn(told, RuntimeWarning, stacklevel=4)
     _barrier()
-
-
-def _listed(found, directory):
-    """{step: why} in words."""
-    return "; ".join(f"step {step} of {directory}: {why}" for step, why in found.items())
-
-
-def _record_damage(directory, text):
-    known = step_folders.read_about(directory)
-    step_folders.write_about(directory, {**known, "damaged": [*known.get("damaged", ()), text]})
 
 
 def _barrier():

@@ -24,14 +24,39 @@ def write_about(directory, content):
     files.write_json(directory / ABOUT, content)
 
 
+def prepare(directory, about):
+    """Create the folder, clear it of unfinished steps, set damaged ones aside, and write `about` to about.json; returns what was set aside, in words."""
+    directory.mkdir(parents=True, exist_ok=True)
+    known, told = read_about(directory), ""
+    clear(directory)
+    if found := damaged(directory, about["best_metric"]):
+        told = f"{listed(directory, found)}; renamed to STEP.damaged"
+        for step in found:
+            set_aside(directory, step)
+        known["damaged"] = [*known.get("damaged", ()), told]
+    write_about(directory, {**known, **about})
+    return told
+
+
+def listed(directory, found):
+    """{step: why} in words."""
+    return "; ".join(f"step {step} of {directory}: {why}" for step, why in found.items())
+
+
+def record_damage(directory, text):
+    """Add a line to the damage that about.json lists."""
+    known = read_about(directory)
+    write_about(directory, {**known, "damaged": [*known.get("damaged", ()), text]})
+
+
 def complete(directory):
     """Steps whose folder has its final name and all files that every step needs, ascending."""
     return sorted(int(folder.name) for folder in _steps(directory) if not unfinished(folder))
 
 
 def unfinished(folder):
-    """Whether a step folder lacks a file that every complete step has."""
-    return not all((folder / name).exists() for name in NEEDED)
+    """Whether a step folder lacks a file that every complete step has; False for a step that is being saved, which has no such folder yet."""
+    return folder.is_dir() and not all((folder / name).exists() for name in NEEDED)
 
 
 def damage(folder, best_metric=None):
