@@ -6,7 +6,7 @@ import numpy as np
 
 import vmamba_jax
 from configs import base
-from experiments.common import build, cli, limits, results
+from experiments.common import build, classes, cli, limits, results
 from vmamba_jax import attacks, checkpoints, evaluation, parallel, training
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
@@ -41,10 +41,10 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     named, attack, radii = _attacks(section)
     variables, origin = _variables(config, workdir, checkpoint)
     source = build.source(config, section.split, section.limit)
-    source = source if config.weights else build.trained_classes(config, source)
+    source = source if config.weights else classes.trained_classes(config, source)
     classifier = build.classifier(config, source)
     if config.weights:
-        classifier = build.over_classes(classifier, source, "classes" in config.data.options)
+        classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
 
     identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
         "evaluation": results.plain(section), "model": build.description(classifier), "checkpoint": origin})

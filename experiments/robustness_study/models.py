@@ -8,7 +8,7 @@ import numpy as np
 
 import vmamba_jax
 from configs import digits, saved
-from experiments.common import build, cli, training
+from experiments.common import build, classes, cli, training
 from vmamba_jax import checkpoints, data, models, parallel
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import Classifier
@@ -66,7 +66,7 @@ def read(entry, config):
 
 def _trained_run(folder, config):
     run = saved.get_config(str(folder / "config.json"))
-    source = build.trained_classes(run, view(config))
+    source = classes.trained_classes(run, view(config))
     classifier = build.classifier(run, source)
     variables = restore_variables(folder / "checkpoints", "best", ema=bool(run.ema_decay))
     return StudyModel(folder.name, classifier, variables, source, facts(folder.name, classifier.model, variables, str(folder)))
@@ -82,7 +82,7 @@ def _released(name, variables, label, path, config, metadata=None):
         fields["overrides"] = {"num_classes": _classes(source, variables if state is None else state)} | fields["overrides"]
     model = vmamba_jax.create_model(name, **fields["overrides"])
     own = {"mean": released.mean, "std": released.std} | {key: value for key, value in fields["preprocessing"].items() if value}
-    classifier = build.over_classes(Classifier(model, own["mean"], own["std"]), source, "classes" in config.data.options)
+    classifier = classes.over_classes(Classifier(model, own["mean"], own["std"]), source, "classes" in config.data.options)
     if variables is None:
         variables = checkpoints.convert(model, state)
     return StudyModel(label, classifier, variables, source, facts(label, model, variables, path), released)

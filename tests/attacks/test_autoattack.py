@@ -77,7 +77,7 @@ def test_too_few_classes_and_randomized_classifiers(tiny):
     for classes, options, text in [(5, {}, "n_targets=9 on 5 classes: expected at most 4"),
                                    (3, {"n_targets": 2}, "loss='dlr_targeted' on 3 classes"), (2, {"version": "rand"}, "loss='dlr' on 2 classes")]:
         with pytest.raises(ValueError, match=text):
-            jax.eval_shape(lambda x, n=classes, o=options: attacks.autoattack(0.1, **o)(lambda x: net(x)[:, :n], x, labels, key), images)
+            jax.eval_shape(lambda x, n=classes, o=options: attacks.autoattack(0.1, **o)(lambda x: net(x)[:, :n], x, labels % n, key), images)
     randomized = attacks.Randomized(lambda images, keys: net(images))
     with pytest.raises(TypeError, match="version='rand'"):
         jax.eval_shape(lambda x: attacks.autoattack(0.1, **SMALL)(randomized, x, labels, key), images)

@@ -239,3 +239,11 @@ def test_mean_corruption_error():
             corruptions.mean_corruption_error(errors)
     with pytest.raises(ValueError, match="clean_error=None"):
         corruptions.mean_corruption_error(half, relative=True)
+
+
+def test_no_images_and_images_that_are_not_finite():
+    images = jnp.zeros((2, 16, 16, 3))
+    for name in ("fog", "gaussian_noise"):
+        assert corruptions.corrupt(name, 1, images[:0], KEY).shape == (0, 16, 16, 3)
+        with pytest.raises(ValueError, match=r"images=\[nan, nan\]"):
+            corruptions.corrupt(name, 1, images.at[1, 0].set(jnp.nan), KEY)

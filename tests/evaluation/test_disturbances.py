@@ -342,3 +342,16 @@ def test_wrong_calls(disturbance, images, keys, text):
     with pytest.raises(ValueError, match="expected") as raised:
         create(name, **options)(images, keys)
     assert text in str(raised.value)
+
+
+def test_inputs_are_checked():
+    images, labels = jnp.full((3, 8, 8, 3), 0.5), jnp.arange(3)
+    disturb = disturbances.create("salient_drop", grid=2, area=1)
+    model = lambda x: x.mean((1, 2))
+    for wrong, message in ((labels + 1, r"labels\[2\]=3"), (labels[:, None], r"labels.shape=\(3, 1\)"), (labels - 1, r"labels\[0\]=-1"),
+                           (labels * 1.0, "labels.dtype")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            disturb(images, None, model, wrong)
+    with pytest.raises(ValueError, match=r"images=\[nan, nan\]"):
+        disturb(images.at[0].set(jnp.nan), None, model, labels)
+    assert disturb(images[:0], None, model, labels[:0]).shape == (0, 8, 8, 3)

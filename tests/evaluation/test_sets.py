@@ -51,7 +51,7 @@ def test_labels_are_checked_before_any_work(name, monkeypatch):
     monkeypatch.setattr(parallel, "map_batch", lambda *args: lambda *batch: pytest.fail("no program runs before the check"))
     for labels, message in WRONG.values():
         with pytest.raises((ValueError, TypeError), match=message):
-            EVALUATIONS[name](lambda x: linear(x), (IMAGES, labels), mesh=ONE)  # a function of its own, whose programs are not kept
+            EVALUATIONS[name](lambda x: linear(x), (IMAGES, labels), batch_size=4, mesh=ONE)  # a function of its own, whose programs are not kept
 
 
 def test_targets_and_models_of_other_classes():

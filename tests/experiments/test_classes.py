@@ -5,7 +5,7 @@ from PIL import Image
 
 import vmamba_jax
 from configs import base, digits, evaluate_weights
-from experiments.common import build
+from experiments.common import build, classes
 from experiments.common.cli import ConfigError
 from experiments.robustness_study import models as study_models
 from vmamba_jax import data
@@ -41,7 +41,7 @@ def test_all_splits_are_numbered_by_the_training_split(config):
     made = build.build(config)
     assert made.train.classes == made.validation.classes == FRUIT and made.classifier.model.num_classes == 3
     assert made.validation.labels.tolist() == [1, 1, 1, 2, 2, 2] and made.batches.source.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2]
-    evaluated = build.trained_classes(config, build.source(config, "validation"))
+    evaluated = classes.trained_classes(config, build.source(config, "validation"))
     assert evaluated.classes == FRUIT and evaluated.labels.tolist() == [1, 1, 1, 2, 2, 2]
 
 
@@ -50,19 +50,19 @@ def test_a_class_that_training_lacks(config, tmp_path):
     with pytest.raises(ConfigError, match="config.data.*classes=durian.*expected some of the 3 classes apple, banana, cherry"):
         build.build(config)
     with pytest.raises(ConfigError, match="classes=durian"):
-        build.trained_classes(config, build.source(config, "validation"))
+        classes.trained_classes(config, build.source(config, "validation"))
     (tmp_path / "set" / "train").rename(tmp_path / "elsewhere")  # weights may be evaluated where the training images are not
-    assert build.trained_classes(config, build.source(config, "validation")).classes == ("banana", "cherry", "durian")
+    assert classes.trained_classes(config, build.source(config, "validation")).classes == ("banana", "cherry", "durian")
 
 
-def released(tmp_path, names, classes=1000, **options):
+def released(tmp_path, names, count=1000, **options):
     write(tmp_path / "val", names, 1)
     config = base.complete(evaluate_weights.get_config("model=resnet18"))
     config.data.root = str(tmp_path)
     config.data.options.update(size=8, resize=8, **options)
     source = build.source(config, "validation")
-    classifier = Classifier(vmamba_jax.create_model("resnet18", num_classes=classes, **TINY))
-    return source, classifier, build.over_classes(classifier, source, "classes" in options)
+    classifier = Classifier(vmamba_jax.create_model("resnet18", num_classes=count, **TINY))
+    return source, classifier, classes.over_classes(classifier, source, "classes" in options)
 
 
 def test_released_weights_on_some_classes(tmp_path):
@@ -78,11 +78,11 @@ def test_released_weights_on_folders_by_number(tmp_path):
 
 
 def test_released_weights_on_other_classes(tmp_path):
-    for k, (names, classes, message) in enumerate(((FRUIT, 1000, "classes=apple, banana, cherry: expected WordNet identifiers"),
+    for k, (names, count, message) in enumerate(((FRUIT, 1000, "classes=apple, banana, cherry: expected WordNet identifiers"),
                                                    (["n01440764"], 1000, "classes=n01440764: expected at least two classes"),
                                                    (FRUIT, 5, r"config.data: 3 classes \(apple, banana, cherry, ...\), expected the 5 of the weights"))):
         with pytest.raises(ConfigError, match=message):
-            released(tmp_path / str(k), names, classes)
+            released(tmp_path / str(k), names, count)
     _, classifier, over = released(tmp_path / "same", FRUIT, 3)
     assert over is classifier
 
@@ -91,13 +91,13 @@ def test_a_study_of_released_weights(tmp_path):
     write(tmp_path / "val", ["n01440764", "n03445777"], 1)
     config = base.study()
     config.data = {"name": "folder", "root": str(tmp_path), "split": "validation", "limit": 0, "options": {"size": 8, "resize": 8}}
-    for classes, columns in ((1000, (0, 574)), (2, None)):
-        variables = {"params": {"fc": {"bias": np.zeros(classes)}}}
+    for count, columns in ((1000, (0, 574)), (2, None)):
+        variables = {"params": {"fc": {"bias": np.zeros(count)}}}
         found = study_models._released("resnet18", variables, "label", "path", config, {"overrides": dict(TINY)})
-        assert found.classifier.model.num_classes == classes and found.classifier.columns == columns
+        assert found.classifier.model.num_classes == count and found.classifier.columns == columns
 
 
 def test_the_set_itself_may_number_its_classes():
     config = base.complete(digits.get_config("objective=standard"))
     source = build.source(config, "test")
-    assert build.trained_classes(config, source) is source and data.match_classes(source, source.classes) is source
+    assert classes.trained_classes(config, source) is source and data.match_classes(source, source.classes) is source

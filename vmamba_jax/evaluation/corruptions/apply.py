@@ -36,7 +36,9 @@ def corrupt(name, severity, images, keys, *, table=None):
     check(name, severity, table)
     if getattr(images, "ndim", None) != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3 or images.shape[1] < 8:
         raise ValueError(f"images.shape={getattr(images, 'shape', type(images).__name__)}: expected (batch, S, S, 3) with S >= 8")
-    checks.batch(images, jnp.zeros(len(images), jnp.int32), 0, 1)
+    checks.pixels(images, 0, 1)
+    if not len(images):
+        return images.astype(jnp.float32)
     table = table_for(images.shape[1]) if table is None else table
     extra = (load_textures(table),) if name == "frost" else ()
     if extra and images.shape[1] >= (least := int(extra[0]["sizes"].min())):

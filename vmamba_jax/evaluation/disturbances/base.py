@@ -43,9 +43,9 @@ class Disturbance(records.Described):
                 with `shared`.
             logits_fn, labels: the model, and labels (b,), if `needs_model`.
         """
-        if getattr(images, "ndim", None) != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-            found = f"{getattr(images, 'dtype', type(images).__name__)}{getattr(images, 'shape', '')}"
-            raise ValueError(f"images={found}: expected a floating type and (b, height, width, channels)")
+        checks.pixels(images, 0, 1)
+        if labels is not None:
+            checks.classes(labels, len(images))
         if self.needs_model and (logits_fn is None or labels is None):
             raise ValueError(f"logits_fn or labels is None: expected both for {self!r}, which evaluates the model")
         if self.draws and not self.shared and keys is None:
@@ -54,6 +54,8 @@ class Disturbance(records.Described):
             keys = None
         else:
             keys = jax.random.key(self.seed)[None] if self.shared else image_keys(keys, len(images))
+        if not len(images):
+            return images
         return self.run(images, keys, logits_fn, labels)
 
     @property
