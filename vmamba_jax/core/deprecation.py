@@ -27,3 +27,15 @@ def renamed(module, names):
         return getattr(importlib.import_module(home), new)
 
     return __getattr__
+
+
+def moved(module, home):
+    """A module's `__getattr__` that serves every public name of the module `home`, where its content is now, and warns."""
+    def __getattr__(name):
+        if name.startswith("__"):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home), name)
+        warn(f"{module}.{name}", f"{home}.{name}")
+        return value
+
+    return __getattr__

@@ -1,0 +1,4 @@
+"""The old name of `experiments.common.build`, for one release."""
+from vmamba_jax.core.deprecation import moved
+
+__getattr__ = moved(__name__, "experiments.common.build")
