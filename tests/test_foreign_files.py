@@ -198,7 +198,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", READERS)
 def test_mutated_files(tmp_path, name):
-    check(tmp_path, name, 100)
+    check(tmp_path, name, 25)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from vmamba_jax import analysis, attacks, data, evaluation, parallel
 from vmamba_jax.data.datasets import imagenet
-from vmamba_jax.evaluation import programs
+from vmamba_jax.evaluation import loop, programs
 
 KEY = jax.random.key(0)
 ONE = parallel.data_mesh(jax.devices()[:1])
@@ -48,6 +48,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_labels_are_checked_before_any_work(name, monkeypatch):
+    monkeypatch.setattr(loop, "_PROGRAMS", programs.Programs())  # what is made here is not kept
     monkeypatch.setattr(parallel, "map_batch", lambda *args: lambda *batch: pytest.fail("no program runs before the check"))
     for labels, message in WRONG.values():
         with pytest.raises((ValueError, TypeError), match=message):

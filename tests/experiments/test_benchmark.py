@@ -85,8 +85,8 @@ def test_page(measured, tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (dict(repeats=0), "config.repeats=0: expected at least 1"), (dict(parts=("scans",)), "config.parts"), (dict(devices=99), "config.devices=99"),
-    (dict(scan=dict(shapes=((48, 8),))), "length 48 is no square map"), (dict(scan=dict(backends=("nosuch",))), "config.scan.backends: 'nosuch'"), (dict(models=dict(names=("nosuch",))), "config.models.names='nosuch'"),
-    (dict(models=dict(passes=("backward",))), "config.models.passes='backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
+    (dict(scan=dict(shapes=((48, 8),))), "length 48 is no square map"), (dict(scan=dict(backends=("nosuch",))), "config.scan.backends[0]='nosuch'"), (dict(models=dict(names=("nosuch",))), "config.models.names='nosuch'"),
+    (dict(models=dict(passes=("backward",))), "config.models.passes[0]='backward'"), (dict(growth=dict(names=("nosuch",))), "config.growth.names"),
 ])
 def test_bad_value_is_named(tmp_path, change, message):
     with pytest.raises(cli.ConfigError, match=message.replace("[", r"\[")):

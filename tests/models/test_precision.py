@@ -70,6 +70,7 @@ def test_bfloat16_keeps_float32_weights(name):
         assert np.linalg.norm(a - b) <= 0.1 * np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_bfloat16_training_keeps_float32_state():
     """A whole step: attack on float32 images, bfloat16 model, float32 loss, weights, moments and average; the step donates the old state."""
     classifier = models.Classifier(create_model("vit_tiny", num_classes=3, **TINY["vit_tiny"], dtype="bfloat16", remat=True))

@@ -152,7 +152,7 @@ def stoppable(d_state):
     return module, variables, x, apply(module, variables, x)
 
 
-@pytest.mark.parametrize("d_state", [1, 2])
+@pytest.mark.parametrize("d_state", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("stop", [(), ("x",), ("c",), ("B",), ("C",), ("delta",), ("A_bar",), ("B_bar_delta",), ("A_bar", "B_bar_delta"),
                                   ("B", "C", "delta"), ("B", "A_bar")], ids="+".join)
 def test_stop_gradients(d_state, stop):
@@ -166,9 +166,10 @@ def test_stop_gradients(d_state, stop):
         assert not wanted.any()
 
 
-@pytest.mark.parametrize("fields", [dict(out_norm="softmax"), dict(gate=True, gate_act=False, out_act=True), dict(scan_pattern="cascade"),
-                                    dict(ssm="mamba2", dt_rank=2, d_state=4), dict(conv_size=5), dict(ssm_init="v1"), dict(ssm_init="v2")],
-                         ids=lambda f: "-".join(f))
+@pytest.mark.parametrize("fields", [
+    dict(gate=True, gate_act=False, out_act=True), dict(scan_pattern="cascade"), dict(ssm="mamba2", dt_rank=2, d_state=4),
+    *(pytest.param(fields, marks=pytest.mark.slow) for fields in (dict(out_norm="softmax"), dict(conv_size=5), dict(ssm_init="v1"), dict(ssm_init="v2")))],
+    ids=lambda f: "-".join(f))
 def test_default_and_reference_scans_agree(fields):
     module, x = SS2D(**fields), images()
     variables = random_variables(module)

@@ -52,6 +52,7 @@ def test_batch_entries_do_not_mix():
     np.testing.assert_allclose(logits(model, variables, x[1:2]), whole[1:2], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_scans_in_float32():
     model = create_model("vmamba_tiny", **TINY)
     variables, x = variables_of(model), images(2, 16, 16, 3)
@@ -186,7 +187,7 @@ def test_layer_norm(x64):
     assert np.abs(common.standardize(tiny) - (tiny - tiny.mean(-1, keepdims=True)) / jnp.sqrt(tiny.var(-1, keepdims=True) + 1e-6)).max() > 0.1
 
 
-@pytest.mark.parametrize("height,width", [(16, 16), (24, 20)])
+@pytest.mark.parametrize("height,width", [pytest.param(16, 16, marks=pytest.mark.slow), (24, 20)])
 def test_position_embedding(height, width):
     """A constant added to the embedding equals one added to the patch norm's bias, also after resizing; a change of one row changes the logits."""
     model = create_model("vmamba_tiny", **TINY, pos_embed=True, image_size=16)

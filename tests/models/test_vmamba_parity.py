@@ -9,7 +9,7 @@ from tests.helpers.golden_models import GOLDEN, load, nhwc
 from vmamba_jax import checkpoints
 
 CLASSIFIERS = sorted(p.stem for p in GOLDEN.glob("vmamba_*.json") if not p.stem.startswith(("vmamba_bb", "vmamba_ss2d")))
-OFTEN = {"float64": ("vmamba_t_bn", "vmamba_t_m0", "vmamba_s2_noz_ln", "vmamba_v0"), "float32": ("vmamba_t_base",)}
+OFTEN = {"float64": ("vmamba_t_bn", "vmamba_v0"), "float32": ("vmamba_t_base",)}
 CHANNELS_FIRST = ("ln2d", "bn")
 
 
@@ -91,7 +91,7 @@ def test_backbone_maps():
         np.testing.assert_allclose(x, nhwc(arrays[f"out{i}"]), atol=2e-5)
 
 
-@pytest.mark.parametrize("size", ["native", "resized"])
+@pytest.mark.parametrize("size", [pytest.param("native", marks=pytest.mark.slow), "resized"])
 def test_position_embedding(x64, size):
     """Golden arrays of `golden/make_posembed_vmamba.py`, for images of the embedding's size and of another size."""
     arrays, info = load("posembed_vmamba")

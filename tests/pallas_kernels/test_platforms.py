@@ -124,7 +124,7 @@ def test_unknown_name():
         pass
 
 
-@SCANS
+@pytest.mark.parametrize("scan", [selective, pytest.param(cross, marks=pytest.mark.slow), pytest.param(linear, marks=pytest.mark.slow)])
 def test_transformations_pass_the_guard(scan):
     plain = lambda u: scan(u, implementation="reference")
     loss = lambda scan: lambda u: (scan(u) ** 2).sum()

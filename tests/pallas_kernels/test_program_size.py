@@ -45,7 +45,7 @@ def test_kernels_of_a_model_are_lowered_once_per_shape(platform):
 
 
 @pytest.mark.parametrize("platform,expected", [("tpu", {"forward": 2, "backward": 2}), ("cuda", KERNELS["cuda"])])
-@pytest.mark.parametrize("family", ["vim", "vmamba"])
+@pytest.mark.parametrize("family", ["vim", pytest.param("vmamba", marks=pytest.mark.slow)])
 def test_scans_of_both_directions_share_kernels(family, platform, expected):
     """Two scans per direction of time, in every block; a GPU kernel serves both directions."""
     model = vmamba_jax.create_model("vim_tiny", depth=3, embed_dim=32, d_state=2, num_classes=3) if family == "vim" else vmamba(d_state=2)

@@ -15,7 +15,7 @@ NAMES = ["budget_$5_vs_$6", "$", "a$b", "_hidden", "__x__", "<b>&amp;", "\"quote
          "a\udcffb", "{{ x }}", "#1 ~ ^"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if i % 4 == 0 else pytest.mark.slow) for i, name in enumerate(NAMES)])
 def test_pages_of_a_run(tmp_path, name):
     run = reports.read_run(fake_runs.write(tmp_path, "pgd_at"), name)
     shown = name.encode("utf-8", "backslashreplace").decode()

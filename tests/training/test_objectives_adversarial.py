@@ -94,7 +94,7 @@ def one_device(name):
     return step, run, state, result, {key: (n - before[key]) / 16 for key, n in Counted.tally.items()}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ("trades", "free", "awp") else pytest.mark.slow) for name in OPTIONS])
 def test_same_update_on_eight_devices_and_in_microbatches(name):
     _, _, state, expected, _ = one_device(name)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *jax.device_get((state.params, expected[0].params)))
