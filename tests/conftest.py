@@ -29,6 +29,13 @@ settings.load_profile("repeatable")
 gc.freeze()
 gc.set_threshold(100_000, 50, 50)
 
+
+@pytest.fixture(autouse=True, scope="module")
+def permanent():
+    """Exempt what earlier files left alive, compiled programs above all, from every further garbage collection: a full one takes seconds else."""
+    gc.freeze()
+
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
