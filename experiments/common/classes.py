@@ -4,9 +4,9 @@ import dataclasses
 from experiments.common import build
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import data
-from vmamba_jax.core import checks
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.data.subsets import numbered
+from vmamba_jax.evaluation import shifts
 
 
 def trained_classes(config, loaded):
@@ -47,6 +47,5 @@ def over_classes(classifier, source, ordered=False):
             raise ConfigError(f"config.data: {len(names)} classes ({', '.join(names[:3])}, ...), expected the {count} of the weights")
         return classifier
     with checking("config.data"):
-        columns = imagenet.labels_of(names)
-        checks.require(len(columns) > 1, f"classes={names[0]}: expected at least two classes, as the accuracy over one is always 1")
+        columns = shifts.columns_of(names)
     return classifier if columns == tuple(range(count)) else dataclasses.replace(classifier, columns=columns)

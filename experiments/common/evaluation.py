@@ -11,6 +11,8 @@ from vmamba_jax import attacks, checkpoints, evaluation, parallel, training
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.evaluation import staged
+from vmamba_jax.evaluation.loop import Loop
+from vmamba_jax.evaluation.sets import enter
 
 SIGNS = 64  # images that the signs of gradient masking are measured on, at most
 
@@ -56,7 +58,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     for name, each in named.items():
         if hasattr(each, "stages"):
             with cli.checking("config.evaluation.autoattack" if name == "autoattack" else f"config.evaluation.attacks.{name}"):
-                staged.check(each, logits_fn, source)
+                staged.check(each, enter(logits_fn, source, Loop(batch_size=section.batch_size, mesh=mesh)))
     measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)])
     with cli.bar("evaluation", measured * len(source), progress) as bar:
         def measure(attack, label, **options):

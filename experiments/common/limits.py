@@ -21,6 +21,7 @@ LARGEST_NUMBER = 3.4e38  # of float32
 OPTIMIZERS = ("adamw", "sgd")
 VALIDATION = ("accuracy", "robust_accuracy")
 PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile")  # of a benchmark
+PASSES = ("forward", "gradient", "training", "pgd")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -113,10 +114,6 @@ def _field(config, key):
     return config
 
 
-def _section(name, value):
-    _options(name, value)
-
-
 def _of(choices):
     return lambda name, value: checks.choice(name, value, choices)
 
@@ -147,14 +144,14 @@ RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "s
               "evaluation.curve", "data", "model")
 RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
-    "data.name": _name, "data.root": text, "data.options": _section,
-    "extra.name": _name, "extra.root": text, "extra.fraction": _below_one, "extra.options": _section,
+    "data.name": _name, "data.root": text, "data.options": _options,
+    "extra.name": _name, "extra.root": text, "extra.fraction": _below_one, "extra.options": _options,
     "repeats": count, "transform.name": _of(("none", *data.transforms.names())),
     "loader.workers": functools.partial(count, low=0, high=1024), "loader.threads": functools.partial(count, low=0, high=1024),
     "loader.max_bad": _any_count, "augment.name": _name,
     "mix.mixup": _positive, "mix.cutmix": _positive, "mix.probability": _fraction, "mix.switch_probability": _fraction, "mix.mode": _of(mix.MODES),
     "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
-    "model.name": _name, "model.overrides": _section,
+    "model.name": _name, "model.overrides": _options,
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
     "init.checkpoint": text,
     "objective.name": _of(OBJECTIVES), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
@@ -167,16 +164,16 @@ RUN = {
     "schedule.cooldown": _fraction, "schedule.end": _positive, "schedule.boundaries": functools.partial(sequence, rule=_fraction),
     "schedule.factor": _positive,
     "ema_decay": _decay, "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
-    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of(VALIDATION), "validation.attack": _section,
+    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of(VALIDATION), "validation.attack": _options,
     "checkpoints.keep": count,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
-    "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _section,
+    "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,
     "evaluation.curve.attack": text, "evaluation.curve.radii": functools.partial(sequence, rule=_positive)}
 
 KINDS = ("clean", "attack", "curve", "components", "disturbance", "corruption", "shift", "trajectory", "centre")  # of a study's probes
 STUDY = {
-    "seed": _seed, "models": _names, "train": _section, "data.name": _name, "data.root": text, "data.split": _name, "data.options": _section,
-    "data.limit": _any_count, "batch_size": count, "margin": _fraction, "example": _any_count, "probes": _section}
+    "seed": _seed, "models": _names, "train": _options, "data.name": _name, "data.root": text, "data.split": _name, "data.options": _options,
+    "data.limit": _any_count, "batch_size": count, "margin": _fraction, "example": _any_count, "probes": _options}
 
 BENCHMARK_CLOSED = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile", "against")
 BENCHMARK = {
@@ -185,18 +182,18 @@ BENCHMARK = {
     "scan.operations": _all_of(("selective_scan", "cross_selective_scan")), "scan.backends": _all_of(("pallas", "xla", "reference", "associative")),
     "scan.passes": _all_of(("forward", "gradient")), "scan.shapes": functools.partial(sequence, rule=_shape), "scan.states": _counts,
     "scan.batches": _counts, "scan.dtype": _of(DTYPES),
-    "models.names": _names, "models.overrides": _section, "models.variants": _names,
-    "models.passes": _all_of(("forward", "gradient", "training", "pgd")), "models.batches": _counts, "models.size": count,
-    "models.dtypes": _all_of(DTYPES), "models.attack": _section, "models.optimizer.name": _of(OPTIMIZERS),
+    "models.names": _names, "models.overrides": _options, "models.variants": _names,
+    "models.passes": _all_of(PASSES), "models.batches": _counts, "models.size": count,
+    "models.dtypes": _all_of(DTYPES), "models.attack": _options, "models.optimizer.name": _of(OPTIMIZERS),
     "models.optimizer.learning_rate": _positive, "models.optimizer.weight_decay": _positive,
     "memory.names": _names, "memory.variants": _names, "memory.batch": count, "memory.size": count, "memory.dtype": _of(DTYPES),
-    "growth.names": _names, "growth.passes": _all_of(("forward", "gradient", "training", "pgd")), "growth.sizes": _counts, "growth.batch": count,
+    "growth.names": _names, "growth.passes": _all_of(PASSES), "growth.sizes": _counts, "growth.batch": count,
     "growth.dtype": _of(DTYPES),
     "attacks.models": _names, "attacks.attacks": _names, "attacks.images": count, "attacks.batch": count, "attacks.size": count,
     "attacks.eps": _positive,
-    "scaling.models": _section, "scaling.devices": _counts, "scaling.batch": count, "scaling.size": count, "scaling.attack": _section,
+    "scaling.models": _options, "scaling.devices": _counts, "scaling.batch": count, "scaling.size": count, "scaling.attack": _options,
     "corruptions.names": _names, "corruptions.severity": functools.partial(count, high=5), "corruptions.batch": count, "corruptions.size": count,
     "corruptions.package_images": count,
     "compile.models": _names, "compile.backends": _names, "compile.platforms": _all_of(("cpu", "tpu", "cuda")), "compile.size": count,
     "compile.first_steps": _names, "compile.batch": count, "compile.repeats": count,
-    "against.models": _names, "against.passes": _all_of(("forward", "gradient", "training", "pgd"))}
+    "against.models": _names, "against.passes": _all_of(PASSES)}

@@ -41,7 +41,7 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
     if fill.draws and key is None:
         raise ValueError(f"key=None: expected a random key for content={content!r}")
     source = enter(logits_fn, source, loop)
-    height, width = source.gather(np.arange(1))[0].shape[1:3]
+    height, width = source.image.shape[:2]
     if size > min(height, width):
         raise ValueError(f"window={size} on images of {height} x {width} pixels: expected a window inside them")
     tops, lefts = (np.arange((side - size) % step // 2, side - size + 1, step) for side in (height, width))

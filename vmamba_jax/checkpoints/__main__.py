@@ -19,8 +19,7 @@ import rich.table
 import rich.text
 
 from vmamba_jax.checkpoints import wrappers
-from vmamba_jax.checkpoints.convert import convert_and_tell
-from vmamba_jax.checkpoints.store import save_variables
+from vmamba_jax.checkpoints.store import convert_file, save_variables
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import command_line, files
 from vmamba_jax.models import catalog
@@ -55,11 +54,7 @@ def parser():
 def run_convert(args):
     overrides = dict(args.override)
     model = catalog.create_model(args.model, **overrides)
-    content = read_torch(args.file)
-    try:
-        variables, found = convert_and_tell(model, content, args.weights)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{args.file}: {error}") from error
+    variables, found = convert_file(model, args.file, args.weights)
     mean, std = preprocessing(args.model, model)
     if found.mean and found.std:  # the file's own normalizer
         mean, std = list(found.mean), list(found.std)

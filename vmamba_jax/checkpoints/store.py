@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vmamba_jax.checkpoints.convert import convert
+from vmamba_jax.checkpoints.convert import convert_and_tell
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files, limits
 
@@ -92,9 +92,14 @@ def read_variables(model, path, weights=None):
     """
     if pathlib.Path(path).is_dir():
         return load_variables(path)[0]
+    return convert_file(model, path, weights)[0]
+
+
+def convert_file(model, path, weights=None):
+    """`convert_and_tell` of a released file; its errors begin with the path."""
     content = read_torch(path)
     try:
-        return convert(model, content, weights)
+        return convert_and_tell(model, content, weights)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: {error}") from error
 

@@ -89,7 +89,7 @@ def read_json(path):
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        what = "an empty file" if not path.stat().st_size else f"{type(error).__name__}: {error}"
+        what = "an empty file" if not raw else f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: expected a JSON file ({what}); restore it, or move it away") from error
 
 

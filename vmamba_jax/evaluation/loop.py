@@ -106,7 +106,8 @@ def gather(run, source, loop, show=()):
         if loop.progress:
             loop.progress(int(seen.sum()), n, _means(arrays, seen))
     lost = int((~arrays.pop(FINITE, np.ones(1, bool))).sum())
-    return _means(arrays, seen) | ({"not_finite": lost} if lost else {}) | arrays | ({ADVERSARIAL: np.stack([shown[i] for i in places])} if places else {}) | {"examples": n}
+    counted, images = {"not_finite": lost} if lost else {}, {ADVERSARIAL: np.stack([shown[i] for i in places])} if places else {}
+    return _means(arrays, seen) | counted | arrays | images | {"examples": n}
 
 
 def _means(arrays, seen):

@@ -20,10 +20,12 @@ class Entered(NamedTuple):
         gather: integer positions (b,) -> (images (b, H, W, C), labels (b,)).
         examples: number of examples.
         classes: number of classes of the classifier.
+        image: shape (H, W, C) and dtype of an image as the classifier gets it.
     """
     gather: Callable
     examples: int
     classes: int
+    image: jax.ShapeDtypeStruct
 
 
 def reader(source):
@@ -82,7 +84,7 @@ def enter(logits_fn, source, loop):
         checks.classes(np.asarray(source[1]), n, count)
     elif names := getattr(source, "classes", None):
         _check_names(names, count, source)
-    return Entered(read, n, count)
+    return Entered(read, n, count, jax.ShapeDtypeStruct(first.shape[1:], first.dtype))
 
 
 def _check_names(names, count, source):

@@ -73,10 +73,15 @@ def over_classes(logits_fn, source):
     Raises:
         ValueError: a class that ImageNet-1k does not have, or fewer than two classes.
     """
-    chosen = imagenet.labels_of(source.classes)
+    return _over(logits_fn, columns_of(source.classes))
+
+
+def columns_of(names):
+    """Positions in ImageNet's 1000 logits of the classes that a set is evaluated over; names and errors as for `over_classes`."""
+    chosen = imagenet.labels_of(names)
     if len(chosen) < 2:
-        raise ValueError(f"source.classes={source.classes}: expected at least two classes, as the accuracy over one is always 1")
-    return _over(logits_fn, chosen)
+        raise ValueError(f"classes={', '.join(map(str, names))}: expected at least two classes, as the accuracy over one is always 1")
+    return chosen
 
 
 def _over(logits_fn, chosen):

@@ -14,7 +14,7 @@ from vmamba_jax.core import files, limits, zip_files
 from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.evaluation import identity
 from vmamba_jax.evaluation.loop import argument, classify, on_mesh, over_set
-from vmamba_jax.evaluation.sets import enter, reader
+from vmamba_jax.evaluation.sets import enter
 from vmamba_jax.version import __version__
 
 ROBUST, MISCLASSIFIED = -1, -2  # in `broken_by`: no stage broke the image; misclassified without any attack
@@ -101,7 +101,7 @@ def run(logits_fn, source, attack, key, loop, state=None, model_id=None):
     found = _identity(logits_fn, source, attack.settings, key, model_id, state) if state else {}
     source = enter(logits_fn, source, loop)
     n = source.examples
-    check(attack, logits_fn, source, max(_rows(loop.batch_size, n, loop.mesh.size) // loop.mesh.size, 1))
+    check(attack, source, max(_rows(loop.batch_size, n, loop.mesh.size) // loop.mesh.size, 1))
     passes = [("clean", None), *attack.stages()]
     ledger = Ledger(n, found, state)
     logits_fn, key = parallel.replicate((logits_fn, key), loop.mesh)
@@ -128,17 +128,15 @@ def run(logits_fn, source, attack, key, loop, state=None, model_id=None):
         "examples": n, "stages": ledger.stages, "attack": attack.settings}
 
 
-def check(attack, logits_fn, source, rows=1):
+def check(attack, source, rows=1):
     """Raise the error of any stage that the images or the classifier's number of classes do not allow, before any work.
 
     Args:
         attack: with `stages()`.
-        logits_fn, source: as for `robust_accuracy`.
+        source: the set after `sets.enter`.
         rows: images per call.
     """
-    images = reader(source)[0](np.zeros(1, int))[0]
-    shape = jax.ShapeDtypeStruct((rows, *images.shape[1:]), images.dtype if images.dtype.kind == "f" else np.float32)
-    check_stages(attack.stages(), shape, jax.eval_shape(logits_fn, shape).shape[-1])
+    check_stages(attack.stages(), jax.ShapeDtypeStruct((rows, *source.image.shape), source.image.dtype), source.classes)
 
 
 def _rows(batch_size, attacked, devices):

@@ -191,7 +191,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
                 monitoring.on_log(done, values)
 
         in_flight, examples = collections.deque(), {}
-        feed = data.Meter(data.prefetch(loading.feed(batches, start, steps, place, getattr(step_fn, "check_batch", None)), AHEAD), size=lambda fed: fed.batch["image"].shape[0])
+        fed_batches = loading.feed(batches, start, steps, place, getattr(step_fn, "check_batch", None))
+        feed = data.Meter(data.prefetch(fed_batches, AHEAD), size=lambda fed: fed.batch["image"].shape[0])
         stack.enter_context(contextlib.closing(feed))
         for done in range(start + 1, steps + 1):
             fed = next(feed)

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vmamba_jax.core import checks, files
-from vmamba_jax.training.run import checksums, step_folders
+from vmamba_jax.training.run import checksums, state_trees, step_folders
 
 ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
 PATIENCE, PAUSE = 60.0, 0.1  # seconds that a reader retries while a run saves and removes steps, and between two looks at the folder
@@ -119,7 +119,7 @@ class Checkpoints:
             if self.best_metric is not None and not math.isfinite(metrics[self.best_metric]):
                 metrics = None
         self.wait()
-        tree, extra = _tree(state), extra or {}
+        tree, extra = state_trees.tree(state), extra or {}
         sums = {"step": step, "state": checksums.of_tree(tree), "extra": checksums.of_json(extra),
                 "metrics": None if metrics is None else checksums.of_json(metrics)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), extra=ocp.args.JsonSave(extra), checksums=ocp.args.JsonSave(sums))
@@ -140,9 +140,10 @@ class Checkpoints:
             DamagedCheckpoint: see the class.
         """
         def load(step):
-            target = _tree(template)
-            self._compare(checksums.flat(target), step)
-            return self._load(step, jax.tree.map(_abstract, target))
+            target = state_trees.tree(template)
+            if lines := state_trees.differences(target, self._saved(step)):
+                raise ValueError(f"step {step} in {self.directory} does not fit the state:\n  " + "\n  ".join(lines))
+            return self._load(step, jax.tree.map(state_trees.abstract, target))
 
         return serialization.from_state_dict(template, {"carry": None, **self._undamaged(step, load)[1]})
 
@@ -269,19 +270,20 @@ class Checkpoints:
             try:
                 return read()
             except (DamagedCheckpoint, FileNotFoundError):
-                if not self.read_only or time.monotonic() > end:
+                if not self.read_only or time.monotonic() > end or self._is_still(before):
                     raise
-                time.sleep(PAUSE)
-                if step_folders.listing(self.directory) == before:
-                    raise
+
+    def _is_still(self, before):
+        """Whether the folder has the listing of `before` after a pause, so that no run changed it meanwhile."""
+        time.sleep(PAUSE)
+        return step_folders.listing(self.directory) == before
 
     def _pass_over(self):
         """Names the steps that a reader passes over."""
         before = step_folders.listing(self.directory)
         found = step_folders.damaged(self.directory, self.best_metric)
         if found:
-            time.sleep(PAUSE)
-            if step_folders.listing(self.directory) != before:
+            if not self._is_still(before):
                 raise DamagedCheckpoint(step_folders.listed(self.directory, found))
             warnings.warn(f"{step_folders.listed(self.directory, found)}; passed over", RuntimeWarning, stacklevel=5)
         self._passed_over = frozenset(found)
@@ -320,10 +322,8 @@ class Checkpoints:
         return found.state
 
     def _set_aside(self, damage, instead, before):
-        if self.read_only:
-            time.sleep(PAUSE)
-            if step_folders.listing(self.directory) != before:  # removed by the run meanwhile
-                raise DamagedCheckpoint("; ".join(damage.values()))
+        if self.read_only and not self._is_still(before):  # removed by the run meanwhile
+            raise DamagedCheckpoint("; ".join(damage.values()))
         text = f"{'; '.join(damage.values())}; step {instead} of {self.directory} is restored instead"
         warnings.warn(text, RuntimeWarning, stacklevel=6)
         if self.read_only:
@@ -341,15 +341,6 @@ class Checkpoints:
             if self.read_only:
                 return self._orbax.metadata(self.directory / str(step)).item_metadata.state.tree
             return self._orbax.item_metadata(step).state.tree
-
-    def _compare(self, wanted, step):
-        saved = checksums.flat(self._saved(step))
-        lines = [f"missing in the checkpoint: {name} {_describe(wanted[name])}" for name in sorted(wanted.keys() - saved.keys())]
-        lines += [f"unexpected in the checkpoint: {name} {_describe(saved[name])}" for name in sorted(saved.keys() - wanted.keys())]
-        both = {name: (_describe(saved[name]), _describe(wanted[name])) for name in sorted(wanted.keys() & saved.keys())}
-        lines += [f"{name}: saved {old}, wanted {new}" for name, (old, new) in both.items() if old != new]
-        if lines:
-            raise ValueError(f"step {step} in {self.directory} does not fit the state:\n  " + "\n  ".join(lines))
 
 
 def restore_variables(directory, step="latest", ema=False):
@@ -392,17 +383,3 @@ def _damage(step, what="it"):
 def _first_line(error):
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-def _tree(state):
-    """The state as nested dicts, without a carry of None, so that checkpoints older than the carry can be restored."""
-    tree = serialization.to_state_dict(state)
-    return {name: tree[name] for name in tree if name != "carry" or tree[name] is not None}
-
-
-def _abstract(leaf):
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) if isinstance(leaf, jax.Array) else np.asarray(leaf)
-
-
-def _describe(leaf):
-    return f"{np.dtype(leaf.dtype)}{tuple(leaf.shape)}"
