@@ -28,8 +28,12 @@ def identity(*, weights, data, settings):
     Returns:
         A JSON-able dict with these and the versions of vmamba_jax and JAX, equal to itself after a round trip through JSON.
     """
-    return json.loads(json.dumps({"versions": {"vmamba_jax": __version__, "jax": jax.__version__}, "weights": weights, "data": data,
-                                  "settings": settings}))
+    return json.loads(json.dumps({"versions": measuring_versions(), "weights": weights, "data": data, "settings": settings}))
+
+
+def measuring_versions():
+    """The versions that a result's figures depend on: those of an identity."""
+    return {"vmamba_jax": __version__, "jax": jax.__version__}
 
 
 def digest(identity):

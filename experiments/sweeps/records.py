@@ -29,7 +29,7 @@ def finished(planned, folder):
 def _outdated(folder):
     """Whether the run was evaluated by another version, so that it must be evaluated again; its training counts."""
     content = results.load_json(folder / "evaluation.json") or {}
-    return "identity" in content and content["identity"]["versions"] != results.identity(weights="", data="", settings={})["versions"]
+    return "identity" in content and content["identity"]["versions"] != results.measuring_versions()
 
 
 def attempts(folder):
