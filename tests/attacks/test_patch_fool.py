@@ -93,7 +93,7 @@ def search(attack, weights, images, labels, index, start, scores):
     return attack.search(Partial(vit_logits, weights), images, labels, index, start, scores)
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.slow), 50])
+@pytest.mark.parametrize("steps", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5)), 50])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_golden(golden, x64, name, steps):
     """Adversarial images, the pixels replaced, and the mean cross-entropy at each step, from the file's random numbers."""

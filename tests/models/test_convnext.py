@@ -39,6 +39,7 @@ def standardized(x):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
 
 
+@pytest.mark.slow
 def test_traps_show(x64, model):
     """Norm before pooling, another eps or no gamma changes the logits by far more than the parity tolerance."""
     arrays, _ = golden_models.load(GOLDEN)

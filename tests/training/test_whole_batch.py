@@ -41,7 +41,7 @@ def close(a, b, atol=2e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=atol), a, b)
 
 
-@pytest.mark.parametrize(("name", "mode"), [pytest.param("layer norm", "eval", marks=pytest.mark.slow), ("batch norm", "eval"), ("batch norm", "train"), ("resnet", None)])
+@pytest.mark.parametrize(("name", "mode"), [pytest.param("layer norm", "eval", marks=pytest.mark.slow), pytest.param("batch norm", "eval", marks=pytest.mark.slow), ("batch norm", "train"), ("resnet", None)])
 def test_same_update_of_an_indivisible_batch(name, mode):
     step, state = setting(name, mode)
     data = batch(batch_size=ROWS)
