@@ -11,6 +11,7 @@ import types
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 JITTED = type(jax.jit(lambda: None))
 
@@ -39,6 +40,17 @@ def constant(value):
 def all_constant(tree):
     """Whether every callable in a tree is `constant`."""
     return all(map(constant, jax.tree.leaves(tree, is_leaf=callable)))
+
+
+def argument(fn):
+    """A function as a pytree that jit accepts: itself if all its leaves are arrays or numbers, else a static `Partial`.
+
+    A classifier of a mutable module (`bridges`) gives its present weights.
+    """
+    fn = fn.partial if hasattr(fn, "partial") else fn
+    leaves = jax.tree.leaves(fn)
+    plain = all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) for leaf in leaves)
+    return fn if plain else Partial(fn)
 
 
 class Programs:

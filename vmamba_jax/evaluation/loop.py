@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.tree_util import Partial
 
 from vmamba_jax import parallel
 from vmamba_jax.attacks import losses
@@ -150,13 +149,7 @@ def compiled(fn, mesh, functions=(), changes=False):
 
 
 _PROGRAMS = Programs()
-
-
-def argument(fn):
-    """A function as a pytree that jit accepts: itself if all its leaves are arrays or numbers, else a static `Partial`."""
-    leaves = jax.tree.leaves(fn)
-    plain = all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) for leaf in leaves)
-    return fn if plain else Partial(fn)
+argument = closures.argument
 
 
 def classify(logits_fn, batch, attack=None, keys=None):
