@@ -29,11 +29,12 @@ class JittedAttack:
         checks.batch(images, labels, *self.attack.bounds)
         if not len(images):
             return images
-        fn = closures.argument(self.logits_fn)
+        fn = closures.argument(self.logits_fn, images.shape[1:])
+        constant = closures.all_constant((self.attack, fn))
         fn = fn if jax.tree.leaves(fn) else Partial(self._classify)
         self._check_classes(fn, images, labels)
         args = fn, images, labels, key, inputs
-        if not closures.all_constant((self.attack, closures.argument(self.logits_fn))):
+        if not constant:
             return self._programs.get(self._jitted(), *args)(*args)
         self._compiled = self._compiled or self._jitted()
         return self._compiled(*args)

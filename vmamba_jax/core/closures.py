@@ -42,11 +42,13 @@ def all_constant(tree):
     return all(map(constant, jax.tree.leaves(tree, is_leaf=callable)))
 
 
-def argument(fn):
+def argument(fn, image_shape=None):
     """A function as a pytree that jit accepts: itself if all its leaves are arrays or numbers, else a static `Partial`.
 
-    A classifier of a mutable module (`bridges`) gives its present weights.
+    A classifier of `vmamba_jax.classifier` gives its weights of now, and is checked for images of `image_shape` (H, W, C) if it was not yet.
     """
+    if image_shape is not None and hasattr(fn, "check"):
+        fn.check(image_shape)
     fn = fn.partial if hasattr(fn, "partial") else fn
     leaves = jax.tree.leaves(fn)
     plain = all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) for leaf in leaves)

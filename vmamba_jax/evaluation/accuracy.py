@@ -66,7 +66,7 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
     if hasattr(attack, "stages"):
         if len(show):
             raise ValueError(f"show={show!r} with attack={attack!r}: expected an attack of one stage")
-        return staged.run(argument(logits_fn), source, attack, key, loop, state, model_id)
+        return staged.run(logits_fn, source, attack, key, loop, state, model_id)
     if state is not None:
         raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
     attacked = on_mesh(_classify_both, (argument(logits_fn), argument(attack)), loop, key)

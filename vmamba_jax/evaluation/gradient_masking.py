@@ -41,7 +41,7 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
     images, labels, signs = jnp.asarray(unit_interval(np.asarray(images))), jnp.asarray(labels), []
     checks.batch(images, labels, 0, 1)
     checks.require(len(images), f"images.shape={images.shape}: expected at least one image")
-    logits_fn, surrogate = argument(logits_fn), None if surrogate is None else argument(surrogate)
+    logits_fn, surrogate = argument(logits_fn, images.shape[1:]), None if surrogate is None else argument(surrogate, images.shape[1:])
     forward, without_gradient, attacked = (_program(fn, logits_fn, surrogate) for fn in (_logits, _without_gradient, _attacked))
 
     def add(sign, measured, meaning):

@@ -76,7 +76,7 @@ def enter(logits_fn, source, loop):
         unit_interval(np.asarray(source[0]))  # floating images: their range, before any work
     rows = -(-min(loop.batch_size, n) // loop.mesh.size)
     shape = jax.ShapeDtypeStruct((rows, *first.shape[1:]), first.dtype)
-    fn = closures.argument(logits_fn)
+    fn = closures.argument(logits_fn, first.shape[1:])
     logits = jax.eval_shape(lambda fn, x: fn(x), held(fn if isinstance(fn, Partial) else Partial(fn))[0], shape)
     if len(getattr(logits, "shape", ())) != 2 or logits.shape[0] != rows:
         raise ValueError(f"logits_fn returned shape {getattr(logits, 'shape', type(logits).__name__)}: expected ({rows}, classes)")
