@@ -6,7 +6,6 @@ import warnings
 import jax
 from jax.tree_util import Partial
 
-from vmamba_jax import parallel
 from vmamba_jax.bridges import frameworks
 from vmamba_jax.bridges.checked import check
 from vmamba_jax.bridges.preprocessing import Applied, Preprocessing
@@ -119,7 +118,7 @@ class CheckedClassifier:
         from vmamba_jax.evaluation import identity
         digest, unknown = identity.of(self.partial)
         if unknown:
-            return self.name and f"{self.name} {parallel.fingerprint(self.weights)[:16]}"
+            return self.name and f"{self.name} {identity.of((self.weights, self.preprocessing))[0][:32]}"
         return f"{self.name or self.kind} {digest[:32]}"
 
     def __repr__(self):

@@ -33,7 +33,7 @@ class Preprocessing:
             if value is not None:
                 values = value if hasattr(value, "__len__") else (value,)
                 object.__setattr__(self, field, tuple(checks.number(field, float(v), above=0 if field == "std" else None) for v in values))
-        if self.mean is not None and len(self.mean) != len(self.std):
+        if self.mean is not None and len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
             raise ValueError(f"mean={self.mean}, std={self.std}: expected the same number of channels")
         object.__setattr__(self, "bounds", checks.interval("bounds", self.bounds))
         if self.bounds[0] == self.bounds[1]:
@@ -46,8 +46,8 @@ class Preprocessing:
         low, high = self.bounds
         x = images if self.bounds == (0, 1) else images * (high - low) + low
         if self.mean is not None:
-            if len(self.mean) not in (1, x.shape[-1]):
-                raise ValueError(f"images.shape={x.shape}: expected {len(self.mean)} channels, as mean and std have")
+            if (channels := max(len(self.mean), len(self.std))) not in (1, x.shape[-1]):
+                raise ValueError(f"images.shape={x.shape}: expected {channels} channels, as mean and std have")
             x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
         return x.transpose(0, 3, 1, 2) if self.layout.endswith("CHW") else x
 

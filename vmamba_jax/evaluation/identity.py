@@ -85,7 +85,7 @@ class _Walk:
             return type(value).__name__, tuple(map(self, value))
         if isinstance(value, (set, frozenset)):
             return "set", tuple(sorted(map(repr, value)))
-        if isinstance(value, dict) or (hasattr(value, "items") and hasattr(value, "keys")):
+        if isinstance(value, dict) or (hasattr(value, "items") and hasattr(value, "keys") and not isinstance(value, type)):
             return "dict", tuple((repr(key), self(item)) for key, item in sorted(value.items(), key=lambda pair: repr(pair[0])))
         if isinstance(value, functools.partial):
             return "partial", self(value.func), self(value.args), self(value.keywords)
@@ -106,6 +106,8 @@ class _Walk:
     def _object(self, value):
         if hasattr(value, "__identity__"):
             return "object", self(type(value)), self(value.__identity__())
+        if isinstance(value, jax.tree_util.PyTreeDef):
+            return "structure", value.num_leaves, self(value.node_data()), tuple(map(self, value.children()))
         if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of PyTorch, whose values are no attributes
             return self._array(value.detach().cpu().numpy())
         if hasattr(value, "__wrapped__"):  # such as a jitted function
@@ -114,8 +116,12 @@ class _Walk:
             skipped = ("parent", "name") if isinstance(value, _linen()) else ()
             fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value) if field.name not in skipped}
             return "dataclass", self(type(value)), self(fields)
+        leaves, structure = jax.tree.flatten(value)
+        if not jax.tree_util.treedef_is_leaf(structure):  # a registered tree, such as a variable of NNX
+            return "tree", self(structure), tuple(map(self, leaves))
         if hasattr(value, "__dict__"):
-            return "object", self(type(value)), self(dict(vars(value)))
+            slots = {name for cls in type(value).__mro__ for name in np.atleast_1d(vars(cls).get("__slots__", ())).tolist() if name != "__dict__"}
+            return "object", self(type(value)), self({name: getattr(value, name, None) for name in slots} | vars(value))
         self.unknown.add(f"a value of type {type(value).__module__}.{type(value).__qualname__}")
         return "unknown", type(value).__qualname__
 
@@ -181,7 +187,7 @@ def _is_library(module):
     if file is None:
         return module.split(".")[0] in sys.stdlib_module_names or module in sys.builtin_module_names
     path = pathlib.Path(file).resolve()
-    return any(path.is_relative_to(library) for library in LIBRARIES)
+    return any(path.is_relative_to(library) for library in LIBRARIES) or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def _cell(cell):
