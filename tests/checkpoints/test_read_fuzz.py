@@ -7,8 +7,8 @@ import zipfile
 
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
