@@ -29,7 +29,7 @@ def constant(value):
         return bool(weights_are_arguments or constant(value.func)) and all_constant((value.args, dict(value.keywords)))
     if isinstance(value, types.MethodType):
         return constant(value.__func__) and constant(value.__self__)
-    own = getattr(value, "__module__", "").partition(".")[0] in ("vmamba_jax", "pallas_kernels")
+    own = (getattr(value, "__module__", None) or "").partition(".")[0] in ("vmamba_jax", "pallas_kernels")
     if isinstance(value, types.FunctionType):
         return own and value.__closure__ is None
     if own and dataclasses.is_dataclass(value) and not isinstance(value, type):
