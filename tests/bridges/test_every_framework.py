@@ -38,7 +38,7 @@ KINDS = {
     "export_model": _shipped,
     "torch": lambda folder: vmamba_jax.classifier(one_net.torch_net(), **STATED),
 }
-PEERS = [pytest.param(name, marks=pytest.mark.peers) if name == "torch" else name for name in KINDS]
+MARKS = {"torch": pytest.mark.peers} | dict.fromkeys(("of weights", "partial", "haiku with rng", "export_model"), pytest.mark.slow)  # siblings are fast
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def expected(made, labels):
     return np.asarray(PGD.jit(made("linen"))(IMAGES, labels, KEY))
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in KINDS])
 def test_logits_and_pgd(name, made, labels, expected):
     """Also under a jit of the caller's own, which takes the classifier as an argument."""
     classifier = made(name)
@@ -86,9 +86,8 @@ def _verdicts(classifier, labels, full):
     return found
 
 
-@pytest.mark.parametrize("name", ["function", "nnx"])
-def test_accuracy_and_corruptions(name, made, labels):
-    assert _verdicts(made(name), tuple(labels.tolist()), False) == _verdicts(made("linen"), tuple(labels.tolist()), False)
+def test_accuracy_and_corruptions(made, labels):
+    assert _verdicts(made("nnx"), tuple(labels.tolist()), False) == _verdicts(made("linen"), tuple(labels.tolist()), False)
 
 
 @pytest.mark.slow
