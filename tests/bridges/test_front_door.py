@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import vmamba_jax
 from tests.helpers import one_net
@@ -150,7 +151,10 @@ def test_weights_of_an_nnx_module_are_those_of_now():
     for found in (classifier(images), compiled(classifier, images)):
         np.testing.assert_allclose(found, -before, atol=1e-5)
     assert np.asarray(evaluation.accuracy(classifier, (images, before.argmin(-1)))["accuracy"]) == 1
-    assert classifier.identity() != digest and not net.dropout.deterministic and int(net.dropout.rngs.count[...]) == 0
+    assert classifier.identity() != digest
+    net.dense.kernel, net.dense.bias = nnx.Param(0 * net.dense.kernel[...]), nnx.Param(jnp.arange(5.0))  # other variables in their place
+    np.testing.assert_allclose(classifier(images), np.tile(np.arange(5), (4, 1)), atol=1e-6)
+    assert not net.dropout.deterministic and int(net.dropout.rngs.count[...]) == 0
 
 
 @pytest.mark.parametrize("make", [one_net.nnx_net, one_net.equinox_net])
