@@ -7,7 +7,7 @@ import numpy as np
 import vmamba_jax
 from configs import base
 from experiments.common import build, classes, cli, limits, results
-from vmamba_jax import attacks, checkpoints, evaluation, parallel, training
+from vmamba_jax import attacks, checkpoints, evaluation, parallel
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.evaluation import staged
@@ -41,12 +41,16 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     limits.check_run(config)
     workdir, section = cli.folder(workdir), config.evaluation
     named, attack, radii = _attacks(section)
-    variables, origin = _variables(config, workdir, checkpoint)
+    with cli.checking("config.weights" if config.weights else "checkpoint"):
+        opened = checkpoints.open_weights(config.weights, checkpoint=checkpoint) if config.weights else \
+            checkpoints.open_weights(workdir, checkpoint=checkpoint, weights="ema" if config.ema_decay else "raw")
     source = build.source(config, section.split, section.limit)
     source = source if config.weights else classes.trained_classes(config, source)
     classifier = build.classifier(config, source)
     if config.weights:
         classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
+    with cli.checking("config.weights" if config.weights else "checkpoint"):
+        variables, origin = opened.variables(classifier, tell=cli.report), _origin(config, opened, checkpoint)
 
     identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
         "evaluation": results.plain(section), "model": build.description(classifier), "checkpoint": origin})
@@ -116,20 +120,10 @@ def _details(result, attack, logits_fn, source, key, batch_size):
     return {"warnings": found, "images": evaluation.per_image(result)}
 
 
-def _variables(config, workdir, checkpoint):
-    """(weights to evaluate, JSON-able facts about their origin)."""
-    if config.weights:
-        with cli.checking("config.weights"):
-            variables, metadata = checkpoints.load_variables(config.weights)
-        return variables, {"weights": str(config.weights), "metadata": metadata}
-    with cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
-        while True:
-            step = saved.find(checkpoint)
-            try:
-                return saved.restore_variables(step, ema=bool(config.ema_decay)), {"which": str(checkpoint), "step": step}
-            except FileNotFoundError:  # the run that still trains has replaced it meanwhile
-                if checkpoint == step:
-                    raise
+def _origin(config, opened, checkpoint):
+    """JSON-able facts about where the weights come from."""
+    step = {} if opened.step is None else {"which": str(checkpoint), "step": opened.step}
+    return {"weights": str(config.weights), "metadata": opened.metadata} | step if config.weights else step
 
 
 def _examples(logits_fn, source, attack, key, count):

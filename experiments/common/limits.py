@@ -10,6 +10,7 @@ from configs import base
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import data
 from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
+from vmamba_jax.checkpoints.fine_tuning import HEADS
 from vmamba_jax.core import checks
 from vmamba_jax.data.augment import mix
 from vmamba_jax.training.objectives import OBJECTIVES
@@ -132,6 +133,12 @@ def _decay(name, value):
         raise ValueError(f"{name}={value}: expected 0 (no average) or a decay below 1")
 
 
+def _step(name, value):
+    text(name, value)
+    if value not in ("best", "latest") and not value.isdecimal():
+        raise ValueError(f"{name}={value!r}: expected 'best', 'latest' or the number of a step")
+
+
 _positive = functools.partial(number, low=0)
 _above_zero = functools.partial(number, above=0)
 _fraction = functools.partial(number, low=0, high=1)
@@ -153,7 +160,7 @@ RUN = {
     "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
     "model.name": _name, "model.overrides": _options,
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
-    "init.checkpoint": text,
+    "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text,
     "objective.name": _of(OBJECTIVES), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
     "objective.replays": count,
     "optimizer.name": _of(OPTIMIZERS), "optimizer.weight_decay": _positive, "optimizer.decay_rule": _of(weight_decay.RULES),

@@ -47,7 +47,7 @@ def run(config, workdir, *, progress=True, command=""):
 
 def _train(run, workdir, progress):
     config, plain = run.config, results.plain(run.config)
-    init_key, key = jax.random.split(jax.random.key(config.seed))
+    init_key, key = build.keys(config)
     with cli.checking("config.init.checkpoint"):
         state = training.create_state(run.classifier, run.optimizer, init_key, run.train.image_shape, ema_decay=build.ema_decay(config),
                                       variables=run.variables)
