@@ -45,6 +45,7 @@ def parser():
     listing = commands.add_parser("models", help="print the catalog")
     listing.add_argument("pattern", nargs="?", default="*", help="names to print, such as 'vim*'")
     listing.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    listing.add_argument("--download", action="store_true", help="the shell lines that fetch the weights, which nothing here runs")
     listing.set_defaults(run=run_models)
 
     predict = commands.add_parser("predict", help="print the most probable classes of photos")
@@ -65,6 +66,7 @@ def parser():
     export.set_defaults(run=run_export)
     for command in (predict, export):
         command_line.add_model_arguments(command, required=False)
+        command_line.add_verbose(command)
         command.add_argument("--weights", required=True, help="a training run's folder, a folder of converted weights, or a released file")
         command.add_argument("--checkpoint", default="best", help="of a run: best, latest or a step (default best)")
     return top
@@ -74,6 +76,10 @@ def run_models(args):
     names = vmamba_jax.list_models(args.pattern)
     if not names:
         raise ValueError(f"pattern={args.pattern!r}: expected a name or pattern that a model matches, such as 'vmamba*'")
+    if args.download:
+        for release in (release for name in names for release in models.entry(name).releases):
+            print(release.download)
+        return
     rows = [row for name in names for row in catalog_rows(name)]
     if args.markdown:
         print(markdown(rows))

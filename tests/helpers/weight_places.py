@@ -31,13 +31,20 @@ def write_places(folder):
         {0: variables of the average, 1: of step 1 and the file, 2: of step 2 and the converted folder}.
     """
     made = {step: random(vit(), step) for step in (0, 1, 2)}
-    state = training.TrainState(step=np.int32(0), params=made[1]["params"], model_state={}, opt_state={}, ema=made[0]["params"])
-    with training.Checkpoints(folder / "run" / "checkpoints", best_metric="score") as saving:
-        saving.save(state.replace(step=np.int32(1)), {"score": 2.0})
-        saving.save(state.replace(step=np.int32(2), params=made[2]["params"]), {"score": 1.0})
     config = {"model": {"name": "deit_tiny", "overrides": FIELDS}, "preprocessing": {"mean": [0.5], "std": [0.25]}, "data": {"options": {"size": 32}}}
-    (folder / "run" / "config.json").write_text(json.dumps(config))
-    (folder / "run" / "classes.json").write_text(json.dumps(NAMES))
+    write_run(folder / "run", config, {1: made[1], 2: made[2]}, average=made[0], names=NAMES)
     checkpoints.save_variables(folder / "converted", made[2], {"model": "deit_tiny", "overrides": FIELDS | {"num_classes": 3}})
     safetensors.numpy.save_file(checkpoints.to_state_dict(vit(), made[1]), folder / "weights.safetensors")
     return made
+
+
+def write_run(folder, config, steps, average=None, names=None):
+    """Write the folder of a run: `config` as config.json, class names, and the variables of each step, of which the first is the best."""
+    with training.Checkpoints(folder / "checkpoints", keep_latest=5, best_metric="score") as saving:
+        for step, variables in steps.items():
+            state = {name: tree for name, tree in variables.items() if name != "params"}
+            saving.save(training.TrainState(step=np.int32(step), params=variables["params"], model_state=state, opt_state={},
+                                            ema=None if average is None else average["params"]), {"score": -float(step)})
+    (folder / "config.json").write_text(json.dumps(config))
+    if names is not None:
+        (folder / "classes.json").write_text(json.dumps(names))

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vmamba_jax.checkpoints import wrappers
 from vmamba_jax.checkpoints.families import BY_MODEL, BY_NAME
+from vmamba_jax.checkpoints.known_shapes import sentence
 from vmamba_jax.checkpoints.misfit import Misfit, MisfitError
 from vmamba_jax.models.classifier import Classifier
 
@@ -88,10 +89,15 @@ def convert_leaves(model, state_dict, weights=None, loose=frozenset()):
         ({path: array}, the `wrappers.Found` weights, {path: shape in the file} of the leaves that were resized to the model's image size).
     """
     found = find(model, state_dict, weights)
-    _, family = family_of(model)
-    named = {name: x for name, x in _modern(found.arrays, model, family).items() if not re.search("|".join([BUFFERS, *getattr(family, "BUFFERS", ())]), name)}
-    leaves, resized = assemble(model, named, loose, told=found.told)
+    leaves, resized = assemble(model, named(model, found), loose, told=found.told)
     return leaves, found, resized
+
+
+def named(model, found):
+    """{current original name: array} of `Found` weights of a model, without buffers."""
+    model, family = family_of(model)
+    skipped = "|".join([BUFFERS, *getattr(family, "BUFFERS", ())])
+    return {name: x for name, x in _modern(found.arrays, model, family).items() if not re.search(skipped, name)}
 
 
 def find(model, state_dict, weights=None):
@@ -105,9 +111,9 @@ def find(model, state_dict, weights=None):
 def shapes_in(model, state_dict, weights=None):
     """{path: shape in the layout of Flax} of the kernels of a model in the content of a file; arguments and errors as for `convert`."""
     inner, family = family_of(model)
-    arrays = _modern(find(model, state_dict, weights).arrays, inner, family)
-    named = {path: arrays.get(family.original_name(inner, path[1:])) for path in leaves_of(inner) if path[-1] == "kernel"}
-    return {path: (*x.shape[2:], x.shape[1], x.shape[0]) for path, x in named.items() if x is not None and x.ndim > 1}
+    arrays = named(model, find(model, state_dict, weights))
+    kernels = {path: arrays.get(family.original_name(inner, path[1:])) for path in leaves_of(inner) if path[-1] == "kernel"}
+    return {path: (*x.shape[2:], x.shape[1], x.shape[0]) for path, x in kernels.items() if x is not None and x.ndim > 1}
 
 
 def reassemble(model, leaves, loose=frozenset()):
@@ -124,9 +130,9 @@ def reassemble(model, leaves, loose=frozenset()):
     model, family = family_of(model)
     expected = leaves_of(model)
     known = {path: x for path, x in leaves.items() if path in expected and path[0] != "perturbations"}
-    named = {family.original_name(model, path[1:]): _unfit(np.asarray(x), path, family) for path, x in known.items()}
+    original = {family.original_name(model, path[1:]): _unfit(np.asarray(x), path, family) for path, x in known.items()}
     others = {"/".join(path): np.asarray(x) for path, x in leaves.items() if path not in known}
-    found, resized = assemble(model, named | others, loose, dtypes=None)
+    found, resized = assemble(model, original | others, loose, dtypes=None)
     return {path: known[path] if path in known and path not in resized else x for path, x in found.items()}, resized
 
 
@@ -144,7 +150,7 @@ def assemble(model, weights, loose=frozenset(), dtypes=WEIGHT_TYPES, told=()):
         MisfitError: as `convert`.
     """
     model, family = family_of(model)
-    weights, expected, fresh = dict(weights), leaves_of(model), False
+    given, weights, expected, fresh = weights, dict(weights), leaves_of(model), False
     if getattr(model, "out_indices", ()):
         weights = {name: x for name, x in weights.items() if not name.startswith(family.CLASSIFIER)}
         fresh = not any(name.startswith(OUTPUT_NORM) for name in weights)
@@ -171,7 +177,8 @@ def assemble(model, weights, loose=frozenset(), dtypes=WEIGHT_TYPES, told=()):
         leaves[path] = x if dtypes is None else jnp.asarray(x.astype(x.dtype if x.dtype in (np.float32, np.float64) else np.float32))
     misfit.unexpected.update({name: tuple(np.shape(x)) for name, x in weights.items()})
     if any(misfit):
-        raise MisfitError(model, misfit, told)
+        unknown = "" if dtypes is None else "these shapes are those of no model of the catalog"  # None: of a place that says its model
+        raise MisfitError(model, misfit, told, sentence(given) or unknown)
     return leaves, resized
 
 

@@ -1,6 +1,8 @@
 """The error for weights that do not fit a model: the differences in short, all of them as attributes."""
+import re
 from typing import NamedTuple
 
+HEADS = re.compile(r"(^|\.)_?(head|fc)\.(weight|bias)$")  # of every family
 SHOWN = 5  # names of each kind in the message
 
 
@@ -29,14 +31,17 @@ class Misfit(NamedTuple):
 
 
 class MisfitError(ValueError):
-    """Weights that do not fit a model.
+    """Weights that do not fit a model; the message has at most a few names of each kind.
 
     Attributes:
         misfit: `Misfit` with every entry.
-        details: all entries, one line per kind.
+        details: every entry, one line per kind.
     """
 
-    def __init__(self, model, misfit, told=()):
-        self.model, self.misfit, self.details = model, misfit, misfit.lines()
+    def __init__(self, model, misfit, told=(), shapes=""):
+        self.misfit, self.details = misfit, misfit.lines()
         found = f" (found: {'; '.join(told)})" if told else ""
-        super().__init__("\n  ".join([f"the checkpoint does not fit {type(model).__name__}{found}:", *misfit.lines(SHOWN)]))
+        first = f"the checkpoint does not fit {type(model).__name__}{found}" + f": {shapes}" * bool(shapes)
+        if misfit.misshapen and all(HEADS.search(name) for name in misfit.misshapen) and not (misfit.missing or misfit.unexpected):
+            first += '; head="new" or "slice" (config.init.head) gives it another head'
+        super().__init__("\n  ".join([first, *misfit.lines(SHOWN)]))

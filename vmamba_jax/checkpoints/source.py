@@ -97,11 +97,19 @@ class WeightsSource:
             head_shape = next((np.shape(leaves[path]) for path in fine_tuning.head_paths(inner) if path in leaves), (0,))
             leaves, said = fine_tuning.adapt(inner, leaves, head, classes=classes, known=self.class_names(head_shape[-1]), key=key)
         except (TypeError, ValueError) as error:
-            error.args = (f"{self.path}: {error}", *error.args[1:])
+            error.args = (f"{self._described()}: {error}", *error.args[1:])
             raise
         for line in fine_tuning.resized_lines(resized, leaves) + said:
             (tell or logging.getLogger(__name__).warning)(f"{self.path}: {line}")
         return unflatten_dict(leaves)
+
+
+    def _described(self):
+        """"weights.pth", or "runs/own (deit_tiny with depth=1)"."""
+        if self.kind == "file" or self.name is None:
+            return self.path
+        fields = ", ".join(f"{key}={value}" for key, value in self.overrides.items())
+        return f"{self.path} ({self.name}{f' with {fields}' if fields else ''})"
 
 
 def read_variables(model, path, head="keep", *, weights=None, checkpoint="best", classes=None, key=None, tell=None):

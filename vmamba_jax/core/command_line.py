@@ -12,15 +12,24 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(parser, argv=None):
-    """Parse the arguments, call `run(args)` of the chosen command, and return the exit status: its own, 0 for None, or 2 after one line on stderr."""
+    """Parse the arguments, call `run(args)` of the chosen command, and return the exit status: its own, 0 for None, or 2 after one line on stderr
+    (with --verbose also the error's `details`).
+    """
     args = parser.parse_args(argv)
     try:
         status = args.run(args)
     except Exception as error:  # at the top of a program: a command's user gets one line instead of a traceback
         message = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-        print(f"error: {message or type(error).__name__}", file=sys.stderr)
+        details, verbose = getattr(error, "details", ()), getattr(args, "verbose", None)
+        hint = " (--verbose lists all)" if details and verbose is False else ""
+        print("\n  ".join([f"error: {message or type(error).__name__}{hint}", *(details if verbose else ())]), file=sys.stderr)
         return 2
     return status or 0
+
+
+def add_verbose(command):
+    """Add --verbose, with which an error is followed by its details."""
+    command.add_argument("--verbose", action="store_true", help="list everything that an error counts")
 
 
 def override(text):

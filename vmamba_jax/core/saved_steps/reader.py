@@ -39,7 +39,8 @@ class SavedSteps:
         about = step_folders.read_about(self.directory)
         self.best_metric, self.best_mode = best_metric or about.get("best_metric"), about.get("best_mode", "max")
         self._retrying(self._pass_over)
-        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(**{name: handler() for name, handler in ITEMS.items()}))
+        metrics = ocp.JsonCheckpointHandler(filename="metrics")  # without a handler for every item, Orbax logs a warning
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(metrics=metrics, **{name: handler() for name, handler in ITEMS.items()}))
 
     def restore_variables(self, step="latest", ema=False):
         """Model variables saved at a step as numpy arrays, without a template: {"params": ..., "batch_stats": ..., ...}.
