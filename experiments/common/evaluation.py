@@ -43,7 +43,9 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     named, attack, radii = _attacks(section)
     variables, origin = _variables(config, workdir, checkpoint)
     source = build.source(config, section.split, section.limit)
-    source = source if config.weights else classes.trained_classes(config, source)
+    if not config.weights:
+        classes.check_draw(config, workdir, section.split)
+        source = classes.trained_classes(config, source, workdir)
     classifier = build.classifier(config, source)
     if config.weights:
         classifier = classes.over_classes(classifier, source, "classes" in config.data.options)

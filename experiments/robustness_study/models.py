@@ -66,7 +66,7 @@ def read(entry, config):
 
 def _trained_run(folder, config):
     run = saved.get_config(str(folder / "config.json"))
-    source = classes.trained_classes(run, view(config))
+    source = classes.trained_classes(run, view(config), folder)
     classifier = build.classifier(run, source)
     variables = restore_variables(folder / "checkpoints", "best", ema=bool(run.ema_decay))
     return StudyModel(folder.name, classifier, variables, source, facts(folder.name, classifier.model, variables, str(folder)))
