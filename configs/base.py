@@ -47,8 +47,10 @@ def run():
 
     config.validation = {"every_epochs": 1, "limit": 0, "select": "accuracy", "attack": {}}
     config.checkpoints = {"keep": 1}
+    # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured
     config.evaluation = {"split": "test", "batch_size": 256, "seed": 0, "examples": 10, "limit": 0, "autoattack": "", "attacks": {},
-                         "curve": {"attack": "", "radii": ()}}
+                         "skip_attacks": False, "curve": {"attack": "", "radii": ()},
+                         "corruptions": {"names": "", "severities": (1, 2, 3, 4, 5)}, "calibration": {"bins": 0}}
     return config
 
 

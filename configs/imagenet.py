@@ -5,7 +5,8 @@
     python -m experiments.train --config configs/imagenet.py:recipe=singh,model=vmamba_tiny --workdir runs/vmamba_tiny_robust \\
         --config.data.root=/data/imagenet --config.init.checkpoint=vssm1_tiny_0230s_ckpt_epoch_264.pth
 
-The root holds train/ and val/ with one folder per class; the head gets their number of classes. No recipe was run here: the figures are the papers', for their own models.
+The root holds train/ and val/ with one folder per class; the head gets their number of classes. No recipe was run here: the figures are the
+papers', for their own models.
 
 | recipe | paper and program | expected top-1, or clean / AutoAttack | cost: forward-backward passes per image, epochs |
 |---|---|---|---|

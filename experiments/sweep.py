@@ -114,8 +114,9 @@ def _line(planned, record, workdir):
     if record["status"] == "failed":
         return f"failed  {planned.name}: {record['reason']}"
     found = reports.read_run(workdir / planned.name, examples=False)
-    clean, robust = map(reports.tables.percent, (found.evaluation["accuracy"], found.headline["robust_accuracy"]))
-    return f"done    {planned.name}: {clean} clean, {robust} under {reports.tables.attack_name(found.headline)} ({display.clock(record['seconds'])})"
+    robust = "" if not found.headline else (
+        f", {reports.tables.percent(found.headline['robust_accuracy'])} under {reports.tables.attack_name(found.headline)}")
+    return f"done    {planned.name}: {reports.tables.percent(found.evaluation['accuracy'])} clean{robust} ({display.clock(record['seconds'])})"
 
 
 def _index(config, planned):

@@ -7,6 +7,7 @@ import functools
 import ml_collections
 
 from configs import base
+from experiments.common import corrupted
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import data
 from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
@@ -132,6 +133,14 @@ def _decay(name, value):
         raise ValueError(f"{name}={value}: expected 0 (no average) or a decay below 1")
 
 
+def _corruptions(name, value):
+    text(name, value)
+    try:
+        corrupted.names(value)
+    except ValueError as error:
+        raise ValueError(f"{name}={value!r}: {error}") from error
+
+
 _positive = functools.partial(number, low=0)
 _above_zero = functools.partial(number, above=0)
 _fraction = functools.partial(number, low=0, high=1)
@@ -141,7 +150,7 @@ _names = functools.partial(sequence, rule=_name)
 _counts = functools.partial(sequence, rule=count)
 
 RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "evaluation",
-              "evaluation.curve", "data", "model")
+              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "data", "model")
 RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
     "data.name": _name, "data.root": text, "data.options": _options,
@@ -168,6 +177,8 @@ RUN = {
     "checkpoints.keep": count,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
     "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,
+    "evaluation.skip_attacks": checks.flag, "evaluation.corruptions.names": _corruptions,
+    "evaluation.corruptions.severities": functools.partial(sequence, rule=functools.partial(count, high=5), least=1), "evaluation.calibration.bins": _any_count,
     "evaluation.curve.attack": text, "evaluation.curve.radii": functools.partial(sequence, rule=_positive)}
 
 KINDS = ("clean", "attack", "curve", "components", "disturbance", "corruption", "shift", "trajectory", "centre")  # of a study's probes
