@@ -18,7 +18,7 @@ def run():
     config.batch_size = 0     # required; over all devices together
     config.log_every = 50     # steps between two lines of metrics.jsonl
     config.wandb = ""         # Weights & Biases project; "": local files only
-    config.weights = ""       # evaluation only: folder written by `vmamba_jax.checkpoints convert`; "": the run's own checkpoint
+    config.weights = ""       # evaluation only: weights of another place, see `checkpoints.open_weights`; "": the run's own checkpoint
 
     config.data = {"name": "", "root": "", "options": {}}                        # data.load; required
     config.extra = {"name": "npz", "root": "", "fraction": 0.0, "options": {}}   # data.Mixed: fraction of a batch that comes from a second set
@@ -31,7 +31,9 @@ def run():
 
     config.model = {"name": "", "overrides": {}}                                 # vmamba_jax.create_model; required
     config.preprocessing = {"mean": (0.0,), "std": (1.0,)}                       # per channel, or one value for all
-    config.init = {"checkpoint": ""}                                             # weights to start from: released file or converted folder
+    # checkpoints.read_variables: the weights to start from. checkpoint: a run's folder, a converted folder or a released file; step: "best", "latest"
+    # or a number, of a run; head: "keep", "new" or "slice"; weights: "ema", "raw" or the name of a set
+    config.init = {"checkpoint": "", "step": "best", "head": "keep", "weights": ""}
 
     # training.objectives.create. ramp: share of the steps over which the attack's radius grows from 0, or ramp_epochs, of which one is 0; replays:
     # updates per step of "free"

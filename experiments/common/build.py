@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 import vmamba_jax
-from experiments.common import limits
+from experiments.common import cli, limits
 from experiments.common.cli import ConfigError, checking
 from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, checkpoints, data, parallel, training
@@ -76,7 +76,7 @@ def build(config):
         raise ConfigError(f"config.epochs={config.epochs}: expected at most {limits.LARGEST // loader.steps_per_epoch}, as steps are counted in 32 bits")
     rule, model = optimizer(config, steps), classifier(config, train)
     return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, model, rule, steps),
-               attack(config.validation.attack, "config.validation.attack"), variables(config, model))
+               attack(config.validation.attack, "config.validation.attack"), variables(config, model, train.classes))
 
 
 def source(config, split, limit=0):
@@ -128,12 +128,25 @@ def batches(config, train):
         return data.Pipeline(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
 
 
-def variables(config, classifier):
-    """The weights at config.init.checkpoint, a released file or a folder that `checkpoints convert` wrote; None if it is ""."""
-    if not config.init.checkpoint:
+def variables(config, classifier, classes=None):
+    """The weights that training starts from, as config.init says, see `checkpoints.read_variables`; None if config.init.checkpoint is "".
+
+    Args:
+        config: with a section init. A new head is that of random weights with the same config.seed.
+        classifier: the model of the run.
+        classes: names of its classes in label order; None: not known.
+    """
+    section = config.init
+    if not section.checkpoint:
         return None
     with checking("config.init.checkpoint"):
-        return checkpoints.read_variables(classifier.model, config.init.checkpoint)
+        return checkpoints.read_variables(classifier.model, section.checkpoint, section.head, checkpoint=section.step, weights=section.weights or None,
+                                          classes=classes, key=keys(config)[0], tell=cli.report)
+
+
+def keys(config):
+    """(key of the random initialization, key of the training) of config.seed."""
+    return jax.random.split(jax.random.key(config.seed))
 
 
 def classifier(config, like):

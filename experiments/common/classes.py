@@ -31,6 +31,20 @@ def trained_classes(config, loaded, folder=None):
         return loaded if names is None else data.match_classes(loaded, names)
 
 
+def weights_classes(opened, loaded):
+    """A source with the labels of weights that name their classes, such as another run's; unchanged for others.
+
+    Args:
+        opened: `checkpoints.open_weights` of them.
+        loaded: the source.
+
+    Raises:
+        ConfigError: the source has classes that the weights lack.
+    """
+    with checking("config.data"):
+        return loaded if opened.classes is None else data.match_classes(loaded, opened.classes)
+
+
 def _training_classes(config):
     """Names of the training split's classes; None if there is no training split here."""
     options = config.data.options.to_dict()
@@ -70,6 +84,20 @@ def check_draw(config, workdir, split):
     if drawn and build.source(config, "train").fingerprint[:16] != trained:
         raise ConfigError(f"config.data.root={config.data.root}: expected the files that the run in {workdir} was trained on, since the split {split!r} is "
                           "drawn from them; to evaluate other images, put them into a folder of that split")
+
+
+def check_apart(config, loaded):
+    """ConfigError if a source has files that the config's run was trained on, since its split is drawn by other shares."""
+    if config.data.name != "folder" or not hasattr(loaded, "files"):
+        return
+    try:
+        trained = build.source(config, "train")
+    except ConfigError:  # no training images here
+        return
+    if trained.folder.samefile(loaded.folder) and (both := set(trained.files) & set(loaded.files)):
+        raise ConfigError(f"config.data: {len(both)} of the {len(loaded)} images of the split {loaded.split!r} are training images of the run, such as "
+                          f"{min(both)}; expected data.options.validation={config.data.options.get('validation', 0)} and "
+                          f"data.options.test={config.data.options.get('test', 0)}, those of the run")
 
 
 def over_classes(classifier, source, ordered=False):

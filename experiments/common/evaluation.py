@@ -6,7 +6,7 @@ import vmamba_jax
 from configs import base
 from experiments.common import build, classes, cli, corrupted, limits, results
 from experiments.common.parts import Parts
-from vmamba_jax import attacks, checkpoints, evaluation, parallel, training
+from vmamba_jax import attacks, checkpoints, evaluation, parallel
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.evaluation import staged
@@ -40,14 +40,20 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     limits.check_run(config)
     workdir, section = cli.folder(workdir), config.evaluation
     named, attack, radii = _attacks(section)
-    variables, origin = _variables(config, workdir, checkpoint)
+    with cli.checking("config.weights" if config.weights else "checkpoint"):
+        opened = checkpoints.open_weights(config.weights, checkpoint=checkpoint) if config.weights else \
+            checkpoints.open_weights(workdir, checkpoint=checkpoint, weights="ema" if config.ema_decay else "raw")
     source = build.source(config, section.split, section.limit)
-    if not config.weights:
+    if config.weights:
+        source = classes.weights_classes(opened, source)
+    else:
         classes.check_draw(config, workdir, section.split)
         source = classes.trained_classes(config, source, workdir)
     classifier = build.classifier(config, source)
     if config.weights:
         classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
+    with cli.checking("config.weights" if config.weights else "checkpoint"):
+        variables, origin = opened.variables(classifier, tell=cli.report), _origin(config, opened, checkpoint)
 
     description, weights = build.description(classifier), parallel.fingerprint(variables)
     identity = results.identity(weights=weights, data=source.fingerprint, settings={
@@ -191,20 +197,10 @@ def _details(result, attack, logits_fn, source, key, batch_size):
     return {"warnings": found, "images": evaluation.per_image(result)}
 
 
-def _variables(config, workdir, checkpoint):
-    """(weights to evaluate, JSON-able facts about their origin)."""
-    if config.weights:
-        with cli.checking("config.weights"):
-            variables, metadata = checkpoints.load_variables(config.weights)
-        return variables, {"weights": str(config.weights), "metadata": metadata}
-    with cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
-        while True:
-            step = saved.find(checkpoint)
-            try:
-                return saved.restore_variables(step, ema=bool(config.ema_decay)), {"which": str(checkpoint), "step": step}
-            except FileNotFoundError:  # the run that still trains has replaced it meanwhile
-                if checkpoint == step:
-                    raise
+def _origin(config, opened, checkpoint):
+    """JSON-able facts about where the weights come from."""
+    step = {} if opened.step is None else {"which": str(checkpoint), "step": opened.step}
+    return {"weights": str(config.weights), "metadata": opened.metadata} | step if config.weights else step
 
 
 def _examples(logits_fn, source, attack, key, count):

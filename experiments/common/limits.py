@@ -11,6 +11,7 @@ from experiments.common import corrupted
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import data
 from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
+from vmamba_jax.checkpoints.fine_tuning import HEADS
 from vmamba_jax.core import checks
 from vmamba_jax.data.augment import mix
 from vmamba_jax.training.objectives import OBJECTIVES
@@ -141,6 +142,12 @@ def _corruptions(name, value):
         raise ValueError(f"{name}={value!r}: {error}") from error
 
 
+def _step(name, value):
+    text(name, value)
+    if value not in ("best", "latest") and not value.isdecimal():
+        raise ValueError(f"{name}={value!r}: expected 'best', 'latest' or the number of a step")
+
+
 _positive = functools.partial(number, low=0)
 _above_zero = functools.partial(number, above=0)
 _fraction = functools.partial(number, low=0, high=1)
@@ -162,7 +169,7 @@ RUN = {
     "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
     "model.name": _name, "model.overrides": _options,
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
-    "init.checkpoint": text,
+    "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text,
     "objective.name": _of(OBJECTIVES), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
     "objective.ramp_epochs": _positive, "objective.replays": count,
     "optimizer.name": _of(OPTIMIZERS), "optimizer.weight_decay": _positive, "optimizer.decay_rule": _of(weight_decay.RULES),

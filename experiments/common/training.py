@@ -53,7 +53,7 @@ def _train(run, workdir, progress):
     config, plain, lengths = run.config, results.plain(run.config), Lengths.of(run.config, run.steps)
     if progress:
         cli.report(f"{_about(run)}\n{lengths.text(config)}")
-    init_key, key = jax.random.split(jax.random.key(config.seed))
+    init_key, key = build.keys(config)
     with cli.checking("config.init.checkpoint"):
         state = training.create_state(run.classifier, run.optimizer, init_key, run.train.image_shape, ema_decay=build.ema_decay(config),
                                       variables=run.variables)

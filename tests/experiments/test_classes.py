@@ -1,6 +1,8 @@
 """Labels by the names of folders: a validation split, an extra set, a trained run's and released weights' evaluation, and a study."""
 import contextlib
+import functools
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ from experiments.common import build, classes, results
 from experiments.common.cli import ConfigError
 from experiments.robustness_study import models as study_models
 from tests.helpers.tiny_runs import forbidden
-from vmamba_jax import data, training
+from vmamba_jax import checkpoints, data, training
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import Classifier
 
@@ -147,8 +149,12 @@ def test_a_study_of_released_weights(tmp_path):
     config = base.study()
     config.data = {"name": "folder", "root": str(tmp_path), "split": "validation", "limit": 0, "options": {"size": 8, "resize": 8}}
     for count, columns in ((1000, (0, 574)), (2, None)):
-        variables = {"params": {"fc": {"bias": np.zeros(count)}}}
-        found = study_models._released("resnet18", variables, "label", "path", config, {"overrides": dict(TINY)})
+        classifier = Classifier(vmamba_jax.create_model("resnet18", num_classes=count, **TINY))
+        folder = tmp_path / str(count)
+        leaves = jax.eval_shape(functools.partial(classifier.init, image_shape=(64, 64, 3)), jax.random.key(0))
+        checkpoints.save_variables(folder, jax.tree.map(lambda leaf: np.zeros(leaf.shape), leaves), {"model": "resnet18", "overrides": dict(TINY)})
+        found = study_models.read(str(folder), config)
+        assert found.label == str(count)
         assert found.classifier.model.num_classes == count and found.classifier.columns == columns
 
 

@@ -19,7 +19,9 @@ import rich.table
 import rich.text
 
 from vmamba_jax.checkpoints import wrappers
-from vmamba_jax.checkpoints.store import convert_file, save_variables
+from vmamba_jax.checkpoints.convert import find
+from vmamba_jax.checkpoints.source import open_weights
+from vmamba_jax.checkpoints.store import save_variables
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import command_line, files
 from vmamba_jax.models import catalog
@@ -54,7 +56,10 @@ def parser():
 def run_convert(args):
     overrides = dict(args.override)
     model = catalog.create_model(args.model, **overrides)
-    variables, found = convert_file(model, args.file, args.weights)
+    source = open_weights(args.file, weights=args.weights)
+    if source.kind != "file":
+        raise ValueError(f"{args.file}: expected a .pth, .pt, .safetensors or .index.json file, got the folder of a {source.kind}")
+    variables, found = source.variables(model), find(model, source.content, args.weights)
     mean, std = preprocessing(args.model, model)
     if found.mean and found.std:  # the file's own normalizer
         mean, std = list(found.mean), list(found.std)
