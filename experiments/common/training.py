@@ -12,6 +12,8 @@ from experiments.common import build, classes, cli, limits, results, wandb
 from experiments.common.schedule import Lengths
 from vmamba_jax import data, evaluation, parallel, reports, training
 
+LARGE = 5_000_000  # parameters; XLA:CPU compiles the training step of a larger model for minutes, and warns after two
+
 
 def run(config, workdir, *, progress=True, command=""):
     """Train as the config says, or resume a stopped run; a finished run is not trained again.
@@ -57,6 +59,9 @@ def _train(run, workdir, progress):
     with cli.checking("config.init.checkpoint"):
         state = training.create_state(run.classifier, run.optimizer, init_key, run.train.image_shape, ema_decay=build.ema_decay(config),
                                       variables=run.variables)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    if progress and parameters > LARGE and jax.devices()[0].platform == "cpu":
+        cli.report(f"  compiling  the first step of {parameters:,} parameters takes minutes on a CPU; XLA's message \"Very slow compile?\" means only that")
     state = run.step.begin(state, run.train.image_shape, config.batch_size)
     per_epoch = run.batches.steps_per_epoch
 
@@ -73,7 +78,7 @@ def _train(run, workdir, progress):
         best = {"step": saved.best_step, **saved.metrics("best")}
     return {
         "config": plain, "seed": config.seed, "steps": run.steps, "steps_per_epoch": per_epoch, "schedule": dataclasses.asdict(lengths), "best": best,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "sha256": parallel.fingerprint(state.variables()),
+        "parameters": parameters, "sha256": parallel.fingerprint(state.variables()),
         "seconds": round(time.perf_counter() - since, 1), "validation_attack": build.attack_label(run.attack), **results.provenance(run.train),
     }
 
