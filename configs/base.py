@@ -32,8 +32,9 @@ def run():
     config.model = {"name": "", "overrides": {}}                                 # vmamba_jax.create_model; required
     config.preprocessing = {"mean": (0.0,), "std": (1.0,)}                       # per channel, or one value for all
     # checkpoints.read_variables: the weights to start from. checkpoint: a run's folder, a converted folder or a released file; step: "best", "latest"
-    # or a number, of a run; head: "keep", "new" or "slice"; weights: "ema", "raw" or the name of a set
-    config.init = {"checkpoint": "", "step": "best", "head": "keep", "weights": ""}
+    # or a number, of a run; head: "keep", "new" or "slice"; weights: "ema", "raw" or the name of a set. freeze: "backbone" trains the head alone,
+    # training.linear_probe
+    config.init = {"checkpoint": "", "step": "best", "head": "keep", "weights": "", "freeze": ""}
 
     # training.objectives.create. ramp: share of the steps over which the attack's radius grows from 0, or ramp_epochs, of which one is 0; replays:
     # updates per step of "free"

@@ -75,7 +75,8 @@ def build(config):
     if steps > limits.LARGEST:
         raise ConfigError(f"config.epochs={config.epochs}: expected at most {limits.LARGEST // loader.steps_per_epoch}, as steps are counted in 32 bits")
     rule, model = optimizer(config, steps), classifier(config, train)
-    return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, model, rule, steps),
+    trained, rule = training.linear_probe(model, rule) if config.init.freeze else (model, rule)
+    return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, trained, rule, steps),
                attack(config.validation.attack, "config.validation.attack"), variables(config, model, train.classes))
 
 

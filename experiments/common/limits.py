@@ -30,6 +30,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 def check_run(config):
     """Check a config of `configs.base.run`, with every key. ConfigError for the first value out of range, or an unknown field of a closed section."""
     _check(config, RUN, base.run(), RUN_CLOSED)
+    if config.init.freeze and not config.init.checkpoint:
+        raise ConfigError(f"config.init.freeze={config.init.freeze!r}: expected '' without config.init.checkpoint, as random weights are worth no probe")
     for where, section in (("config.validation.attack", config.validation.attack), ("config.objective.attack", config.objective.attack)):
         _options(where, section)
     for name, section in config.evaluation.attacks.items():
@@ -169,7 +171,7 @@ RUN = {
     "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
     "model.name": _name, "model.overrides": _options,
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
-    "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text,
+    "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text, "init.freeze": _of(("", "backbone")),
     "objective.name": _of(OBJECTIVES), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
     "objective.ramp_epochs": _positive, "objective.replays": count,
     "optimizer.name": _of(OPTIMIZERS), "optimizer.weight_decay": _positive, "optimizer.decay_rule": _of(weight_decay.RULES),

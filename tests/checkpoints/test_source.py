@@ -1,32 +1,16 @@
 """One reader of weights: every kind of place, and the weights adapted to another head, other channels, another image size."""
-import json
-
 import jax
 import numpy as np
 import pytest
-import safetensors.numpy
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 import vmamba_jax
-from vmamba_jax import checkpoints, training
+from tests.helpers.weight_places import FIELDS, NAMES, vit, write_places
+from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints import fine_tuning
 from vmamba_jax.checkpoints.convert import leaves_of
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import Classifier
-
-FIELDS = {"embed_dim": 8, "depth": 1, "num_heads": 2, "image_size": 32}
-NAMES = ("apple", "banana", "cherry")
-
-
-def vit(**fields):
-    return vmamba_jax.create_model("deit_tiny", **FIELDS | {"num_classes": 3} | fields)
-
-
-def random(model, seed=0):
-    """Numbers for every leaf of a model, without running its initialization."""
-    rng = np.random.default_rng(seed)
-    flat = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in leaves_of(model).items()}
-    return unflatten_dict(flat)
 
 
 def equal(found, wanted):
@@ -38,19 +22,9 @@ def equal(found, wanted):
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """(folder with a run of two steps and an average, a converted folder, a released file), {step: variables}."""
+    """(folder of `write_places`, its variables)."""
     folder = tmp_path_factory.mktemp("weights")
-    made = {step: random(vit(), step) for step in (0, 1, 2)}
-    state = training.TrainState(step=np.int32(0), params=made[1]["params"], model_state={}, opt_state={}, ema=made[0]["params"])
-    with training.Checkpoints(folder / "run" / "checkpoints", best_metric="score") as saving:
-        saving.save(state.replace(step=np.int32(1)), {"score": 2.0})
-        saving.save(state.replace(step=np.int32(2), params=made[2]["params"]), {"score": 1.0})
-    config = {"model": {"name": "deit_tiny", "overrides": FIELDS}, "preprocessing": {"mean": [0.5], "std": [0.25]}, "data": {"options": {"size": 32}}}
-    (folder / "run" / "config.json").write_text(json.dumps(config))
-    (folder / "run" / "classes.json").write_text(json.dumps(NAMES))
-    checkpoints.save_variables(folder / "converted", made[2], {"model": "deit_tiny", "overrides": FIELDS | {"num_classes": 3}})
-    safetensors.numpy.save_file(checkpoints.to_state_dict(vit(), made[1]), folder / "weights.safetensors")
-    return folder, made
+    return folder, write_places(folder)
 
 
 def test_every_place(places):
@@ -107,7 +81,7 @@ def test_another_head_channels_and_size(places, path, wanted):
     assert [line.removeprefix(f"{folder / path}: ") for line in said] == [
         "pos_embed: resized from (1, 5, 8) to (1, 10, 8)", "input channels: 1 instead of 3, their sum", "head: new, of 5 classes; the weights have 3"]
     old, new = made[wanted]["params"], found["params"]
-    fresh = model.init(jax.random.key(3), np.zeros((1, 48, 48, 1)))["params"]
+    fresh = Classifier(model).init(jax.random.key(3), (48, 48, 1))["params"]
     np.testing.assert_allclose(new["head"]["kernel"], fresh["head"]["kernel"], rtol=1e-6)
     np.testing.assert_allclose(new["patch_embed"]["kernel"], old["patch_embed"]["kernel"].sum(2, keepdims=True), rtol=1e-6)
     np.testing.assert_array_equal(new["pos_embed"][:, 0], old["pos_embed"][:, 0])

@@ -24,7 +24,7 @@ RUN = {
     "augment.name": NAME, "mix.mixup": POSITIVE, "mix.cutmix": POSITIVE, "mix.probability": FRACTION, "mix.switch_probability": FRACTION,
     "mix.mode": NONE, "mix.correct_lam": {"true"}, "mix.label_smoothing": BELOW_ONE, "model.name": NAME, "model.overrides": SECTION,
     "preprocessing.mean": {"minus_list"}, "preprocessing.std": NONE,
-    "init.checkpoint": TEXT, "init.step": NONE, "init.head": NONE, "init.weights": TEXT, "objective.name": NONE, "objective.label_smoothing": BELOW_ONE,
+    "init.checkpoint": TEXT, "init.step": NONE, "init.head": NONE, "init.weights": TEXT, "init.freeze": {"empty"}, "objective.name": NONE, "objective.label_smoothing": BELOW_ONE,
     "objective.accumulate": COUNT, "objective.attack": SECTION, "objective.ramp": FRACTION, "objective.ramp_epochs": POSITIVE,
     "objective.replays": COUNT, "optimizer.name": NONE, "optimizer.weight_decay": POSITIVE, "optimizer.decay_rule": NONE,
     "optimizer.b1": BELOW_ONE, "optimizer.b2": BELOW_ONE, "optimizer.eps": {"half", "two", "huge"}, "optimizer.momentum": BELOW_ONE,

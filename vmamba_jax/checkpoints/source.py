@@ -19,7 +19,8 @@ from vmamba_jax.models.classifier import Classifier
 
 CONFIG, CLASSES, STEPS = "config.json", "classes.json", "checkpoints"  # of a run's folder
 EMA = {None: None, "ema": True, "raw": False}  # of a run, by `weights`
-VIEW = ("size", "resize", "interpolation")  # of a photo
+VIEW = ("size", "resize", "interpolation", "exif")  # of a photo
+SIDES = {"digits": 8, "mnist": 28, "cifar10": 32, "tiny_imagenet": 64}  # pixels of the images of sets of one size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class WeightsSource:
         name: catalog name of the model; None: not known, as for a file alone.
         overrides: fields of the model besides the catalog's.
         classes: names of the classes in label order; None: not known.
-        preprocessing: of "mean", "std", "size", "resize" and "interpolation" those that are known.
+        preprocessing: of "mean", "std", "size", "resize", "interpolation" and "exif" those that are known.
         step: of a run; None for the others.
         config: of a run; {} for the others.
         metadata: of a converted folder; {} for the others.
@@ -198,7 +199,9 @@ def _run(place, steps, checkpoint, weights):
                 if checkpoint == step:
                     raise
         config = files.read_json(folder / CONFIG) or saved.config or {}
-    model, options = config.get("model") or {}, (config.get("data") or {}).get("options") or {}
+    model, data = config.get("model") or {}, config.get("data") or {}
+    side = SIDES.get(data.get("name"))
+    options = ({} if side is None else {"size": side, "resize": side}) | (data.get("options") or {})
     view = {key: options[key] for key in VIEW if options.get(key) is not None}
     names = files.read_json(folder / CLASSES)
     return WeightsSource(str(place), "run", variables, model.get("name"), dict(model.get("overrides") or {}), None if names is None else tuple(names),
@@ -216,4 +219,4 @@ def _converted(place, weights):
     if found.name is None:
         return found
     entry = catalog.entry(found.name).preprocessing
-    return dataclasses.replace(found, preprocessing={"mean": entry.mean, "std": entry.std} | {key: getattr(entry, key) for key in VIEW} | own)
+    return dataclasses.replace(found, preprocessing={"mean": entry.mean, "std": entry.std} | {key: getattr(entry, key) for key in VIEW[:3]} | own)
