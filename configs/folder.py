@@ -2,15 +2,19 @@
 
 The root holds train/, val/ and test/ with one folder per class each, or the class folders alone. A fifth of the training images becomes the
 validation split if there is no val/, and another fifth the test split if there is no test/; the draw is the same at every start. The classes, and
-their number in the head, are those of the folders.
+their number in the head, are those of the folders. docs/own_data.md explains each step:
 
     python -m experiments.train --config configs/folder.py:model=vmamba_tiny --workdir runs/own --config.data.root=photos
-    python -m experiments.evaluate --workdir runs/own
-    python -m experiments.train --config configs/folder.py:model=vmamba_tiny,objective=pgd_at --workdir runs/own_robust \\
-        --config.data.root=photos
+    python -m experiments.train --config configs/folder.py:model=vmamba_tiny --workdir runs/tuned --config.data.root=photos \\
+        --config.init.checkpoint=vssm1_tiny_0230s_ckpt_epoch_264.pth --config.init.head=new
+    python -m experiments.train --config configs/folder.py:model=vmamba_tiny,objective=pgd_at --workdir runs/robust \\
+        --config.data.root=photos --config.init.checkpoint=runs/tuned
+    python -m experiments.evaluate --workdir runs/robust --config.evaluation.corruptions.names=all --config.evaluation.calibration.bins=15
+    python -m experiments.study --workdir runs/own_study --config configs/robustness_study.py:data=folder,models=runs/tuned+runs/robust
+    python -m vmamba_jax predict photos --weights runs/robust --top-k 1
 
-`size=` sets the image size in pixels (0: the catalog model's), `batch=` the batch size. Expected: no figure, since it depends on the photos. Cost on
-two CPU cores at 224 pixels: compiling takes minutes, and vmamba_tiny trains at a few images/s.
+`size=` sets the image size in pixels (0: the catalog model's), `batch=` the batch size. Settings are for fine-tuning; no figure is expected, since it
+depends on the photos. Cost on two CPU cores at 224 pixels: minutes of compilation, then a few images/s for vmamba_tiny.
 """
 import dataclasses
 
