@@ -29,7 +29,11 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A valid run that failed, such as by a full disk or diverged weights: printed as one line without a traceback."""
+    """A valid run that failed, such as by a full disk or diverged weights: printed like a `ConfigError`."""
+
+    def __init__(self, message, details=()):
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ import pathlib
 import jax
 import numpy as np
 
-from configs import digits, saved
-from experiments.common import classes, cli, training
+from configs import base, digits
+from experiments.common import build, classes, cli, training
 from vmamba_jax import checkpoints, data, models, parallel
 from vmamba_jax.models import Classifier
 
 STATE_SPACE = (models.VMamba, models.Vim)
 TRANSFORMERS = (models.ViT, models.Swin)
+FILES = ("folder", "imagenet", "tar")  # sets of files, which are resized and cropped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +55,11 @@ def read(entry, config):
 
 def _trained_run(opened, config):
     folder = pathlib.Path(opened.path)
-    run = saved.get_config(str(folder / "config.json"))
-    source = classes.trained_classes(run, view(config))
-    classifier = Classifier(opened.create_model(), tuple(run.preprocessing.mean), tuple(run.preprocessing.std))
-    if classifier.model.num_classes != len(source.classes):
-        classifier = classes.over_classes(classifier, source)
+    run = base.complete(opened.config)
+    if run.data.name == config.data.name and not config.data.root:
+        classes.check_draw(run, folder, config.data.split)
+    source = classes.trained_classes(run, view(config, run=run), folder)
+    classifier = build.classifier(run, source)
     return _study_model(folder.name, classifier, opened, source)
 
 
@@ -66,7 +67,7 @@ def _released(opened, config):
     """A catalog model with weights that were not trained here."""
     made = opened.create_model()
     released = models.entry(opened.name).preprocessing
-    source = view(config, released)
+    source = classes.weights_classes(opened, view(config, released))
     classifier = Classifier(made, opened.preprocessing["mean"], opened.preprocessing["std"])
     classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
     return _study_model(opened.name if opened.kind == "file" else pathlib.Path(opened.path).name, classifier, opened, source, released)
@@ -77,19 +78,25 @@ def _study_model(label, classifier, opened, source, released=None):
     return StudyModel(label, classifier, variables, source, facts(label, classifier.model, variables, opened.path), released)
 
 
-def view(config, released=None):
+def view(config, released=None, run=None):
     """The study's images.
 
     Args:
         config: the study's.
         released: `Preprocessing` with the size, resize and interpolation to use if config.data.options does not set them.
+        run: config of a trained run, whose root and options are used where those of config.data are not set, if it was trained on the same kind of set.
     """
     section = config.data
-    options = section.options.to_dict()
-    if released is not None and section.name in ("folder", "imagenet", "tar"):
+    root, options = section.root, section.options.to_dict()
+    if released is not None and section.name in FILES:
         options = {"size": released.size, "resize": released.resize, "interpolation": released.interpolation} | options
+    own = run is not None and section.name in FILES and run.data.name == section.name
+    if own:
+        root, options = root or run.data.root, run.data.options.to_dict() | options
     with cli.checking("config.data"):
-        found = data.load(section.name, section.split, root=section.root or None, **options)
+        found = data.load(section.name, section.split, root=root or None, **options)
+        if own:
+            classes.check_apart(run, found)
         return data.subset(found, min(section.limit, len(found)), seed=0) if section.limit else found
 
 

@@ -1,4 +1,5 @@
 """Labels by the names of folders: a validation split, an extra set, a trained run's and released weights' evaluation, and a study."""
+import contextlib
 import functools
 
 import jax
@@ -8,10 +9,13 @@ from PIL import Image
 
 import vmamba_jax
 from configs import base, digits, evaluate_weights
-from experiments.common import build, classes
+from configs import imagenet as imagenet_config
+from experiments import train
+from experiments.common import build, classes, results
 from experiments.common.cli import ConfigError
 from experiments.robustness_study import models as study_models
-from vmamba_jax import checkpoints, data
+from tests.helpers.tiny_runs import forbidden
+from vmamba_jax import checkpoints, data, training
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import Classifier
 
@@ -56,6 +60,56 @@ def test_a_class_that_training_lacks(config, tmp_path):
         classes.trained_classes(config, build.source(config, "validation"))
     (tmp_path / "set" / "train").rename(tmp_path / "elsewhere")  # weights may be evaluated where the training images are not
     assert classes.trained_classes(config, build.source(config, "validation")).classes == ("banana", "cherry", "durian")
+
+
+def test_head_of_another_number_of_classes_is_refused(config):
+    """A set without names may lack its highest classes."""
+    config.model.overrides.num_classes = 1000
+    with pytest.raises(ConfigError, match=r"config.model.overrides.num_classes=1000: expected 3, the classes of the training images \(apple, banana, cherry\)"):
+        build.build(config)
+    numbers = base.complete(digits.get_config("objective=standard"))
+    for count, accepted in ((10, True), (12, True), (9, False)):
+        numbers.model.overrides.num_classes = count
+        with contextlib.nullcontext() if accepted else pytest.raises(ConfigError, match="num_classes=9: expected 10"):
+            build.check_head(numbers, tuple(map(str, range(10))))
+
+
+def test_a_recipe_for_imagenet_takes_the_head_from_the_folders(config):
+    """Three classes, three logits; the same config whose user wants 1000 is refused above."""
+    made = imagenet_config.get_config("recipe=vmamba,model=resnet18,batch=8")
+    made.data, made.transform.size, made.validation.limit = config.data, 8, 0
+    made.model.overrides.update(TINY)
+    assert "num_classes" not in made.model.overrides and build.classifier(made, build.source(made, "train")).model.num_classes == 3
+
+
+def test_a_run_keeps_its_class_names(config, tmp_path, monkeypatch):
+    """In classes.json at the start; an evaluation numbers its images by them where the training images are gone, and other folders cannot resume the run."""
+    monkeypatch.setattr(training, "train", forbidden)
+    with pytest.raises(AssertionError, match="done already"):
+        train.run(config, tmp_path / "run", progress=False)
+    assert data.load_class_names(tmp_path / "run") == FRUIT
+    (tmp_path / "set" / "train").rename(tmp_path / "elsewhere")
+    loaded = build.source(config, "validation")
+    assert classes.trained_classes(config, loaded).labels.tolist() == [0, 0, 0, 1, 1, 1]
+    found = classes.trained_classes(config, loaded, tmp_path / "run")
+    assert found.classes == FRUIT and found.labels.tolist() == [1, 1, 1, 2, 2, 2]
+    write(tmp_path / "set" / "train", [*FRUIT, "durian"])
+    with pytest.raises(ConfigError, match="config.data: 4 classes, expected the 3 that the run in .* began with; they differ in durian"):
+        train.run(config, tmp_path / "run", progress=False)
+
+
+def test_a_draw_from_other_files_is_refused(config, tmp_path):
+    """The test split of a folder without one: more files move trained images into it."""
+    config.data.options.update(validation=0, test=0.34)
+    made = build.source(config, "train")
+    (tmp_path / "run").mkdir()
+    results.save_json(tmp_path / "run" / "results.json", {"data": {"fingerprint": made.fingerprint[:16]}})
+    classes.check_draw(config, tmp_path / "run", "test")
+    write(tmp_path / "set" / "train", ["apple/more"])
+    with pytest.raises(ConfigError, match="expected the files that the run in .* was trained on, since the split 'test' is drawn from them"):
+        classes.check_draw(config, tmp_path / "run", "test")
+    classes.check_draw(config, tmp_path / "run", "validation")
+    classes.check_draw(config, tmp_path / "elsewhere", "test")
 
 
 def released(tmp_path, names, count=1000, **options):

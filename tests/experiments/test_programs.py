@@ -184,6 +184,12 @@ def test_empty_json_after_a_power_loss_is_named(finished, tmp_path, monkeypatch,
     monkeypatch.setattr(training, "train", forbidden)
     expected = f"{tmp_path / 'run' / name}: expected a JSON file .an empty file."
     if name == "evaluation.json":
+        again = evaluate.run(tiny("standard"), tmp_path / "run", progress=False)  # from its parts
+        assert {field: again[field] for field in ("attacks", "curve", "identity")} == {
+            field: finished[2]["standard"][field] for field in ("attacks", "curve", "identity")}
+        assert expected.split(" .an")[0] in capsys.readouterr().out
+        (tmp_path / "run" / name).write_text("")
+        shutil.rmtree(tmp_path / "run" / "parts")
         with pytest.raises(AssertionError, match="done already"):
             evaluate.run(tiny("standard"), tmp_path / "run", progress=False)
         assert expected.split(" .an")[0] in capsys.readouterr().out

@@ -33,7 +33,7 @@ def recipe(folder, **overrides):
     config = imagenet.get_config("recipe=deit,model=deit_tiny,batch=16,size=32")
     config.epochs = 2
     config.data.root = str(folder)
-    config.schedule.warmup = 0.0
+    config.schedule.warmup_epochs = 0.0
     config.model.overrides = SMALL | overrides
     config.validation.attack.steps = 1
     config.evaluation.batch_size = 8

@@ -6,7 +6,7 @@ import safetensors.numpy
 from flax.traverse_util import unflatten_dict
 
 import vmamba_jax
-from vmamba_jax import checkpoints, training
+from vmamba_jax import checkpoints, data, training
 from vmamba_jax.checkpoints.convert import leaves_of
 
 FIELDS = {"embed_dim": 8, "depth": 1, "num_heads": 2, "image_size": 32}
@@ -47,4 +47,4 @@ def write_run(folder, config, steps, average=None, names=None):
                                             ema=None if average is None else average["params"]), {"score": -float(step)})
     (folder / "config.json").write_text(json.dumps(config))
     if names is not None:
-        (folder / "classes.json").write_text(json.dumps(names))
+        data.save_class_names(folder, names)

@@ -13,11 +13,12 @@ from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files
 from vmamba_jax.core.saved_steps import step_folders
 from vmamba_jax.core.saved_steps.reader import SavedSteps
+from vmamba_jax.data.class_names import load_class_names
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import catalog
 from vmamba_jax.models.classifier import Classifier
 
-CONFIG, CLASSES, STEPS = "config.json", "classes.json", "checkpoints"  # of a run's folder
+CONFIG, STEPS = "config.json", "checkpoints"  # of a run's folder
 EMA = {None: None, "ema": True, "raw": False}  # of a run, by `weights`
 VIEW = ("size", "resize", "interpolation", "exif")  # of a photo
 SIDES = {"digits": 8, "mnist": 28, "cifar10": 32, "tiny_imagenet": 64}  # pixels of the images of sets of one size
@@ -211,8 +212,7 @@ def _run(place, steps, checkpoint, weights):
     side = SIDES.get(data.get("name"))
     options = ({} if side is None else {"size": side, "resize": side}) | (data.get("options") or {})
     view = {key: options[key] for key in VIEW if options.get(key) is not None}
-    names = files.read_json(folder / CLASSES)
-    return WeightsSource(str(place), "run", variables, model.get("name"), dict(model.get("overrides") or {}), None if names is None else tuple(names),
+    return WeightsSource(str(place), "run", variables, model.get("name"), dict(model.get("overrides") or {}), load_class_names(folder),
                          {key: tuple(x) for key, x in (config.get("preprocessing") or {}).items()} | view, step, config, weights=weights)
 
 
