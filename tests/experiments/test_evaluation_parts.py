@@ -123,12 +123,13 @@ def test_a_damaged_part_is_measured_again(finished, config, tmp_path, monkeypatc
 
 
 def test_page_without_attacks(finished, config, tmp_path):
-    content = finished[1] | {"attacks": {}, "curve": None}
+    content = finished[1] | {"attacks": {}, "curve": None, "corruptions": finished[1]["corruptions"] | {"mce": 76.72}}
     (tmp_path / "evaluation.json").write_text(json.dumps(content))
     run = reports.read_run(tmp_path)
     page = reports.render([run], title="t")
     assert f"Clean accuracy: {reports.tables.percent(content['accuracy'])} for {tmp_path.name}." in page and "perturbation budget" not in page
-    assert "brightness" in page and run.headline is None and reports.tables.text([run])
+    assert "brightness" in page and run.headline is None
+    assert all("Mean corruption error relative to AlexNet: 76.7 %." in text for text in (page, reports.tables.text([run])))
 
 
 def test_mean_corruption_error_is_imagenets():

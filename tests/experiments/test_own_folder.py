@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vmamba_jax
-from configs import base, folder, robustness_study
+from configs import base, folder, imagenet, robustness_study
 from experiments import evaluate, study
 from experiments.common import build, cli, results
 from experiments.common.schedule import Lengths
@@ -63,6 +63,19 @@ def test_image_size_of_a_model(name, size, fields):
     p = models.entry(name).preprocessing
     assert config.model.overrides.to_dict() == fields and config.data.options.size == config.transform.size == (size or p.size)
     assert config.data.options.resize == (size or p.size) * p.resize // p.size and vmamba_jax.create_model(name, **fields)
+
+
+def test_options_that_a_config_lacks_can_be_set():
+    """On the command line; those of text stay text, those of another type are refused."""
+    config = imagenet.get_config("model=resnet18")
+    with config.data.options.unlocked():
+        config.data.options.file = "a.tar"
+    given = ["validation=0.2", "subdir=.", "size=32", "file=7", "classes=('a','b')"]
+    cli.override(config, [cli.OVERRIDE.fullmatch(f"--config.data.options.{each}") for each in given])
+    found = config.data.options
+    assert (found.validation, found.subdir, found.size, found.file, found.classes) == (0.2, ".", 32, "7", ("a", "b"))
+    with pytest.raises(cli.ConfigError, match="--config.data.options.size=large: "):
+        cli.override(config, [cli.OVERRIDE.fullmatch("--config.data.options.size=large")])
 
 
 def test_schedule_is_printed_in_steps_and_epochs():
