@@ -5,7 +5,6 @@
 import json
 import shutil
 
-import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -16,8 +15,9 @@ from experiments import evaluate, study
 from experiments.common import build, cli, results
 from experiments.common.schedule import Lengths
 from experiments.robustness_study import models as study_models
+from tests.helpers import weight_places
 from tests.helpers.photos import CLASSES, write_photos
-from vmamba_jax import data, evaluation, models, reports, training
+from vmamba_jax import data, evaluation, models, reports
 
 TINY = {"stem": "cifar", "stem_width": 4, "layers": (1,), "channels": (4,)}
 NAMES = tuple(CLASSES)
@@ -37,13 +37,9 @@ def place(tmp_path_factory):
     write_photos(root / "photos", flat=True, side=40)
     config = run_config(root / "photos")
     train = build.source(config, "train")
-    variables = build.classifier(config, train).init(jax.random.key(0), (32, 32, 3))
-    state = training.TrainState(step=np.int32(1), params=variables["params"], model_state={"batch_stats": variables["batch_stats"]}, opt_state={})
-    with training.Checkpoints(workdir / "checkpoints", best_metric="score") as saving:
-        saving.save(state, {"score": 1.0})
-    results.save_json(workdir / "config.json", results.plain(config))
+    variables = weight_places.random(build.classifier(config, train).model)
+    weight_places.write_run(workdir, results.plain(config), {1: variables}, names=train.classes)
     results.save_json(workdir / "results.json", {"data": {"fingerprint": train.fingerprint[:16]}})
-    data.save_class_names(workdir, train.classes)
     return root / "photos", workdir, variables
 
 
@@ -152,7 +148,7 @@ def test_study_on_training_images_is_refused(place):
 def test_released_weights_of_other_classes_compute_nothing(place, tmp_path):
     """Exit status 2 with the reason, where 1000 logits would meet the labels 0, 1 and 2."""
     photos, _, _ = place
-    variables = models.Classifier(vmamba_jax.create_model("resnet18", **TINY)).init(jax.random.key(0), (32, 32, 3))
+    variables = weight_places.random(vmamba_jax.create_model("resnet18", **TINY))
     vmamba_jax.checkpoints.save_variables(tmp_path / "weights", variables, {"model": "resnet18", "overrides": TINY})
     config = ml_collections.ConfigDict(study_config(tmp_path / "weights").to_dict())
     config.data.root = str(photos)
