@@ -133,7 +133,7 @@ def unmeasured(study):
 
 
 def main(config, workdir, page):
-    """Run the study unless `page`, write study.html, and print the table and the page's path; a RunError if no cell is finished."""
+    """Run the study unless `page`, write study.html, and print the skipped models, the table and the page's path; a RunError if no cell is done."""
     if not page:
         run(config, workdir, command=cli.command("experiments.study"))
     if jax.process_index() != 0:
@@ -144,6 +144,9 @@ def main(config, workdir, page):
                                commands=[study.index.get("command") or f"python -m experiments.study --workdir {shlex.quote(str(workdir))}"])
     if reasons := unmeasured(study):
         raise cli.RunError(f"none of the {len(study.index['cells'])} cells was computed: {reasons[0]}", reasons[1:SHOWN])
+    for model in study.index["models"]:
+        if "error" in model:
+            print(f"skipped {model['label']}: {model['error']}")
     print(f"{reports.study_text(study)}\n\nreport: {path}")
 
 

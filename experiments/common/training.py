@@ -61,7 +61,7 @@ def _train(run, workdir, progress):
                                       variables=run.variables)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     if progress and parameters > LARGE and jax.devices()[0].platform == "cpu":
-        cli.report(f"  compiling  the first step of {parameters:,} parameters takes minutes on a CPU; XLA's message \"Very slow compile?\" means only that")
+        cli.report(f"  compiling  the first step of {parameters:,} parameters may take minutes on a CPU; XLA's message \"Very slow compile?\" means only that")
     state = run.step.begin(state, run.train.image_shape, config.batch_size)
     per_epoch = run.batches.steps_per_epoch
 

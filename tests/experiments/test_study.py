@@ -223,7 +223,7 @@ def test_probes_are_chosen_by_name_or_kind():
         robustness_study.get_config("data=folder,pixels=20")
 
 
-def test_a_study_that_computed_nothing_is_an_error(config, tmp_path, monkeypatch):
+def test_a_study_that_computed_nothing_is_an_error(config, tmp_path, monkeypatch, capsys):
     """With the reasons, and its page for the others; one finished cell is enough for exit status 0."""
     other = ml_collections.ConfigDict(config.to_dict())
     other.models, other.probes = ("nowhere", config.models[1]), {"shift": PROBES["shift"], "components": PROBES["components"]}
@@ -235,6 +235,7 @@ def test_a_study_that_computed_nothing_is_an_error(config, tmp_path, monkeypatch
     monkeypatch.setitem(probes.KINDS, "components", lambda context, probe: {"rows": []})
     monkeypatch.setattr(reports, "study_text", lambda found: "text")
     study.main(other, tmp_path, False)
+    assert "skipped nowhere: model 'nowhere': nowhere: No such file or folder" in capsys.readouterr().out
 
 
 def test_study_without_models_is_refused(config, tmp_path):
