@@ -13,7 +13,7 @@ import vmamba_jax
 from tests.helpers.command_runs import run_command
 from tests.helpers.weight_places import random, vit
 from vmamba_jax import checkpoints
-from vmamba_jax.checkpoints import recognition
+from vmamba_jax.checkpoints import recognition, source
 from vmamba_jax.checkpoints.__main__ import main, parser
 from vmamba_jax.checkpoints.known_shapes import fitting, sentence
 
@@ -65,6 +65,14 @@ def test_another_number_of_classes_names_the_way_out():
     with pytest.raises(checkpoints.MisfitError, match=r'2 misshapen: head.bias') as caught:
         checkpoints.convert(vit(num_classes=4), checkpoints.to_state_dict(vit(), random(vit())))
     assert str(caught.value).splitlines()[0].endswith(': these shapes are those of no model of the catalog; head="new" or "slice" (config.init.head) gives it another head')
+
+
+def test_a_files_own_normalizer(monkeypatch):
+    """Its mean and std precede the catalog's, as in converted weights."""
+    content = zeros(json.loads((GOLDEN / "released_resnet.json").read_text())) | {"normalize.mean": np.full(3, 0.25), "normalize.std": np.full(3, 0.5)}
+    monkeypatch.setattr(source, "read_torch", lambda path: content)
+    found = checkpoints.open_weights(f"resnet50@{__file__}").preprocessing
+    assert (found["mean"], found["std"], found["size"], found["interpolation"]) == ((0.25,) * 3, (0.5,) * 3, 224, "bilinear")
 
 
 def test_verbose(tmp_path, capsys):

@@ -1,4 +1,5 @@
 """The one reader of weights: of a training run's folder, a converted folder, a released file, each alone or as NAME@PATH."""
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -7,7 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vmamba_jax.checkpoints import fine_tuning, store
-from vmamba_jax.checkpoints.convert import convert_leaves, reassemble, shapes_in
+from vmamba_jax.checkpoints.convert import convert_leaves, find, reassemble, shapes_in
 from vmamba_jax.checkpoints.families import BY_MODEL
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files
@@ -174,9 +175,22 @@ def open_weights(path, *, checkpoint="best", weights=None):
         found = WeightsSource(path, "file", read_torch(path), weights=weights)
     if name is None:
         return found
+    own = _normalizer(name, found) if found.kind == "file" else found.preprocessing
+    return dataclasses.replace(found, name=name, preprocessing=_released_view(name) | own)
+
+
+def _released_view(name):
+    """The catalog's preprocessing of a model, as `WeightsSource.preprocessing`."""
     entry = catalog.entry(name).preprocessing
-    view = {"mean": entry.mean, "std": entry.std, "size": entry.size, "resize": entry.resize, "interpolation": entry.interpolation}
-    return dataclasses.replace(found, name=name, preprocessing=view | found.preprocessing)
+    return {key: getattr(entry, key) for key in ("mean", "std", *VIEW) if hasattr(entry, key)}
+
+
+def _normalizer(name, opened):
+    """{"mean", "std"} that a file stores beside the weights of a catalog model; {} if it has none or does not fit."""
+    with contextlib.suppress(TypeError, ValueError):  # reading the weights raises the same error, with its place
+        found = find(catalog.create_model(name), opened.content, opened.weights)
+        return {"mean": found.mean, "std": found.std} if found.mean and found.std else {}
+    return {}
 
 
 def split_name(text):
@@ -226,5 +240,4 @@ def _converted(place, weights):
                           None if names is None else tuple(names), own, metadata=metadata)
     if found.name is None:
         return found
-    entry = catalog.entry(found.name).preprocessing
-    return dataclasses.replace(found, preprocessing={"mean": entry.mean, "std": entry.std} | {key: getattr(entry, key) for key in VIEW[:3]} | own)
+    return dataclasses.replace(found, preprocessing=_released_view(found.name) | own)
