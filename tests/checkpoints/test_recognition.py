@@ -69,7 +69,8 @@ def test_another_number_of_classes_names_the_way_out():
 
 def test_a_files_own_normalizer(monkeypatch):
     """Its mean and std precede the catalog's, as in converted weights."""
-    content = zeros(json.loads((GOLDEN / "released_resnet.json").read_text())) | {"normalize.mean": np.full(3, 0.25), "normalize.std": np.full(3, 0.5)}
+    shapes = json.loads((GOLDEN / "released_resnet.json").read_text())
+    content = zeros({"model." + name: shape for name, shape in shapes.items()}) | {"normalize.mean": np.full(3, 0.25), "normalize.std": np.full(3, 0.5)}
     monkeypatch.setattr(source, "read_torch", lambda path: content)
     found = checkpoints.open_weights(f"resnet50@{__file__}").preprocessing
     assert (found["mean"], found["std"], found["size"], found["interpolation"]) == ((0.25,) * 3, (0.5,) * 3, 224, "bilinear")
