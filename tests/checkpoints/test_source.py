@@ -40,7 +40,9 @@ def test_what_a_place_says(places):
     run = checkpoints.open_weights(folder / "run", checkpoint="latest")
     assert (run.kind, run.name, run.step, run.classes) == ("run", "deit_tiny", 2, NAMES) and run.create_model() == vit()
     assert run.preprocessing == {"mean": (0.5,), "std": (0.25,), "size": 32}
+    assert (run.class_names(3), run.class_names(2), run.class_names(1000)) == (NAMES, None, None)
     converted = checkpoints.open_weights(folder / "converted")
+    assert converted.class_names(3) is None and converted.class_names(1000)[0][0] == "n01440764"
     assert (converted.kind, converted.step, converted.classes) == ("converted", None, None) and converted.create_model() == vit()
     assert converted.preprocessing["resize"] == 248
     file = checkpoints.open_weights(f"deit_tiny@{folder / 'weights.safetensors'}")

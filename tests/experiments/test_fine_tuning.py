@@ -1,4 +1,5 @@
 """Training, evaluation and a study from weights of every place, as the programs read them."""
+import json
 import types
 
 import jax
@@ -6,12 +7,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
+from PIL import Image
 
 import vmamba_jax
+import vmamba_jax.__main__ as commands
 from configs import base
 from experiments import evaluate, train
 from experiments.common import build, cli, results
 from experiments.robustness_study import models as study_models
+from tests.helpers.command_runs import run_command
 from tests.helpers.forked_programs import run_programs
 from tests.helpers.tiny_runs import forbidden, tiny
 from tests.helpers.weight_places import random, write_run
@@ -113,6 +117,16 @@ def test_evaluation_of_every_place(places, tmp_path, monkeypatch, place):
     with pytest.raises(AssertionError, match="done already"):
         evaluate.run(config, tmp_path, progress=False)
     same(given[0], made[0])
+
+
+def test_prediction_of_a_run_on_a_set_of_one_size(places, tmp_path, capsys):
+    """Gray images of 8 pixels, which the run's config names by its set alone."""
+    folder, _ = places
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)).save(tmp_path / "photo.png")
+    status, out, err = run_command(commands.main, capsys, "predict", tmp_path / "photo.png", "--weights", folder / "run", "--json", "--top-k", 12)
+    classes = json.loads(out)["classes"]
+    assert (status, err) == (0, "") and {found["name"] for found in classes} == set(NAMES) and all(str(c["label"]) == c["name"] for c in classes)
+    assert checkpoints.open_weights(folder / "run").preprocessing == {"mean": (0.5,), "std": (0.5,), "size": 8, "resize": 8}
 
 
 def test_a_study_of_every_place(places):
