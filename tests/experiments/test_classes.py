@@ -1,6 +1,7 @@
 """Labels by the names of folders: a validation split, an extra set, a trained run's and released weights' evaluation, and a study."""
 import contextlib
 import functools
+import re
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from configs import base, digits, evaluate_weights
 from configs import imagenet as imagenet_config
 from experiments import train
 from experiments.common import build, classes, results
+from experiments.common import training as training_program
 from experiments.common.cli import ConfigError
 from experiments.robustness_study import models as study_models
 from tests.helpers.tiny_runs import forbidden
@@ -82,11 +84,15 @@ def test_a_recipe_for_imagenet_takes_the_head_from_the_folders(config):
     assert "num_classes" not in made.model.overrides and build.classifier(made, build.source(made, "train")).model.num_classes == 3
 
 
-def test_a_run_keeps_its_class_names(config, tmp_path, monkeypatch):
+def test_a_run_keeps_its_class_names(config, tmp_path, monkeypatch, capsys):
     """In classes.json at the start; an evaluation numbers its images by them where the training images are gone, and other folders cannot resume the run."""
     monkeypatch.setattr(training, "train", forbidden)
+    monkeypatch.setattr(training_program, "LARGE", 0)
     with pytest.raises(AssertionError, match="done already"):
-        train.run(config, tmp_path / "run", progress=False)
+        train.run(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "resnet18 on set: 9 training and 6 validation images, 3 classes (apple, banana, cherry)\n  steps      60 (30 epochs of 2)" in said
+    assert re.search(r"compiling  the first step of \d+ parameters takes minutes on a CPU", said)
     assert data.load_class_names(tmp_path / "run") == FRUIT
     (tmp_path / "set" / "train").rename(tmp_path / "elsewhere")
     loaded = build.source(config, "validation")

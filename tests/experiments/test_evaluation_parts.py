@@ -9,11 +9,12 @@ import vmamba_jax
 from configs import base, evaluate_weights
 from experiments import evaluate
 from experiments.common import build, cli, corrupted
+from experiments.common import evaluation as program
+from tests.helpers import weight_places
 from tests.helpers.tiny_runs import forbidden
 from vmamba_jax import checkpoints, data, evaluation, reports
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.models import Classifier
 
 TINY = {"stem": "cifar", "stem_width": 4, "layers": (1,), "channels": (4,), "num_classes": 10, "in_channels": 1}
 
@@ -22,7 +23,7 @@ TINY = {"stem": "cifar", "stem_width": 4, "layers": (1,), "channels": (4,), "num
 def config(tmp_path_factory):
     """FGSM, and a curve at its radius alone, which measures nothing more; two corruptions at two severities; calibration."""
     folder = tmp_path_factory.mktemp("weights") / "weights"
-    variables = Classifier(vmamba_jax.create_model("resnet18", **TINY), 0.5, 0.5).init(jax.random.key(0), (8, 8, 1))
+    variables = weight_places.random(vmamba_jax.create_model("resnet18", **TINY))
     checkpoints.save_variables(folder, variables, {"model": "resnet18", "overrides": TINY})
     made = evaluate_weights.get_config("model=resnet18")
     made.weights, made.data, made.preprocessing = str(folder), {"name": "digits", "root": "", "options": {}}, {"mean": (0.5,), "std": (0.5,)}
@@ -100,6 +101,7 @@ def test_only_what_changed_is_measured_again(finished, config, monkeypatch, chan
     row = {"accuracy": 0.5, "examples": 16, "robust_accuracy": 0.25, "accuracy_interval": [0, 1], "attack": {}, "corruption": "fog", "severity": 1}
     for name in MEASURES:
         monkeypatch.setattr(evaluation, name, lambda *args, name=name, **options: calls.append(name) or ([row] if "corruption" in name else dict(row)))
+    monkeypatch.setattr(program, "_examples", lambda *args: {})
     before = {path.name for path in (workdir / "parts").iterdir()}
     found = evaluate.run(other, workdir, progress=False)
     assert tuple(calls) == (expected or ())
@@ -123,12 +125,13 @@ def test_a_damaged_part_is_measured_again(finished, config, tmp_path, monkeypatc
 
 
 def test_page_without_attacks(finished, config, tmp_path):
-    content = finished[1] | {"attacks": {}, "curve": None}
+    content = finished[1] | {"attacks": {}, "curve": None, "corruptions": finished[1]["corruptions"] | {"mce": 76.72}}
     (tmp_path / "evaluation.json").write_text(json.dumps(content))
     run = reports.read_run(tmp_path)
     page = reports.render([run], title="t")
     assert f"Clean accuracy: {reports.tables.percent(content['accuracy'])} for {tmp_path.name}." in page and "perturbation budget" not in page
-    assert "brightness" in page and run.headline is None and reports.tables.text([run])
+    assert "brightness" in page and run.headline is None
+    assert all("Mean corruption error relative to AlexNet: 76.7 %." in text for text in (page, reports.tables.text([run])))
 
 
 def test_mean_corruption_error_is_imagenets():
@@ -157,9 +160,7 @@ def test_bad_values(config, tmp_path, name, value, message):
 def test_logits_of_other_classes_are_refused(config, tmp_path):
     """A thousand logits for ten labels: one line, before anything is measured."""
     other = base.complete(config)
-    variables = Classifier(vmamba_jax.create_model("resnet18", **TINY | {"num_classes": 1000}), 0.5, 0.5).init(jax.random.key(0), (8, 8, 1))
-    checkpoints.save_variables(tmp_path / "weights", variables)
-    other.weights, other.model.overrides.num_classes = str(tmp_path / "weights"), 1000
+    other.model.overrides.num_classes = 1000
     source = data.Arrays(np.zeros((3, 8, 8, 1), np.uint8), [0, 1, 2], ("a", "b", "c"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "source", lambda *args: source)

@@ -5,19 +5,19 @@
 import json
 import shutil
 
-import jax
 import ml_collections
 import numpy as np
 import pytest
 
 import vmamba_jax
-from configs import base, folder, robustness_study
+from configs import base, folder, imagenet, robustness_study
 from experiments import evaluate, study
 from experiments.common import build, cli, results
 from experiments.common.schedule import Lengths
 from experiments.robustness_study import models as study_models
+from tests.helpers import weight_places
 from tests.helpers.photos import CLASSES, write_photos
-from vmamba_jax import data, evaluation, models, reports, training
+from vmamba_jax import data, evaluation, models, reports
 
 TINY = {"stem": "cifar", "stem_width": 4, "layers": (1,), "channels": (4,)}
 NAMES = tuple(CLASSES)
@@ -37,13 +37,9 @@ def place(tmp_path_factory):
     write_photos(root / "photos", flat=True, side=40)
     config = run_config(root / "photos")
     train = build.source(config, "train")
-    variables = build.classifier(config, train).init(jax.random.key(0), (32, 32, 3))
-    state = training.TrainState(step=np.int32(1), params=variables["params"], model_state={"batch_stats": variables["batch_stats"]}, opt_state={})
-    with training.Checkpoints(workdir / "checkpoints", best_metric="score") as saving:
-        saving.save(state, {"score": 1.0})
-    results.save_json(workdir / "config.json", results.plain(config))
+    variables = weight_places.random(build.classifier(config, train).model)
+    weight_places.write_run(workdir, results.plain(config), {1: variables}, names=train.classes)
     results.save_json(workdir / "results.json", {"data": {"fingerprint": train.fingerprint[:16]}})
-    data.save_class_names(workdir, train.classes)
     return root / "photos", workdir, variables
 
 
@@ -63,6 +59,19 @@ def test_image_size_of_a_model(name, size, fields):
     p = models.entry(name).preprocessing
     assert config.model.overrides.to_dict() == fields and config.data.options.size == config.transform.size == (size or p.size)
     assert config.data.options.resize == (size or p.size) * p.resize // p.size and vmamba_jax.create_model(name, **fields)
+
+
+def test_options_that_a_config_lacks_can_be_set():
+    """On the command line; those of text stay text, those of another type are refused."""
+    config = imagenet.get_config("model=resnet18")
+    with config.data.options.unlocked():
+        config.data.options.file = "a.tar"
+    given = ["validation=0.2", "subdir=.", "size=32", "file=7", "classes=('a','b')"]
+    cli.override(config, [cli.OVERRIDE.fullmatch(f"--config.data.options.{each}") for each in given])
+    found = config.data.options
+    assert (found.validation, found.subdir, found.size, found.file, found.classes) == (0.2, ".", 32, "7", ("a", "b"))
+    with pytest.raises(cli.ConfigError, match="--config.data.options.size=large: "):
+        cli.override(config, [cli.OVERRIDE.fullmatch("--config.data.options.size=large")])
 
 
 def test_schedule_is_printed_in_steps_and_epochs():
@@ -139,7 +148,7 @@ def test_study_on_training_images_is_refused(place):
 def test_released_weights_of_other_classes_compute_nothing(place, tmp_path):
     """Exit status 2 with the reason, where 1000 logits would meet the labels 0, 1 and 2."""
     photos, _, _ = place
-    variables = models.Classifier(vmamba_jax.create_model("resnet18", **TINY)).init(jax.random.key(0), (32, 32, 3))
+    variables = weight_places.random(vmamba_jax.create_model("resnet18", **TINY))
     vmamba_jax.checkpoints.save_variables(tmp_path / "weights", variables, {"model": "resnet18", "overrides": TINY})
     config = ml_collections.ConfigDict(study_config(tmp_path / "weights").to_dict())
     config.data.root = str(photos)
