@@ -108,6 +108,7 @@ def test_failures(folder, capsys, monkeypatch, args, words):
     assert (status, out) == (2, "") and words in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_many_photos_in_batches(folder, capsys, monkeypatch):
     monkeypatch.setattr(prediction, "BATCH", 2)
     first = run(capsys, "predict", folder / "photos", "--weights", folder / "run", "--json")

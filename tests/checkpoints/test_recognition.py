@@ -67,6 +67,7 @@ def test_another_number_of_classes_names_the_way_out():
     assert str(caught.value).splitlines()[0].endswith(': these shapes are those of no model of the catalog; head="new" or "slice" (config.init.head) gives it another head')
 
 
+@pytest.mark.slow
 def test_a_files_own_normalizer(monkeypatch):
     """Its mean and std precede the catalog's, as in converted weights."""
     shapes = json.loads((GOLDEN / "released_resnet.json").read_text())
@@ -108,6 +109,7 @@ def test_recognized_through_wrappers():
         "python -m vmamba_jax.checkpoints convert 'a b.pth' --model deit_tiny --out weights/deit_tiny --override num_classes=10"
 
 
+@pytest.mark.slow
 def test_a_model_that_the_catalog_lacks():
     """Found by its names, under a prefix too; another file by nothing."""
     arrays = checkpoints.to_state_dict(vit(), random(vit()))
