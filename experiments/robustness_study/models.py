@@ -76,7 +76,7 @@ def _released(opened, config):
 
 
 def _study_model(label, classifier, opened, source, released=None):
-    variables = opened.variables(classifier, tell=cli.report)
+    variables = opened.variables(classifier, log=cli.report)
     return StudyModel(label, classifier, variables, source, facts(label, classifier.model, variables, opened.path), released)
 
 

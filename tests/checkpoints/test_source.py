@@ -79,7 +79,7 @@ def test_keep_is_strict(places, path):
 def test_another_head_channels_and_size(places, path, wanted):
     folder, made = places
     model, said = vit(num_classes=5, in_channels=1, image_size=48), []
-    found = checkpoints.read_variables(model, folder / path, "new", key=jax.random.key(3), tell=said.append)
+    found = checkpoints.read_variables(model, folder / path, "new", key=jax.random.key(3), log=said.append)
     assert [line.removeprefix(f"{folder / path}: ") for line in said] == [
         "pos_embed: resized from (1, 5, 8) to (1, 10, 8)", "input channels: 1 instead of 3, their sum", "head: new, of 5 classes; the weights have 3"]
     old, new = made[wanted]["params"], found["params"]
@@ -97,7 +97,7 @@ def test_slice(places, path, monkeypatch):
         monkeypatch.setattr(imagenet, "classes", lambda: (("n01", "apple, Malus"), ("n02", "banana"), ("n03", "cherry")))
     head = made[0 if path == "run" else 1]["params"]["head"]
     for names in (("cherry", "Apple"), *([("n03", "n01"), ("2", "0"), ("cherry", "malus")] if path != "run" else [])):
-        found = checkpoints.read_variables(vit(num_classes=2), folder / path, "slice", classes=names, tell=print)["params"]["head"]
+        found = checkpoints.read_variables(vit(num_classes=2), folder / path, "slice", classes=names, log=print)["params"]["head"]
         np.testing.assert_array_equal(found["kernel"], head["kernel"][:, [2, 0]])
         np.testing.assert_array_equal(found["bias"], head["bias"][[2, 0]])
     for classes, message in ((("cherry", "plum"), "classes='plum': expected classes of the weights, such as"), (None, "classes=None: expected"),

@@ -85,7 +85,7 @@ class WeightsSource:
             return self.classes if len(self.classes) == count else None
         return imagenet.classes() if self.kind != "run" and count == len(imagenet.classes()) else None
 
-    def variables(self, model, head="keep", *, classes=None, key=None, tell=None):
+    def variables(self, model, head="keep", *, classes=None, key=None, log=None):
         """The variables of `model`; arguments and errors as for `read_variables`."""
         inner = model.model if isinstance(model, Classifier) else model
         if type(inner) not in BY_MODEL and self.kind != "file" and head == "keep":
@@ -93,7 +93,7 @@ class WeightsSource:
         try:
             loose = fine_tuning.loose(inner, head)
             if self.kind == "file":
-                leaves, found, resized = convert_leaves(inner, self.content, self.weights, loose)
+                leaves, _, resized = convert_leaves(inner, self.content, self.weights, loose)
             else:
                 leaves, resized = reassemble(inner, flatten_dict(self.content), loose)
             head_shape = next((np.shape(leaves[path]) for path in fine_tuning.head_paths(inner) if path in leaves), (0,))
@@ -102,9 +102,8 @@ class WeightsSource:
             error.args = (f"{self._described()}: {error}", *error.args[1:])
             raise
         for line in fine_tuning.resized_lines(resized, leaves) + said:
-            (tell or logging.getLogger(__name__).warning)(f"{self.path}: {line}")
+            (log or logging.getLogger(__name__).warning)(f"{self.path}: {line}")
         return unflatten_dict(leaves)
-
 
     def _described(self):
         """"weights.pth", or "runs/own (deit_tiny with depth=1)"."""
@@ -114,10 +113,10 @@ class WeightsSource:
         return f"{self.path} ({self.name}{f' with {fields}' if fields else ''})"
 
 
-def read_variables(model, path, head="keep", *, weights=None, checkpoint="best", classes=None, key=None, tell=None):
+def read_variables(model, path, head="keep", *, weights=None, checkpoint="best", classes=None, key=None, log=None):
     """The variables of `model` from any place of weights.
 
-    Every adaptation is said in one line. Position embeddings and relative position tables of another image size are resized bicubically, whatever
+    Every adaptation is logged in one line. Position embeddings and relative position tables of another image size are resized bicubically, whatever
     `head` is.
 
     Args:
@@ -131,7 +130,7 @@ def read_variables(model, path, head="keep", *, weights=None, checkpoint="best",
         classes: names of the model's classes in label order, for head="slice": names as the run's folder has them, or for weights of ImageNet-1k
             WordNet identifiers, label numbers or names.
         key: random key of a new head, which is that of `model.init(key, ...)`; None: `jax.random.key(0)`.
-        tell: function called with each line; None: a warning of the logger "vmamba_jax.checkpoints.source".
+        log: function called with each line; None: a warning of the logger "vmamba_jax.checkpoints.source".
 
     Returns:
         {"params": ..., "batch_stats": ... where the model has it}.
@@ -141,7 +140,7 @@ def read_variables(model, path, head="keep", *, weights=None, checkpoint="best",
         MisfitError: weights of other names or shapes than the model's, a ValueError.
         TypeError: a model without a conversion.
     """
-    return open_weights(path, checkpoint=checkpoint, weights=weights).variables(model, head, classes=classes, key=key, tell=tell)
+    return open_weights(path, checkpoint=checkpoint, weights=weights).variables(model, head, classes=classes, key=key, log=log)
 
 
 def open_weights(path, *, checkpoint="best", weights=None):
