@@ -19,8 +19,8 @@ papers', for their own models.
 | singh | 2303.01870, its run_train.sh | ConvNeXt-T 72.4 / 48.6 % | 4 (APGD-2), 300; 50 for larger models |
 | light | 2209.07399, xcit-adv-training.yaml | XCiT-S12 72.34 / 41.78, ConvNeXt-T 71.64 / 44.44 % | 2 (PGD-1), 110 |
 
-`ares` and `singh` start from a standard-trained model, `config.init.checkpoint`: a released file or the output of `checkpoints convert`; "" starts
-from random weights. Sections that only these configs set:
+`ares` and `singh` start from a standard-trained model, `config.init.checkpoint`: a run's folder, a released file or the output of `checkpoints convert`;
+"" starts from random weights. Sections that only these configs set:
 
     transform  `data.transforms.create`, on the host, for training images; config.data.options are the evaluation's resize and crop
     augment    `data.augment.create`, on the device before the attack: random erasing

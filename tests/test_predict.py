@@ -83,6 +83,13 @@ def test_checkpoint_of_a_run(folder, capsys):
     assert (status, out) == (2, "") and "step=7: expected one of [1, 2]" in err and err.count("\n") == 1
 
 
+def test_names_of_classes():
+    row = np.array([0.2, 0.7, 0.1])
+    assert [found["name"] for found in prediction.ranked(row, None, 2)] == [None, None]
+    assert prediction.ranked(row, ("apple", "n01440764", "cherry"), 2) == [
+        {"label": 1, "name": "tench, Tinca tinca", "identifier": "n01440764", "probability": 0.7}, {"label": 0, "name": "apple", "probability": 0.2}]
+
+
 def test_photos_that_cannot_be_read(folder, capsys):
     """The others are predicted; every bad one is named; the status says whether there were others."""
     args = ("predict", folder / "broken.png", folder / "photos", folder / "none.png", folder / "empty*", "--weights", folder / "run")
@@ -108,6 +115,7 @@ def test_failures(folder, capsys, monkeypatch, args, words):
     assert (status, out) == (2, "") and words in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_many_photos_in_batches(folder, capsys, monkeypatch):
     monkeypatch.setattr(prediction, "BATCH", 2)
     first = run(capsys, "predict", folder / "photos", "--weights", folder / "run", "--json")

@@ -128,7 +128,7 @@ def run_predict(args):
         prediction.decode(None, paths[0])  # raises before the model is built
     opened, model = opened_model(args)
     decoder = prediction.decoder(opened, model, args.size)
-    logits_fn = vmamba_jax.logits_fn(prediction.classifier(opened, model), opened.variables(model, tell=_say))
+    logits_fn = vmamba_jax.logits_fn(prediction.classifier(opened, model), opened.variables(model, log=_say))
     names, writer, read = opened.class_names(model.num_classes), csv.writer(sys.stdout, lineterminator="\n"), 0
     if args.csv:
         writer.writerow(("photo", "rank", "label", "name", "probability"))
@@ -167,7 +167,7 @@ def run_export(args):
         raise ValueError(f"--size: expected the height and width of the images, which {opened.path} does not record")
     names = opened.class_names(model.num_classes)
     checkpoints.export_model(
-        args.out, prediction.classifier(opened, model), opened.variables(model, tell=_say), (size, size, getattr(model, "in_channels", 3)),
+        args.out, prediction.classifier(opened, model), opened.variables(model, log=_say), (size, size, getattr(model, "in_channels", 3)),
         batch_size=args.batch_size, platforms=args.platforms, gradients=args.gradients,
         metadata={"model": opened.name, "overrides": opened.overrides | dict(args.override), "weights": pathlib.Path(args.weights).name,
                   **({} if names is None else {"class_names": [name if isinstance(name, str) else name[1] for name in names]})})

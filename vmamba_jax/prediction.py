@@ -8,6 +8,7 @@ import numpy as np
 
 from vmamba_jax import models
 from vmamba_jax.core.images import unit_interval
+from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.data.datasets.folder import EXTENSIONS
 from vmamba_jax.data.decoding.archives import visible_files
 from vmamba_jax.data.decoding.images import BadImageError, Decoder, read_file
@@ -93,10 +94,16 @@ def classifier(opened, model):
 
 
 def ranked(row, names, top):
-    """The `top` most probable classes, [{"label", "name" (None: not known), "identifier" (ImageNet's), "probability"}, ...]."""
-    found = []
+    """The `top` most probable classes, [{"label", "name" (None: not known), "identifier" (ImageNet's), "probability"}, ...].
+
+    Args:
+        row: (classes,) probabilities.
+        names: of the classes, or (WordNet identifier, names) of ImageNet's; an identifier alone gets its names. None: not known.
+        top: number of classes.
+    """
+    found, identifiers = [], dict(imagenet.classes())
     for label in np.argsort(-row, kind="stable")[:top]:
         name = None if names is None else names[label]
-        identifier, name = name if isinstance(name, tuple) else (None, name)
+        identifier, name = name if isinstance(name, tuple) else (name, identifiers[name]) if name in identifiers else (None, name)
         found.append({"label": int(label), "name": name} | ({"identifier": identifier} if identifier else {}) | {"probability": float(row[label])})
     return found

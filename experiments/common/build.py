@@ -142,7 +142,7 @@ def variables(config, classifier, classes=None):
         return None
     with checking("config.init.checkpoint"):
         return checkpoints.read_variables(classifier.model, section.checkpoint, section.head, checkpoint=section.step, weights=section.weights or None,
-                                          classes=classes, key=keys(config)[0], tell=cli.report)
+                                          classes=classes, key=keys(config)[0], log=cli.report)
 
 
 def keys(config):

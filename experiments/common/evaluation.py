@@ -53,7 +53,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     if config.weights:
         classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
     with cli.checking("config.weights" if config.weights else "checkpoint"):
-        variables, origin = opened.variables(classifier, tell=cli.report), _origin(config, opened, checkpoint)
+        variables, origin = opened.variables(classifier, log=cli.report), _origin(config, opened, checkpoint)
 
     description, weights = build.description(classifier), parallel.fingerprint(variables)
     identity = results.identity(weights=weights, data=source.fingerprint, settings={

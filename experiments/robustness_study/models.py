@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from configs import base, digits
-from experiments.common import build, classes, cli, training
+from experiments.common import classes, cli, training
 from vmamba_jax import checkpoints, data, models, parallel
 from vmamba_jax.models import Classifier
 
@@ -59,7 +59,9 @@ def _trained_run(opened, config):
     if run.data.name == config.data.name and not config.data.root:
         classes.check_draw(run, folder, config.data.split)
     source = classes.trained_classes(run, view(config, run=run), folder)
-    classifier = build.classifier(run, source)
+    classifier = Classifier(opened.create_model(), tuple(run.preprocessing.mean), tuple(run.preprocessing.std))
+    if classifier.model.num_classes != len(source.classes):
+        classifier = classes.over_classes(classifier, source)
     return _study_model(folder.name, classifier, opened, source)
 
 
@@ -74,7 +76,7 @@ def _released(opened, config):
 
 
 def _study_model(label, classifier, opened, source, released=None):
-    variables = opened.variables(classifier, tell=cli.report)
+    variables = opened.variables(classifier, log=cli.report)
     return StudyModel(label, classifier, variables, source, facts(label, classifier.model, variables, opened.path), released)
 
 

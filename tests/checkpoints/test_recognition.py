@@ -13,7 +13,7 @@ import vmamba_jax
 from tests.helpers.command_runs import run_command
 from tests.helpers.weight_places import random, vit
 from vmamba_jax import checkpoints
-from vmamba_jax.checkpoints import recognition
+from vmamba_jax.checkpoints import recognition, source
 from vmamba_jax.checkpoints.__main__ import main, parser
 from vmamba_jax.checkpoints.known_shapes import fitting, sentence
 
@@ -67,6 +67,16 @@ def test_another_number_of_classes_names_the_way_out():
     assert str(caught.value).splitlines()[0].endswith(': these shapes are those of no model of the catalog; head="new" or "slice" (config.init.head) gives it another head')
 
 
+@pytest.mark.slow
+def test_a_files_own_normalizer(monkeypatch):
+    """Its mean and std precede the catalog's, as in converted weights."""
+    shapes = json.loads((GOLDEN / "released_resnet.json").read_text())
+    content = zeros({"model." + name: shape for name, shape in shapes.items()}) | {"normalize.mean": np.full(3, 0.25), "normalize.std": np.full(3, 0.5)}
+    monkeypatch.setattr(source, "read_torch", lambda path: content)
+    found = checkpoints.open_weights(f"resnet50@{__file__}").preprocessing
+    assert (found["mean"], found["std"], found["size"], found["interpolation"]) == ((0.25,) * 3, (0.5,) * 3, 224, "bilinear")
+
+
 def test_verbose(tmp_path, capsys):
     file = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file(checkpoints.to_state_dict(vit(), random(vit())), file)
@@ -99,6 +109,7 @@ def test_recognized_through_wrappers():
         "python -m vmamba_jax.checkpoints convert 'a b.pth' --model deit_tiny --out weights/deit_tiny --override num_classes=10"
 
 
+@pytest.mark.slow
 def test_a_model_that_the_catalog_lacks():
     """Found by its names, under a prefix too; another file by nothing."""
     arrays = checkpoints.to_state_dict(vit(), random(vit()))

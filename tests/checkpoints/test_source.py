@@ -40,7 +40,9 @@ def test_what_a_place_says(places):
     run = checkpoints.open_weights(folder / "run", checkpoint="latest")
     assert (run.kind, run.name, run.step, run.classes) == ("run", "deit_tiny", 2, NAMES) and run.create_model() == vit()
     assert run.preprocessing == {"mean": (0.5,), "std": (0.25,), "size": 32}
+    assert (run.class_names(3), run.class_names(2), run.class_names(1000)) == (NAMES, None, None)
     converted = checkpoints.open_weights(folder / "converted")
+    assert converted.class_names(3) is None and converted.class_names(1000)[0][0] == "n01440764"
     assert (converted.kind, converted.step, converted.classes) == ("converted", None, None) and converted.create_model() == vit()
     assert converted.preprocessing["resize"] == 248
     file = checkpoints.open_weights(f"deit_tiny@{folder / 'weights.safetensors'}")
@@ -77,7 +79,7 @@ def test_keep_is_strict(places, path):
 def test_another_head_channels_and_size(places, path, wanted):
     folder, made = places
     model, said = vit(num_classes=5, in_channels=1, image_size=48), []
-    found = checkpoints.read_variables(model, folder / path, "new", key=jax.random.key(3), tell=said.append)
+    found = checkpoints.read_variables(model, folder / path, "new", key=jax.random.key(3), log=said.append)
     assert [line.removeprefix(f"{folder / path}: ") for line in said] == [
         "pos_embed: resized from (1, 5, 8) to (1, 10, 8)", "input channels: 1 instead of 3, their sum", "head: new, of 5 classes; the weights have 3"]
     old, new = made[wanted]["params"], found["params"]
@@ -95,7 +97,7 @@ def test_slice(places, path, monkeypatch):
         monkeypatch.setattr(imagenet, "classes", lambda: (("n01", "apple, Malus"), ("n02", "banana"), ("n03", "cherry")))
     head = made[0 if path == "run" else 1]["params"]["head"]
     for names in (("cherry", "Apple"), *([("n03", "n01"), ("2", "0"), ("cherry", "malus")] if path != "run" else [])):
-        found = checkpoints.read_variables(vit(num_classes=2), folder / path, "slice", classes=names, tell=print)["params"]["head"]
+        found = checkpoints.read_variables(vit(num_classes=2), folder / path, "slice", classes=names, log=print)["params"]["head"]
         np.testing.assert_array_equal(found["kernel"], head["kernel"][:, [2, 0]])
         np.testing.assert_array_equal(found["bias"], head["bias"][[2, 0]])
     for classes, message in ((("cherry", "plum"), "classes='plum': expected classes of the weights, such as"), (None, "classes=None: expected"),
@@ -122,7 +124,7 @@ def test_channels_keep_the_response_to_equal_channels():
 @pytest.mark.parametrize("name, fields", [
     ("vmamba_tiny", {"dims": (8,), "depths": (1,)}), ("vim_tiny", {"embed_dim": 8, "depth": 1}), ("deit_tiny", FIELDS),
     ("swin_tiny", {"embed_dim": 8, "depths": (1,), "num_heads": (2,)}), ("convnext_tiny", {"dims": (8,), "depths": (1,)}),
-    ("resnet50", {"layers": (1,), "channels": (4,)}), ("efficientnet_lite0", {})])
+    ("resnet50", {"layers": (1,), "channels": (4,)}), pytest.param("efficientnet_lite0", {}, marks=pytest.mark.slow)])
 def test_every_family_names_its_head_and_its_first_kernel(name, fields):
     model = vmamba_jax.create_model(name, num_classes=7, in_channels=5, **fields)
     leaves = leaves_of(model)

@@ -1,4 +1,5 @@
 """Training, evaluation and a study from weights of every place, as the programs read them."""
+import json
 import types
 
 import jax
@@ -6,15 +7,19 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
+from PIL import Image
 
 import vmamba_jax
+import vmamba_jax.__main__ as commands
 from configs import base
 from experiments import evaluate, train
 from experiments.common import build, cli, results
 from experiments.robustness_study import models as study_models
+from tests.helpers.command_runs import run_command
+from tests.helpers.forked_programs import run_programs
 from tests.helpers.tiny_runs import forbidden, tiny
 from tests.helpers.weight_places import random, write_run
-from vmamba_jax import checkpoints, training
+from vmamba_jax import checkpoints
 
 NAMES = tuple(map(str, range(12)))
 
@@ -60,12 +65,11 @@ def test_training_starts_from_every_place(places, capsys, place, options, step):
 
 def test_a_new_head_is_the_one_of_random_weights(places, capsys):
     folder, made = places
-    for place in ("run", "weights.safetensors"):
-        run = build.build(base.complete(fine_tuning(folder / place, head="new")))
-        same(run.variables, made[0], None)
-        fresh = run.classifier.init(build.keys(run.config)[0], run.train.image_shape)["params"]["head"]
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run.variables["params"]["head"], fresh)
-    assert capsys.readouterr().out.count("head: new, of 10 classes; the weights have 12\n") == 2
+    run = build.build(base.complete(fine_tuning(folder / "weights.safetensors", head="new")))
+    same(run.variables, made[0], None)
+    fresh = run.classifier.init(build.keys(run.config)[0], run.train.image_shape)["params"]["head"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run.variables["params"]["head"], fresh)
+    assert capsys.readouterr().out.endswith("weights.safetensors: head: new, of 10 classes; the weights have 12\n")
 
 
 @pytest.mark.parametrize("options, message", [
@@ -79,27 +83,26 @@ def test_errors(places, tmp_path, options, message):
 
 
 @pytest.mark.slow
-def test_linear_probe_of_ones_own_run(places, tmp_path):
+def test_commands_of_fine_tuning(places, tmp_path):
+    """As a person types them: a linear probe with an average, and layer-wise rates, each from the folder of a run."""
     folder, made = places
-    config = fine_tuning(folder / "run", head="new", freeze="backbone")
-    config.ema_decay = 0.5
-    train.run(config, tmp_path / "run", progress=False)
+    config = tiny("standard")
+    common = ["experiments.train", "--config", "configs/digits.py:objective=standard", f"--config.init.checkpoint={folder / 'run'}", "--config.epochs=2",
+              "--config.batch_size=256", "--config.validation.attack.steps=1", *(f"--config.model.overrides.{name}={value}" for name, value in
+                                                                               config.model.overrides.to_dict().items())]
+    probe = [*common, "--workdir", str(tmp_path / "probe"), "--config.init.head=new", "--config.init.freeze=backbone", "--config.ema_decay=0.5"]
+    layers = [*common, "--workdir", str(tmp_path / "layers"), "--config.init.head=slice", "--config.optimizer.layer_decay=0.1", "--config.init.step=latest"]
+    (first, said), (second, other) = run_programs([probe, layers])
+    assert first == second == 0, said + other
+    assert "head: new, of 10 classes; the weights have 12\n" in said and "head: 10 of the weights' 12 classes, by name\n" in other
     for weights in ("raw", "ema"):
-        found = checkpoints.open_weights(tmp_path / "run", checkpoint="latest", weights=weights).content
+        found = checkpoints.open_weights(tmp_path / "probe", checkpoint="latest", weights=weights).content
         same(found, made[0], None)
-        before = build.build(base.complete(config)).variables["params"]["head"]
-        assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(found["params"]["head"]), jax.tree.leaves(before), strict=True))
-
-
-@pytest.mark.slow
-def test_layer_wise_rates_of_fine_tuning(places, tmp_path):
-    config = fine_tuning(places[0] / "run")
-    config.optimizer.layer_decay = 0.5
-    train.run(config, tmp_path / "run", progress=False)
-    found = flatten_dict(checkpoints.open_weights(tmp_path / "run", checkpoint="latest").content["params"])
-    moved = {path[0]: np.abs(np.asarray(x) - places[1][0]["params"]["patch_embed"]["conv1"]["kernel"]).max() for path, x in found.items()
-             if path == ("patch_embed", "conv1", "kernel")}
-    assert 0 < moved["patch_embed"] < 0.1
+        assert np.abs(found["params"]["head"]["kernel"]).max() > 0.02
+    found, before = checkpoints.open_weights(tmp_path / "layers", checkpoint="latest").content["params"], made[1]["params"]
+    stem = np.abs(found["patch_embed"]["conv1"]["kernel"] - before["patch_embed"]["conv1"]["kernel"]).max()
+    head = np.abs(found["head"]["kernel"] - before["head"]["kernel"][:, :10]).max()
+    assert 0 < stem < 0.1 * head
 
 
 @pytest.mark.parametrize("place", ["run", "converted", "weights.safetensors"])
@@ -113,6 +116,16 @@ def test_evaluation_of_every_place(places, tmp_path, monkeypatch, place):
     with pytest.raises(AssertionError, match="done already"):
         evaluate.run(config, tmp_path, progress=False)
     same(given[0], made[0])
+
+
+def test_prediction_of_a_run_on_a_set_of_one_size(places, tmp_path, capsys):
+    """Gray images of 8 pixels, which the run's config names by its set alone."""
+    folder, _ = places
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)).save(tmp_path / "photo.png")
+    status, out, err = run_command(commands.main, capsys, "predict", tmp_path / "photo.png", "--weights", folder / "run", "--json", "--top-k", 12)
+    classes = json.loads(out)["classes"]
+    assert (status, err) == (0, "") and {found["name"] for found in classes} == set(NAMES) and all(str(c["label"]) == c["name"] for c in classes)
+    assert checkpoints.open_weights(folder / "run").preprocessing == {"mean": (0.5,), "std": (0.5,), "size": 8, "resize": 8}
 
 
 def test_a_study_of_every_place(places):
@@ -137,4 +150,3 @@ def test_weights_of_a_run_evaluate_as_the_run_itself(places, tmp_path, monkeypat
     same(given[0], made[1])
     with pytest.raises(cli.ConfigError, match="no checkpoint here: expected a run's folder"):
         evaluate.run(config, tmp_path, progress=False)
-    assert isinstance(training.Checkpoints, type)

@@ -1,4 +1,5 @@
 """The one reader of weights: of a training run's folder, a converted folder, a released file, each alone or as NAME@PATH."""
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -7,7 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vmamba_jax.checkpoints import fine_tuning, store
-from vmamba_jax.checkpoints.convert import convert_leaves, reassemble, shapes_in
+from vmamba_jax.checkpoints.convert import convert_leaves, find, reassemble, shapes_in
 from vmamba_jax.checkpoints.families import BY_MODEL
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files
@@ -84,7 +85,7 @@ class WeightsSource:
             return self.classes if len(self.classes) == count else None
         return imagenet.classes() if self.kind != "run" and count == len(imagenet.classes()) else None
 
-    def variables(self, model, head="keep", *, classes=None, key=None, tell=None):
+    def variables(self, model, head="keep", *, classes=None, key=None, log=None):
         """The variables of `model`; arguments and errors as for `read_variables`."""
         inner = model.model if isinstance(model, Classifier) else model
         if type(inner) not in BY_MODEL and self.kind != "file" and head == "keep":
@@ -92,7 +93,7 @@ class WeightsSource:
         try:
             loose = fine_tuning.loose(inner, head)
             if self.kind == "file":
-                leaves, found, resized = convert_leaves(inner, self.content, self.weights, loose)
+                leaves, _, resized = convert_leaves(inner, self.content, self.weights, loose)
             else:
                 leaves, resized = reassemble(inner, flatten_dict(self.content), loose)
             head_shape = next((np.shape(leaves[path]) for path in fine_tuning.head_paths(inner) if path in leaves), (0,))
@@ -101,9 +102,8 @@ class WeightsSource:
             error.args = (f"{self._described()}: {error}", *error.args[1:])
             raise
         for line in fine_tuning.resized_lines(resized, leaves) + said:
-            (tell or logging.getLogger(__name__).warning)(f"{self.path}: {line}")
+            (log or logging.getLogger(__name__).warning)(f"{self.path}: {line}")
         return unflatten_dict(leaves)
-
 
     def _described(self):
         """"weights.pth", or "runs/own (deit_tiny with depth=1)"."""
@@ -113,10 +113,10 @@ class WeightsSource:
         return f"{self.path} ({self.name}{f' with {fields}' if fields else ''})"
 
 
-def read_variables(model, path, head="keep", *, weights=None, checkpoint="best", classes=None, key=None, tell=None):
+def read_variables(model, path, head="keep", *, weights=None, checkpoint="best", classes=None, key=None, log=None):
     """The variables of `model` from any place of weights.
 
-    Every adaptation is said in one line. Position embeddings and relative position tables of another image size are resized bicubically, whatever
+    Every adaptation is logged in one line. Position embeddings and relative position tables of another image size are resized bicubically, whatever
     `head` is.
 
     Args:
@@ -130,7 +130,7 @@ def read_variables(model, path, head="keep", *, weights=None, checkpoint="best",
         classes: names of the model's classes in label order, for head="slice": names as the run's folder has them, or for weights of ImageNet-1k
             WordNet identifiers, label numbers or names.
         key: random key of a new head, which is that of `model.init(key, ...)`; None: `jax.random.key(0)`.
-        tell: function called with each line; None: a warning of the logger "vmamba_jax.checkpoints.source".
+        log: function called with each line; None: a warning of the logger "vmamba_jax.checkpoints.source".
 
     Returns:
         {"params": ..., "batch_stats": ... where the model has it}.
@@ -140,7 +140,7 @@ def read_variables(model, path, head="keep", *, weights=None, checkpoint="best",
         MisfitError: weights of other names or shapes than the model's, a ValueError.
         TypeError: a model without a conversion.
     """
-    return open_weights(path, checkpoint=checkpoint, weights=weights).variables(model, head, classes=classes, key=key, tell=tell)
+    return open_weights(path, checkpoint=checkpoint, weights=weights).variables(model, head, classes=classes, key=key, log=log)
 
 
 def open_weights(path, *, checkpoint="best", weights=None):
@@ -174,9 +174,22 @@ def open_weights(path, *, checkpoint="best", weights=None):
         found = WeightsSource(path, "file", read_torch(path), weights=weights)
     if name is None:
         return found
+    own = _normalizer(name, found) if found.kind == "file" else found.preprocessing
+    return dataclasses.replace(found, name=name, preprocessing=_released_view(name) | own)
+
+
+def _released_view(name):
+    """The catalog's preprocessing of a model, as `WeightsSource.preprocessing`."""
     entry = catalog.entry(name).preprocessing
-    view = {"mean": entry.mean, "std": entry.std, "size": entry.size, "resize": entry.resize, "interpolation": entry.interpolation}
-    return dataclasses.replace(found, name=name, preprocessing=view | found.preprocessing)
+    return {key: getattr(entry, key) for key in ("mean", "std", *VIEW) if hasattr(entry, key)}
+
+
+def _normalizer(name, opened):
+    """{"mean", "std"} that a file stores beside the weights of a catalog model; {} if it has none or does not fit."""
+    with contextlib.suppress(TypeError, ValueError):  # reading the weights raises the same error, with its place
+        found = find(catalog.create_model(name), opened.content, opened.weights)
+        return {"mean": found.mean, "std": found.std} if found.mean and found.std else {}
+    return {}
 
 
 def split_name(text):
@@ -226,5 +239,4 @@ def _converted(place, weights):
                           None if names is None else tuple(names), own, metadata=metadata)
     if found.name is None:
         return found
-    entry = catalog.entry(found.name).preprocessing
-    return dataclasses.replace(found, preprocessing={"mean": entry.mean, "std": entry.std} | {key: getattr(entry, key) for key in VIEW[:3]} | own)
+    return dataclasses.replace(found, preprocessing=_released_view(found.name) | own)
