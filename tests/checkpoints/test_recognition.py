@@ -53,7 +53,7 @@ def test_the_wrong_size_of_model():
     with pytest.raises(checkpoints.MisfitError) as caught:
         checkpoints.convert(vmamba_jax.create_model("vmamba_tiny"), zeros(RELEASED["vmamba_small"]))
     first, *lines = str(caught.value).splitlines()
-    assert first == "the checkpoint does not fit VMamba: these shapes are vmamba_small's (vmamba_small_s2l15)"
+    assert first == "the checkpoint does not fit VMamba: these shapes are vmamba_small's (vmamba_small_s2l15):"
     assert len(str(caught.value)) < 1500 and [line.split()[1] for line in lines] == ["unexpected:", "misshapen:"]
     assert all(line.count(";") == 5 and line.endswith("; ...") for line in lines)
     misfit = caught.value.misfit
@@ -64,7 +64,7 @@ def test_the_wrong_size_of_model():
 def test_another_number_of_classes_names_the_way_out():
     with pytest.raises(checkpoints.MisfitError, match=r'2 misshapen: head.bias') as caught:
         checkpoints.convert(vit(num_classes=4), checkpoints.to_state_dict(vit(), random(vit())))
-    assert str(caught.value).splitlines()[0].endswith(': these shapes are those of no model of the catalog; head="new" or "slice" (config.init.head) gives it another head')
+    assert str(caught.value).splitlines()[0].endswith(': these shapes are those of no model of the catalog; head="new" or "slice" (config.init.head) gives it another head:')
 
 
 @pytest.mark.slow

@@ -69,13 +69,7 @@ def convert(model, state_dict, weights=None):
         MisfitError: missing, unexpected or misshapen entries, or weights that are no floating numbers.
         ValueError: several different sets of weights of which `weights` chooses none.
     """
-    return convert_and_tell(model, state_dict, weights)[0]
-
-
-def convert_and_tell(model, state_dict, weights=None):
-    """(`convert(model, state_dict, weights)`, the `wrappers.Found` weights that it converted)."""
-    leaves, found, _ = convert_leaves(model, state_dict, weights)
-    return unflatten_dict(leaves), found
+    return unflatten_dict(convert_leaves(model, state_dict, weights)[0])
 
 
 def convert_leaves(model, state_dict, weights=None, loose=frozenset()):

@@ -44,4 +44,4 @@ class MisfitError(ValueError):
         first = f"the checkpoint does not fit {type(model).__name__}{found}" + f": {shapes}" * bool(shapes)
         if misfit.misshapen and all(HEADS.search(name) for name in misfit.misshapen) and not (misfit.missing or misfit.unexpected):
             first += '; head="new" or "slice" (config.init.head) gives it another head'
-        super().__init__("\n  ".join([first, *misfit.lines(SHOWN)]))
+        super().__init__("\n  ".join([f"{first}:", *misfit.lines(SHOWN)]))
