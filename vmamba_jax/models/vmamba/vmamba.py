@@ -112,6 +112,7 @@ class VMamba(SSMFields, StagedBackbone):
     BLOCK = VSSBlock
     PARAMETERS = ParameterGroups(
         stem=r"patch_embed|pos_embed", head=r"norm|head|outnorm\d+", positions=("pos_embed",), ssm=("A_logs", "Ds", "dt_projs_bias"),
+        images="patch_embed/conv1/kernel",
         blocks=((r"layers_(\d+)/blocks_(\d+)/", lambda stage, block: (stage, block)), (r"downsample_(\d+)/", lambda stage: (stage + 1, 0))))
 
     def _stem(self, images, train):
