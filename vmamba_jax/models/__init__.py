@@ -7,11 +7,14 @@ from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.catalog import create_model, entry, list_models
 from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, as_classifier, logits_fn
+from vmamba_jax.models.layers.adaptive_scaling import AdaptiveScaling
+from vmamba_jax.models.sequence.classifier import SequenceClassifier
 from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.ss2d import SS2D
 from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "Classifier", "ConvNeXt", "EfficientNetLite", "ResNet", "Swin", "VMamba", "VSSBlock", "ViT",
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "AdaptiveScaling", "Classifier", "ConvNeXt", "EfficientNetLite", "ResNet", "SequenceClassifier",
+           "Swin", "VMamba", "VSSBlock", "ViT",
            "Vim", "as_classifier", "create_model", "entry", "list_models", "logits_fn"]
 
 __getattr__ = renamed(__name__, {
