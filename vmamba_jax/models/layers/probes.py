@@ -21,8 +21,9 @@ VIM_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
 sequence, with its class tokens, for both directions."""
 
 SEQUENCE_STATES = ("x", "s", "a", "y")
-"""States of an S4, DSS, S5, Mega or Transformer layer, (b, L, C) but for Mega's widths: x, the input of the scan or of the moving average; s, its
-output with the skip D (a Transformer: the attention's output); a, after Adaptive Scaling (Mega: the attention's output); y, the layer's output."""
+"""States of an S4, DSS, S5, Mega or Transformer layer, (b, L, C) but for Mega's widths: x, the layer's input but for a residual connection; s, the
+output of the scan or moving average with its skip (a Transformer: of the attention); a, after Adaptive Scaling (Mega: the attention's output); y, the
+layer's output."""
 
 COMPONENTS = "components"
 """Collection of the inputs and outputs of a network's components, for `analysis.error_propagation`."""
@@ -72,9 +73,9 @@ def record(module, name, value):
 
 
 def component(module, name, before, after):
-    """Sow (before, after), a component's input and output, under its name when the caller made the collection `components` mutable."""
+    """Sow (before, after), a component's input and output, as component_<name> when the caller made the collection `components` mutable."""
     if module.is_mutable_collection(COMPONENTS) and not module.is_initializing():
-        module.sow(COMPONENTS, name, (before, after))
+        module.sow(COMPONENTS, f"component_{name}", (before, after))
 
 
 def observed(module, name):

@@ -36,6 +36,22 @@ class ConvolutionLayer(LayerFields, nn.Module):
         raise NotImplementedError
 
 
+def exponentials(weights, rates, length):
+    """Kernel (H, length), Re sum_n weights_n e^{rates_n l}, from (H, N) real or complex: a matrix product of about sqrt(length) columns each way.
+
+    Args:
+        weights: (H, N).
+        rates: (H, N), with real parts <= 0.
+    """
+    inner = 1 << ((length - 1).bit_length() + 1) // 2
+    real = jnp.finfo(rates.dtype).dtype
+    fine = jnp.exp(rates[..., None] * jnp.arange(inner, dtype=real))
+    coarse = weights[..., None] * jnp.exp(rates[..., None] * (inner * jnp.arange(-(-length // inner), dtype=real)))
+    if jnp.iscomplexobj(fine):
+        fine, coarse = jnp.concatenate([fine.real, -fine.imag], 1), jnp.concatenate([coarse.real, coarse.imag], 1)
+    return jnp.einsum("hnb,hna->hba", coarse, fine, precision="highest").reshape(len(weights), -1)[:, :length]
+
+
 def causal(u, kernel):
     """y_t = sum_{k <= t} kernel_k u_{t-k} per channel, in O(L log L).
 

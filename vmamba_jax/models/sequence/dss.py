@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.models.sequence import hippo
-from vmamba_jax.models.sequence.convolution import ConvolutionLayer
+from vmamba_jax.models.sequence.convolution import ConvolutionLayer, exponentials
 from vmamba_jax.models.sequence.fields import as_complex, constant, log_step
 
 EPS = 1e-7  # of the reciprocal 1 / q as conj(q) / (|q|^2 + EPS)
@@ -38,9 +38,9 @@ def kernel(w, C, dt, length):
     """
     real = jnp.finfo(w.dtype).dtype
     growing = w.real > 0
-    step = dt.astype(real)[:, None] * w                                     # (H, N/2)
-    falling = jnp.where(growing, -step, step)
+    step = dt.astype(real)[:, None] * w
+    falling = jnp.where(growing, -step, step)                               # (H, N/2)
     q = w * jnp.expm1(falling * length)
     weights = C * jnp.expm1(falling) * q.conj() / (q.real**2 + q.imag**2 + np.asarray(EPS, real))
-    lags = jnp.arange(length, dtype=real) - jnp.where(growing, length - 1, 0).astype(real)[:, None]   # (N/2, L)
-    return jnp.einsum("hn,hnl->hl", weights, jnp.exp(step[..., None] * lags), precision="highest").real
+    forward, backward = jnp.where(growing, 0, weights), jnp.where(growing, weights, 0)
+    return exponentials(forward, falling, length) + exponentials(backward, falling, length)[:, ::-1]

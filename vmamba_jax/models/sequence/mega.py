@@ -11,14 +11,14 @@ from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.adaptive_scaling import scaled
 from vmamba_jax.models.layers.common import LayerNorm, dense, silu
-from vmamba_jax.models.sequence.convolution import bidirectional
+from vmamba_jax.models.sequence.convolution import bidirectional, exponentials
 from vmamba_jax.models.sequence.fields import LayerFields
 
 
 class Mega(LayerFields, nn.Module):
     """Mega layer with its own residual connections and norms: (b, L, C) -> (b, L, C).
 
-    The states are x, the layer's input; s, the moving average with its skip, before SiLU (b, L, C); a, the attention's output (b, L, hidden); y,
+    The states are x, the layer's input but for the residual connection; s, the moving average with its skip, before SiLU (b, L, C); a, the attention's output (b, L, hidden); y,
     the layer's output. `ads` is applied to s. The fields are those of `LayerFields` (`max_length` is needed) and:
 
     Attributes:
@@ -35,15 +35,14 @@ class Mega(LayerFields, nn.Module):
     @nn.compact
     def __call__(self, x):
         self._check(x)
-        x = probes.probe(self, "x", x)
         return probes.probe(self, "y", self._feed_forward(self._attend(x)))
 
     def _attend(self, x):
         channels, options = x.shape[-1], dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        v = silu(dense(self.hidden, name="v_proj", **options)(x))
-        s = MovingAverage(self.ema_states, name="move", **options)(x)
-        s = probes.probe(self, "s", s)
-        probes.component(self, "scan", x, s)
+        read = probes.probe(self, "x", x)
+        v = silu(dense(self.hidden, name="v_proj", **options)(read))
+        s = probes.probe(self, "s", MovingAverage(self.ema_states, name="move", **options)(read))
+        probes.component(self, "scan", read, s)
         m = silu(scaled(self, self.ads, s))
         base = dense(self.z_dim + self.hidden + 2 * channels, name="mx_proj", **options)(m)
         u, zr, hx = jnp.split(base, [channels, channels + self.z_dim + self.hidden], axis=-1)
@@ -113,7 +112,7 @@ def ema_kernel(delta, alpha, beta, gamma, length):
     p = jax.nn.sigmoid(delta)
     rate = jnp.log1p(-p * jax.nn.sigmoid(alpha))
     weights = p * beta * gamma * np.asarray(alpha.shape[1]**-0.5, wide)
-    return jnp.einsum("dn,dnl->dl", weights, jnp.exp(rate[..., None] * jnp.arange(length)), precision="highest")
+    return exponentials(weights, rate, length)
 
 
 def _alternating(key, shape, dtype=jnp.float32):

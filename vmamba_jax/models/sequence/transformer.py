@@ -26,9 +26,9 @@ class TransformerLayer(LayerFields, nn.Module):
         if x.shape[-1] % checks.count("num_heads", self.num_heads):
             raise ValueError(f"num_heads={self.num_heads}: expected a divisor of the width {x.shape[-1]}")
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = probes.probe(self, "x", x)
-        s = probes.probe(self, "s", Attention(self.num_heads, name="attn", **options)(x))
-        probes.component(self, "attention", x, s)
+        read = probes.probe(self, "x", x)
+        s = probes.probe(self, "s", Attention(self.num_heads, name="attn", **options)(read))
+        probes.component(self, "attention", read, s)
         a = probes.probe(self, "a", scaled(self, self.ads, s))
         x = LayerNorm(name="norm1", **options)(x + a)
         y = MLP(self.hidden, name="mlp", **options)(x)
