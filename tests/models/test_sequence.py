@@ -195,6 +195,18 @@ def test_every_layer_under_attack(layer):
     assert np.isfinite(fn(adversarial)).all() and np.abs(adversarial - x).max() > 0.1
 
 
+def test_activation():
+    """On the layer's output, before the residual connection."""
+    model = tiny("dss", activation="gelu")
+    variables = random_variables(model, SHAPE)
+    recorded = jax.jit(functools.partial(model.apply, mutable=["components"]))(variables, images())[1]["components"]
+    (before, after), y = recorded["component_block0"][0], recorded["layers_0"]["component_linear"][0][1]
+    x = before + jax.nn.gelu(y, approximate=False)
+    norm = variables["params"]["norms_0"]
+    wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * norm["scale"] + norm["bias"]
+    np.testing.assert_allclose(after, wanted, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_every_attack():
     """All gradient attacks and Square on one classifier of the catalog, narrowed."""
