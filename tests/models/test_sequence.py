@@ -12,6 +12,7 @@ from tests.helpers.vim_equations import normal, random_variables
 from vmamba_jax import attacks, checkpoints, models
 from vmamba_jax.checkpoints.families import sequence as family
 from vmamba_jax.models.sequence import LAYERS, S4, S5, SequenceClassifier, classifier, dss, fields
+from vmamba_jax.models.sequence.classifier import OWN_RESIDUAL
 from vmamba_jax.models.sequence.convolution import bidirectional, causal
 from vmamba_jax.models.vmamba.ss2d import SS2D
 
@@ -73,6 +74,7 @@ def test_convolutions():
     np.testing.assert_allclose(jax.jit(bidirectional)(u, k, l), forward + backward, atol=1e-5)
 
 
+@pytest.mark.often(2)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_conversion_and_back(layer):
     """Released names, their shapes and complex arrays; what `to_state_dict` writes converts to the same variables."""
@@ -86,9 +88,13 @@ def test_conversion_and_back(layer):
              "mega": ("layers.0.mega_layer.move.delta", (8, 2, 1)), "s6": ("A_log", (8, 4)), "transformer": ("attn.qkv.weight", (12, 4))}
     name, shape = known[layer]
     assert state_dict[f"mapping_layers.0.{name}"].shape == shape
-    assert f"mapping_layers.0.{'' if layer != 'mega' else ''}adss.scale.weight" in state_dict
+    assert "mapping_layers.0.adss.scale.weight" in state_dict
     if layer == "s5":
         assert state_dict["mapping_layers.0.seq.Lambda"].dtype == np.complex64
+    short = {name.replace("mapping_layers.0.", "layer0/").replace("layers.0.", ""): x for name, x in state_dict.items()}
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.convert(model, short), variables)
+    with pytest.raises(ValueError, match=r"1 missing: norms.0.weight|1 missing: output.weight"):
+        checkpoints.convert(model, {name: x for name, x in state_dict.items() if name != ("output.weight" if layer in OWN_RESIDUAL else "norms.0.weight")})
 
 
 def test_options():
@@ -185,7 +191,8 @@ def test_perturbed_state():
     assert grads["layers_0"]["a"].shape == (2, 8, 4) and np.abs(grads["layers_0"]["a"]).max() > 0
 
 
-@pytest.mark.parametrize("layer", ["dss", *(pytest.param(name, marks=pytest.mark.slow) for name in LAYERS if name != "dss")])
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_under_attack(layer):
     """Initial weights, logits_fn and PGD; a patch embedding and an activation after the layer."""
     model = tiny(layer, patch_size=2, activation="gelu", ads="attention")

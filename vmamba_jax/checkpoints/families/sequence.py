@@ -86,6 +86,7 @@ class Family:
         inner = "|".join(("log_dt", "log_w_real", "w_imag", "w", "P", "B", "C") if self.layer in ("s4", "dss") else ("B", "C", "log_step"))
         rules = [(r"^(?:top|w)[/.]", ""), (r"^layer(\d+)/", r"mapping_layers.\1."), (rf"({LAYER[1:]})(?:AdSS|AdS|ads|inject)\.", r"\1adss.")]
         rules += [(rf"^(mapping_layers\.\d+)\.{name}$", rf"\1.{new}") for name, new in SHORT.items()]
+        rules.append((rf"({LAYER[1:]})(mega_layer|nffn)\.", r"\1layers.0.\2."))
         if self.layer in ("s4", "dss", "s5"):
             rules.append((rf"^(mapping_layers\.\d+)\.({inner})$", rf"\1.{'seq' if self.layer == 's5' else 'kernel.kernel'}.\2"))
         return {name: pairs(x) if np.iscomplexobj(x) else x for name, x in rename(state_dict, rules).items()}
