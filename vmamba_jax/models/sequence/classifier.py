@@ -63,7 +63,7 @@ class SequenceClassifier(LayerFields, nn.Module):
 
     OPTIONS = {"s5": ("state_width",), "mega": ("hidden", "ffn_hidden", "z_dim", "ema_states"), "transformer": ("hidden", "num_heads")}
     PARAMETERS = ParameterGroups(
-        stem=r"input|post_norm|pos_embed", head=r"output", blocks=((r"(?:layers|norms)_(\d+)/", lambda block: (block,)),),
+        stem=r"input|post_norm|pos_embed", head=r"output", logits="output", blocks=((r"(?:layers|norms)_(\d+)/", lambda block: (block,)),),
         positions=("pos_embed", "rel_pos_bias"), ssm=("log_dt", "w", "w_imag", "P", "D", "Lambda", "log_step", "A_log"))
 
     @nn.compact
