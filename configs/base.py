@@ -89,6 +89,7 @@ def benchmark():
     config.scaling = {"models": {}, "devices": (1,), "batch": 1, "size": 224, "attack": {}}
     config.corruptions = {"names": (), "severity": 1, "batch": 1, "size": 224, "package_images": 1}
     config.compile = {"models": (), "backends": (), "platforms": (), "size": 224, "first_steps": (), "batch": 1, "repeats": 3}
+    config.sequences = {"layers": (), "lengths": (), "passes": (), "batch": 1, "width": 128, "states": 64}
     config.against = {"models": (), "passes": ()}
     return config
 

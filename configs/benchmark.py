@@ -48,5 +48,7 @@ def get_config(arg=None):
     # trace and lowering of the input gradient for each platform, and the first training step of two programs; in fresh processes on the CPU
     config.compile.update(models=("vmamba_tiny", "vim_tiny"), backends=("ours", "xla"), platforms=("cpu", "tpu", "cuda"),
                           first_steps=("configs/digits.py:objective=pgd_at", "vmamba_tiny"), batch=8)
+    # sequence layers at the width and states of arXiv 2406.05532; torch has them all but mega and transformer
+    config.sequences.update(layers=("s4", "dss", "s5", "s6"), lengths=(1024, 4096), passes=("forward", "gradient"), batch=2)
     config.against.update(models=("swin_tiny_patch4_window7_224", "convnext_tiny", "deit_small_patch16_224"), passes=("forward", "gradient"))
     return config

@@ -6,12 +6,13 @@
     python -m experiments.benchmark --against torch --config.parts="('attacks',)" --config.attacks.models="('runs/cifar10',)"
     python -m experiments.benchmark --config.parts="('corruptions',)"
     python -m experiments.benchmark --config.parts="('compile',)"
+    python -m experiments.benchmark --against torch --config.parts="('sequences',)"
     JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
 The folder (--workdir, by default runs/benchmark) gets benchmark.json and the figure benchmark.svg; --out=PATH.json sets another file.
 The candidates of a comparison run in turn, round by round, in one process, on the devices of JAX. --against torch adds timm's models, if torch and
-timm are installed; for attacks it runs the reference AutoAttack (pyautoattack) on the same weights and images. --docs draws docs/benchmarks.md from
+timm are installed; for sequences it runs the same layers in plain torch, and needs no timm; for attacks it runs the reference AutoAttack (pyautoattack) on the same weights and images. --docs draws docs/benchmarks.md from
 the files in docs/benchmarks/ and measures nothing.
 """
 import json
@@ -22,7 +23,7 @@ import sys
 import jax
 from absl import flags
 
-from experiments.benchmarks import attacks, corruptions, models, scaling, scans, torch_models
+from experiments.benchmarks import attacks, corruptions, models, scaling, scans, sequences, torch_models
 from experiments.benchmarks import compile as compiling
 from experiments.benchmarks.timing import Skip, measure
 from experiments.common import cli, environment, limits, results
@@ -55,7 +56,7 @@ def run(config, out, against="", *, command="", progress=True):
     _check(config, against)
     cli.folder(out.parent)
     devices = jax.devices()[:config.devices or None]
-    versions = environment.versions(environment.KERNEL_PACKAGES) | (torch_models.require(config.against) if against else {})
+    versions = environment.versions(environment.KERNEL_PACKAGES) | (torch_models.require(config.against, tuple(config.parts) != ("sequences",)) if against else {})
     versions |= environment.installed(("pyautoattack",)) if against and "attacks" in config.parts else {}
     groups = [group for part in config.parts for group in _groups(part, config, devices, against)]
     content = {
@@ -116,6 +117,8 @@ def _groups(part, config, devices, against):
         return corruptions.groups(config, devices)
     if part == "scaling":
         return scaling.groups(config, devices)
+    if part == "sequences":
+        return sequences.groups(config, devices, bool(against))
     return models.growth_groups(config, devices) if part == "growth" else []
 
 

@@ -12,30 +12,33 @@ PASSES = ("forward", "gradient")
 PACKAGES = ("torch", "timm")
 
 
-def require(section):
+def require(section, timm_too=True):
     """Import torch and timm, set torch's number of threads to the cores, and return their versions.
 
     Args:
         section: config.against.
+        timm_too: False: torch alone is needed.
 
     Raises:
         ConfigError: they are not installed, lack a model, or would use another device than JAX.
     """
+    packages = PACKAGES if timm_too else PACKAGES[:1]
     try:
-        import timm
         import torch
+        if timm_too:
+            import timm
     except (ImportError, RuntimeError, OSError) as error:
-        raise ConfigError(f"--against torch: torch and timm do not import here ({first_line(error)}); pip install torch timm") from error
+        raise ConfigError(f"--against torch: {' and '.join(packages)} do not import here ({first_line(error)}); pip install {' '.join(packages)}") from error
     torch.set_num_threads(environment.cores())
     backend, cuda = jax.default_backend(), torch.cuda.is_available()
     if backend != "cpu" and not (backend == "gpu" and cuda):
         raise ConfigError(f"--against torch: JAX uses a {backend} that this torch cannot use; expected JAX on the CPU, or a CUDA build of torch")
-    for field, known in (("models", timm.list_models()), ("passes", PASSES)):
+    for field, known in (("models", timm.list_models()), ("passes", PASSES)) if timm_too else ():
         if unknown := [name for name in section[field] if name not in known]:
             raise ConfigError(f"config.against.{field}={unknown[0]!r}: expected {'models of timm' if field == 'models' else ' or '.join(PASSES)}")
     if backend == "gpu" and len(jax.devices()) > 1:
         raise ConfigError(f"--against torch: JAX uses {len(jax.devices())} GPUs and torch one; run with CUDA_VISIBLE_DEVICES=0")
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {name: importlib.metadata.version(name) for name in packages}
 
 
 def case(name, which, batch, size, dtype, seed):

@@ -22,7 +22,7 @@ SEEDS = 2 ** 32          # jax.random.key keeps 32 bits
 LARGEST_NUMBER = 3.4e38  # of float32
 OPTIMIZERS = ("adamw", "sgd")
 VALIDATION = ("accuracy", "robust_accuracy")
-PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile")  # of a benchmark
+PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile", "sequences")  # of a benchmark
 PASSES = ("forward", "gradient", "training", "pgd")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -195,7 +195,7 @@ STUDY = {
     "seed": _seed, "models": _names, "train": _options, "data.name": _name, "data.root": text, "data.split": _name, "data.options": _options,
     "data.limit": _any_count, "batch_size": count, "margin": _fraction, "example": _any_count, "probes": _options}
 
-BENCHMARK_CLOSED = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile", "against")
+BENCHMARK_CLOSED = (*PARTS, "against")
 BENCHMARK = {
     "seed": _seed, "parts": _all_of(PARTS, least=1), "devices": _any_count, "repeats": count, "seconds": _above_zero,
     "copy_mib": functools.partial(count, high=2 ** 20),
@@ -216,4 +216,6 @@ BENCHMARK = {
     "corruptions.package_images": count,
     "compile.models": _names, "compile.backends": _names, "compile.platforms": _all_of(("cpu", "tpu", "cuda")), "compile.size": count,
     "compile.first_steps": _names, "compile.batch": count, "compile.repeats": count,
+    "sequences.layers": _names, "sequences.lengths": _counts, "sequences.passes": _all_of(("forward", "gradient")), "sequences.batch": count,
+    "sequences.width": count, "sequences.states": count,
     "against.models": _names, "against.passes": _all_of(PASSES)}

@@ -50,7 +50,8 @@ BENCHMARK = {
     "scaling.models": SECTION, "scaling.devices": LIST, "scaling.batch": COUNT, "scaling.size": COUNT, "scaling.attack": SECTION,
     "corruptions.names": NAMES, "corruptions.severity": COUNT, "corruptions.batch": COUNT, "corruptions.size": COUNT,
     "corruptions.package_images": COUNT, "compile.models": NAMES, "compile.backends": NAMES, "compile.platforms": LIST, "compile.size": COUNT,
-    "compile.first_steps": NAMES, "compile.batch": COUNT, "compile.repeats": COUNT, "against.models": NAMES, "against.passes": LIST}
+    "compile.first_steps": NAMES, "compile.batch": COUNT, "compile.repeats": COUNT, "sequences.layers": NAMES, "sequences.lengths": LIST, "sequences.passes": LIST,
+    "sequences.batch": COUNT, "sequences.width": COUNT, "sequences.states": COUNT, "against.models": NAMES, "against.passes": LIST}
 
 
 def keys(section, free, prefix=""):

@@ -60,7 +60,7 @@ def test_every_entry():
     """Parameter counts and releases of all families: exact tags, named files, a plausible preprocessing."""
     for name in vmamba_jax.list_models():
         entry = models.entry(name)
-        if name not in RELEASED:  # tested above
+        if name not in RELEASED and entry.family is not models.SequenceClassifier:  # tested above and in test_sequence.py
             params = abstract(vmamba_jax.create_model(name), entry.image_size)["params"]
             assert sum(x.size for x in jax.tree.leaves(params)) == entry.parameters, name
         for release in entry.releases:

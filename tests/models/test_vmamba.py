@@ -93,7 +93,7 @@ def test_drop_path_needs_training_and_a_key():
 def test_ssm_fields_reach_every_mixer():
     """Every shared field, at a value that is not its default, arrives in the blocks and their mixers."""
     fields = dict(ssm="mamba2", d_state=3, ssm_ratio=2.0, dt_rank=2, ssm_act="gelu", conv_size=5, conv_bias=True, gate=True, gate_act=False,
-                  out_act=True, out_norm="softmax", scan_pattern="bidi", ssm_init="v2", stop_gradients=("B",), perturbed=("y",),
+                  out_act=True, out_norm="softmax", scan_pattern="bidi", ssm_init="v2", ads="tanh", stop_gradients=("B",), perturbed=("y",),
                   scan_implementation="xla", dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
     assert fields.keys() == {field.name for field in dataclasses.fields(SSMFields)}
     assert all(fields[field.name] != field.default for field in dataclasses.fields(SSMFields))

@@ -22,6 +22,7 @@ FAMILIES = {  # catalog name, fields, the first layer, its output for images of 
     "convnext_tiny": ({"dims": (8,), "depths": (1,)}, "stem_0", (2, 8, 8, 8)),
     "resnet18": ({"layers": (1,), "channels": (8,), "stem_width": 8}, "conv1", (2, 16, 16, 8)),
     "efficientnet_lite0": ({}, "conv_stem", (2, 16, 16, 32)),
+    "dss_cifar10": ({"d_model": 8, "depth": 1, "d_state": 4}, "input", (2, 1024, 8)),
 }
 
 

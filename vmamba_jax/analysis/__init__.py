@@ -1,7 +1,12 @@
-"""Analyses of trained models: attention maps, component-wise gradients, scan trajectories, sensitivity to the image center."""
+"""Analyses of trained models: attention maps, component-wise gradients, scan trajectories, sensitivity to the image center, error propagation."""
 from vmamba_jax.analysis.attention_maps import attention_fn, scan_attention
 from vmamba_jax.analysis.center_sensitivity import center_sensitivity
 from vmamba_jax.analysis.component_gradients import component_gradients
+from vmamba_jax.analysis.error_bounds import layer_kernels, searched_error, worst_case_error, worst_case_perturbation
+from vmamba_jax.analysis.error_propagation import change_rate, change_rates, feature_errors, sequence_errors
 from vmamba_jax.analysis.scan_trajectories import trajectory_accuracy
+from vmamba_jax.analysis.selective_bounds import SelectiveScan, bound_looseness, error_growth, selective_bound
 
-__all__ = ["attention_fn", "center_sensitivity", "component_gradients", "scan_attention", "trajectory_accuracy"]
+__all__ = ["SelectiveScan", "attention_fn", "bound_looseness", "center_sensitivity", "change_rate", "change_rates", "component_gradients", "error_growth",
+           "feature_errors", "layer_kernels", "scan_attention", "searched_error", "selective_bound", "sequence_errors", "trajectory_accuracy",
+           "worst_case_error", "worst_case_perturbation"]

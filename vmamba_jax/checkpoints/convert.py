@@ -27,7 +27,8 @@ def model_from_options(family, options):
 
     Args:
         family: "vmamba", "vim" (options of their repositories), "deit" or "vit", "swin", "convnext", "resnet" (timm's constructor arguments),
-            "efficientnet_lite" (options of `efficientnet_lite_pytorch`).
+            "efficientnet_lite" (options of `efficientnet_lite_pytorch`); "s4", "dss", "s5", "mega", "s6" (constructor arguments of arXiv
+            2406.05532's code) and our own "transformer" beside them.
         options: {option: value} with the repository's spelling; an option that is not given has the repository's default.
 
     Raises:
@@ -209,7 +210,8 @@ def family_of(model):
     model = model.model if isinstance(model, Classifier) else model
     if type(model) not in BY_MODEL:
         raise TypeError(f"model={type(model).__name__}: expected one of {', '.join(m.__name__ for m in BY_MODEL)}")
-    return model, BY_MODEL[type(model)]
+    family = BY_MODEL[type(model)]
+    return model, family.of(model) if hasattr(family, "of") else family
 
 
 def _modern(arrays, model, family):
@@ -229,7 +231,8 @@ def leaves_of(model):
 
 def smallest_side(model):
     """A side of images, in pixels, that the model accepts: its `image_size` where position embeddings fix it."""
-    return max(64, model.image_size if getattr(model, "pos_embed", True) else 0) if hasattr(model, "image_size") else 64
+    smallest = getattr(model, "smallest_side", 64)
+    return max(smallest, model.image_size if getattr(model, "pos_embed", True) else 0) if hasattr(model, "image_size") else smallest
 
 
 def _leaves_of(model):

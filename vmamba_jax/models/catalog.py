@@ -11,6 +11,7 @@ from vmamba_jax.models.baselines.resnet import ResNet
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.releases import RELEASES, Preprocessing
+from vmamba_jax.models.sequence.classifier import SequenceClassifier
 from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
@@ -22,20 +23,22 @@ class Entry:
     Attributes:
         family: class of the Linen module.
         fields: its fields that differ from the defaults.
-        parameters: exact count with 1000 classes.
+        parameters: exact count, with 1000 classes unless `fields` has another number.
         gflops: published multiply-adds at 224 pixels in units of 1e9; None: not published.
         releases: published weights, a tuple of `Release`; the properties below are those of the first.
+        unreleased: preprocessing of a model without releases.
     """
     family: type
     fields: dict
     parameters: int
     gflops: float | None = None
     releases: tuple = ()
+    unreleased: Preprocessing = Preprocessing()
 
     @property
     def preprocessing(self):
         """The released evaluation's `Preprocessing`."""
-        return self.releases[0].preprocessing if self.releases else Preprocessing()
+        return self.releases[0].preprocessing if self.releases else self.unreleased
 
     mean = property(lambda self: self.preprocessing.mean, doc="Per channel, in units of [0, 1] images.")
     std = property(lambda self: self.preprocessing.std, doc="Per channel, in units of [0, 1] images.")
@@ -110,7 +113,29 @@ _MODELS = {
     "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4.1),
     "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 0.407),
 }
-MODELS = {name: Entry(*facts, releases=RELEASES.get(name, ())) for name, facts in _MODELS.items()}
+
+def _sequence(layer, state, side, channels, classes, depth, hidden):
+    """A sequence classifier of the released size for one data set; the Transformer, which was not released, has Mega's."""
+    fields = dict(layer=layer, in_channels=channels, num_classes=classes, depth=depth, d_state=state, max_length=side * side)
+    return fields | (dict(hidden=hidden) if layer in ("mega", "transformer") else {}), Preprocessing((0.0,), (1.0,), side, side)
+
+
+_SETS = {"mnist": (28, 1, 10, 2, 32), "cifar10": (32, 3, 10, 4, 256), "tiny_imagenet": (64, 3, 50, 4, 256)}  # side, channels, classes, depth, hidden
+_SEQUENCES = {  # prefix of the names: layer, states on MNIST and elsewhere, parameters on each set
+    "s4": ("s4", 32, 64, 44_202, 103_562, 108_722), "dss": ("dss", 32, 64, 44_106, 103_178, 108_338), "s5": ("s5", 128, 128, 134_410, 267_274, 272_434),
+    "mega": ("mega", 32, 64, 163_464, 903_686, 933_422), "mamba": ("s6", 32, 16, 259_850, 469_002, 474_162),
+    "transformer": ("transformer", 32, 64, 251_978, 663_050, 1_061_426),
+}
+
+
+def _sequence_entries():
+    for prefix, (layer, small, large, *counts) in _SEQUENCES.items():
+        for (data, size), count in zip(_SETS.items(), counts, strict=True):
+            fields, preprocessing = _sequence(layer, small if data == "mnist" else large, *size)
+            yield f"{prefix}_{data}", Entry(SequenceClassifier, fields, count, unreleased=preprocessing)
+
+
+MODELS = {name: Entry(*facts, releases=RELEASES.get(name, ())) for name, facts in _MODELS.items()} | dict(_sequence_entries())
 FAMILIES = tuple(dict.fromkeys(entry.family for entry in MODELS.values()))
 """Classes of the catalog's models, each once."""
 
@@ -122,7 +147,7 @@ ALIASES = {
     "vim_base_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_middle_cls_token_div2": "vim_base",
 } | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")} | {
     f"vim_{size}_patch16{stride}_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2": f"vim_{size}{stride}"
-    for size in ("tiny", "small") for stride in ("", "_stride8")}
+    for size in ("tiny", "small") for stride in ("", "_stride8")} | {f"s6_{data}": f"mamba_{data}" for data in _SETS}
 
 
 def list_models(pattern="*"):

@@ -94,7 +94,8 @@ def logits_fn(model, variables, mean=None, std=None):
         model: a catalog name, a Linen module, or a `Classifier`.
         variables: the model's variables, {"params": ...}.
         mean, std: preprocessing; None: the catalog's for a name, the classifier's own, and for a module of a catalog family with three
-            channels that of all its entries, or ImageNet's if they differ (`ViT`). Any other module gets the images as they are.
+            channels that of all its entries, or ImageNet's if they differ (`ViT`). Any other module gets the images as they are, and so does a
+            `SequenceClassifier` of any channels.
 
     Raises:
         KeyError: an unknown name.
@@ -117,13 +118,16 @@ def as_classifier(model, mean=None, std=None):
         raise TypeError(f"model={model!r}: expected a catalog name, a Linen module or a Classifier")
     elif not isinstance(model, catalog.FAMILIES):
         defaults = ((0.0,), (1.0,))
-    elif model.in_channels == 3:
-        released = {(entry.mean, entry.std) for entry in catalog.MODELS.values() if isinstance(model, entry.family)}
-        defaults = released.pop() if len(released) == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-    elif mean is None or std is None:
-        raise ValueError(f"mean={mean}, std={std}: expected both for a model with in_channels={model.in_channels}, which has no default")
     else:
-        defaults = (mean, std)
+        released = {(entry.mean, entry.std) for entry in catalog.MODELS.values() if isinstance(model, entry.family)}
+        if len(released) == 1 and (model.in_channels == 3 or len(next(iter(released))[0]) == 1):
+            defaults = released.pop()
+        elif model.in_channels == 3:
+            defaults = (IMAGENET_MEAN, IMAGENET_STD)
+        elif mean is None or std is None:
+            raise ValueError(f"mean={mean}, std={std}: expected both for a model with in_channels={model.in_channels}, which has no default")
+        else:
+            defaults = (mean, std)
     return Classifier(model, defaults[0] if mean is None else mean, defaults[1] if std is None else std, columns)
 
 

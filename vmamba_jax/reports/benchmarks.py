@@ -4,6 +4,7 @@ A file of kind "benchmark" is written by experiments.benchmark. One of kind "tpu
 `{"kind", "device": {"kind": "TPU v5e"}, "versions", "command", "records": [{"kernel", "direction", "shape", "T", "cycles_per_register",
 "total"}, ...]}`, for registers of 8x128 numbers. Each table is of one file, so of one device.
 """
+import math
 import os
 import pathlib
 
@@ -67,7 +68,7 @@ def markdown(runs, folder=None):
     for run in runs:
         text += [f"### {run['file']}\n", _origin(run, folder)]
         text += _static(run) if run["kind"] == "tpu_static_cycles" else [
-            part for tables in (_scans, _models, _against, _memory, _growth, _scaling, _compile, attack_tables, corruption_tables) for part in tables(run)]
+            part for tables in (_scans, _models, _against, _memory, _growth, _sequences, _scaling, _compile, attack_tables, corruption_tables) for part in tables(run)]
         text += ["Skipped: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n"] if run.get("notes") else []
     return "\n".join(text)
 
@@ -144,6 +145,22 @@ def _growth(run):
         text += [f"#### Growth, {name}, {PASSES[which]}, batch {batch}, {dtype}\n", exponent,
                  _table(["pixels", "length (pixels / 16)", "ms", "quartiles", "fastest", "temp MiB"],
                         [[f"{row['size']} x {row['size']}", f"{row['tokens']:g}", *_times(row, 1e3), _mib(row)] for row in rows], 1)]
+    return text
+
+
+def _sequences(run):
+    rows, text = select(run, "sequence"), []
+    for (name, which, batch, channels), group in grouped(rows, "name", "pass", "batch", "channels").items():
+        theirs = {row["length"]: row["seconds"]["median"] for row in group if row["backend"] == "torch"}
+        ours = {row["length"]: row["seconds"]["median"] for row in group if row["backend"] == "ours"}
+        lengths, seconds = list(ours), list(ours.values())
+        exponent = (f"Our time is proportional to length to the power {slope(lengths, seconds):.2f}; L log L has "
+                    f"{slope(lengths, [length * math.log(length) for length in lengths]):.2f}.\n") if len(ours) > 1 else "One length only.\n"
+        text += [f"#### Sequence layer {name}, {PASSES[which]}, batch {batch}, {channels} channels\n", exponent,
+                 _table(["layer", "length", "ms", "quartiles", "fastest", "ours / torch", "temp MiB"],
+                        [[_candidate(row), row["length"], *_times(row, 1e3),
+                          f"{ours[row['length']] / theirs[row['length']]:.2f}" if row["backend"] == "ours" and row["length"] in theirs else "",
+                          _mib(row)] for row in group], 1)]
     return text
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pallas_kernels
 from pallas_kernels.arguments import step_size
 from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.adaptive_scaling import scaled
 from vmamba_jax.models.layers.common import WidthField, fields_of, silu, uniform
 from vmamba_jax.models.layers.selective_ssm import scan, scan_of_decays, step_bias
 
@@ -50,15 +51,19 @@ class MixerFields:
 
 
 class VimMixer(MixerFields, WidthField, nn.Module):
-    """Mixer of a Vim block: (b, L, C) -> (b, L, C), for any L and C. Its fields are `width`, the first, those of `MixerFields` and one more.
+    """Mixer of a Vim block: (b, L, C) -> (b, L, C), for any L and C. Its fields are `width`, the first, those of `MixerFields` and three more.
 
     The backward direction has its own convolution, projections and scan, which run from the last token to the first; no array is flipped.
     Hidden states are recorded under the names of `probes.VIM_STATES`, both directions in the order of the tokens.
 
     Attributes:
         out_scale: factor of the output projection's initial values; depth^-1/2 in the original.
+        bidirectional: False: the forward direction alone, which is Mamba's mixer.
+        ads: what is applied to each scan's output before the gate, one of `adaptive_scaling.SCALINGS`; both directions share its parameters.
     """
     out_scale: float = 1.0
+    bidirectional: bool = True
+    ads: str = "none"
 
     @nn.compact
     def __call__(self, u):
@@ -69,10 +74,11 @@ class VimMixer(MixerFields, WidthField, nn.Module):
         inner, rank = EXPAND * channels, math.ceil(channels / 16)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         linear = functools.partial(nn.Dense, use_bias=False, **options)
-        both = lambda f, *pairs: [f(SUFFIXES[k], *(pair[k] for pair in pairs)) for k in range(2)]
+        both = lambda f, *pairs: [f(suffix, *(pair[k] for pair in pairs)) for k, suffix in enumerate(self._suffixes)]
+        K = len(self._suffixes)
 
         x, z = jnp.split(linear(2 * inner, kernel_init=uniform(channels**-0.5), name="in_proj")(u), 2, axis=-1)    # (b, L, E)
-        x, z = probes.probe_all(self, "x", [x, x]), probes.probe_all(self, "z", [z, z])
+        x, z = probes.probe_all(self, "x", [x] * K), probes.probe_all(self, "z", [z] * K)
         conv = lambda suffix, x: silu(CausalConv(reverse=bool(suffix), name=f"conv1d{suffix}", **options)(x))
         c = probes.probe_all(self, "c", both(conv, x))
         project = lambda suffix, c: linear(rank + 2 * N, kernel_init=uniform(inner**-0.5), name=f"x_proj{suffix}")(c)
@@ -82,23 +88,38 @@ class VimMixer(MixerFields, WidthField, nn.Module):
         raw, bias = zip(*both(widen, steps), strict=True)
 
         s = probes.probe_all(self, "s", self._scans(c, raw, bias, B, C))
-        y = sum(s * silu(z) for s, z in zip(s, z, strict=True))
-        y = (y / 2 if self.divide_out else y).astype(c[0].dtype)
-        y = linear(channels, kernel_init=uniform(inner**-0.5 * self.out_scale), name="out_proj")(y)
+        probes.component(self, "scan", c[0], s[0])
+        s = self._scaled(s)
+        gated = sum(s * silu(z) for s, z in zip(s, z, strict=True))
+        gated = (gated / K if self.divide_out else gated).astype(c[0].dtype)
+        y = linear(channels, kernel_init=uniform(inner**-0.5 * self.out_scale), name="out_proj")(gated)
+        probes.component(self, "linear", gated, y)
         if self.layer_scale is not None:
             gamma = self.param("gamma", nn.initializers.constant(self.layer_scale), (channels,), self.param_dtype)
             y = y * gamma.astype(y.dtype)
         return probes.probe(self, "y", y)
 
+    @property
+    def _suffixes(self):
+        """Suffixes of the directions' parameters."""
+        return SUFFIXES if self.bidirectional else SUFFIXES[:1]
+
+    def _scaled(self, s):
+        """The scans' outputs after `ads`, by one module for all directions."""
+        if self.ads == "none":
+            return s
+        return jnp.split(scaled(self, self.ads, jnp.concatenate(s)), len(s))
+
     def _scans(self, u, raw, bias, B, C):
         """Both directions' scans of u with their D skips, a pair of (b, L, E); `raw` are the step sizes before bias and softplus."""
-        A, D = zip(*(self._decay(suffix, u[0].shape[-1]) for suffix in SUFFIXES), strict=True)
-        delta = A_bar = (None, None)
+        A, D = zip(*(self._decay(suffix, u[0].shape[-1]) for suffix in self._suffixes), strict=True)
+        K = len(u)
+        delta = A_bar = (None,) * K
         if probes.observed(self, "delta") or probes.observed(self, "A_bar"):
             wide = jnp.promote_types(raw[0].dtype, jnp.float32)
-            delta = probes.probe_all(self, "delta", [step_size(raw[k].astype(wide), bias[k], True) for k in range(2)])
-            A_bar = probes.probe_all(self, "A_bar", [jnp.exp(delta[k][..., None] * A[k]) for k in range(2)])
-        return [self._scan(u[k], raw[k], bias[k], delta[k], A_bar[k], A[k], B[k], C[k], D[k], reverse=k == 1) for k in range(2)]
+            delta = probes.probe_all(self, "delta", [step_size(raw[k].astype(wide), bias[k], True) for k in range(K)])
+            A_bar = probes.probe_all(self, "A_bar", [jnp.exp(delta[k][..., None] * A[k]) for k in range(K)])
+        return [self._scan(u[k], raw[k], bias[k], delta[k], A_bar[k], A[k], B[k], C[k], D[k], reverse=k == 1) for k in range(K)]
 
     def _decay(self, suffix, inner):
         """A = -exp(A_log) (E, N) and the skip D (E,) of one direction."""

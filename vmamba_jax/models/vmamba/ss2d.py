@@ -15,6 +15,7 @@ import pallas_kernels
 from pallas_kernels.arguments import step_size
 from vmamba_jax.core import checks, scan_orders
 from vmamba_jax.models.layers import probes
+from vmamba_jax.models.layers.adaptive_scaling import ALIASES, SCALINGS, scaled
 from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, WidthField, activation, dense, fields_of, standardize, uniform
 from vmamba_jax.models.layers.selective_ssm import scan, scan_of_decays, step_bias
 from vmamba_jax.models.vmamba import scan_layouts
@@ -44,6 +45,7 @@ class SSMFields:
         out_norm: one of OUT_NORMS, over the inner channels; "softmax" runs over all positions, per channel.
         scan_pattern: "cross", "unidi", "bidi", "cascade", or any order of the positions (see `core.scan_orders.routes`).
         ssm_init: initial values of the scan's parameters, "v0" (Mamba's), "v1" or "v2".
+        ads: what is applied to the merged scan's output before the output norm, one of `adaptive_scaling.SCALINGS`; "none" as released.
         stop_gradients: names of `probes.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.
         perturbed: names of `probes.SS2D_STATES` that get `perturbations`.
         scan_implementation: `implementation` of `pallas_kernels.selective_scan`.
@@ -63,6 +65,7 @@ class SSMFields:
     out_norm: str = "layer_norm"
     scan_pattern: str | tuple | Callable = "cross"
     ssm_init: str = "v0"
+    ads: str = "none"
     stop_gradients: tuple = ()
     perturbed: tuple = ()
     scan_implementation: str | None = None
@@ -100,17 +103,21 @@ class SS2D(SSMFields, WidthField, nn.Module):
         u = probes.probe(self, "c", act(x))
 
         y = self._scan(u, self._parameters(inner, rank))
-        y = self._normalize(y).astype(u.dtype)
+        probes.component(self, "scan", u, y)
+        y = self._normalize(scaled(self, self.ads, y)).astype(u.dtype)
         if self.out_act:
             y = activation("gelu")(y)
         if self.gate:
             y = y * (act(z) if self.gate_act else z)
-        return probes.probe(self, "y", dense(channels, use_bias=False, name="out_proj", **options)(y))
+        out = dense(channels, use_bias=False, name="out_proj", **options)(y)
+        probes.component(self, "linear", y, out)
+        return probes.probe(self, "y", out)
 
     def _check(self, channels, inner, rank):
         probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
         probes.check_names("perturbed", self.perturbed, probes.SS2D_STATES)
-        for field, value, known in (("ssm", self.ssm, SSMS), ("out_norm", self.out_norm, OUT_NORMS), ("ssm_init", self.ssm_init, SSM_INITS)):
+        for field, value, known in (("ssm", self.ssm, SSMS), ("out_norm", self.out_norm, OUT_NORMS), ("ssm_init", self.ssm_init, SSM_INITS),
+                                    ("ads", ALIASES.get(self.ads, self.ads), SCALINGS)):
             checks.choice(field, value, known)
         if self.conv_size > 1 and self.conv_size % 2 == 0:
             raise ValueError(f"conv_size={self.conv_size}: expected an odd size, or below 2 for no convolution")
