@@ -36,6 +36,20 @@ def permanent():
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow all but n, evenly spread, of the fast cases of a test with the mark `often(n)`."""
+    cases = {}
+    for item in items:
+        if (mark := item.get_closest_marker("often")) and not item.get_closest_marker("slow"):
+            cases.setdefault((item.path, item.originalname), (mark.args[0], []))[1].append(item)
+    for count, same in cases.values():
+        kept = {i * len(same) // count for i in range(count)}
+        for i, item in enumerate(same):
+            if i not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 

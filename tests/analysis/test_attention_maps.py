@@ -88,6 +88,7 @@ def test_attention_fn(vmamba):
     assert np.abs(attention[0] - attention[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_patch_fool_of_models(vmamba):
     """Patch-Fool attacks the patches with the most attention, for a transformer and for the scans of VMamba."""
     labels, key = jnp.array([0, 1]), jax.random.key(0)

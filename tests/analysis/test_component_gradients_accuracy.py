@@ -59,6 +59,7 @@ def by_hand(**fields):
 
 
 @pytest.mark.parametrize(("blocks", "places"), [(None, [None]), (((0, (1, 1)),), [(0, (1, 1))])], ids=str)
+@pytest.mark.often(1)
 def test_as_by_hand(blocks, places):
     classifier, variables, images, labels = setting()
     reports = []

@@ -33,6 +33,7 @@ def setting(model, side=12):
     return classifier, variables, images, np.asarray((logits - logits.mean(0)).argmax(1))
 
 
+@pytest.mark.slow
 def test_vim_equals_reordered_image():
     """Without position embeddings another scan of the image and the scan of another image are the same to rounding."""
     classifier, variables, images, labels = setting(VIM)

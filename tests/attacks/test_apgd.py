@@ -25,11 +25,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.often(2)
 def test_ball_box_and_success(name, tiny, check_search):
     broken = check_search(CASES[name], tiny)
     assert 2 < broken.sum() < 12
 
 
+@pytest.mark.slow
 def test_transformations(tiny):
     """vmap over images and shard_map with its check of varying values give the result of one call."""
     net, images, labels = (tiny[0], *(x[:8] for x in tiny[1:]))

@@ -37,6 +37,7 @@ def test_common_net(oracle, x64):
 
 
 @pytest.mark.parametrize("name", WHITEBOX)
+@pytest.mark.often(9)
 def test_whitebox(oracle, x64, name):
     arrays, net, images, labels = oracle("attacks_whitebox_f64")
     targets = (labels + 1) % 10 if name.endswith("target") else labels

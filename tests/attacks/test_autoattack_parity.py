@@ -49,6 +49,7 @@ def checkpoints(norm, steps):
 
 @pytest.mark.parametrize("norm,loss", [pytest.param(norm, loss, marks=[pytest.mark.slow] if (norm, loss) not in (("linf", "ce"), ("l1", "ce"), ("l2", "dlr")) else [])
                                        for norm in NORMS for loss in LOSSES])
+@pytest.mark.often(1)
 def test_apgd(oracle, x64, norm, loss):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     eps = float(arrays[f"eps_{NORMS[norm]}"])
@@ -58,6 +59,7 @@ def test_apgd(oracle, x64, norm, loss):
 
 
 @every_norm
+@pytest.mark.often(1)
 def test_apgd_targeted(oracle, x64, norm):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     name = f"apgdt_{NORMS[norm]}_20"
@@ -67,6 +69,7 @@ def test_apgd_targeted(oracle, x64, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.often(1)
 def test_public_apgd_agrees(oracle, x64, norm):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     attack = attacks.apgd(float(arrays[f"eps_{NORMS[norm]}"]), 20, norm, random_start=False)
@@ -93,6 +96,7 @@ def test_plane_projection(golden, x64, norm):
 
 @pytest.mark.parametrize("norm,target", [pytest.param(norm, target, marks=[pytest.mark.slow] if (norm, target) not in (("linf", "_t2"), ("l1", "_t2"), ("l2", "")) else [])
                                          for norm in NORMS for target in ("", "_t2")])
+@pytest.mark.often(1)
 def test_fab(oracle, x64, norm, target):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     clean = net(images)
@@ -128,6 +132,7 @@ def recorded_draws(arrays, norm, queries, shape):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.often(1)
 def test_square(oracle, x64, norm):
     arrays, net, images, labels = oracle("attacks_autoattack_f64")
     images, labels, queries = images[:12], labels[:12], 200

@@ -73,6 +73,7 @@ def test_after_matches_the_released_program(keep, x64):
 
 
 @pytest.mark.parametrize(("keep", "norm"), [("low", "linf"), ("high", "linf"), ("low", "l2"), ("high", "l1")])
+@pytest.mark.often(2)
 def test_inside_band_ball_and_box(keep, norm):
     logits_fn, images, labels = examples()
     eps = {"linf": 0.1, "l2": 0.8, "l1": 6.0}[norm]

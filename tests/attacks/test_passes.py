@@ -14,6 +14,7 @@ CONSTANT = [
 
 
 @pytest.mark.parametrize("attack", CONSTANT, ids=lambda attack: repr(attack)[:60])
+@pytest.mark.often(6)
 def test_stated_passes_are_the_counted_ones(attack):
     """Host callbacks count the runs of the forward pass and of its gradient."""
     counts = {"forward": 0, "gradient": 0}

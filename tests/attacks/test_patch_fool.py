@@ -95,6 +95,7 @@ def search(attack, weights, images, labels, index, start, scores):
 
 @pytest.mark.parametrize("steps", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5)), 50])
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.often(6)
 def test_golden(golden, x64, name, steps):
     """Adversarial images, the pixels replaced, and the mean cross-entropy at each step, from the file's random numbers."""
     arrays, weights, images, labels = setting(golden)
@@ -164,6 +165,7 @@ def outcome(name):
 
 
 @pytest.mark.parametrize("name", MADE)
+@pytest.mark.often(3)
 def test_only_patches_change(name):
     """The requested number of patches and pixels per image, inside the box and the radius, with increasing loss."""
     logits_fn, images, labels = examples()

@@ -13,6 +13,7 @@ CASES = {"linf": attacks.square(0.1, 60), "l2": attacks.square(0.5, 60, "l2"), "
 
 
 @pytest.mark.parametrize("norm", CASES)
+@pytest.mark.often(1)
 def test_ball_box_and_success(norm, tiny, check_search):
     assert 2 < check_search(CASES[norm], tiny).sum() < 12
 

@@ -108,6 +108,7 @@ def examples(n=6):
 ALL = dict(decay=0.9, nesterov=True, scales=2, diversity=0.8, resize_rate=0.7, kernel="gaussian", kernel_size=3, neighbors=2)
 
 
+@pytest.mark.slow
 def test_all_options_together():
     """Inside ball and box, with increasing loss, and independent of the batch."""
     logits_fn, images, labels = examples(8)

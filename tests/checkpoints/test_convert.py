@@ -94,6 +94,7 @@ def test_backbone_from_a_classifier(small):
     ("convnext", dict(depths=(1, 1), dims=(8, 16), num_classes=3)), ("resnet", dict(layers=(1, 1, 1, 1), channels=(2, 2, 2, 2), num_classes=3)),
     ("efficientnet_lite", dict(num_classes=3)),
 ])
+@pytest.mark.often(4)
 def test_round_trip(family, options):
     model = checkpoints.model_from_options(family, options)
     given = weights(model)

@@ -29,6 +29,7 @@ def file(tmp_path_factory, variables):
     return path
 
 
+@pytest.mark.slow
 def test_back_again(file, variables, images):
     """Any number of images, in the exported batches; the same logits."""
     exported, logits_fn = checkpoints.load_exported(file), vmamba_jax.logits_fn(CLASSIFIER, variables)

@@ -7,6 +7,7 @@ import zipfile
 
 import ml_dtypes
 import numpy as np
+import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,7 @@ def same(a, b):
 
 @SLOW
 @given(tree=trees, kind=st.sampled_from(FORMATS))
+@pytest.mark.slow
 def test_trees_round_trip(tmp_path, tree, kind):
     same(read_torch(write(tmp_path / "x.pth", tree, kind)), tree)
 

@@ -14,6 +14,7 @@ N, H, W, CLASSES = 6, 8, 10, 4
 
 
 @pytest.mark.parametrize("case", range(5))
+@pytest.mark.often(3)
 def test_given_draws(golden, case):
     r = golden("image_recipe")
     lam, cuts, centers = (jnp.asarray(r[f"mix_{case}_{name}"]) for name in ("lam", "cuts", "centres"))
@@ -52,6 +53,7 @@ def test_weights_in_distribution(golden):
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.often(1)
 def test_modes(mode):
     images, labels = batch()
     mixed, targets = mixer(mode=mode, mixup=0.8, cutmix=0.0, label_smoothing=0.0)(images, labels, jax.random.key(1), CLASSES)

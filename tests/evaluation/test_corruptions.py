@@ -53,6 +53,7 @@ def test_input_is_rounded_to_levels(name):
 
 
 @pytest.mark.parametrize("name", WITHOUT_FROST)
+@pytest.mark.often(6)
 def test_levels_and_batch_independence(name):
     images, keys = photos(), per_image_keys(KEY, 3)
     x = np.asarray(corruptions.corrupt(name, 5, images, keys))

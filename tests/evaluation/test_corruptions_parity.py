@@ -65,12 +65,14 @@ def difference(golden, name, side, severity):
 
 @pytest.mark.parametrize("name", LIKE_PACKAGE)
 @pytest.mark.parametrize("severity", [1, pytest.param(3, marks=pytest.mark.slow), 5])
+@pytest.mark.often(19)
 def test_released_cifar_program(golden, name, severity):
     off = difference(golden, name, 32, severity)
     assert off.max() <= 1 and off.mean() <= (0.12 if name == "saturate" else 0.005)  # saturate: many values are whole levels
 
 
 @pytest.mark.parametrize("name", LIKE_PACKAGE)
+@pytest.mark.often(9)
 def test_released_imagenet_program(golden, name):
     off = difference(golden, name, 224, 5 if name == "elastic_transform" else 3)
     assert off.max() <= 1 and off.mean() <= (0.12 if name == "saturate" else 0.005)

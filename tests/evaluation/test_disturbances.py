@@ -297,6 +297,7 @@ CASES = [*DISTURBANCES, ("random_drop", "shuffle"), ("dense_drop", ("noise", 0.2
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.often(5)
 def test_batches_jit_and_settings(case):
     """The result is independent of the batch and of compilation; the settings survive JSON."""
     name, content = case if isinstance(case, tuple) else (case, None)

@@ -27,6 +27,7 @@ def by_hand(disturbance):
 @pytest.mark.parametrize("disturbance", [disturbances.create("random_drop", grid=2, area=2),
                                          disturbances.create("salient_drop", grid=2, area=1)], ids=str)
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (8, 5)])
+@pytest.mark.often(2)
 def test_same_for_all_devices_and_batches(disturbance, devices, batch_size):
     mesh, reports = parallel.data_mesh(jax.devices()[:devices]), []
     row = evaluation.disturbed_accuracy(logits_fn(), examples(), disturbance, key=KEY, batch_size=batch_size, mesh=mesh,

@@ -68,6 +68,7 @@ def test_stages_by_hand(attack):
 
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (8, 5), (3, 10)])
+@pytest.mark.often(1)
 def test_same_for_all_devices_and_batches(devices, batch_size):
     result = evaluate(batch_size=batch_size, mesh=parallel.data_mesh(jax.devices()[:devices]))
     np.testing.assert_array_equal(result["broken_by"], whole()["broken_by"])
@@ -157,6 +158,7 @@ def test_nothing_left_robust():
     assert result["robust_accuracy"] == result["accuracy"] == 0 and [stage["attacked"] for stage in result["stages"]] == [37, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_staged_autoattack_equals_autoattack():
     """The same images stand as when one call attacks the whole set as a batch."""
     images, labels = examples()

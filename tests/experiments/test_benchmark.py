@@ -154,6 +154,7 @@ def test_recorded_command_has_no_paths():
     assert benchmark._defaults(["--workdir=x"]) == [f"--config={benchmark.CONFIG}", "--workdir=x"]
 
 
+@pytest.mark.slow
 def test_attacks(tmp_path):
     """Whole attacks: the second run is timed, and the first one's extra time is compilation; a wrong name is one line."""
     config = tiny(parts=("attacks",))

@@ -118,6 +118,7 @@ def test_training_config_builds(name, objective):
     np.testing.assert_allclose(updates["kernel"], -rates[-1] * config.optimizer.weight_decay, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ramp_scales_the_radius_over_its_fraction_of_the_steps():
     config = config_of("digits", "objective=pgd_at")
     config.objective.ramp = 0.25

@@ -69,6 +69,7 @@ def finished(config, tmp_path_factory):
     return workdir, index
 
 
+@pytest.mark.slow
 def test_every_model_has_every_probe(finished):
     workdir, index = finished
     assert [(line["model"], line["probe"]) for line in index["cells"]] == [(label, probe) for label in MODELS for probe in PROBES]

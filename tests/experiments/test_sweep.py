@@ -241,6 +241,7 @@ def test_joined_processes_are_refused(tmp_path, monkeypatch):
         fake(fake_sweep.plan(), tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_sweep_resumes(tmp_path):
     killed = process(tmp_path, "kill", 3)
     killed.communicate(timeout=600)

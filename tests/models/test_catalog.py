@@ -30,6 +30,7 @@ def test_names():
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "base" in name or "small" in name else ()) for name in RELEASED])
+@pytest.mark.often(1)
 def test_released_model(name):
     released, model = RELEASED[name], vmamba_jax.create_model(name)
     params = abstract(model)["params"]
@@ -54,6 +55,7 @@ def test_positions_are_not_decayed(name, fields, names):
     assert {path[-1] for path, x in params.items() if x.ndim > 1 and not decayed[path]} == names
 
 
+@pytest.mark.slow
 def test_every_entry():
     """Parameter counts and releases of all families: exact tags, named files, a plausible preprocessing."""
     for name in vmamba_jax.list_models():

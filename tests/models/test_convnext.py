@@ -40,6 +40,7 @@ def standardized(x):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_traps_show(x64, model):
     """Norm before pooling, another eps or no gamma changes the logits by far more than the parity tolerance."""
     arrays, _ = golden_models.load(GOLDEN)
@@ -117,6 +118,7 @@ def test_feature_maps(model):
         np.testing.assert_allclose(found, standardized(x), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_initial_distributions():
     """Every kernel is normal(0.02), every bias zero, gamma 1e-6, so a new network is nearly its downsampling layers alone."""
     images = jnp.zeros((1, 8, 8, 3))
@@ -129,6 +131,7 @@ def test_initial_distributions():
     assert params.keys() - bare.keys() == {path for path in params if path[-1] == "gamma"} and len(params) - len(bare) == 2
 
 
+@pytest.mark.slow
 def test_fields():
     images = jax.random.uniform(jax.random.key(1), (2, 9, 12, 3))
     model = TINY.clone(layer_scale_init=0.5)

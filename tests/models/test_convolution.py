@@ -62,6 +62,7 @@ def test_other_convolutions_are_native():
 
 
 @pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.often(1)
 def test_depthwise_convolution(x64, size):
     """The shifted form on CPU equals the grouped convolution of other platforms, with gradients; on CPU the program has no convolution."""
     x, kernel = normal(0, 2, 6, 7, 4), normal(1, size, size, 1, 4)

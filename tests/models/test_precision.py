@@ -44,6 +44,7 @@ def shapes(tree):
 
 
 @pytest.mark.parametrize("name", SOME)
+@pytest.mark.often(1)
 def test_remat_changes_neither_numbers_nor_names(name):
     model, variables = made(name)
     again = model.clone(remat=True)

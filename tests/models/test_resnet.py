@@ -35,6 +35,7 @@ def test_float32(model):
     golden_models.check_float32(model, GOLDEN)
 
 
+@pytest.mark.slow
 def test_padding_at_stride_2(x64, model):
     """XLA's "SAME" pads (0, 1) where PyTorch pads 1 on every side, which computes another function."""
     arrays, _ = golden_models.load(GOLDEN)
@@ -48,6 +49,7 @@ def test_padding_at_stride_2(x64, model):
         assert error() > 1e-3
 
 
+@pytest.mark.slow
 def test_stride_is_in_the_3x3_convolution():
     """v1.5: a halving bottleneck reads every position of its input, not every second one."""
     block, x = resnet.Block("bottleneck", 8, 2, zero_init_last=False), jax.random.normal(jax.random.key(0), (1, 6, 6, 4))
@@ -95,6 +97,7 @@ def test_feature_maps(model):
     assert vmamba_jax.create_model("resnet50", features_only=True).out_indices == (0, 1, 2, 3)
 
 
+@pytest.mark.slow
 def test_fields():
     images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
     variables = jax.jit(TINY.init)(jax.random.key(0), images)

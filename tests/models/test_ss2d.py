@@ -37,6 +37,7 @@ def gradient(module, variables, x):
     return jax.jit(jax.grad(lambda x: (module.apply(variables, x) * weights).sum()))(x)
 
 
+@pytest.mark.slow
 def test_original_internals(golden):
     arrays = golden("vmamba_ss2d_noz_d1")
     module = SS2D(d_state=1)
@@ -155,6 +156,7 @@ def stoppable(d_state):
 @pytest.mark.parametrize("d_state", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("stop", [(), ("x",), ("c",), ("B",), ("C",), ("delta",), ("A_bar",), ("B_bar_delta",), ("A_bar", "B_bar_delta"),
                                   ("B", "C", "delta"), ("B", "A_bar")], ids="+".join)
+@pytest.mark.often(4)
 def test_stop_gradients(d_state, stop):
     """The forward pass stays bit-identical; the gradient equals that of the equations with a stop_gradient at the named states."""
     module, variables, x, output = stoppable(d_state)
@@ -170,6 +172,7 @@ def test_stop_gradients(d_state, stop):
     dict(gate=True, gate_act=False, out_act=True), dict(scan_pattern="cascade"), dict(ssm="mamba2", dt_rank=2, d_state=4),
     *(pytest.param(fields, marks=pytest.mark.slow) for fields in (dict(out_norm="softmax"), dict(conv_size=5), dict(ssm_init="v1"), dict(ssm_init="v2")))],
     ids=lambda f: "-".join(f))
+@pytest.mark.often(1)
 def test_default_and_reference_scans_agree(fields):
     module, x = SS2D(**fields), images()
     variables = random_variables(module)

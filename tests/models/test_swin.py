@@ -68,6 +68,7 @@ def test_other_image_sizes(x64):
     assert np.abs(logits64(**always) - arrays["always.logits64"]).max() > 1e-3  # windows of 4 and 2, their tables resized
 
 
+@pytest.mark.slow
 def test_traps_show(x64):
     """Padding order, mask, eps of the norms and order of merged neighbors change the logits by far more than the parity tolerance."""
     arrays, _ = golden_models.load(PADDED)
@@ -187,6 +188,7 @@ def test_original_repository_files():
     assert float(params["outnorm1"]["scale"][0]) == 2 and float(params["outnorm1"]["bias"][0]) == 3
 
 
+@pytest.mark.slow
 def test_table_of_another_window(tiny):
     """Bicubic over (rows, columns) of offsets, per head: PyTorch's numbers for a 3 x 3 table resized to 5 x 5."""
     model, _ = tiny
@@ -241,6 +243,7 @@ def test_any_size():
         assert [x.shape for x in maps] == [(2, half(height), half(width), 8), (2, half(half(height)), half(half(width)), 16)]
 
 
+@pytest.mark.slow
 def test_fields(tiny):
     model, variables = tiny
     images = jax.random.uniform(jax.random.key(1), (2, 12, 12, 3))

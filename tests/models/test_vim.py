@@ -94,6 +94,7 @@ def test_traps_show(x64, released):
 
 
 @pytest.mark.parametrize("trap", ["eps", "mean", "sum", "head"])
+@pytest.mark.often(2)
 def test_more_traps_show(x64, released, trap, monkeypatch):
     """The same for eps 1e-6, a subtracted mean, the sum of the directions instead of their mean, and a class token before all patches."""
     arrays, _ = golden_models.load(GOLDEN)
@@ -136,6 +137,7 @@ def test_names():
     dict(class_token="none", pool="last", pos_embed=False), dict(class_token="none", pool="mean"), dict(class_token="none", pool="max"),
     dict(class_token="none", pool="all"),
 ], ids=lambda f: "-".join(map(str, f.values())))
+@pytest.mark.often(4)
 def test_class_tokens_and_pools(fields):
     """With overlapping patches; a class token makes the pool irrelevant."""
     model, images = TINY.clone(**fields), normal((2, 8, 8, 3))

@@ -56,6 +56,7 @@ def test_states_are_recorded():
 
 
 @pytest.mark.parametrize("name", probes.VIM_STATES)
+@pytest.mark.often(3)
 def test_perturbations(x64, name):
     """A zero perturbation leaves the output as it is, and its gradient matches that of the state."""
     x, variables = normal(TOKENS, dtype=np.float64), random_variables(MIXER, TOKENS, np.float64)
@@ -99,6 +100,7 @@ EXPLICIT_SLOPE = slope(explicit_mixer)
 
 @pytest.mark.parametrize("stop,perturbed", [*((stop, ()) for stop in STOPS), (("A_bar",), ("delta",)), (("B_bar_delta",), ("delta",)),
                                             (("A_bar",), ("A_bar",)), (("B_bar_delta",), ("A_bar",))], ids="+".join)
+@pytest.mark.often(4)
 def test_stop_gradients(plain_mixer, stop, perturbed):
     """The forward pass stays bit-identical; the gradients equal those of the equations with a stop_gradient at the named states."""
     variables, x, wanted = plain_mixer

@@ -79,6 +79,7 @@ def test_attention_is_recorded_and_differentiable(tiny):
     assert paid.shape == images.shape and np.abs(paid).max() > 0 and np.isfinite(paid).all()
 
 
+@pytest.mark.slow
 def test_other_image_sizes(tiny):
     """A larger image equals a model of that size with the position embedding resized at conversion; images need not be square."""
     model, variables = tiny
@@ -99,6 +100,7 @@ def test_class_row_is_not_resized():
     np.testing.assert_array_equal(resize_positions(embedding, 4, 4, True), embedding)
 
 
+@pytest.mark.slow
 def test_fields(tiny):
     model, variables = tiny
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))

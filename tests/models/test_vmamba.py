@@ -175,6 +175,7 @@ def test_activations_and_their_derivatives(x64, name, exact):
     assert np.abs(f(x) - jax.nn.gelu(x, approximate=True)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_layer_norm(x64):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 7)))
     plain = lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)

@@ -42,6 +42,7 @@ def run(name, dtype):
 
 
 @pytest.mark.parametrize("name", each("float64"))
+@pytest.mark.often(1)
 def test_float64(x64, name):
     """Logits and input gradient in float64; intermediate maps and parameter gradients against the original's float32 arrays."""
     arrays, info = load(name)

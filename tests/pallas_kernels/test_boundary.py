@@ -52,6 +52,7 @@ def loop(args, state):
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("associative", marks=pytest.mark.slow), "xla"])
 @pytest.mark.parametrize("state,reverse", [pytest.param(1, False, marks=pytest.mark.slow), (3, True), pytest.param(2, False, id="by a loop")])
+@pytest.mark.often(2)
 def test_pieces_equal_the_whole(x64, backend, state, reverse):
     args = draw(9, state=state, dtype=jnp.float64)
     start = jnp.asarray(np.random.default_rng(1).standard_normal((2, 6, state)))
@@ -66,6 +67,7 @@ def test_pieces_equal_the_whole(x64, backend, state, reverse):
 
 @pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("state,reverse", [(1, True), pytest.param(4, False, marks=pytest.mark.slow)])
+@pytest.mark.often(1)
 def test_kernels_equal_the_reference(backend, state, reverse):
     args = draw(9, state=state, groups=1)
     start = jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, state)), jnp.float32)

@@ -42,6 +42,7 @@ OFTEN = {"associative": (2,), "xla": (1, 2, 7), "pallas_tpu": (2,), "pallas_gpu"
     pytest.param(backend, *row, marks=[] if row[0] in OFTEN[backend] else [pytest.mark.slow])
     for backend in ["associative", "xla", *KERNELS] for row in [
         (3, 5, 4, 2, 1, "float32"), (7, 7, 130, 3, 1, "float32"), (1, 4, 3, 1, 1, "bfloat16"), (24, 24, 2, 1, 1, "float32"), (2, 3, 3, 1, 2, "float32")]])
+@pytest.mark.often(3)
 def test_gradients(backend, height, width, channels, rank, state, dtype):
     if backend == "pallas_gpu" and height > 6:
         height, width = 3, 6                              # its interpreter simulates threads
@@ -78,6 +79,7 @@ def test_images_of_a_program():
 
 
 @pytest.mark.parametrize("absent", ["D", pytest.param("delta_bias", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_fused_kernel_double_backward(absent):
     args = {**draw_cross(3, 2, 3, 1), absent: None}
     fused, plain = (jax.jit(jax.grad(lambda u, b=b: jnp.sin(jax.grad(lambda u: jnp.sin(cross_selective_scan(

@@ -54,6 +54,7 @@ def lowered(f, *args, platform="cuda"):
     (dict(channels=384, batch=2, length=197, state=16), False, jnp.float32),
     (dict(channels=96, groups=2, state=2, length=7), True, jnp.float16),
 ], ids=["96", "384-bfloat16-reverse", "16-states", "2-groups-float16-reverse"])
+@pytest.mark.often(2)
 def test_lowers_for_cuda(arguments, reverse, dtype):
     args = shapes(**arguments, dtype=dtype)
     run = lambda args: selective_scan(**args, reverse=reverse, implementation="pallas_gpu", out_dtype=dtype)
@@ -178,6 +179,7 @@ def test_joins_terminate():
     pytest.param(dict(length=37, batch=1, channels=96), True, id="padded-chunks"),                       # chunks that pad the length
     pytest.param(dict(length=9, batch=2, channels=6, groups=2, state=3), True, id="states"),
 ])
+@pytest.mark.often(1)
 def test_interpreted(arguments, reverse):
     args = draw_channels(**arguments)
     scan = lambda args, **options: selective_scan(**args, reverse=reverse, **options)
@@ -188,6 +190,7 @@ def test_interpreted(arguments, reverse):
         assert relative(gradient, reference(jnp.cos(wanted))[0][name]) < 1e-5, name
 
 
+@pytest.mark.slow
 def test_join_by_kernel(monkeypatch):
     monkeypatch.setattr(gpu_tiles, "SHORTEST", 2)
     rng = np.random.default_rng(0)

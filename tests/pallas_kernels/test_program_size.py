@@ -38,6 +38,7 @@ def kernels(text, platform):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.often(1)
 def test_kernels_of_a_model_are_lowered_once_per_shape(platform):
     with pallas_kernels.platforms(platform):
         text = gradient(vmamba(), 32).lower(lowering_platforms=(platform,)).as_text()

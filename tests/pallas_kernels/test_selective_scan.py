@@ -52,12 +52,14 @@ LONG = {   # seconds each in interpret mode; the exact backends reproduce every 
 
 @pytest.mark.parametrize("backend,name", [
     pytest.param(backend, name, marks=[pytest.mark.slow] if name in LONG.get(backend, ()) else []) for backend in BACKENDS for name in GOLDEN])
+@pytest.mark.often(5)
 def test_original_program(golden, backend, name):
     check_original_program(golden(name), backend, "float32", 1e-5)
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("associative", marks=pytest.mark.slow), "xla"])
 @pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.often(10)
 def test_original_program_in_float64(golden, x64, backend, name):
     check_original_program(golden(name), backend, "float64", 1e-10)
 
@@ -99,6 +101,7 @@ LATER = {   # rows that only `make test-slow` runs
 @pytest.mark.parametrize("backend,length,state,groups,per_group,dtype,reverse", [
     pytest.param(backend, *row, marks=[pytest.mark.slow] if LATER[backend](*row) else [])
     for backend in ["associative", "xla", *KERNELS] for row in PRODUCT])
+@pytest.mark.often(9)
 def test_product(backend, length, state, groups, per_group, dtype, reverse):
     if backend == "pallas_gpu" and length * state > 400:
         length //= 16                                     # its interpreter simulates threads: 1 s per 100 steps
@@ -116,6 +119,7 @@ def test_product(backend, length, state, groups, per_group, dtype, reverse):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("absent", ["D", "delta_bias"])
+@pytest.mark.often(5)
 def test_optional_arguments_and_output_dtype(backend, absent):
     args = draw(9)
     args = {**args, "delta": jnp.abs(args["delta"]), "delta_bias": jnp.abs(args["delta_bias"]), absent: None}
@@ -132,6 +136,7 @@ def test_optional_arguments_and_output_dtype(backend, absent):
 @pytest.mark.parametrize("state", [1, 4])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("softplus", [False, True])
+@pytest.mark.often(4)
 def test_gradients_by_finite_differences(x64, state, reverse, softplus):
     args = draw(6, state=state, dtype=jnp.float64)
     if not softplus:
@@ -154,6 +159,7 @@ def along(args):
 
 @pytest.mark.parametrize("state,reverse,order", [(1, False, 2), (3, True, 2), pytest.param(1, True, 2, marks=pytest.mark.slow),
                                                  pytest.param(3, False, 2, marks=pytest.mark.slow), (1, True, 1), (3, False, 1)])
+@pytest.mark.often(2)
 def test_double_and_triple_backward(x64, state, reverse, order):
     args = tuple(draw(5, state=state, dtype=jnp.float64).values())
     derivative = lambda backend: directional(args, along(args), order, reverse=reverse, implementation=backend)
@@ -165,6 +171,7 @@ def test_double_and_triple_backward(x64, state, reverse, order):
 
 @pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.often(1)
 def test_double_and_triple_backward_of_kernels(backend, order):
     args = tuple(draw(5, groups=1, batch=1).values())
     got, wanted = (directional(args, along(args), order, **by(b)) for b in (backend, "reference"))
@@ -185,6 +192,7 @@ def test_forward_mode(backend):
 
 
 @pytest.mark.parametrize("backend,state", [("xla", 2), ("pallas_tpu", 1), pytest.param("pallas_gpu", 1, marks=pytest.mark.slow)])
+@pytest.mark.often(1)
 def test_vmap_remat_and_shard_map(backend, state):
     args = draw(9, state=state, batch=8)
     options = by(backend)
@@ -226,6 +234,7 @@ def harsh(length, state, cast):
 @pytest.mark.parametrize("backend,state,cast", [
     pytest.param(backend, state, cast, marks=[] if (state == 4) == (cast == jnp.bfloat16) and (state == 1 or backend not in EXACT) else [pytest.mark.slow])
     for backend in BACKENDS for state in (1, 4) for cast in (jnp.float32, jnp.bfloat16)])
+@pytest.mark.often(3)
 def test_stress(backend, state, cast):
     args = harsh(100, state, cast)
     wanted = numpy_scan(**{name: np.asarray(x.astype(jnp.float32)) for name, x in args.items()})
@@ -235,6 +244,7 @@ def test_stress(backend, state, cast):
 
 
 @pytest.mark.parametrize("backend", ["xla", pytest.param("pallas_tpu", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_stress_over_65536_steps(backend):
     args = harsh(65536, 1, jnp.float32)
     wanted = numpy_scan(**args)
@@ -269,6 +279,7 @@ def test_error_messages(change, error, words):
 @pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.often(5)
 def test_linear_scan(x64, backend, reverse, dtype):
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((2, 2, 11, 3)) * 0.7).view() if dtype == "float64" else (
@@ -284,6 +295,7 @@ def test_linear_scan(x64, backend, reverse, dtype):
 @pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("reverse,dtype", [(False, "float32"), (True, "complex64"), pytest.param(True, "float32", marks=pytest.mark.slow),
                                            pytest.param(False, "complex64", marks=pytest.mark.slow)])
+@pytest.mark.often(2)
 def test_linear_scan_of_kernels(backend, reverse, dtype):
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(0.6 * rng.standard_normal((2, 70, 5)) + (0.6j * rng.standard_normal((2, 70, 5)) if "complex" in dtype else 0), dtype)

@@ -36,6 +36,7 @@ def gradient(run, args):
 @pytest.mark.parametrize("state,channels,groups", [(1, 96, 1), (1, 384, 1), (16, 192, 1), (16, 3, 1), (2, 192, 2)])
 @pytest.mark.parametrize("reverse,dtype", [(False, jnp.float32), (True, jnp.bfloat16), *(pytest.param(*row, marks=pytest.mark.slow) for row in (
     (True, jnp.float32), (False, jnp.bfloat16)))])
+@pytest.mark.often(10)
 def test_selective_scan(state, channels, groups, reverse, dtype):
     args = scan_arguments(state, channels, groups, dtype=dtype)
     run = lambda *args: selective_scan(*args, reverse=reverse, out_dtype=dtype, implementation="pallas_tpu")

@@ -83,6 +83,7 @@ def test_later_layers_do_not_run():
     np.testing.assert_array_equal(Spied().apply(variables, jnp.ones((5, 2))).shape, (5, 3))  # the model still works
 
 
+@pytest.mark.slow
 def test_choice_of_the_layer():
     """One inner step ascends the true gradient at any layer; three do not, as the layer norm is not linear."""
     optimizer = optax.sgd(0.1)

@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("seed, kills, steps", [(0, 4, 24), pytest.param(1, 24, 150, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_killed_run_resumes_bit_exactly(tmp_path, seed, kills, steps):
     done = subprocess.run([sys.executable, "-m", "tests.helpers.killed_runs", tmp_path, str(seed), str(kills), str(steps)], cwd=ROOT,
                           capture_output=True, text=True, timeout=900)

@@ -45,6 +45,7 @@ def jitter(images, keys):
 
 
 @pytest.mark.parametrize("name", ["standard", "pgd_at"])
+@pytest.mark.often(1)
 def test_same_update_on_one_device_and_eight(name):
     classifier, optimizer = Classifier(), sgd()
     step = objective(name, classifier, optimizer, augment=jitter, ema_decay=0.5)
@@ -56,6 +57,7 @@ def test_same_update_on_one_device_and_eight(name):
         close(run(step, state, batch(), KEY), expected)
 
 
+@pytest.mark.slow
 def test_same_batch_statistics_and_dropout_under_every_mapping():
     classifier, optimizer = Classifier(Net("batch", dropout=0.5)), sgd()
     step = objective("pgd_at", classifier, optimizer, attack_mode="train")

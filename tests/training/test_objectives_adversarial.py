@@ -63,6 +63,7 @@ def one_device(name):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ("trades", "free", "awp") else pytest.mark.slow) for name in OPTIONS])
+@pytest.mark.often(1)
 def test_same_update_on_eight_devices_and_in_microbatches(name):
     _, _, state, expected, _ = one_device(name)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *jax.device_get((state.params, expected[0].params)))

@@ -49,6 +49,7 @@ def run(step, params, images, labels, steps=1):
 
 
 @pytest.mark.parametrize("name, beta", [("trades", 1), ("trades", 6), ("mart", 5), ("mart", 6)])
+@pytest.mark.often(2)
 def test_loss_and_weight_gradients(golden, x64, name, beta):
     arrays = golden("at_losses_f64")
     params = {f"{n}.{long}": jnp.asarray(arrays[f"w_{n}_{short}"]) for n in ("c1", "c2", "fc") for long, short in (("weight", "w"), ("bias", "b"))}

@@ -88,6 +88,7 @@ def test_worsening_run_keeps_best_and_latest(tmp_path, state):
         assert (checkpoints.steps, checkpoints.best_step, checkpoints.config) == ([2, 6, 8], 2, {"seed": 5})
 
 
+@pytest.mark.slow
 def test_mesh_makes_the_same_run(tmp_path, state):
     """With LayerNorm and without dropout, eight devices give the result of one; a run resumes on either."""
     classifier = Classifier()

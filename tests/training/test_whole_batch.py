@@ -42,6 +42,7 @@ def close(a, b, atol=2e-6):
 
 
 @pytest.mark.parametrize(("name", "mode"), [pytest.param("layer norm", "eval", marks=pytest.mark.slow), pytest.param("batch norm", "eval", marks=pytest.mark.slow), ("batch norm", "train"), ("resnet", None)])
+@pytest.mark.often(1)
 def test_same_update_of_an_indivisible_batch(name, mode):
     step, state = setting(name, mode)
     data = batch(batch_size=ROWS)
@@ -52,6 +53,7 @@ def test_same_update_of_an_indivisible_batch(name, mode):
 
 
 @pytest.mark.parametrize("name", ["trades", pytest.param("mart", marks=pytest.mark.slow), "yopo", "free"])
+@pytest.mark.often(1)
 def test_objectives_weight_examples(name):
     attack = {"attack": attacks.pgd(0.1, steps=1, step_size=0.05)}
     options = {"trades": attack, "mart": attack, "yopo": {"eps": 0.1, "step_size": 0.05, "passes": 1, "inner_steps": 1}, "free": {"eps": 0.1, "replays": 2}}
