@@ -1,4 +1,4 @@
-"""Compile the GPU kernels for a Hopper GPU that is not there, and count registers, spills, shared memory and instructions per number.
+"""Compile the GPU kernels for a Hopper GPU that is not there, and count registers, spills and instructions per number.
 
     python -m experiments.gpu_code --out docs/benchmarks/gpu_code_h100.json
 
@@ -68,9 +68,9 @@ def loops(disassembly):
 
 
 def resources(verbose):
-    """{"registers", "spills", "shared"} in ptxas's verbose output; spills and shared memory in bytes."""
+    """{"registers", "spills"} in ptxas's verbose output; spills in bytes. Shared memory is requested at launch and not in it."""
     number = lambda pattern: int(found[1]) if (found := re.search(pattern, verbose)) else 0
-    return {"registers": number(r"Used (\d+) registers"), "spills": number(r"(\d+) bytes spill stores"), "shared": number(r"(\d+) bytes smem")}
+    return {"registers": number(r"Used (\d+) registers"), "spills": number(r"(\d+) bytes spill stores")}
 
 
 def per_number(kernel, found, plan):

@@ -38,7 +38,7 @@ class Run:
         backend = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if backend != self.index["platform"]:
             raise ValueError(f"--work={work}: lowered for {self.index['platform']}: expected {backend}, the platform here")
-        self.report = {"kind": "device_check", "device": jax.devices()[0].device_kind, "platform": backend, "jax": jax.__version__, "dry": self.index["dry"],
+        self.report = {"kind": "device_check", "device": {"platform": backend, "kind": jax.devices()[0].device_kind, "count": 1, "cores": os.cpu_count()}, "platform": backend, "jax": jax.__version__, "dry": self.index["dry"],
                        "budget": budget, "seconds": 0.0, "notes": [], "parity": [], "times": [], "losses": [], "training": None}
 
     def left(self):
