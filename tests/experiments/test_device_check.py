@@ -8,6 +8,7 @@ import pytest
 from experiments import device_check
 from experiments.device_checks import preparing, programs, running
 from experiments.device_checks.programs import Program, shape
+from vmamba_jax.reports import benchmarks
 
 
 def tiny(platform, sizes):
@@ -85,3 +86,11 @@ def test_every_program_at_tiny_sizes(tmp_path):
     report = json.loads((tmp_path / "device.json").read_text())
     assert report["notes"] == [] and len(report["parity"]) == 4 and len(report["times"]) == 12
     assert 0 <= report["training"]["pgd20"] <= report["training"]["clean"] <= 1
+
+
+def test_report_is_a_section_of_the_benchmarks_page(prepared, monkeypatch):
+    monkeypatch.setattr(running.Run, "_train", lambda *_: {"data": "digits", "eps": 0.1, "steps": 3, "images_per_s": 20.0, "clean": 1.0, "pgd20": 0.5, "test_images": 16})
+    report = running.Run(prepared, 60.0, say=lambda line: None).run()
+    text = benchmarks.page([benchmarks.named("gpu_x", report | {"device": report["device"] | {"platform": "cuda", "kind": "X"}})])
+    assert "## X x 1" in text and "| wrong | 4.8e-02 | NO | yes |" in text and "#### Where we lose" in text and "| theirs |" in text
+    assert "20 images/s over 3 steps; 100.0 % clean and 50.0 % under PGD-20 on 16 test images" in text
