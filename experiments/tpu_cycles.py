@@ -89,12 +89,15 @@ def cross_cases(size, channels, rank, dtype=jnp.float32, batch=8):
     packed = per_band(1 if dtype != jnp.float32 else 0)
     _, saved = jax.eval_shape(functools.partial(tpu_cross.forward, options=options), args)
     name = f"cross_selective_scan R={rank} {jnp.dtype(dtype).name}"
-    forward = (*packed, *per_band(1), *(*per_band(1), size, size, size) * 4)
-    backward = (*packed, *per_band(1), *(*per_band(1), size, size, size, size, *per_band(1)) * 4, *packed)
-    common = dict(shape=u.shape, steps=size * size, registers=size * size / 8)
-    return [Case(name, "forward", run=functools.partial(tpu_cross.forward, options=options), args=(args,), turns=forward, **common),
-            Case(name, "backward", run=functools.partial(tpu_cross.backward, options=options),
-                 args=(args, saved, _shape(*u.shape)), turns=backward, **common)]
+    turns = {"forward": lambda loops: (*packed, *per_band(1), *(*per_band(1), size, size, size) * loops),
+             "backward": lambda loops: (*packed, *per_band(1), *(*per_band(1), size, size, size, size, *per_band(1)) * loops, *packed)}
+    inputs = {"forward": (args,), "backward": (args, saved, _shape(*u.shape))}
+    found = []
+    for direction in turns:
+        plane = tpu_cross.plane(args, direction, options)
+        found.append(Case(name, direction, u.shape, functools.partial(getattr(tpu_cross, direction), options=options), inputs[direction], size * size,
+                          plane.images * size * size / 8, turns[direction](len(tpu_cross.loops(plane)))))
+    return found
 
 
 def cases():

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 MAX_STATE = 16              # most states per channel of a Pallas kernel
 SOFTPLUS_THRESHOLD = 20.0  # beyond it softplus(x) is x, as in the original CUDA kernel
+SOFTPLUS_SERIES = (0.14076062, 0.1397798, 0.20013119, 0.33333123, 1.00000001)   # artanh(s) / s by powers of s^2, the highest first
 
 
 class Options(NamedTuple):
@@ -71,13 +72,44 @@ def step_size(delta, delta_bias, delta_softplus):
     raw = delta if delta_bias is None else delta + delta_bias
     if not delta_softplus:
         return raw
-    return jnp.where(raw > SOFTPLUS_THRESHOLD, raw, jnp.log1p(jnp.exp(jnp.minimum(raw, SOFTPLUS_THRESHOLD))))
+    return softplus_by_logarithm(raw) if raw.dtype == jnp.float64 else _softplus(raw)
+
+
+def softplus_by_logarithm(x):
+    """softplus(x) by log1p, and x beyond 20 as in the original CUDA kernel: for float64, and for TPUs, which have an instruction for it."""
+    return jnp.where(x > SOFTPLUS_THRESHOLD, x, jnp.log1p(jnp.exp(jnp.minimum(x, SOFTPLUS_THRESHOLD))))
 
 
 def softplus_slope(dt):
-    """Derivative of softplus where its value is dt: 1 - exp(-dt), exact also where dt is tiny."""
-    half = jnp.tanh(0.5 * dt)
-    return 2 * half / (1 + half)
+    """Derivative of softplus where its value is dt: 1 - exp(-dt), exact also where dt is tiny; for passes that keep dt and not what it is of."""
+    slope = jnp.tanh(0.5 * dt) * (1 + jnp.exp(-dt))
+    return jnp.where(dt > SOFTPLUS_THRESHOLD, 1, slope) if dt.dtype == jnp.float64 else slope
+
+
+def softplus_and_slope(x):
+    """softplus(x) = log(1 + exp(x)) and its derivative for float32 x, in operations that Pallas has on GPUs.
+
+    Both come from one exponential: log(1 + e) = 2 artanh(s) with s = e / (2 + e) in [0, 1/3], and a polynomial in s^2 that was fitted for the
+    least relative error (2.3e-7 over -80..40). On a CPU, log1p takes twice the time. From x = 17 on the result is x, as in the original program
+    from 20 on.
+    """
+    e = jnp.exp(-jnp.abs(x))
+    s = e / (2.0 + e)
+    square, series = s * s, SOFTPLUS_SERIES[0]
+    for coefficient in SOFTPLUS_SERIES[1:]:
+        series = series * square + coefficient
+    return jnp.maximum(x, 0.0) + (s + s) * series, jnp.where(x < 0, e, 1.0) / (1.0 + e)
+
+
+@jax.custom_jvp
+def _softplus(x):
+    return softplus_and_slope(x)[0]
+
+
+@_softplus.defjvp
+def _(primals, tangents):    # the derivative of the formula above loses digits, and is 0 instead of 1/4 for its own derivative at x = 0
+    (x,), (t,) = primals, tangents
+    return _softplus(x), jax.nn.sigmoid(x) * t
 
 
 def grouped(x, groups):

@@ -14,12 +14,10 @@ import numpy as np
 
 from pallas_kernels import cross, reference
 from pallas_kernels.arguments import (
-    SOFTPLUS_THRESHOLD,
     Arguments,
     at,
     channel_sum,
     grouped,
-    previous,
     put,
     softplus_slope,
     step_size,
@@ -80,7 +78,7 @@ def _clock(length, reverse):
 def _cotangents(args, options, du, ddt, dA, dB, dC, dy, dt):
     """Cotangents of the arguments from those of the scan without D, bias and softplus, each in its argument's shape."""
     if options.delta_softplus:
-        ddt = ddt * jnp.where(dt > SOFTPLUS_THRESHOLD, 1, softplus_slope(dt))
+        ddt = ddt * softplus_slope(dt)
     if args.D is not None:
         du = du + args.D * dy
     return Arguments(u=du, delta=ddt, A=dA, B=dB, C=dC,
@@ -127,8 +125,8 @@ def _backward_stored(args, saved, dy, options):
         return jnp.exp(at(d, t) * A) * g, put(adjoints, g, t)
 
     _, g = jax.lax.fori_loop(0, u.shape[1], step, (jnp.zeros_like(u[:, 0]), jnp.zeros_like(u)))
-    dlog = g * previous(states, options.reverse) * jnp.exp(d * A)     # cotangent of dt_t A
-    dinput = g * B                                                     # cotangent of dt_t u_t
+    dlog = g * (states - d * u * B)           # cotangent of dt_t A; the state before, decayed, without a second exponential
+    dinput = g * B                            # cotangent of dt_t u_t
     whole = lambda x: x.reshape(args.u.shape)
     return _cotangents(args, options, whole(dinput * d), whole(dlog * A + dinput * u), (dlog * d).sum((0, 1)).reshape(args.A.shape),
                        channel_sum(g * d * u).reshape(args.B.shape), channel_sum(gy * states).reshape(args.B.shape), dy, dt)

@@ -18,7 +18,7 @@ import vmamba_jax
 import vmamba_jax.__main__ as catalog_commands
 import vmamba_jax.checkpoints.__main__ as checkpoint_commands
 from configs import base
-from experiments import benchmark, evaluate, study, sweep, train
+from experiments import benchmark, device_check, evaluate, study, sweep, train
 from experiments.common import cli, limits
 from experiments.sweeps import plan
 from tests.helpers.command_runs import run_command
@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
          *sorted(ROOT.glob("vmamba_jax/**/__main__.py"))]
 COMMAND = re.compile(r"(?:python|\$\(IN\)) -m (experiments\.\w+|vmamba_jax(?:\.checkpoints)?)\b((?:\\\n|[^\n`])*)")
-PARSERS = {"vmamba_jax": catalog_commands.parser, "vmamba_jax.checkpoints": checkpoint_commands.parser}
+PARSERS = {"experiments.device_check": device_check.parser, "vmamba_jax": catalog_commands.parser, "vmamba_jax.checkpoints": checkpoint_commands.parser}
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),

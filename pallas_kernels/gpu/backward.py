@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.arguments import Arguments
-from pallas_kernels.gpu.forward import STATIC, chunk_ends, rows_of, step_size_and_slope
+from pallas_kernels.gpu.forward import LOG2_E, STATIC, chunk_ends, rows_of, step_size_and_slope
 from pallas_kernels.gpu.linear import carried
 from pallas_kernels.gpu.tiles import AHEAD, ROWS, clock, direction, from_rows, launch, narrow, pipelined_loop, to_rows, widen
 
@@ -57,10 +57,10 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
             return step_size_and_slope(delta if bias is None else delta + bias, softplus)
 
         def finish(t, u, delta, dy, sum_gB, sum_gA, carry):
-            """Store du and ddelta of a step, given the sums over n of g B and of A times the cotangent of dt A."""
+            """Store du and ddelta of a step, given the sums over n of g B and of A log2(e) times the cotangent of dt A."""
             dt, slope = step_size(delta)
             dD, dbias = carry
-            du, ddelta = sum_gB * dt, sum_gA + sum_gB * u
+            du, ddelta = sum_gB * dt, sum_gA * (1 / LOG2_E) + sum_gB * u
             ddelta = ddelta if slope is None else ddelta * slope
             tile.store(refs.du, rows, t, columns, du if D is None else du + D * dy)
             tile.store(refs.ddelta, rows, t, columns, ddelta)
@@ -86,7 +86,7 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
                     u, delta, B = operands
                     tile.store(refs.before, i, h)
                     dt = size_of(delta)
-                    return jnp.exp(dt * A) * h + dt * u.astype(jnp.float32) * tile.spread(B)
+                    return jnp.exp2(dt * A) * h + dt * u.astype(jnp.float32) * tile.spread(B)
 
                 entry = tile.load_float(refs.states, rows, s, n, columns)
                 pipelined_loop(steps, fetch_forward, recompute, entry, ahead)
@@ -102,7 +102,7 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
                     t = time(i)
                     u, delta, dy, B, C = operands
                     u, dy, dt, B = u.astype(jnp.float32), dy.astype(jnp.float32), size_of(delta), tile.spread(B)
-                    before, decay = tile.load(refs.before, i), jnp.exp(dt * A)
+                    before, decay = tile.load(refs.before, i), jnp.exp2(dt * A)
                     z = dt * u
                     g = adjoint + tile.spread(C) * dy
                     adjoint = decay * g

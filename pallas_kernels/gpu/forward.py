@@ -1,15 +1,17 @@
 """Forward pass of the selective scan on NVIDIA GPUs, and what the backward pass shares with it."""
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from pallas_kernels.arguments import SOFTPLUS_THRESHOLD
+from pallas_kernels.arguments import softplus_and_slope
 from pallas_kernels.gpu.linear import carried
 from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, narrow, over_rows, pipelined_loop, plan, to_rows, widen
 
+LOG2_E = math.log2(math.e)
 STATIC = ("p", "softplus", "interpret")      # static arguments of a kernel: equal calls share one jaxpr and one lowered function
 
 
@@ -17,7 +19,7 @@ class RowArguments(NamedTuple):
     """Arrays as the kernels load them; D and bias may be None."""
     u: jax.Array             # (rows, steps, channels)
     delta: jax.Array         # (rows, steps, channels)
-    A: jax.Array             # (N, 4, channels)
+    A: jax.Array             # (N, 4, channels), times log2(e): a decay is exp2(dt A)
     B: jax.Array             # (rows, steps, G, N)
     C: jax.Array             # (rows, steps, G, N)
     D: jax.Array | None      # (4, channels)
@@ -25,17 +27,8 @@ class RowArguments(NamedTuple):
 
 
 def step_size_and_slope(raw, softplus):
-    """(dt, its derivative) from delta + bias; without softplus the derivative is None, which stands for 1.
-
-    The same function as `arguments.step_size`, in operations that Mosaic GPU has: log(1 + e) corrected for its rounding near 1.
-    """
-    if not softplus:
-        return raw, None
-    e = jnp.exp(jnp.minimum(raw, SOFTPLUS_THRESHOLD))
-    w = 1.0 + e
-    dt = jnp.where(w == 1.0, e, jnp.log(w) * (e / (w - 1.0)))
-    beyond = raw > SOFTPLUS_THRESHOLD
-    return jnp.where(beyond, raw, dt), jnp.where(beyond, 1.0, e / w)
+    """(dt, its derivative) from delta + bias; without softplus the derivative is None, which stands for 1."""
+    return softplus_and_slope(raw) if softplus else (raw, None)
 
 
 def rows_of(args):
@@ -45,7 +38,7 @@ def rows_of(args):
     p = plan(batch, length, groups, channels // groups, state)
     shared = lambda x: None if x is None else over_rows(x, p)
     return p, RowArguments(
-        u=to_rows(widen(args.u, p), p), delta=to_rows(widen(args.delta, p), p), A=shared(args.A.T),
+        u=to_rows(widen(args.u, p), p), delta=to_rows(widen(args.delta, p), p), A=shared(args.A.T.astype(jnp.float32) * LOG2_E),
         B=to_rows(args.B.astype(jnp.float32), p), C=to_rows(args.C.astype(jnp.float32), p), D=shared(args.D), bias=shared(args.delta_bias))
 
 
@@ -98,15 +91,15 @@ def _chunk_ends(direction, source, delta, V, A, bias, *, p, softplus, interpret,
             dt, _ = step_size_and_slope(delta if bias is None else delta + bias, softplus)
             z = source.astype(jnp.float32) * (1.0 if adjoint else dt)
             if adjoint:
-                h = [jnp.exp(dt * A[n]) * (h[n] + z * tile.spread(V[n])) for n in range(count)]
+                h = [jnp.exp2(dt * A[n]) * (h[n] + z * tile.spread(V[n])) for n in range(count)]
             else:
-                h = [jnp.exp(dt * A[n]) * h[n] + z * tile.spread(V[n]) for n in range(count)]
+                h = [jnp.exp2(dt * A[n]) * h[n] + z * tile.spread(V[n]) for n in range(count)]
             return h, total + dt
 
         h, total = pipelined_loop(p.steps, fetch, step, ([tile.zeros() for _ in range(count)], tile.zeros()), p.ahead)
         for n in range(count):
             tile.store(refs.end, rows, n, columns, h[n])
-            tile.store(refs.decay, rows, n, columns, jnp.exp(total * A[n]))
+            tile.store(refs.decay, rows, n, columns, jnp.exp2(total * A[n]))
 
     shape = (p.rows, count, p.channels), jnp.float32
     inputs = dict(direction=direction, source=source, delta=delta, V=V, A=A, bias=bias)
@@ -145,7 +138,7 @@ def _states(direction, x, entry, *, p, softplus, out_dtype, interpret):
             z, y = dt * u, None if D is None else D * u
             new = []
             for n in range(count):
-                new.append(jnp.exp(dt * A[n]) * h[n] + z * tile.spread(B[n]))
+                new.append(jnp.exp2(dt * A[n]) * h[n] + z * tile.spread(B[n]))
                 term = new[n] * tile.spread(C[n])
                 y = term if y is None else y + term
             tile.store(refs.y, rows, t, columns, y)

@@ -5,6 +5,7 @@ begun at zero, a carry joins the chunks, and a second kernel scans every chunk a
 runs alone, serial in time. `tiles.plan` decides by static shapes. Arithmetic is float32; u, delta and y may be narrower.
 """
 import functools
+import math
 import warnings
 
 import jax
@@ -14,12 +15,24 @@ from pallas_kernels.autodiff import differentiable, differentiable_recurrence
 from pallas_kernels.gpu.backward import backward
 from pallas_kernels.gpu.forward import forward
 from pallas_kernels.gpu.linear import linear_states
-from pallas_kernels.gpu.tiles import UNAVAILABLE
+from pallas_kernels.gpu.tiles import ROWS, UNAVAILABLE, plan
 
 
 def refusal(operation, *args):
     """The exception to raise for these arguments or this machine's GPU; None: the kernels support them."""
-    return arguments.refusal("pallas_gpu", operation, *args) or _machine()
+    return arguments.refusal("pallas_gpu", operation, *args) or _size(operation, *args) or _machine()
+
+
+def _size(operation, *args):
+    """The exception for sequences beyond a program's 32-bit offsets between its rows; None: within. Batches have no limit."""
+    u = args[0] if operation == "linear_scan" else args[0].u
+    batch, length, channels = u.shape[0], math.prod(u.shape[1:-1]), u.shape[-1]
+    groups, state = args[0].B.shape[2:] if operation == "selective_scan" else (1, 1 if operation == "linear_scan" else args[0].A.shape[-1])
+    p = plan(batch, length, groups, channels // groups, state)
+    if (ROWS - 1) * p.steps * p.channels < 2**32:
+        return None
+    return ValueError(f"implementation='pallas_gpu': expected fewer than {2**32 // (ROWS - 1)} numbers in a chunk of a sequence, got "
+                      f"{p.steps * p.channels} ({p.steps} steps of {p.channels} channels); use 'xla'")
 
 
 @functools.cache

@@ -32,8 +32,9 @@ else:
 
 ROWS, LANES = 4, 32
 AHEAD = 4            # default number of steps between loading an operand and using it
-FILL = 2 * 132       # programs that occupy a Hopper chip; with fewer, time is cut into chunks
+CORES = 132          # streaming multiprocessors of a Hopper chip
 SHORTEST = 64        # minimum steps of a chunk: below, a kernel's launch costs more than the steps it saves
+LAUNCH = 8000        # clocks of a launch
 
 
 class Plan(NamedTuple):
@@ -74,10 +75,8 @@ class Plan(NamedTuple):
 def plan(batch, length, groups, per_group, state):
     """The `Plan` of a call.
 
-    Of the tile widths that compute the fewest channels twice, it takes the widest that makes FILL programs of a whole sequence each. If
-    none does, time is cut too, because chunks load u and delta twice and narrow tiles do not: into as many chunks as reach FILL (up to four
-    times that to divide the length) but none shorter than SHORTEST, of the widest tiles that then reach FILL, or of the widest if none do.
-    A program needs 4 rows: a batch below 4 is always cut.
+    Of the tile widths that compute the fewest channels twice, and the numbers of chunks of at least SHORTEST steps, it takes the pair whose
+    programs are done first (`_cost`). A program needs 4 rows: a batch below 4 is always cut.
 
     Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums)
     above.
@@ -87,15 +86,33 @@ def plan(batch, length, groups, per_group, state):
     count = {m: -(-lanes // (LANES * m)) for m in range(widest, 0, -1) if LANES * m <= lanes}
     widths = [m for m in count if m * count[m] == min(m * count[m] for m in count)]
     programs = {m: -(-batch // ROWS) * groups * count[m] for m in widths}
-    cuts = {m: max(-(-ROWS // batch), min(-(-FILL // programs[m]), length // SHORTEST)) for m in widths}
-    whole, cut = ([m for m in widths if programs[m] * times[m] >= FILL] for times in (dict.fromkeys(widths, 1), cuts))
-    across = (whole or cut or widths)[0]
-    wanted = cuts[across]
-    chunks = next((k for k in range(wanted, 4 * wanted) if length % k == 0), wanted)
+    least = -(-ROWS // batch)
+    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * _resident(state) // programs[m]))) for m in widths}
+    pairs = [(m, k) for m in widths for k in range(least, most[m] + 1)]
+    across, chunks = min(pairs, key=lambda pair: _clocks(*pair, batch, length, groups * count[pair[0]], state))
     segment = {1: 64, 2: 32, 3: 16, 4: 16}[across] // (1 if state == 1 else 2)
-    thin = state == 1 and across <= 2 and programs[across] >= FILL          # few bytes per load: keep more loads in flight
-    ahead = 2 * AHEAD if thin else max(1, AHEAD // max(1, state // 2))
+    ahead = max(1, AHEAD // max(1, state // 2))
     return Plan(batch, length, groups, per_group, lanes, across, count[across], chunks, -(-length // chunks), segment, ahead)
+
+
+def _resident(state):
+    """Programs that run at once on a multiprocessor: registers (at most 170 of a thread) allow 3, shared memory 2 for many states."""
+    return 3 if state <= 2 else 2
+
+
+def _clocks(across, chunks, batch, length, tiles, state):
+    """Estimated time of a scan: waves of as many programs as run at once, of which the last may have fewer on a multiprocessor.
+
+    A step of n programs on a multiprocessor takes 85 clocks per program and channel of a lane (memory, or for many states instructions), and no
+    less than a load's latency. The numbers are from compiled code, by a simulation of how it issues, and choose between plans only.
+    """
+    steps, resident = -(-length // chunks), _resident(state)
+    full, rest = divmod(-(-batch * chunks // ROWS) * tiles, CORES * resident)
+    wave = lambda n: steps * max(260 + 60 * across, across * n * max(85, 22 * state))
+    clocks = full * wave(resident) + (wave(-(-rest // CORES)) if rest else 0)
+    if chunks > 1:                                    # two kernels, a loop that joins the chunks or, for many, its own kernels
+        clocks = 1.7 * clocks + LAUNCH * (2 if chunks <= 16 else 6)
+    return clocks + (clocks / 2 if length % chunks else 0)      # u and delta are padded by a copy
 
 
 # ---- arrays, outside of the kernels
@@ -152,9 +169,10 @@ class Tile:
     """One program's tile: its position, and loads and stores there."""
 
     def __init__(self, p, interpret):
-        self.interpret, self.shape, self.index = interpret, (ROWS, p.width), jax.lax.axis_index("tile")
-        self.group = jax.lax.axis_index("group")
-        self.rows = pl.ds(jnp.minimum(jax.lax.axis_index("row") * ROWS, p.rows - ROWS), ROWS)
+        program = jax.lax.axis_index("program")
+        self.interpret, self.shape, self.index = interpret, (ROWS, p.width), jax.lax.rem(program, p.tiles)
+        self.group = jax.lax.rem(jax.lax.div(program, p.tiles), p.groups)
+        self.rows = pl.ds(jnp.minimum(jax.lax.div(program, p.tiles * p.groups) * ROWS, p.rows - ROWS), ROWS)
         self.columns = pl.ds(self.group * p.lanes + jnp.minimum(self.index * p.width, p.lanes - p.width), p.width)
 
     def _as(self, x, layout):
@@ -281,9 +299,10 @@ def launch(body, p, interpret, inputs, outputs, scratch=None):
         body(Tile(p, interpret), types.SimpleNamespace(**dict(zip(names, refs, strict=True)), **absent))
 
     # No barriers around loads and stores: a warp loads only what it stored itself, or what no thread of this launch stores.
-    parameters = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane, unsafe_no_auto_barriers=True)
+    parameters = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane, unsafe_no_auto_barriers=True,
+                                      approx_math=True)
     run = plgpu.kernel(kernel, out_type=tuple(jax.ShapeDtypeStruct(*x) for x in outputs.values()),
                        scratch_types=tuple(plgpu.SMEM(shape, jnp.float32) for shape in (scratch or {}).values()),
-                       grid=(-(-p.rows // ROWS), p.groups, p.tiles), grid_names=("row", "group", "tile"), compiler_params=parameters,
+                       grid=(-(-p.rows // ROWS) * p.groups * p.tiles,), grid_names=("program",), compiler_params=parameters,
                        **(dict(interpret=interpreter()) if interpret else {}))
     return dict(zip(outputs, run(*present.values()), strict=True))

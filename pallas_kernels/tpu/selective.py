@@ -12,11 +12,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels import arguments, cross, reference
-from pallas_kernels.arguments import Arguments, softplus_slope, step_size
+from pallas_kernels.arguments import Arguments, softplus_slope
 from pallas_kernels.autodiff import differentiable
 from pallas_kernels.tpu import cross as fused
 from pallas_kernels.tpu.linear import linear_scan
-from pallas_kernels.tpu.tiles import CHUNKS, F32, call, cut_groups, entering, padded_groups, put_rows, rows, shape_like, tiles
+from pallas_kernels.tpu.tiles import CHUNKS, F32, call, cut_groups, entering, padded_groups, put_rows, rows, shape_like, step_size, tiles
 
 __all__ = ["cross_selective_scan", "linear_scan", "refusal", "selective_scan"]
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.arguments import softplus_by_logarithm
+
 CHUNKS, LANES, UNROLL = 8, 128, 4
 F32 = jnp.float32
 
@@ -101,6 +103,11 @@ def rows(ref, q, chunk):
 def put_rows(ref, q, chunk, value):
     """Store row q of each of the eight chunks."""
     ref[pl.ds(q, CHUNKS, stride=chunk), :] = value.astype(ref.dtype)
+
+
+def step_size(delta, bias, softplus):
+    """`arguments.step_size` as a TPU computes it fastest: log1p takes 5 cycles a register less than the polynomial of `softplus_and_slope`."""
+    return softplus_by_logarithm(delta + bias) if softplus else delta + bias
 
 
 def entering(decay, end, carry, reverse):

@@ -9,11 +9,16 @@ from vmamba_jax import bridges
 from vmamba_jax.evaluation import identity
 
 pytestmark = pytest.mark.peers
-torch = pytest.importorskip("torch")
 IMAGES = np.random.default_rng(1).random((6, 8, 8, 3), np.float32)
 
 
-def test_gradients_are_those_of_autograd():
+@pytest.fixture
+def torch():
+    import torch
+    return torch
+
+
+def test_gradients_are_those_of_autograd(torch):
     net = one_net.torch_net()
     fn = bridges.torch.logits_fn(net)
     found = jax.jit(jax.grad(lambda x: jax.nn.logsumexp(fn(x), -1).sum()))(IMAGES)
@@ -27,7 +32,7 @@ def test_gradients_are_those_of_autograd():
     assert all(p.grad is None for p in net.parameters())
 
 
-def test_modes_are_restored_and_never_used():
+def test_modes_are_restored_and_never_used(torch):
     net = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.9), torch.nn.Flatten(), torch.nn.Linear(192, 3))
     net[0].eval()
     before = net[0].running_mean.clone()
@@ -37,7 +42,7 @@ def test_modes_are_restored_and_never_used():
     assert [each.training for each in net] == [False, True, True, True] and net.training and torch.equal(before, net[0].running_mean)
 
 
-def test_layout():
+def test_layout(torch):
     class Last(torch.nn.Module):
         def forward(self, x):
             return x.reshape(len(x), -1)[:, :4]
@@ -47,7 +52,7 @@ def test_layout():
     np.testing.assert_allclose(classifier(IMAGES), IMAGES.reshape(6, -1)[:, :4])
 
 
-def test_weights_of_now_and_their_digest():
+def test_weights_of_now_and_their_digest(torch):
     net = one_net.torch_net()
     classifier = vmamba_jax.classifier(net, image_shape=(8, 8, 3), name="net")
     before, named, plain = classifier(IMAGES), classifier.identity(), identity.of(lambda x: net)
@@ -59,7 +64,7 @@ def test_weights_of_now_and_their_digest():
     assert classifier.identity() != named and identity.of(lambda x: net) != plain
 
 
-def test_errors():
+def test_errors(torch):
     with pytest.raises(TypeError, match="module=function: expected a torch.nn.Module"):
         bridges.torch.logits_fn(lambda x: x)
     with pytest.raises(TypeError, match=r"parameters of type torch.float64: expected torch.float32 \(module.float\(\)\)"):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from pallas_kernels import cross_selective_scan
-from pallas_kernels.arguments import CrossArguments
+from pallas_kernels.arguments import CrossArguments, Options
 from pallas_kernels.tpu import cross as tpu_cross
+from pallas_kernels.tpu import plane as tpu_plane
 from tests.helpers.scans import EXACT, KERNELS, by, draw_cross, relative, value_and_gradients
 
 
@@ -34,7 +35,7 @@ def test_definition(x64, backend, state):
     np.testing.assert_allclose(y, loops(**{name: np.asarray(x) for name, x in args.items()}), rtol=1e-11, atol=1e-12)
 
 
-OFTEN = {"associative": (2,), "xla": (1, 2, 7), "pallas_tpu": (2, 7), "pallas_gpu": (2,)}  # heights; `make test-slow` runs the others
+OFTEN = {"associative": (2,), "xla": (1, 2, 7), "pallas_tpu": (2,), "pallas_gpu": (2,)}  # heights; `make test-slow` runs the others
 
 
 @pytest.mark.parametrize("backend,height,width,channels,rank,state,dtype", [
@@ -54,6 +55,27 @@ def test_gradients(backend, height, width, channels, rank, state, dtype):
     for name, x in gradients.items():
         assert x.dtype == args[name].dtype
         assert relative(x, wanted_gradients[name]) < (1e-5 if x.dtype == jnp.float32 else 2**-7), name
+
+
+@pytest.mark.parametrize("ways", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_fused_kernel_with_several_images(monkeypatch, ways):
+    """Two images of a program, with both ways of an axis in one loop, or one after the other as large maps need it."""
+    monkeypatch.setattr(tpu_plane, "_fits", lambda size, which, of, images: of <= ways and images <= 2)
+    args = draw_cross(2, 2 + ways, 130, 2, batch=2)
+    p = tpu_plane.plane(CrossArguments(**args), "backward", Options(interpret=True))
+    assert (p.images, p.ways, len(tpu_plane.loops(p))) == (2, ways, 4 // ways)
+    cotangent = jnp.cos(jnp.arange(args["u"].size, dtype=jnp.float32)).reshape(args["u"].shape)
+    y, gradients = value_and_gradients(cross_selective_scan, args, cotangent, **by("pallas_tpu"))
+    wanted, wanted_gradients = value_and_gradients(cross_selective_scan, args, cotangent, implementation="reference")
+    assert relative(y, wanted) < 1e-5 and all(relative(x, wanted_gradients[name]) < 1e-5 for name, x in gradients.items())
+
+
+def test_images_of_a_program():
+    """As many as divide the batch and fit VMEM, at most four."""
+    args = lambda side, batch: jax.eval_shape(lambda: CrossArguments(**draw_cross(side, side, 2, 1, batch=batch)))
+    sizes = lambda side, batch: [tpu_plane.plane(args(side, batch), which, Options())[-2:] for which in ("forward", "backward")]
+    assert sizes(7, 8) == [(4, 2)] * 2 and sizes(7, 6) == [(2, 2)] * 2 and sizes(7, 3) == [(1, 2)] * 2
+    assert sizes(56, 8) == [(2, 2), (1, 2)] and sizes(78, 8) == [(1, 2), (1, 1)]
 
 
 @pytest.mark.parametrize("absent", ["D", pytest.param("delta_bias", marks=pytest.mark.slow)])

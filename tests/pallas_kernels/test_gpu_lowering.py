@@ -8,7 +8,7 @@ import pytest
 
 import pallas_kernels
 from pallas_kernels import linear_scan, selective_scan
-from pallas_kernels.arguments import Options
+from pallas_kernels.arguments import Arguments, Options
 from pallas_kernels.gpu import linear as gpu_linear
 from pallas_kernels.gpu import selective as gpu
 from pallas_kernels.gpu import tiles as gpu_tiles
@@ -130,6 +130,36 @@ def test_plan_coverage(batch, length, groups, per_group, state):
     assert p.segment % p.ahead == 0 and state / p.segment <= 0.5
     states = min(p.segment, p.steps) * gpu_tiles.ROWS * p.width * 4
     assert states * (1 if state == 1 else 4) <= 64 * 1024
+
+
+def test_any_batch_fits_the_grid(monkeypatch):
+    """Programs lie on the grid's x axis, which has 2^31 places; y and z have 65,535, four rows each."""
+    grids = []
+
+    def kernel(body, out_type, grid, **options):
+        grids.append(grid)
+        return lambda *inputs: out_type
+    monkeypatch.setattr(gpu_tiles.plgpu, "kernel", kernel)
+    p = gpu_tiles.plan(300_000, 2, 2, 128, 1)
+    gpu_tiles.launch(None, p, False, {}, {})
+    assert p.chunks == 1 and grids == [(75_000 * 2 * p.tiles,)]
+
+
+def test_sequences_beyond_32_bit_offsets_are_refused():
+    inside, beyond = (Arguments(**shapes(batch=4, length=1, channels=n)) for n in (2**30, 2**31))
+    assert gpu.refusal("selective_scan", inside) is None
+    assert "expected fewer than 1431655765 numbers in a chunk" in str(gpu.refusal("selective_scan", beyond))
+    x = jax.ShapeDtypeStruct((4, 1, 2**31), jnp.float32)
+    assert "got 2147483648 (1 steps" in str(gpu.refusal("linear_scan", x, x))
+
+
+def test_plan_fills_whole_waves():
+    """At VMamba-T's stages, batch 128, the programs fill at least 95 % of the multiprocessors' places in the waves that they take."""
+    for length, channels in ((3136, 96), (784, 192), (196, 384), (49, 768)):
+        p = gpu_tiles.plan(128, length, 1, channels, 1)
+        programs = -(-p.rows // gpu_tiles.ROWS) * p.tiles
+        assert programs <= gpu_tiles.CORES * gpu_tiles._resident(1) and programs / (-(-programs // gpu_tiles.CORES) * gpu_tiles.CORES) > 0.95
+        assert p.chunks == 1 or length % p.chunks == 0
 
 
 def test_plan_chunks():

@@ -6,7 +6,7 @@ import pytest
 from jax.test_util import check_grads
 
 import pallas_kernels
-from pallas_kernels import selective_scan
+from pallas_kernels import arguments, selective_scan
 from tests.helpers.scans import BACKENDS, EXACT, KERNELS, by, draw, relative, value_and_gradients
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
@@ -62,6 +62,18 @@ def test_original_program(golden, backend, name):
 @pytest.mark.often(10)
 def test_original_program_in_float64(golden, x64, backend, name):
     check_original_program(golden(name), backend, "float64", 1e-10)
+
+
+def test_softplus_has_all_digits():
+    x = np.concatenate([np.linspace(-80, 40, 4001, dtype=np.float32), np.float32([-1e-6, -0.0, 0.0, 1e-6, 17.5])])
+    exact, slope = np.log1p(np.exp(np.float64(x))), 1 / (1 + np.exp(-np.float64(x)))
+    found, found_slope = arguments.softplus_and_slope(x)
+    for got, wanted in ((found, exact), (found_slope, slope), (arguments.softplus_slope(found), slope),
+                        (jax.vmap(jax.grad(lambda x: arguments.step_size(x, None, True)))(x), slope)):
+        np.testing.assert_allclose(got, wanted, rtol=5e-7)
+    curvature = jax.vmap(jax.grad(jax.grad(lambda x: arguments.step_size(x, None, True))))(x)
+    np.testing.assert_allclose(curvature, slope * (1 - slope), atol=1e-7)
+    np.testing.assert_array_equal(arguments.step_size(np.float32([np.inf, -np.inf, np.nan]), None, True), [np.inf, 0, np.nan])
 
 
 @pytest.mark.parametrize("backend", EXACT)

@@ -21,11 +21,12 @@ target = program.device(sys.argv[1])
 for case in shapes:
     program.compile_case(case, target)
     print("compiled", case.kernel, case.direction, case.shape)
-chosen = [*program.linear_cases(), *program.scan_cases(1)]
+chosen = [*program.linear_cases(), *program.scan_cases(1), *program.cross_cases(7, 768, 48, jnp.bfloat16)]
 for record in program.run(sys.argv[1], sys.argv[2], chosen=chosen, report=lambda line: None)["records"]:
     print("cycles", record["kernel"].replace(" ", "_"), record["direction"], record["cycles_per_register"])
 """
-CEILINGS = {("linear_scan", "forward"): 14, ("selective_scan_N=1", "forward"): 33, ("selective_scan_N=1", "backward"): 66}
+CEILINGS = {("linear_scan", "forward"): 14, ("selective_scan_N=1", "forward"): 33, ("selective_scan_N=1", "backward"): 66,
+            ("cross_selective_scan_R=48_bfloat16", "forward"): 160, ("cross_selective_scan_R=48_bfloat16", "backward"): 350}
 
 
 @pytest.mark.aot

@@ -87,7 +87,7 @@ def _named(rows, first, **others):
 def device(run):
     """The device of a run, in words."""
     found = run["device"]
-    if run["kind"] == "tpu_static_cycles":
+    if run["kind"] in ("tpu_static_cycles", "gpu_static_code"):
         return f"{found['kind']} (compiled for, not run)"
     if found["platform"] == "cpu":
         return f"CPU {found['kind']}, {found['cores']} core{'s' * (found['cores'] > 1)}"

@@ -2,7 +2,7 @@
 
 A file of kind "benchmark" is written by experiments.benchmark. One of kind "tpu_static_cycles" has the schedules of a TPU compiler:
 `{"kind", "device": {"kind": "TPU v5e"}, "versions", "command", "records": [{"kernel", "direction", "shape", "T", "cycles_per_register",
-"total"}, ...]}`, for registers of 8x128 numbers. Each table is of one file, so of one device.
+"total"}, ...]}`, for registers of 8x128 numbers. "gpu_static_code" is written by experiments.gpu_code, "device_check" by experiments.device_check. Each table is of one file, so of one device.
 """
 import math
 import os
@@ -10,10 +10,11 @@ import pathlib
 
 from vmamba_jax.core import files
 from vmamba_jax.reports.benchmark_figures import PASSES, device, drawn, figure, grouped, select, slope
+from vmamba_jax.reports.device_tables import TABLES, table
 from vmamba_jax.reports.page import put
 from vmamba_jax.reports.tables import attack_tables, corruption_tables
 
-KINDS = ("benchmark", "tpu_static_cycles")
+KINDS = ("benchmark", *TABLES)
 SCANS = {"selective_scan": "Selective scan", "cross_selective_scan": "Cross scan: four directions, merged"}
 MOVED = {"selective_scan": "3 arrays forward, 8 with the gradient", "cross_selective_scan": "2 arrays forward, 5 with the gradient"}
 MODES = {"global": "constant global batch", "per_device": "constant batch per device"}
@@ -27,11 +28,6 @@ table ran in turn, round by round, in one process. `forward + gradient` is the f
 images (for a scan: with respect to all its inputs).
 """
 EMPTY = "\nNo measurement has been committed yet.\n"
-STATIC = """Cycles of the TPU compiler's schedules, counted in its output without a TPU; they are not timings and exclude waits for memory. A register
-holds 8 x 128 numbers.
-"""
-
-
 def named(name, content):
     """A file's content with the name of the file, which the tables refer to. Raises ValueError for an unknown kind."""
     if not isinstance(content, dict) or content.get("kind") not in KINDS:
@@ -67,7 +63,7 @@ def markdown(runs, folder=None):
     text = [f"## {device(runs[0])}\n"]
     for run in runs:
         text += [f"### {run['file']}\n", _origin(run, folder)]
-        text += _static(run) if run["kind"] == "tpu_static_cycles" else [
+        text += TABLES[run["kind"]](run) if run["kind"] in TABLES else [
             part for tables in (_scans, _models, _against, _memory, _growth, _sequences, _scaling, _compile, attack_tables, corruption_tables) for part in tables(run)]
         text += ["Skipped: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n"] if run.get("notes") else []
     return "\n".join(text)
@@ -91,7 +87,7 @@ def _scans(run):
         text += [f"#### {SCANS[name]}, N = {state}, batch {batch}, {dtype}\n",
                  f"Bandwidth is the minimum memory traffic ({MOVED[name]}, and the inputs without a channel axis) over time; `of copy` is its ratio to "
                  f"the bandwidth of `x + 1` in place, timed in the same rounds, {_copy(run)}. A scan that fits in a cache may exceed it.{_call(run)}\n",
-                 _table(["length x channels", "pass", "backend", "ms", "quartiles", "fastest", "GB/s", "of copy", "temp MiB"],
+                 table(["length x channels", "pass", "backend", "ms", "quartiles", "fastest", "GB/s", "of copy", "temp MiB"],
                         [[f"{row['length']} x {row['channels']}", PASSES[row["pass"]], _backend(row), *_times(row, 1e3),
                           _short(row["bytes"] / row["seconds"]["median"] / 1e9),
                           f"{100 * row['share_of_copy']:.0f} %" if "share_of_copy" in row else "",
@@ -103,7 +99,7 @@ def _models(run):
     text = []
     for (size, dtype), rows in grouped(select(run, "model"), "size", "dtype").items():
         text += [f"#### Models, {size} x {size} pixels, {dtype}\n",
-                 _table(["model", "pass", "batch", "ms", "quartiles", "fastest", "images/s", "temp MiB per device"],
+                 table(["model", "pass", "batch", "ms", "quartiles", "fastest", "images/s", "temp MiB per device"],
                         [[_candidate(row), row.get("attack", PASSES[row["pass"]]), row["batch"], *_times(row, 1e3),
                           _short(row["images_per_s"]), _mib(row)] for row in rows], 2)]
     return text
@@ -123,7 +119,7 @@ def _against(run):
                   for row in group if row["backend"] != "torch" and known]
     return ["#### Against PyTorch\n",
             "Our time over PyTorch's, measured in turn in one run: below 1, ours is faster. PyTorch's models are timm's, in the faster of "
-            "the two memory layouts.\n", _table(["model", "pass", "batch", "size", "dtype", *(f"/ {name}" for name in theirs)], lines, 2)]
+            "the two memory layouts.\n", table(["model", "pass", "batch", "size", "dtype", *(f"/ {name}" for name in theirs)], lines, 2)]
 
 
 def _memory(run):
@@ -132,7 +128,7 @@ def _memory(run):
         ours = next((row["temp_mib"] for row in rows if row["backend"] == "ours"), None)
         text += [f"#### Memory of the input gradient, {name}, batch {batch}, {size} x {size} pixels, {dtype}\n",
                  f"XLA's temporary memory per device, with the batch on {rows[0]['devices']} device{'s' * (rows[0]['devices'] > 1)}.\n",
-                 _table(["scan", "MiB per device", "of ours"], [[_backend(row), _mib(row), f"{row['temp_mib'] / ours:.2f}" if ours else ""]
+                 table(["scan", "MiB per device", "of ours"], [[_backend(row), _mib(row), f"{row['temp_mib'] / ours:.2f}" if ours else ""]
                          for row in rows], 1)]
     return text
 
@@ -143,7 +139,7 @@ def _growth(run):
         tokens, seconds = [row["tokens"] for row in rows], [row["seconds"]["median"] for row in rows]
         exponent = f"Time is proportional to length to the power {slope(tokens, seconds):.2f} (1: linear).\n" if len(set(tokens)) > 1 else "One size only.\n"
         text += [f"#### Growth, {name}, {PASSES[which]}, batch {batch}, {dtype}\n", exponent,
-                 _table(["pixels", "length (pixels / 16)", "ms", "quartiles", "fastest", "temp MiB"],
+                 table(["pixels", "length (pixels / 16)", "ms", "quartiles", "fastest", "temp MiB"],
                         [[f"{row['size']} x {row['size']}", f"{row['tokens']:g}", *_times(row, 1e3), _mib(row)] for row in rows], 1)]
     return text
 
@@ -157,7 +153,7 @@ def _sequences(run):
         exponent = (f"Our time is proportional to length to the power {slope(lengths, seconds):.2f}; L log L has "
                     f"{slope(lengths, [length * math.log(length) for length in lengths]):.2f}.\n") if len(ours) > 1 else "One length only.\n"
         text += [f"#### Sequence layer {name}, {PASSES[which]}, batch {batch}, {channels} channels\n", exponent,
-                 _table(["layer", "length", "ms", "quartiles", "fastest", "ours / torch", "temp MiB"],
+                 table(["layer", "length", "ms", "quartiles", "fastest", "ours / torch", "temp MiB"],
                         [[_candidate(row), row["length"], *_times(row, 1e3),
                           f"{ours[row['length']] / theirs[row['length']]:.2f}" if row["backend"] == "ours" and row["length"] in theirs else "",
                           _mib(row)] for row in group], 1)]
@@ -175,7 +171,7 @@ def _scaling(run):
         text += [f"#### Scaling, {name}, training step on {attack}, {size} x {size} pixels\n", "`of one device`: images per second over those of one device.",
                  f"The devices of a CPU share its {run['device']['cores']} cores, so this measures the overhead of sharding a step, not the speedup of "
                  "more chips.\n" if run["device"]["platform"] == "cpu" else "\n",
-                 _table(["scaling", "devices", "batch", "ms", "quartiles", "fastest", "images/s", "of one device", "temp MiB per device"],
+                 table(["scaling", "devices", "batch", "ms", "quartiles", "fastest", "images/s", "of one device", "temp MiB per device"],
                         lines, 1)]
     return text
 
@@ -192,22 +188,16 @@ def _compile(run):
         text += [f"#### Trace and lowering, {PASSES.get(which, which)}, batch 1, {size} x {size} pixels\n",
                  f"CPU seconds of a fresh process on the CPU, medians of {rows[0]['repeats']}; kernels is the number of Pallas kernel bodies in the "
                  "lowered text, whose size is in MB.\n",
-                 _table(["model", "for", "trace, s", "of xla's", "lower, s", "kernels", "text, MB"], lines, 2)]
+                 table(["model", "for", "trace, s", "of xla's", "lower, s", "kernels", "text, MB"], lines, 2)]
     if rows := select(run, "first_step"):
         phases = ("build", "trace", "lower", "compile", "step", "total")
         text += ["#### Time to the first training step\n",
                  "CPU seconds of a fresh process on the CPU after its imports, without a compilation cache; the last column is its wall time, which "
                  f"depends on the load. Medians of {rows[0]['repeats']}.\n",
-                 _table(["program", "batch", *phases, "wall, s"],
+                 table(["program", "batch", *phases, "wall, s"],
                         [[f"`{row['name']}`", row["batch"], *(f"{row[f'{phase}_cpu_s']:.1f}" for phase in phases), f"{row['total_s']:.1f}"]
                          for row in rows], 1)]
     return text
-
-
-def _static(run):
-    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["T"], f"{row['cycles_per_register']:.4g}", f"{row['total']:,}"]
-            for row in run["records"]]
-    return ["#### Static cycles\n", STATIC, _table(["kernel", "direction", "shape", "T", "cycles per register", "total cycles"], rows, 3)]
 
 
 def _copy(run):
@@ -240,13 +230,3 @@ def _mib(row):
 def _short(value):
     """Three significant digits, no exponent."""
     return f"{float(f'{value:.3g}'):.12g}"
-
-
-def _shape(shape):
-    return shape if isinstance(shape, str) else " x ".join(map(str, shape))
-
-
-def _table(columns, rows, words):
-    """A Markdown table; the first `words` columns are text."""
-    lines = [columns, ["---" if i < words else "---:" for i in range(len(columns))], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"

@@ -1,0 +1,172 @@
+"""Compile the GPU kernels for a Hopper GPU that is not there, and count registers, spills and instructions per number.
+
+    python -m experiments.gpu_code --out docs/benchmarks/gpu_code_h100.json
+
+This needs the wheels of JAX's CUDA plugin without a GPU (pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc, of JAX's own
+version) and NVIDIA's disassembler (NVDISASM names it; the triton wheel has one). The counts are of machine code, not timings. The exit status is 1
+if a kernel spills registers or exceeds BOUNDS.
+"""
+import functools
+import glob
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+from absl import app, flags
+
+ARCHITECTURE = "sm_90a"
+# What XLA asks a device about; the numbers are NVIDIA's of an H100.
+TARGET = """gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472 threads_per_core_limit: 2048
+  core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3350000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98 device_memory_size: 85899345920
+  shared_memory_per_block_optin: 232448 registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  cuda_compute_capability { major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 }
+runtime_version { major: 13 minor: 0 patch: 0 }
+device_description_str: "NVIDIA H100"
+"""
+SHAPES = ((128, 3136, 96, 1), (128, 784, 192, 1), (128, 196, 384, 1), (128, 49, 768, 1), (8, 2048, 1536, 16))   # batch, length, channels, state
+BOUNDS = {("forward", 1): 68, ("backward", 1): 160}      # instructions per number of the main kernel by state; the narrowest tiles set them
+KERNELS = {"forward": ("chunk ends", "scan"), "backward": ("chunk ends of adjoints", "sweep")}
+LABEL = re.compile(r"^(\.L_x_\d+):")
+INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?);")
+
+
+class Loop(NamedTuple):
+    """A loop of machine code: positions of its first and last instruction."""
+    first: int
+    last: int
+
+    @property
+    def size(self):
+        return self.last - self.first + 1
+
+
+def loops(disassembly):
+    """(number of instructions, the innermost `Loop`s of more than three instructions in order) of a disassembled kernel."""
+    labels, instructions = {}, []
+    for line in disassembly.splitlines():
+        if match := LABEL.match(line):
+            labels[match[1]] = len(instructions)
+        elif match := INSTRUCTION.match(line):
+            instructions.append(match[1])
+    found = []
+    for i, text in enumerate(instructions):
+        match = re.search(r"\bBRA\b.*\((\.L_x_\d+)\)", text)
+        if match and labels.get(match[1], len(instructions)) <= i and i - labels[match[1]] > 2:
+            found.append(Loop(labels[match[1]], i))
+    inner = [loop for loop in found if not any(other != loop and loop.first <= other.first and other.last <= loop.last for other in found)]
+    return len(instructions), sorted(inner)
+
+
+def resources(verbose):
+    """{"registers", "spills"} in ptxas's verbose output; spills in bytes. Shared memory is requested at launch and not in it."""
+    number = lambda pattern: int(found[1]) if (found := re.search(pattern, verbose)) else 0
+    return {"registers": number(r"Used (\d+) registers"), "spills": number(r"(\d+) bytes spill stores")}
+
+
+def per_number(kernel, found, plan):
+    """Instructions per number of a kernel's loops: those of one loop turn over its steps and channels per lane; None: loops of another form."""
+    turn = plan.across * plan.ahead
+    if kernel != "sweep":
+        return max((loop.size for loop in found), default=0) / turn
+    if len(found) < 2 or plan.ahead < 2:
+        return None
+    return found[0].size / turn + found[1].size / (plan.across * (plan.ahead // 2))      # the states again, then the adjoints
+
+
+def tools():
+    """Paths of ptxas and nvdisasm. Raises FileNotFoundError where one is missing."""
+    found = {}
+    for name, package in (("ptxas", "nvidia"), ("nvdisasm", "triton")):
+        spec = importlib.util.find_spec(package)
+        places = [os.environ.get(name.upper(), "")] + [path for root in (spec.submodule_search_locations if spec else ())
+                                                       for path in glob.glob(os.path.join(root, "**", "bin", name), recursive=True)]
+        path = next((path for path in places if os.path.exists(path)), None)
+        if path is None:
+            raise FileNotFoundError(f"{name}: expected it in the {package} wheel, or its path in {name.upper()}")
+        found[name] = path
+    return found
+
+
+def compile_for_hopper(fn, args):
+    """Compile a function for the absent GPU; Mosaic GPU writes the kernels into the folder of MOSAIC_GPU_DUMP_TO."""
+    import jax
+    from jax.experimental import topologies
+    device = topologies.get_topology_desc(platform="cuda", topology_name="h100", target_config=TARGET, topology="1x1x1").devices[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    jax.jit(fn, in_shardings=sharding, out_shardings=sharding).trace(*args).lower(lowering_platforms=("cuda",)).compile()
+
+
+def measure(dumps, report=print):
+    """Records of every kernel of SHAPES, u and delta in bfloat16, y in float32."""
+    import jax
+    import jax.numpy as jnp
+
+    from pallas_kernels.arguments import Arguments, Options
+    from pallas_kernels.gpu import backward, forward, tiles
+    paths, records = tools(), []
+    shape = lambda *size, dtype=jnp.float32: jax.ShapeDtypeStruct(size, dtype)
+    for batch, length, channels, state in SHAPES:
+        stream, maps = shape(batch, length, channels, dtype=jnp.bfloat16), shape(batch, length, 1, state)
+        args = Arguments(stream, stream, shape(channels, state), maps, maps, shape(channels), shape(channels))
+        passes = {"forward": functools.partial(forward.forward, options=Options()), "backward": functools.partial(backward.backward, options=Options())}
+        y, saved = jax.eval_shape(passes["forward"], args)
+        plan = tiles.plan(batch, length, 1, channels, state)
+        for direction, inputs in (("forward", (args,)), ("backward", (args, saved, y))):
+            for path in glob.glob(os.path.join(dumps, "*")):
+                os.remove(path)
+            compile_for_hopper(passes[direction], inputs)
+            sources = sorted(glob.glob(os.path.join(dumps, "*.ptx")))
+            for kernel, source in zip(KERNELS[direction][-len(sources):], sources, strict=True):
+                code = f"{source}.cubin"
+                assembled = subprocess.run([paths["ptxas"], "-v", f"-arch={ARCHITECTURE}", source, "-o", code], capture_output=True, text=True, check=True)
+                text = subprocess.run([paths["nvdisasm"], "-c", code], capture_output=True, text=True, check=True).stdout
+                count, found = loops(text)
+                each = per_number(kernel, found, plan)
+                records.append({"kernel": kernel, "direction": direction, "shape": [batch, length, channels], "state": state,
+                                "programs": -(-plan.rows // tiles.ROWS) * plan.tiles, "chunks": plan.chunks, "channels per lane": plan.across,
+                                **resources(assembled.stderr), "instructions": count, "per_number": None if each is None else round(each, 1)})
+                report(records[-1])
+    return records
+
+
+def exceeded(records):
+    """One line for each record that spills or is above BOUNDS."""
+    found = [f"{row['kernel']} {row['shape']}: {row['spills']} bytes of registers spilled" for row in records if row["spills"]]
+    for row in records:
+        bound = BOUNDS.get((row["direction"], row["state"]))
+        if bound and row["per_number"] and row["per_number"] > bound:
+            found.append(f"{row['kernel']} {row['shape']}: {row['per_number']} instructions per number, expected at most {bound}")
+    return found
+
+
+def main(argv):
+    del argv
+    from experiments.common import environment, results
+    with tempfile.TemporaryDirectory() as dumps:
+        os.environ["MOSAIC_GPU_DUMP_TO"] = dumps
+        try:
+            records = measure(dumps)
+        except (FileNotFoundError, RuntimeError) as error:
+            sys.exit(f"gpu_code: {str(error).strip().splitlines()[0]}")
+    if flags.FLAGS.out:
+        out = pathlib.Path(flags.FLAGS.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        results.save_json(out, {"kind": "gpu_static_code", "device": {"kind": "NVIDIA H100"}, "date": environment.now()[:10], "versions": environment.versions(),
+                                "command": "python -m experiments.gpu_code", "records": records})
+    sys.exit("\n".join(exceeded(records)) or 0)
+
+
+if __name__ == "__main__":
+    os.environ.update(JAX_PLATFORMS="cpu", JAX_SKIP_CUDA_CONSTRAINTS_CHECK="1")
+    flags.DEFINE_string("out", "", "JSON file to write the table to")
+    app.run(main)

@@ -1,0 +1,58 @@
+"""Tables of programs that were counted without a device, "tpu_static_cycles" and "gpu_static_code", and of a device check, "device_check"."""
+
+CYCLES = """Cycles of the TPU compiler's schedules, counted in its output without a TPU; they are not timings and exclude waits for memory. A register
+holds 8 x 128 numbers.
+"""
+CODE = """Machine code of the kernels (u and delta in bfloat16, y in float32), compiled without a GPU; the counts are not timings. `per number` is the
+instructions of a thread for one number of the sequence and one pass over it; a scan in chunks first runs the kernel of chunk ends too.
+"""
+
+
+def cycles(run):
+    """Parts of the page for a file of kind "tpu_static_cycles"."""
+    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["T"], f"{row['cycles_per_register']:.4g}", f"{row['total']:,}"]
+            for row in run["records"]]
+    return ["#### Static cycles\n", CYCLES, table(["kernel", "direction", "shape", "T", "cycles per register", "total cycles"], rows, 3)]
+
+
+def code(run):
+    """Parts of the page for a file of kind "gpu_static_code"."""
+    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["state"], row["chunks"], row["programs"], row["registers"], row["spills"],
+             "" if row["per_number"] is None else row["per_number"]] for row in run["records"]]
+    columns = ["kernel", "direction", "batch x length x channels", "N", "chunks", "programs", "registers", "spilled bytes", "per number"]
+    return ["#### Machine code\n", CODE, table(columns, rows, 3)]
+
+
+def check(run):
+    """Parts of the page for a file of kind "device_check": comparisons, times, and where another program is faster."""
+    parity = [[row["name"], f"{row['error']:.1e}", "yes" if row["right"] else "NO", "yes" if row["same_twice"] else "NO"] for row in run["parity"]]
+    share = lambda row: f"{100 * row['share_of_copy']:.0f} %" if "share_of_copy" in row else ""
+    times = [[row["what"], row["by"], _size(row), row["dtype"], row["pass"], f"{row['ms']:.4g}", share(row),
+              f"{row['images_per_s']:.4g}" if "images_per_s" in row else ""] for row in run["times"]]
+    lost = [[row["what"], _size(row), row["dtype"], row["pass"], row["by"], f"{row['ours_over_theirs']:.2f}"] for row in run["losses"]]
+    text = ["#### Compared with the plain scan in float64\n", table(["program", "error", "right", "same bits twice"], parity, 1),
+            "#### Times\n", table(["what", "by", "size", "dtype", "pass", "ms", "of copy", "images/s"], times, 5), "#### Where we lose\n",
+            table(["what", "size", "dtype", "pass", "by", "our time / theirs"], lost, 5) if lost else "In no row.\n"]
+    if found := run["training"]:
+        text += ["#### Adversarial training\n", f"PGD-10, {found['data']}, eps {found['eps']:.3g}: {found['images_per_s']:.0f} images/s over "
+                 f"{found['steps']} steps; {100 * found['clean']:.1f} % clean and {100 * found['pgd20']:.1f} % under PGD-20 on {found['test_images']} test images.\n"]
+    return text
+
+
+def table(columns, rows, words):
+    """A Markdown table; the first `words` columns are text."""
+    lines = [columns, ["---" if i < words else "---:" for i in range(len(columns))], *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _size(row):
+    size = row["size"]
+    text = _shape(size) if isinstance(size, list) else f"{size} px"
+    return f"{text}, N = {row['state']}" if row.get("state", 1) > 1 else text
+
+
+def _shape(sizes):
+    return " x ".join(map(str, sizes))
+
+
+TABLES = {"tpu_static_cycles": cycles, "gpu_static_code": code, "device_check": check}
