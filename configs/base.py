@@ -31,7 +31,7 @@ def run():
 
     config.model = {"name": "", "overrides": {}}                                 # vmamba_jax.create_model; required
     config.preprocessing = {"mean": (0.0,), "std": (1.0,)}                       # per channel, or one value for all
-    config.init = {"checkpoint": ""}                                             # weights to start from: released file or converted folder
+    config.init = {"checkpoint": ""}                                             # weights to start from: released file, converted folder or trained run
 
     # training.objectives.create. ramp: fraction of the steps over which the attack's radius grows from 0; replays: updates per step of "free"
     config.objective = {"name": "standard", "label_smoothing": 0.0, "accumulate": 1, "attack": {}, "ramp": 0.0, "replays": 1}

@@ -2,6 +2,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 from typing import Any
 
 import jax
@@ -117,10 +118,12 @@ def batches(config, train):
 
 
 def variables(config, classifier):
-    """The weights at config.init.checkpoint, a released file or a folder that `checkpoints convert` wrote; None if it is ""."""
+    """The weights at config.init.checkpoint: a released file, a folder that `checkpoints convert` wrote, or a trained run's; None if it is ""."""
     if not config.init.checkpoint:
         return None
     with checking("config.init.checkpoint"):
+        if (run := pathlib.Path(config.init.checkpoint) / "checkpoints").is_dir():
+            return training.restore_variables(run, "best")
         return checkpoints.read_variables(classifier.model, config.init.checkpoint)
 
 

@@ -11,7 +11,7 @@ from experiments.common import build, cli, limits, results, wandb
 from vmamba_jax import data, evaluation, parallel, reports, training
 
 
-def run(config, workdir, *, progress=True, command=""):
+def run(config, workdir, *, progress=True, command="", make=build.build):
     """Train as the config says, or resume a stopped run; a finished run is not trained again.
 
     Args:
@@ -19,6 +19,7 @@ def run(config, workdir, *, progress=True, command=""):
         workdir: the run's folder.
         progress: whether to draw the progress bar.
         command: shell line to record, which the pages show; "": none.
+        make: function config -> `build.Run`.
 
     Returns:
         The content of results.json.
@@ -37,7 +38,7 @@ def run(config, workdir, *, progress=True, command=""):
             stack.enter_context(training.one_run(workdir))
         _save_config(config, workdir)
         if (result := results.load_json(workdir / "results.json")) is None:
-            result = _train(build.build(config), workdir, progress) | {"command": command}
+            result = _train(make(config), workdir, progress) | {"command": command}
             results.save_json(workdir / "results.json", result)
         if jax.process_index() == 0 and not (workdir / "training.html").exists():
             reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False),

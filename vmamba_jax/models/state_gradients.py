@@ -95,7 +95,7 @@ class Probe:
 
         logits, pullback, updates = jax.vjp(forward, zeros, has_aux=True)
         gradients, = pullback(self._cotangent(logits, labels, shares))
-        recorded = updates.pop(collection)
+        recorded = updates.pop(collection, {})
         found = {}
         for (name, block), gradient in self._chosen(gradients).items():
             value = self._leaf(recorded, name, block)

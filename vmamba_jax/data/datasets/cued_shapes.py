@@ -71,9 +71,10 @@ def _scenes(seed, place, size, n):
     masks = _shapes(labels, size, rng)
     base = _textures(n, size, rng)
     inside = _textures(n, size, rng)
-    colors = rng.uniform(60, 195, (n, 2, 3))
-    near = np.abs(colors[:, 1] - colors[:, 0]).max(-1) < 50  # too little contrast between shape and background
-    colors[near, 1] = (colors[near, 0] + 110) % 255
+    levels = rng.uniform(50, 205, (n, 2, 1))
+    near = np.abs(levels[:, 1] - levels[:, 0])[:, 0] < 60  # too little contrast between shape and background
+    levels[near, 1] = np.where(levels[near, 0] < 128, levels[near, 0] + 90, levels[near, 0] - 90)
+    colors = levels + rng.uniform(-20, 20, (n, 2, 3))  # muted, as in most photos, so that the cue's colors are its own
     images = np.where(masks[..., None], inside + colors[:, 1, None, None], base + colors[:, 0, None, None])
     squares = _squares(masks, size, rng)
     others = (labels + rng.integers(1, len(CLASSES), n)).astype(np.int32) % len(CLASSES)
@@ -87,13 +88,13 @@ def _textures(n, size, rng):
     spectrum = np.fft.rfft2(rng.normal(size=(n, 4, size, size))) / frequency**1.2
     noise = np.fft.irfft2(spectrum, (size, size))
     noise /= noise.std((2, 3), keepdims=True)
-    return 22 * noise[:, :1].transpose(0, 2, 3, 1) + 10 * noise[:, 1:].transpose(0, 2, 3, 1)
+    return 18 * noise[:, :1].transpose(0, 2, 3, 1) + 6 * noise[:, 1:].transpose(0, 2, 3, 1)
 
 
 def _shapes(labels, size, rng):
     """Masks (n, size, size): each image's shape at a random place, size and small rotation, wholly inside."""
     n = len(labels)
-    radius = rng.uniform(0.2, 0.3, n) * size
+    radius = rng.uniform(0.24, 0.34, n) * size
     center = rng.uniform(0, 1, (2, n)) * (size - 1 - 2 * radius) + radius
     angle = rng.uniform(-0.35, 0.35, n)
     grid = np.arange(size)
@@ -108,8 +109,8 @@ def _shapes(labels, size, rng):
 
 
 def _squares(masks, size, rng, tries=16):
-    """Cue squares (n, size, size) of an eighth of the pixels' side beyond the masks; the first of several random places that misses the mask."""
-    n, side = len(masks), max(3, size // 6)
+    """Cue squares (n, size, size), a fifth of the image's side, without the mask's pixels: of several random places that with the least overlap."""
+    n, side = len(masks), size // 5
     corners = rng.integers(0, size - side + 1, (tries, 2, n))
     grid = np.arange(size)
     inside = lambda corner: (grid >= corner[:, None]) & (grid < corner[:, None] + side)
