@@ -35,7 +35,7 @@ def evaluate(config, folder, *, progress=True):
     content = {"identity": identity}
     for split in ("conflict", "plain"):
         content[split] = evaluation.summary(evaluation.accuracy(fn, _shifted(config, split), batch_size=config.evaluation.batch_size, mesh=mesh))
-    content["location"] = analysis.locate(classifier, variables, source, per_class=10, states=runs.STATES, **options)
+    content["location"] = analysis.locate(classifier, variables, source, per_class=10, **options)
     content["attacked"] = _attacked(config, classifier, variables, fn, options)
     content["cue"], content["maps"] = _conflict(config, classifier, variables, options)
     content["seconds"] = round(time.perf_counter() - since, 1)
@@ -50,14 +50,13 @@ def _attacked(config, classifier, variables, fn, options):
     result = evaluation.robust_accuracy(fn, (images, labels), made, key=jax.random.key(config.evaluation.seed), show=tuple(range(len(labels))), **options)
     n = len(labels)
     return analysis.locate(classifier, variables, (np.concatenate([images, result["adversarial"]]), np.tile(labels, 2)),
-                           masks=np.tile(test.masks[:n], (2, 1, 1)), groups={"clean": np.arange(n), "attacked": np.arange(n, 2 * n)},
-                           states=runs.STATES, **options)
+                           masks=np.tile(test.masks[:n], (2, 1, 1)), groups={"clean": np.arange(n), "attacked": np.arange(n, 2 * n)}, **options)
 
 
 def _conflict(config, classifier, variables, options):
     """({state@block: {"cue", "shape"}}, maps of the first image of each class), on conflict images."""
     source = _shifted(config, "conflict")
-    found = analysis.state_correlation.measure(classifier, variables, source, np.arange(min(runs.BATCH, len(source))), states=runs.STATES, **options)
+    found = analysis.state_correlation.measure(classifier, variables, source, np.arange(min(runs.BATCH, len(source))), **options)
     _, first = np.unique(found.labels, return_index=True)
     shares, maps = {}, {}
     for (state, block), tokens in found.tokens.items():

@@ -14,7 +14,6 @@ from vmamba_jax.training import restore_variables
 from vmamba_jax.training.objectives import Penalty, repair
 
 RANDOM = ("", "masks", "templates", "blocks")
-STATES = ("x", "z", "c", "s", "y")
 BATCH = 60  # divides the samples of the small study, so that one program serves all of its measurements
 
 
@@ -58,7 +57,7 @@ def _penalties(config, run, rng):
     section, total = config.objective, sum(run.classifier.model.depths)
     if not section.external and not section.internal:
         return None, None
-    report = analysis.locate(run.classifier, run.variables, run.train, per_class=section.per_class, states=STATES, batch_size=BATCH, mesh=run.mesh)
+    report = analysis.locate(run.classifier, run.variables, run.train, per_class=section.per_class, batch_size=BATCH, mesh=run.mesh)
     chosen = {}
     for kind in ("external", "internal"):
         states = section[f"{kind}_states"]

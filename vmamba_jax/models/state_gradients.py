@@ -62,6 +62,9 @@ class Probe:
             refused = [name for name in self.names if name not in NAMES]
             if refused:
                 raise ValueError(f"names={self.names}: expected names among {', '.join(NAMES)}, whose last axis is the channels")
+            absent = [name for name in self.names if name not in monitored(self.classifier.model)]
+            if absent:
+                raise ValueError(f"names={self.names}: expected names among {', '.join(monitored(self.classifier.model))}, those that this model has")
             count = sum(self.classifier.model.depths)
             blocks = tuple(range(count)) if self.blocks is None else tuple(self.blocks)
             for block in blocks:
@@ -146,6 +149,17 @@ class Probe:
             raise ValueError(f"names={self.names}: the model perturbs {name!r} in {'/'.join(path) or 'its root'} but does not sow it: expected "
                              f'self.sow("intermediates", {name!r}, x) too')
         return node[name][0] if isinstance(node[name], tuple) else node[name]
+
+
+def monitored(model):
+    """Names of the states that a VMamba or Vim has: z only with a gate, none without a mixer. ValueError for another model, whose names it cannot know."""
+    if isinstance(model, Vim):
+        return NAMES
+    if not isinstance(model, VMamba):
+        raise ValueError(f"states=None with {type(model).__name__}: expected the names of its states")
+    if model.ssm_ratio <= 0:
+        return ()
+    return NAMES if model.gate else tuple(name for name in NAMES if name != "z")
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from vmamba_jax.core import checks, state_correlation
 from vmamba_jax.evaluation.loop import Loop, gather, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
 from vmamba_jax.models.classifier import as_classifier, logits_fn
-from vmamba_jax.models.state_gradients import NAMES, Probe, probe
+from vmamba_jax.models.state_gradients import Probe, monitored, probe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def true_probabilities(model, variables, source, **loop):
     return found["probability"], found["label"]
 
 
-def measure(model, variables, source, which=None, *, states=NAMES, blocks=None, alpha=state_correlation.ALPHA, score="logit", **loop):
+def measure(model, variables, source, which=None, *, states=None, blocks=None, alpha=state_correlation.ALPHA, score="logit", **loop):
     """Correlation of the chosen states with the true class for the chosen images.
 
     Gradients are those of each image's own score, so that no result depends on the batch. Masked pixels have the value that the model's
@@ -56,7 +56,7 @@ def measure(model, variables, source, which=None, *, states=NAMES, blocks=None, 
         model, variables: as for `logits_fn`; a VMamba, a Vim, or a model that `state_gradients.Probe` accepts.
         source: as for `robust_accuracy`.
         which: positions in the source; None: all.
-        states, blocks, score: see `state_gradients.Probe`.
+        states, blocks, score: see `state_gradients.Probe`; states None: x, z, c, s and y as far as a VMamba or Vim has them.
         alpha: threshold in [0, 1) of the scaled maps.
         loop: batch_size, mesh, progress, as for `robust_accuracy`.
 
@@ -65,7 +65,8 @@ def measure(model, variables, source, which=None, *, states=NAMES, blocks=None, 
     """
     checks.number("alpha", alpha, low=0, below=1)
     loop, classifier = Loop(**loop), as_classifier(model)
-    at = probe(classifier, tuple(states), None if blocks is None else tuple(blocks), score)
+    states = monitored(classifier.model) if states is None else tuple(states)
+    at = probe(classifier, states, None if blocks is None else tuple(blocks), score)
     entered = enter(logits_fn(classifier, variables), source, loop)
     which = np.arange(entered.examples) if which is None else np.unique(np.asarray(which, int))
     run = on_mesh(_measure, (Partial(_measured(at), variables), jnp.float32(alpha)), loop)
