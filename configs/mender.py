@@ -7,7 +7,7 @@ Hu et al., "Vision Mamba Mender" (NeurIPS 2024), on a set whose flaw is known: s
 
 A sweep of ten groups, see configs/sweeps.py: base; uncued (the same images without cue); adversarial (base by PGD training); and, from the weights
 of base, repair by both penalties, by one of them, and by the controls: cross-entropy alone, random masks, random templates, a random block.
-Cost: see docs/mender.md. `size=large` is 64 x 64 pixels and about 12 million parameters, for a GPU.
+Cost: see docs/mender.md. `size=large` is 64 x 64 pixels and models of 10 to 11 million parameters, for a GPU.
 """
 from configs import base, sweeps
 

@@ -19,7 +19,7 @@ def write_mender(folder, *, commands=()):
     """
     folder = pathlib.Path(folder)
     study = results.read_mender(folder)
-    files.write_json(folder / "mender.json", {"claims": results.judged(study), "accuracy": results.accuracy_rows(study)})
+    files.write_json(folder / "mender.json", {"claims": results.judged(study), "accuracy": results.accuracy_rows(study), "ranking": results.ranked(study)})
     page.put(folder / "mender.md", mender_md(study))
     return page.put(folder / "mender.html", render_mender(study, commands=commands))
 
@@ -37,7 +37,7 @@ def render_mender(study, *, commands=()):
         links=[], done=done, claims=results.judged(study), groups=[group for group in study.sweep.groups if study.of(group)], columns=COLUMNS,
         by={(row["group"], row["metric"]): row for row in rows}, value=value, interval=interval, sweep=study.sweep,
         missing=[each for each in study.sweep.runs if not each.done], examples_of=study.findings[0].examples if done else 0,
-        attack=study.findings[0].attack if done else "", drawn=_drawn(study) if done else {})
+        attack=study.findings[0].attack if done else "", drawn=_drawn(study) if done else {}, ranked=results.ranked(study))
 
 
 def _drawn(study):

@@ -156,6 +156,16 @@ def judged(study):
     return [found for claim in claims() if (found := claim.judge(study)) is not None]
 
 
+def ranked(study, group="base", shown=3):
+    """[{"seed", "kind", "places": [(state, block, flaw), ...]}, ...]: the places of a group's runs with the largest flaws, the largest first."""
+    rows = []
+    for seed, found in study.of(group).items():
+        for kind in ("external", "internal"):
+            places = sorted(((state, block, found.flaw(kind, (state,), block)) for state, block in found.places), key=lambda place: -place[2])
+            rows.append({"seed": seed, "kind": kind, "places": places[:shown]})
+    return rows
+
+
 def accuracy_rows(study):
     """[{"group", "metric", **mean_interval}, ...] over seeds, by group in the sweep's order."""
     rows = []
