@@ -18,6 +18,7 @@ from absl import flags
 from experiments import sweep
 from experiments.common import cli
 from experiments.mending import findings, runs
+from experiments.sweeps import plan
 from vmamba_jax import reports
 
 
@@ -25,6 +26,9 @@ def run(config, workdir, *, progress=True, command=""):
     """Run every unfinished run, and write the page. Returns {run's name: its record}, as `sweep.run`; arguments and errors are those of it."""
     workdir = cli.folder(workdir)
     found = sweep.run(config, workdir, progress=progress, commands=(command,) if command else (), train=runs.train, evaluate=findings.evaluate)
+    for each in plan.expand(config):  # those measured by an earlier version; the others are not measured again
+        if found[each.name].get("status") == "done":
+            findings.evaluate(each.config, workdir / each.name, progress=progress)
     reports.write_mender(workdir, commands=(command or f"python -m experiments.mender --workdir {shlex.quote(str(workdir))}",))
     return found
 

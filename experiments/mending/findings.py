@@ -12,6 +12,7 @@ from experiments.mending import runs
 from vmamba_jax import analysis, evaluation, parallel
 from vmamba_jax.core.images import unit_interval
 
+CUE = "agreeing test images"  # those that "cue" and "maps" are measured on
 SHOWN = 6  # images of the correlation maps on the page, one per class
 
 
@@ -19,14 +20,15 @@ def evaluate(config, folder, *, progress=True):
     """Evaluate as `experiments.evaluate` does, and write mender.json: accuracies on the shifted splits and the locator's reports.
 
     mender.json holds "conflict" and "plain" (accuracy rows), "location" (simple and difficult training images), "attacked" (the same test images
-    clean and under the evaluation's attack), "cue" ({state@block: share of the correlation inside the cue and inside the shape}), and "maps"
-    (correlation of some conflict images by state and block).
+    clean and under the evaluation's attack), "cue" ({state@block: share of the correlation inside the cue and inside the shape}, on test images whose
+    cue agrees with the label: there a model that reads the cue correlates with it, while another class's cue is evidence against the label, which
+    the rectifiers remove), and "maps" (correlation of some of these images by state and block).
     """
     common.run(config, folder, "latest", progress=progress)
     folder = pathlib.Path(folder)
     classifier, variables, source = runs.weights(config, folder)
     identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
-        "evaluation": results.plain(config.evaluation), "model": build.description(classifier)})
+        "evaluation": results.plain(config.evaluation), "model": build.description(classifier), "cue": CUE})
     if results.saved(folder / "mender.json", identity, cli.report) is not None:
         return
     since, mesh = time.perf_counter(), parallel.data_mesh()
@@ -37,7 +39,7 @@ def evaluate(config, folder, *, progress=True):
         content[split] = evaluation.summary(evaluation.accuracy(fn, _shifted(config, split), batch_size=config.evaluation.batch_size, mesh=mesh))
     content["location"] = analysis.locate(classifier, variables, source, per_class=10, **options)
     content["attacked"] = _attacked(config, classifier, variables, fn, options)
-    content["cue"], content["maps"] = _conflict(config, classifier, variables, options)
+    content["cue"], content["maps"] = _cue(config, classifier, variables, options)
     content["seconds"] = round(time.perf_counter() - since, 1)
     results.save_json(folder / "mender.json", content)
 
@@ -53,17 +55,18 @@ def _attacked(config, classifier, variables, fn, options):
                            masks=np.tile(test.masks[:n], (2, 1, 1)), groups={"clean": np.arange(n), "attacked": np.arange(n, 2 * n)}, **options)
 
 
-def _conflict(config, classifier, variables, options):
-    """({state@block: {"cue", "shape"}}, maps of the first image of each class), on conflict images."""
-    source = _shifted(config, "conflict")
-    found = analysis.state_correlation.measure(classifier, variables, source, np.arange(min(runs.BATCH, len(source))), **options)
+def _cue(config, classifier, variables, options):
+    """({state@block: {"cue", "shape"}}, maps of the first image of each class), on test images whose cue agrees with the label."""
+    source = _shifted(config, "test")
+    agreeing = np.flatnonzero(source.cue_labels == source.labels)[:runs.BATCH]
+    found = analysis.state_correlation.measure(classifier, variables, source, agreeing, **options)
     _, first = np.unique(found.labels, return_index=True)
     shares, maps = {}, {}
     for (state, block), tokens in found.tokens.items():
         name = f"{state}@{block}"
         share = lambda masks, tokens=tokens: float(np.mean([_inside(t, m) for t, m in zip(tokens, masks[found.positions], strict=True)]))
-        shares[name] = {"cue": share(source.cue_masks), "shape": share(source.masks), "cue_area": float(source.cue_masks.mean()),
-                        "shape_area": float(source.masks.mean())}
+        shares[name] = {"cue": share(source.cue_masks), "shape": share(source.masks), "cue_area": float(source.cue_masks[found.positions].mean()),
+                        "shape_area": float(source.masks[found.positions].mean())}
         maps[name] = np.round(tokens[first[:SHOWN]] / np.maximum(tokens[first[:SHOWN]].max((1, 2), keepdims=True), 1e-30), 3).tolist()
     return shares, {"index": found.positions[first[:SHOWN]].tolist(), "maps": maps}
 

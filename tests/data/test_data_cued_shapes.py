@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax import data
+from vmamba_jax.data.datasets import cued_shapes
 from vmamba_jax.data.datasets.cued_shapes import CLASSES, CUES
 
 SMALL = {"examples": (240, 24, 60), "size": 24}
@@ -59,3 +60,10 @@ def test_errors():
                              ({"agreement": 1.5}, "agreement=1.5"), ({"examples": (3, 2)}, r"examples=\(3, 2\): expected a number for each")):
         with pytest.raises(ValueError, match=message):
             data.load("cued_shapes", **{"split": "train", **options})
+
+
+def test_the_cue_never_covers_the_shape():
+    masks = np.zeros((2, 20, 20), bool)
+    masks[0, 3:17, 3:17] = masks[1] = True
+    squares = cued_shapes._squares(masks, 20, np.random.default_rng(0))
+    assert not (squares & masks).any() and squares[0].any() and not squares[1].any()

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 def test_claims(folder):
     found = {each["sentence"][:40]: each for each in json.loads((folder / "mender.json").read_text())["claims"]}
     verdict = lambda start: next(each for sentence, each in found.items() if sentence.startswith(start))
-    misled = verdict("The planted cue misleads")
+    misled = verdict("The cue misleads the model more")
     assert misled["verdict"] == "seen" and misled["mean"] == pytest.approx(0.4, abs=0.02) and misled["n"] == 3
     assert verdict("The locator finds the planted")["verdict"] == "seen"
     assert verdict("The locator finds the planted")["mean"] == pytest.approx(0.35 / 0.04, rel=0.1)
@@ -53,7 +53,7 @@ def test_page_and_tables(folder):
     rows = json.loads((folder / "mender.json").read_text())["ranking"]
     assert len(rows) == 6 and all(a[2] >= b[2] for row in rows for a, b in zip(row["places"], row["places"][1:], strict=False))
     text = reports.mender_text(reports.read_mender(folder))
-    assert "The planted cue misleads the model" in text and "under attack, %" in text
+    assert "The cue misleads the model" in text and "under attack, %" in text
 
 
 def test_without_a_finished_run(tmp_path, monkeypatch):

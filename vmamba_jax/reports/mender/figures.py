@@ -51,7 +51,7 @@ def by_class(study, groups=BEFORE_AFTER, state="x"):
 
 
 def maps(study, groups=("base", "both"), state="s"):
-    """External correlation of one state on conflict images by block, the first seed of each group; yellow is high."""
+    """External correlation of one state on some test images by block, the first seed of each group; yellow is high."""
     with matplotlib.rc_context(STYLE):
         chosen = [(group, next(iter(study.of(group).values()))) for group in groups if study.of(group)]
         blocks = chosen[0][1].blocks
@@ -63,7 +63,7 @@ def maps(study, groups=("base", "both"), state="s"):
                 axes.pcolormesh(np.asarray(tokens)[::-1], cmap="viridis", vmin=0, vmax=1, rasterized=False)
                 axes.set(xticks=[], yticks=[], aspect="equal")
             panels[row][0].set_ylabel(f"{group}\nblock {block}", fontsize=9)
-        return svg(figure, f"External correlation of {state} by block on conflict images, for {' and '.join(groups)}.")
+        return svg(figure, f"External correlation of {state} by block on test images, for {' and '.join(groups)}.")
 
 
 def accuracies(study, metric):

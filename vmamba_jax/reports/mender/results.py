@@ -124,10 +124,12 @@ def claims(external=("c", "s"), internal=("x",)):
     accuracy = lambda name: lambda f: f.accuracy[name]
     overall = lambda f: sum(f.flaw("external", (state,), block) for state, block in f.places) / len(f.places)
     found = [
-        Claim("The planted cue misleads the model: accuracy on the conflict split is lower than without a cue in training.", "new",
-              lambda f: -f.accuracy["conflict"], "base", "uncued", **points),
-        Claim("The locator finds the planted flaw: more of the correlation of c and s in the deepest block lies in the cue (share over its area).", "new",
-              lambda f: f.cue_share(external, f.deepest), "base", "uncued"),
+        Claim("The cue misleads the model: on the same scenes, accuracy is lower with another class's cue than without a cue.", "new",
+              lambda f: f.accuracy["plain"] - f.accuracy["conflict"], "base", **points),
+        Claim("The cue misleads the model more than one trained without it (the same drop in accuracy).", "new",
+              lambda f: f.accuracy["plain"] - f.accuracy["conflict"], "base", "uncued", **points),
+        Claim("The locator finds the planted flaw: more of the correlation of c and s lies in the cue (share over its area, mean over blocks).", "new",
+              lambda f: sum(f.cue_share(external, block) for block in f.blocks) / len(f.blocks), "base", "uncued"),
         Claim("The locator ranks the cued model's states above the uncued model's: external flaw, mean over states and blocks.", "new", overall,
               "base", "uncued"),
         Claim("External scores of c and s in the deepest block are lower on difficult samples (log ratio).", "paper", deep("external", external), "base"),
@@ -141,6 +143,8 @@ def claims(external=("c", "s"), internal=("x",)):
         found.append(Claim(f"Repair ({group}) raises accuracy on the conflict split above that of a repair {words}.", "control", accuracy("conflict"),
                            group, against, **points))
     return found + [
+        Claim("External repair moves the correlation of c and s out of the cue (share over its area, mean over blocks).", "new",
+              lambda f: -sum(f.cue_share(external, block) for block in f.blocks) / len(f.blocks), "external", "ce"),
         Claim("Repair raises the external score of c and s on difficult samples (log).", "paper", difficult("external", external), "both", "ce"),
         Claim("Repair raises the internal score of x on difficult samples (log).", "paper", difficult("internal", internal), "both", "ce"),
         Claim("Attacked images score lower than the same images clean: external, c and s, deepest block (log ratio).", "new",
