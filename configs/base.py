@@ -18,7 +18,7 @@ def run():
     config.batch_size = 0     # required; over all devices together
     config.log_every = 50     # steps between two lines of metrics.jsonl
     config.wandb = ""         # Weights & Biases project; "": local files only
-    config.weights = ""       # evaluation only: folder written by `vmamba_jax.checkpoints convert`; "": the run's own checkpoint
+    config.weights = ""       # evaluation only: weights of another place, see `checkpoints.open_weights`; "": the run's own checkpoint
 
     config.data = {"name": "", "root": "", "options": {}}                        # data.load; required
     config.extra = {"name": "npz", "root": "", "fraction": 0.0, "options": {}}   # data.Mixed: fraction of a batch that comes from a second set
@@ -31,22 +31,29 @@ def run():
 
     config.model = {"name": "", "overrides": {}}                                 # vmamba_jax.create_model; required
     config.preprocessing = {"mean": (0.0,), "std": (1.0,)}                       # per channel, or one value for all
-    config.init = {"checkpoint": ""}                                             # weights to start from: released file, converted folder or trained run
+    # checkpoints.read_variables: the weights to start from. checkpoint: a run's folder, a converted folder or a released file; step: "best", "latest"
+    # or a number, of a run; head: "keep", "new" or "slice"; weights: "ema", "raw" or the name of a set. freeze: "backbone" trains the head alone,
+    # training.linear_probe
+    config.init = {"checkpoint": "", "step": "best", "head": "keep", "weights": "", "freeze": ""}
 
-    # training.objectives.create. ramp: fraction of the steps over which the attack's radius grows from 0; replays: updates per step of "free"
-    config.objective = {"name": "standard", "label_smoothing": 0.0, "accumulate": 1, "attack": {}, "ramp": 0.0, "replays": 1}
+    # training.objectives.create. ramp: share of the steps over which the attack's radius grows from 0, or ramp_epochs, of which one is 0; replays:
+    # updates per step of "free"
+    config.objective = {"name": "standard", "label_smoothing": 0.0, "accumulate": 1, "attack": {}, "ramp": 0.0, "ramp_epochs": 0.0, "replays": 1}
     config.optimizer = {"name": "adamw", "weight_decay": 0.0, "decay_rule": "released", "b1": 0.9, "b2": 0.999, "eps": 1e-8, "momentum": 0.9,
                         "nesterov": True, "clip_norm": config_dict.placeholder(float), "layer_decay": config_dict.placeholder(float)}
-    # training.schedules.create. warmup, cooldown, boundaries: fractions of the updates; cooldown and end: "cosine" only; the last two: "piecewise"
-    config.schedule = {"name": "constant", "learning_rate": 0.0, "warmup": 0.0, "warmup_start": 0.0, "cooldown": 0.0, "end": 0.0,
-                       "boundaries": (), "factor": 0.1}
+    # training.schedules.create. warmup, cooldown, boundaries: shares of the updates, which follow `epochs`; warmup_epochs, cooldown_epochs: epochs,
+    # which do not, in place of the share; cooldown and end: "cosine" only; the last two: "piecewise"
+    config.schedule = {"name": "constant", "learning_rate": 0.0, "warmup": 0.0, "warmup_epochs": 0.0, "warmup_start": 0.0, "cooldown": 0.0,
+                       "cooldown_epochs": 0.0, "end": 0.0, "boundaries": (), "factor": 0.1}
     config.ema_decay = 0.0                                                       # 0: no average of the weights
     config.skips = {"in_a_row": 10, "in_all": 100}                               # non-finite steps to skip before the run fails
 
     config.validation = {"every_epochs": 1, "limit": 0, "select": "accuracy", "attack": {}}
     config.checkpoints = {"keep": 1}
+    # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured
     config.evaluation = {"split": "test", "batch_size": 256, "seed": 0, "examples": 10, "limit": 0, "autoattack": "", "attacks": {},
-                         "curve": {"attack": "", "radii": ()}}
+                         "skip_attacks": False, "curve": {"attack": "", "radii": ()},
+                         "corruptions": {"names": "", "severities": (1, 2, 3, 4, 5)}, "calibration": {"bins": 0}}
     return config
 
 

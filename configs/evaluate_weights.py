@@ -4,8 +4,8 @@
     python -m experiments.evaluate --workdir runs/vmamba_tiny --config configs/evaluate_weights.py:model=vmamba_tiny \\
         --config.weights=weights/vmamba_tiny --config.data.root=/data/imagenet
 
-The root holds val/<class folder>/<images>. Resize, crop, mean and std are those of the release, and EXIF orientation is ignored as in the released
-pipelines. Expected clean accuracy on all 50,000 images: that of `python -m vmamba_jax models`, 82.6 % for vmamba_tiny. Cost:
+config.weights is also a released file, or the folder of a run. The root holds val/<class folder>/<images>. Resize, crop, mean and std are those of
+the release, and EXIF orientation is ignored as in the released pipelines. Expected clean accuracy on all 50,000 images: that of `python -m vmamba_jax models`, 82.6 % for vmamba_tiny. Cost:
 `--config.evaluation.limit=1000` uses a random thousand of them.
 """
 from configs import base

@@ -5,7 +5,8 @@
     python -m experiments.train --config configs/imagenet.py:recipe=singh,model=vmamba_tiny --workdir runs/vmamba_tiny_robust \\
         --config.data.root=/data/imagenet --config.init.checkpoint=vssm1_tiny_0230s_ckpt_epoch_264.pth
 
-The root holds train/ and val/ with one folder per class. No recipe was run here: the figures are the papers', for their own models.
+The root holds train/ and val/ with one folder per class; the head gets their number of classes. No recipe was run here: the figures are the
+papers', for their own models.
 
 | recipe | paper and program | expected top-1, or clean / AutoAttack | cost: forward-backward passes per image, epochs |
 |---|---|---|---|
@@ -18,17 +19,18 @@ The root holds train/ and val/ with one folder per class. No recipe was run here
 | singh | 2303.01870, its run_train.sh | ConvNeXt-T 72.4 / 48.6 % | 4 (APGD-2), 300; 50 for larger models |
 | light | 2209.07399, xcit-adv-training.yaml | XCiT-S12 72.34 / 41.78, ConvNeXt-T 71.64 / 44.44 % | 2 (PGD-1), 110 |
 
-`ares` and `singh` start from a standard-trained model, `config.init.checkpoint`: a released file or the output of `checkpoints convert`; "" starts
-from random weights. Sections that only these configs set:
+`ares` and `singh` start from a standard-trained model, `config.init.checkpoint`: a run's folder, a released file or the output of `checkpoints convert`;
+"" starts from random weights. Sections that only these configs set:
 
     transform  `data.transforms.create`, on the host, for training images; config.data.options are the evaluation's resize and crop
     augment    `data.augment.create`, on the device before the attack: random erasing
     mix        `data.mix.create`, after augment: mixup, CutMix and label smoothing; mixup=0 and cutmix=0 leave label smoothing
     repeats    differently transformed copies of an image per epoch; the epoch's length stays (Hoffer et al., arXiv 1901.09335)
     loader     decoding: worker processes (0: none), threads (0: one per core), max_bad: images that may fail to decode
-    schedule   warmup, cooldown: fractions of the updates; the cosine is between them. `batch=` scales learning rates as the recipe says
+    schedule   warmup_epochs, cooldown_epochs: they stay as they are if config.epochs changes; the cosine is between them. To take a share of the
+               training instead: --config.schedule.warmup_epochs=0 --config.schedule.warmup=0.1. `batch=` scales learning rates as the recipe says
     optimizer  clip_norm, layer_decay: None disables them; ConvNeXt's fine-tuning uses layer_decay=0.7
-    objective  scheduled: fields of the attack that grow with ramp
+    objective  scheduled: fields of the attack that grow over the first ramp_epochs epochs
 
 The cosine starts after the warm-up and changes with every update, as in VMamba's and Swin's programs; DeiT's and Vim's changes once per epoch and
 starts at the first. `size=` sets another resolution: crops of that size, and evaluation's resize in proportion.
@@ -134,13 +136,12 @@ def get_config(arg=None):
     config.mix = recipe.mix
     config.repeats = recipe.repeats
     config.preprocessing = {"mean": p.mean, "std": p.std}
-    config.model = {"name": name, "overrides": {"num_classes": 1000, **({} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path})}}
+    config.model = {"name": name, "overrides": {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}}
 
     if recipe.attack:
-        config.objective.update(name="pgd_at", attack=recipe.attack, ramp=recipe.ramp / recipe.epochs, scheduled=recipe.scheduled)
+        config.objective.update(name="pgd_at", attack=recipe.attack, ramp_epochs=recipe.ramp, scheduled=recipe.scheduled)
     config.optimizer.update(recipe.optimizer)
-    config.schedule.update(name="cosine", warmup=recipe.warmup / recipe.epochs, cooldown=recipe.cooldown / recipe.epochs,
-                           **recipe.rates(config.batch_size))
+    config.schedule.update(name="cosine", warmup_epochs=recipe.warmup, cooldown_epochs=recipe.cooldown, **recipe.rates(config.batch_size))
     config.ema_decay = recipe.ema_decay
 
     config.validation.update(base.validation(config.objective.name, eps=EPS if recipe.attack else 1 / 255, every_epochs=5, limit=5000))

@@ -1,11 +1,13 @@
-"""Evaluate a trained run, or released weights: clean accuracy, accuracy under attacks, accuracy against the perturbation budget.
+"""Evaluate a trained run, or released weights: accuracy, clean, under attacks and over radii, on corrupted images; calibration.
 
     python -m experiments.evaluate --workdir runs/digits
     python -m experiments.evaluate --workdir runs/digits --config.evaluation.attacks.pgd.restarts=20
+    python -m experiments.evaluate --workdir runs/digits --config.evaluation.corruptions.names=fog+contrast --config.evaluation.calibration.bins=15
     python -m experiments.evaluate --workdir runs/tiny --config configs/evaluate_weights.py:model=vmamba_tiny --config.weights=DIR
 
 Without --config, the config is the run's own. `--config.evaluation.autoattack=standard` adds AutoAttack, which saves its state after every batch, so
-that the same command resumes a killed one. The folder gets evaluation.json, examples.npz (some images, clean and attacked) and report.html.
+that the same command resumes a killed one; `--config.evaluation.skip_attacks=True` attacks nothing. Each attack, radius and corruption is saved in
+parts/ when it is done and measured again only if it changes. The folder gets evaluation.json, examples.npz (some images, clean and attacked) and report.html.
 --checkpoint=best (on the validation split; the default), latest, or a step.
 """
 import pathlib

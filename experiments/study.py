@@ -22,6 +22,7 @@ from experiments.robustness_study import cells, models, probes
 from vmamba_jax import parallel, reports
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "robustness_study.py"
+SHOWN = 10     # reasons on the terminal of a study that computed nothing
 REASON = 500  # characters of a failed cell's error
 
 
@@ -120,8 +121,19 @@ def _flags():
     return ("page",)
 
 
+def unmeasured(study):
+    """[one line for each model or reason] of a study without a single finished cell; [] if there is one."""
+    lines = study.index["cells"]
+    if any(line["status"] == "done" for line in lines):
+        return []
+    failed = {model["label"]: model["error"] for model in study.index["models"] if "error" in model}
+    reasons = [f"{cell['model']}: {cell.get('reason', 'no reason')}" for line in lines if line["model"] not in failed
+               for cell in [study.cell(line["model"], line["probe"])]]
+    return list(dict.fromkeys([*(f"{label}: {error}" for label, error in failed.items()), *reasons]))
+
+
 def main(config, workdir, page):
-    """Run the study unless `page`, write study.html, and print the table and the page's path."""
+    """Run the study unless `page`, write study.html, and print the skipped models, the table and the page's path; a RunError if no cell is done."""
     if not page:
         run(config, workdir, command=cli.command("experiments.study"))
     if jax.process_index() != 0:
@@ -130,6 +142,11 @@ def main(config, workdir, page):
         study = reports.read_study(workdir)
     path = reports.write_study(pathlib.Path(workdir) / "study.html", study,
                                commands=[study.index.get("command") or f"python -m experiments.study --workdir {shlex.quote(str(workdir))}"])
+    if reasons := unmeasured(study):
+        raise cli.RunError(f"none of the {len(study.index['cells'])} cells was computed: {reasons[0]}", reasons[1:SHOWN])
+    for model in study.index["models"]:
+        if "error" in model:
+            print(f"skipped {model['label']}: {model['error']}")
     print(f"{reports.study_text(study)}\n\nreport: {path}")
 
 

@@ -9,7 +9,7 @@ A config is a file whose `get_config` returns `configs.sweeps.sweep(base, runs={
 The same command resumes a killed sweep: a finished run is not repeated, an interrupted one continues from its checkpoint, a failed one is tried
 again. Started several times, on one host or on several that share WORKDIR, each process takes the next free run. Other runs continue when one
 fails. The folder gets sweep.html, summary.csv, summary.md and summary.tex. --reevaluate: accept changed config.base.evaluation fields, and evaluate
-finished runs again without training. Exit status: 0, or 1 if a run failed, or 2 if the config cannot be run. More: docs/sweeps.md.
+finished runs again without training. Exit status: 0, or 1 if some runs failed, or 2 if all did or the config cannot be run. More: docs/sweeps.md.
 """
 import contextlib
 import shlex
@@ -114,8 +114,9 @@ def _line(planned, record, workdir):
     if record["status"] == "failed":
         return f"failed  {planned.name}: {record['reason']}"
     found = reports.read_run(workdir / planned.name, examples=False)
-    clean, robust = map(reports.tables.percent, (found.evaluation["accuracy"], found.headline["robust_accuracy"]))
-    return f"done    {planned.name}: {clean} clean, {robust} under {reports.tables.attack_name(found.headline)} ({display.clock(record['seconds'])})"
+    robust = "" if not found.headline else (
+        f", {reports.tables.percent(found.headline['robust_accuracy'])} under {reports.tables.attack_name(found.headline)}")
+    return f"done    {planned.name}: {reports.tables.percent(found.evaluation['accuracy'])} clean{robust} ({display.clock(record['seconds'])})"
 
 
 def _index(config, planned):
@@ -155,6 +156,9 @@ def main(config, workdir, reevaluate):
     found = run(config, workdir, reevaluate=reevaluate, commands=(cli.command("experiments.sweep"),))
     print(f"{reports.sweep_text(reports.read_sweep(workdir))}\n\npage: {workdir}/sweep.html")
     failed = [name for name, record in found.items() if record.get("status") == "failed"]
+    if failed and len(failed) == len(found):
+        reasons = [f"{name}: {found[name]['reason']}" for name in failed]
+        raise cli.RunError(f"none of the {len(failed)} runs was done: {reasons[0]}", reasons[1:])
     if failed:
         print(f"error: {len(failed)} of {len(found)} runs failed: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)

@@ -47,12 +47,11 @@ def test_predict(capsys):
     (("predict", "nowhere.jpg", "--model", "efficientnet_lite0", "--weights", WEIGHTS), "photo=nowhere.jpg: expected an image file, got no file of that name"),
     (("predict", __file__, "--model", "efficientnet_lite0", "--weights", WEIGHTS),
      "test_commands.py: expected an image file that Pillow reads, such as JPEG or PNG, got a file that begins with b"),
-    (("predict", PHOTOS, "--model", "efficientnet_lite0", "--weights", WEIGHTS), "expected an image file, got a folder; give the image files in it"),
     (("predict", "/dev/null", "--model", "efficientnet_lite0", "--weights", WEIGHTS), "photo=/dev/null: expected an image file, got no regular file"),
     (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "efficientnet_b9", "--weights", WEIGHTS), "efficientnet_b9"),
     (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "resnet18", "--weights", WEIGHTS), "does not fit ResNet"),
     (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "resnet18"), "--weights"),
-    (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "resnet18", "--weights", WEIGHTS, "--top", "0"), "--top=0"),
+    (("predict", PHOTOS / "imagenet_01_559.jpg", "--model", "resnet18", "--weights", WEIGHTS, "--top", "0"), "--top-k=0"),
     (("export", *TINY, "--weights", WEIGHTS, "--out", "unused", "--platforms", "abacus"), "abacus"),
 ])
 def test_failures(capsys, args, words):

@@ -91,8 +91,9 @@ def test_commands(folder):
 
 def test_page_of_models(capsys):
     """docs/models.md holds what the command prints, and the README names every family."""
-    assert main(["models", "--markdown"]) == 0
-    assert capsys.readouterr().out in (ROOT / "docs" / "models.md").read_text(), "run python -m vmamba_jax models --markdown"
+    for form in ("--markdown", "--download"):
+        assert main(["models", form]) == 0
+        assert capsys.readouterr().out in (ROOT / "docs" / "models.md").read_text(), f"run python -m vmamba_jax models {form}"
     for name in vmamba_jax.list_models():
         family, size, *rest = [*name.split("_"), ""]
         assert f"`{family}" in README and all(f"_{part}`" in README for part in rest if part and size != "lite0"), name

@@ -4,15 +4,15 @@ Notation, everywhere: `B` batch, `H W` map height and width, `L = H * W` sequenc
 `K` scan directions (4), `N` state size, `R` rank of the step projection, `delta` step size. Images are NHWC float32 in [0, 1], channels last;
 attacks act in that pixel space, mean and std belong to the model's preprocessing.
 
-Submodules and the functions of `models` are imported on first use, so that `import vmamba_jax.reports` loads neither JAX nor a model.
+Submodules and these functions are imported on first use, so that `import vmamba_jax.reports` loads neither JAX nor a model.
 """
 import importlib
 from typing import Any
 
 from vmamba_jax.version import __version__
 
-SUBMODULES = ("analysis", "attacks", "checkpoints", "data", "evaluation", "models", "parallel", "reports", "training")
-FUNCTIONS = ("create_model", "list_models", "logits_fn")
+SUBMODULES = ("analysis", "attacks", "bridges", "checkpoints", "data", "evaluation", "models", "parallel", "reports", "training")
+FUNCTIONS = {"classifier": "bridges", "create_model": "models", "list_models": "models", "logits_fn": "models"}
 
 __all__ = [*SUBMODULES, *FUNCTIONS, "__version__"]
 
@@ -21,5 +21,5 @@ def __getattr__(name) -> Any:
     if name in SUBMODULES:
         return importlib.import_module(f"vmamba_jax.{name}")
     if name in FUNCTIONS:
-        return getattr(importlib.import_module("vmamba_jax.models"), name)
+        return getattr(importlib.import_module(f"vmamba_jax.{FUNCTIONS[name]}"), name)
     raise AttributeError(f"module 'vmamba_jax' has no attribute {name!r}")

@@ -2,22 +2,18 @@
 import dataclasses
 import functools
 import json
-import pathlib
 from typing import Any
 
 import jax
 
 import vmamba_jax
-from configs import base
-from experiments.common import limits
+from experiments.common import cli, limits
 from experiments.common.cli import ConfigError, checking
+from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, checkpoints, data, parallel, training
-from vmamba_jax.core import checks
+from vmamba_jax.data.subsets import numbered
 from vmamba_jax.models import Classifier
 from vmamba_jax.reports import labels
-
-SCHEDULES = {"constant": (), "cosine": ("cooldown", "end"), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
-CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +62,7 @@ def build(config):
     train = source(config, "train")
     with checking("config.data"):
         validation = data.match_classes(source(config, "validation", config.validation.limit), train.classes)
+    check_head(config, train.classes)
     mesh = parallel.data_mesh()
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
@@ -78,8 +75,9 @@ def build(config):
     if steps > limits.LARGEST:
         raise ConfigError(f"config.epochs={config.epochs}: expected at most {limits.LARGEST // loader.steps_per_epoch}, as steps are counted in 32 bits")
     rule, model = optimizer(config, steps), classifier(config, train)
-    return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, model, rule, steps),
-               attack(config.validation.attack, "config.validation.attack"), variables(config, model))
+    trained, rule = training.linear_probe(model, rule) if config.init.freeze else (model, rule)
+    return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, trained, rule, steps),
+               attack(config.validation.attack, "config.validation.attack"), variables(config, model, train.classes))
 
 
 def source(config, split, limit=0):
@@ -93,6 +91,20 @@ def source(config, split, limit=0):
     with checking("config.data"):
         loaded = data.load(config.data.name, split, root=config.data.root or None, **config.data.options.to_dict())
         return data.subset(loaded, min(limit, len(loaded)), seed=0) if limit else loaded
+
+
+def check_head(config, names):
+    """ConfigError if config.model.overrides.num_classes is not the number of classes of the training images.
+
+    Args:
+        config: of a run.
+        names: the class names. Label numbers may be fewer than the classes, since a set without names may lack the highest.
+    """
+    count = config.model.overrides.get("num_classes", len(names))
+    if count != len(names) and not (numbered(names) and count > len(names)):
+        shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+        raise ConfigError(f"config.model.overrides.num_classes={count!r}: expected {len(names)}, the classes of the training images ({shown}), or no such "
+                          "override")
 
 
 def batches(config, train):
@@ -117,14 +129,25 @@ def batches(config, train):
         return data.Pipeline(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
 
 
-def variables(config, classifier):
-    """The weights at config.init.checkpoint: a released file, a folder that `checkpoints convert` wrote, or a trained run's; None if it is ""."""
-    if not config.init.checkpoint:
+def variables(config, classifier, classes=None):
+    """The weights that training starts from, as config.init says, see `checkpoints.read_variables`; None if config.init.checkpoint is "".
+
+    Args:
+        config: with a section init. A new head is that of random weights with the same config.seed.
+        classifier: the model of the run.
+        classes: names of its classes in label order; None: not known.
+    """
+    section = config.init
+    if not section.checkpoint:
         return None
     with checking("config.init.checkpoint"):
-        if (run := pathlib.Path(config.init.checkpoint) / "checkpoints").is_dir():
-            return training.restore_variables(run, "best")
-        return checkpoints.read_variables(classifier.model, config.init.checkpoint)
+        return checkpoints.read_variables(classifier.model, section.checkpoint, section.head, checkpoint=section.step, weights=section.weights or None,
+                                          classes=classes, key=keys(config)[0], log=cli.report)
+
+
+def keys(config):
+    """(key of the random initialization, key of the training) of config.seed."""
+    return jax.random.split(jax.random.key(config.seed))
 
 
 def classifier(config, like):
@@ -171,36 +194,17 @@ def attack_label(attack):
 def optimizer(config, steps):
     """The optimizer with its learning-rate schedule over the updates of `steps` steps; "free" makes one update per replay.
 
-    config.schedule.warmup, cooldown and boundaries are fractions of the updates.
+    The parts of the schedule are those of `Lengths.of`.
     """
-    section, updates = config.schedule.to_dict(), steps * config.objective.replays
-    name = section.pop("name")
-    with checking():
-        checks.choice("config.schedule.name", name, SCHEDULES)
-    neutral = base.run().schedule
-    for field in (field for fields in SCHEDULES.values() for field in fields if field not in SCHEDULES[name]):
-        if (value := section.pop(field)) != neutral[field]:
-            raise ConfigError(f"config.schedule.{field}={value!r}: expected {neutral[field]!r} for the {name} schedule, which does not use it")
-    rate, warmup = section.pop("learning_rate"), _fraction("config.schedule.warmup", section.pop("warmup"))
-    lengths = {"warmup_steps": round(warmup * updates)}
-    if name == "cosine":
-        cooldown = _fraction("config.schedule.cooldown", section.pop("cooldown"))
-        lengths["total_steps"] = updates - round(cooldown * updates)
-        if lengths["warmup_steps"] >= lengths["total_steps"]:
-            raise ConfigError(f"config.schedule.warmup={warmup:g}, config.schedule.cooldown={cooldown:g}: expected to leave some of the {updates} "
-                              "updates to the cosine")
-    if name == "piecewise":
-        lengths["boundaries"] = [round(_fraction("config.schedule.boundaries", part) * updates) for part in section.pop("boundaries")]
-    with checking("config.schedule"):
-        schedule = training.schedules.create(name, rate, **lengths, **section)
+    rate = Lengths.of(config, steps).rate(config.schedule)
     with checking("config.optimizer"):
-        return training.optimizer.create(learning_rate=schedule, **config.optimizer.to_dict())
+        return training.optimizer.create(learning_rate=rate, **config.optimizer.to_dict())
 
 
 def objective(config, classifier, optimizer, steps):
-    """The training step of config.objective; its `ramp` is the fraction of the `steps` steps over which the radius grows from 0."""
+    """The training step of config.objective, whose attack's radius grows from 0 over the ramp of `Lengths.of`."""
     options = config.objective.to_dict()
-    name, ramp, attacked, replays = (options.pop(field) for field in ("name", "ramp", "attack", "replays"))
+    name, attacked, replays, *_ = (options.pop(field) for field in ("name", "attack", "replays", "ramp", "ramp_epochs"))
     options["ema_decay"] = ema_decay(config)
     if attacked:
         options["attack"] = attack(config.objective.attack, "config.objective.attack")
@@ -208,8 +212,8 @@ def objective(config, classifier, optimizer, steps):
         options["replays"] = replays
     elif replays != 1:
         raise ConfigError(f"config.objective.replays={replays!r}: expected 1 for the objective {name!r}; only 'free' replays a batch")
-    if ramp:
-        options["eps_schedule"] = _ramp(name, ramp, steps)
+    if ramp := Lengths.of(config, steps).ramp:
+        options["eps_schedule"] = training.schedules.ramp(ramp)
     with checking("config.augment"):
         options["augment"] = data.augment.create(**config.augment.to_dict())
     if config.mix.mixup or config.mix.cutmix or config.mix.label_smoothing:
@@ -231,19 +235,3 @@ def description(classifier):
     columns = {} if classifier.columns is None else {"columns": classifier.columns}
     named = {"family": type(model).__name__, "mean": classifier.mean, "std": classifier.std, **columns, **fields}
     return json.loads(json.dumps(named, default=lambda value: getattr(value, "__name__", str(value))))
-
-
-def _fraction(name, value):
-    with checking():
-        return checks.number(name, value, low=0, high=1)
-
-
-def _ramp(name, ramp, steps):
-    """The schedule of config.objective.ramp over `steps` steps."""
-    if name in CONSTANT_RADIUS:
-        raise ConfigError(f"config.objective.ramp={ramp:g}: expected 0 for the objective {name!r}, whose radius is constant")
-    _fraction("config.objective.ramp", ramp)
-    if not round(ramp * steps):
-        raise ConfigError(f"config.objective.ramp={ramp:g}: expected 0 for no ramp, or a fraction that covers at least one of the {steps} steps "
-                          f"({1 / steps:.3g} or more)")
-    return training.schedules.ramp(round(ramp * steps))

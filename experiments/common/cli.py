@@ -17,7 +17,7 @@ from vmamba_jax import parallel
 from vmamba_jax.training import Stopped
 
 GIVEN = []  # the program's arguments as they were given
-OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*overrides)\.(\w+)=(.*)", re.DOTALL)
+OVERRIDE = re.compile(r"--?config\.((?:\w+\.)*(?:overrides|options))\.(\w+)=(.*)", re.DOTALL)
 
 
 class ConfigError(ValueError):
@@ -29,7 +29,11 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A valid run that failed, such as by a full disk or diverged weights: printed as one line without a traceback."""
+    """A valid run that failed, such as by a full disk or diverged weights: printed like a `ConfigError`."""
+
+    def __init__(self, message, details=()):
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 @contextlib.contextmanager
@@ -115,14 +119,15 @@ def main(run, *, doc, define=None, complete=None):
 
 
 def override(config, matches):
-    """Set the fields that `OVERRIDE` matched. A section named `overrides` accepts any field of the model's module, also one the config lacks."""
+    """Set the fields that `OVERRIDE` matched, also those that the config lacks: any field of a model's module, any option of a data set."""
     for section, name, text in (match.groups() for match in matches):
         with checking(f"--config.{section}.{name}={text}"):
             fields = config
             for part in section.split("."):
                 fields = fields[part]
-            with contextlib.suppress(ValueError, SyntaxError):  # text that is not a Python literal is a string
-                text = ast.literal_eval(text)
+            if not isinstance(fields.get(name), str):
+                with contextlib.suppress(ValueError, SyntaxError):  # text that is not a Python literal is a string
+                    text = ast.literal_eval(text)
             with fields.unlocked():
                 fields[name] = text
 

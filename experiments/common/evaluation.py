@@ -1,13 +1,12 @@
-"""The evaluation of one model in a folder: accuracy, attacks, the curve over radii. `experiments.evaluate` is its command line."""
-import time
-
+"""The evaluation of one model in a folder: accuracy, attacks, the curve over radii, corruptions, calibration. `experiments.evaluate` runs it."""
 import jax
 import numpy as np
 
 import vmamba_jax
 from configs import base
-from experiments.common import build, classes, cli, limits, results
-from vmamba_jax import attacks, checkpoints, evaluation, parallel, training
+from experiments.common import build, classes, cli, corrupted, limits, results
+from experiments.common.parts import Parts
+from vmamba_jax import attacks, checkpoints, evaluation, parallel
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.evaluation import staged
@@ -21,7 +20,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     """Evaluate as config.evaluation says, and write evaluation.json and examples.npz.
 
     A saved evaluation.json of the same identity (versions, weights, images, settings) is returned without measuring anything; one of another
-    identity is replaced, and a line says what differs.
+    identity is replaced, and a line says what differs. Each part is saved as it is done (`Parts`), and measured again only if its own identity differs.
 
     Args:
         config: ConfigDict of a run; missing keys get the neutral values of `configs.base.run`.
@@ -41,60 +40,142 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     limits.check_run(config)
     workdir, section = cli.folder(workdir), config.evaluation
     named, attack, radii = _attacks(section)
-    variables, origin = _variables(config, workdir, checkpoint)
+    with cli.checking("config.weights" if config.weights else "checkpoint"):
+        opened = checkpoints.open_weights(config.weights, checkpoint=checkpoint) if config.weights else \
+            checkpoints.open_weights(workdir, checkpoint=checkpoint, weights="ema" if config.ema_decay else "raw")
     source = build.source(config, section.split, section.limit)
-    source = source if config.weights else classes.trained_classes(config, source)
+    if config.weights:
+        source = classes.weights_classes(opened, source)
+    else:
+        classes.check_draw(config, workdir, section.split)
+        source = classes.trained_classes(config, source, workdir)
     classifier = build.classifier(config, source)
     if config.weights:
         classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
+    with cli.checking("config.weights" if config.weights else "checkpoint"):
+        variables, origin = opened.variables(classifier, log=cli.report), _origin(config, opened, checkpoint)
 
-    identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
-        "evaluation": results.plain(section), "model": build.description(classifier), "checkpoint": origin})
+    description, weights = build.description(classifier), parallel.fingerprint(variables)
+    identity = results.identity(weights=weights, data=source.fingerprint, settings={
+        "evaluation": results.plain(section), "model": description, "checkpoint": origin})
     if (done := results.saved(workdir / "evaluation.json", identity, cli.report)) is not None:
         return done
 
-    since, key, mesh = time.perf_counter(), jax.random.key(section.seed), parallel.data_mesh()
+    mesh = parallel.data_mesh()
     logits_fn = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh))
+    with cli.checking("config.evaluation"):
+        entered = enter(logits_fn, source, Loop(batch_size=section.batch_size, mesh=mesh))
     for name, each in named.items():
         if hasattr(each, "stages"):
             with cli.checking("config.evaluation.autoattack" if name == "autoattack" else f"config.evaluation.attacks.{name}"):
-                staged.check(each, enter(logits_fn, source, Loop(batch_size=section.batch_size, mesh=mesh)))
-    measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)])
+                staged.check(each, entered)
+    corrupting, bins = corrupted.names(section.corruptions.names), section.calibration.bins
+    parts = Parts(workdir, weights=weights, data=source.fingerprint, model=description)
+    measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)]) + len(corrupting) + bool(bins) + (not named)
     with cli.bar("evaluation", measured * len(source), progress) as bar:
-        def measure(attack, label, **options):
-            before = bar.tasks[0].completed
-
-            def advance(done, n, figures):
-                stage = f", {figures['stage']}: {figures['robust']} still robust" if "stage" in figures else ""
-                bar.update(0, completed=before + done, description=label + stage)
-            result = evaluation.robust_accuracy(logits_fn, source, attack, key=key, batch_size=section.batch_size, mesh=mesh, progress=advance, **options)
-            row = evaluation.summary(result) | {"label": build.attack_label(attack), "norm": attack.norm, "eps": attack.eps}
-            return row | _details(result, attack, logits_fn, source, key, section.batch_size) if "stages" in result else row
-
-        states = {name: workdir / "state" / f"{name}-{results.digest(identity)}.npz" for name, each in named.items() if hasattr(each, "stages")}
-        table = {name: measure(each, build.attack_label(each), **({"state": states[name]} if name in states else {})) for name, each in named.items()}
-        clean = next(iter(table.values()))
-        known = {0.0: clean["accuracy"], attack.eps: table[section.curve.attack]["robust_accuracy"]}
-        curve = {radius: known[radius] if radius in known else measure(build.resized(attack, radius), f"radius {radius:.3g}")["robust_accuracy"]
+        work = _Work(logits_fn, source, section, mesh, parts, workdir, bar)
+        table = {name: work.attack(name, each) for name, each in named.items()}
+        clean = next(iter(table.values())) if table else work.clean()
+        known = {0.0: clean["accuracy"]} | ({attack.eps: table[section.curve.attack]["robust_accuracy"]} if table else {})
+        curve = {radius: known[radius] if radius in known else work.attack(f"radius_{radius:.3g}", build.resized(attack, radius))["robust_accuracy"]
                  for radius in radii}
+        rows = [row for name in corrupting for row in work.corruption(name)]
+        calibration = work.calibration(bins) if bins else None
+    if parts.reused:
+        cli.report(f"measured earlier, and not again: {', '.join(parts.reused)}")
 
     content = {
         "split": source.split, "examples": len(source), "accuracy": clean["accuracy"], "accuracy_interval": clean["accuracy_interval"],
         "attacks": table, "seed": section.seed, "checkpoint": origin, "identity": identity, "command": command,
         **results.provenance(source),
         "curve": {"attack": section.curve.attack, "label": build.attack_label(attack), "norm": attack.norm, "radii": list(curve),
-                  "robust_accuracy": list(curve.values())},
-        "seconds": round(time.perf_counter() - since, 1),
+                  "robust_accuracy": list(curve.values())} if table else None,
+        "corruptions": {"rows": rows, **corrupted.summary(rows, source)} if rows else None, "calibration": calibration,
+        "seconds": round(parts.seconds, 1),
     }
-    results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, key, section.examples))
+    if table:
+        results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, work.key, section.examples))
+    elif jax.process_index() == 0:
+        (workdir / "examples.npz").unlink(missing_ok=True)  # of an earlier evaluation, under an attack that this one lacks
     results.save_json(workdir / "evaluation.json", content)
-    for state in states.values() if jax.process_index() == 0 else ():
-        state.unlink(missing_ok=True)
+    work.finish()
     return content
 
 
+class _Work:
+    """The measurements of one evaluation: each a part, with its progress.
+
+    Args:
+        logits_fn, source, mesh: as of the package's evaluations.
+        section: config.evaluation.
+        parts: `Parts`.
+        workdir: folder for the state of multi-stage attacks.
+        bar: progress bar that counts images.
+    """
+
+    def __init__(self, logits_fn, source, section, mesh, parts, workdir, bar):
+        self.logits_fn, self.source, self.section, self.parts, self.workdir, self.bar = logits_fn, source, section, parts, workdir, bar
+        self.key, self.loop, self._states = jax.random.key(section.seed), {"batch_size": section.batch_size, "mesh": mesh}, []
+
+    def attack(self, name, attack):
+        """The row of an attack in evaluation.json."""
+        settings = {"attack": attack.settings, "seed": self.section.seed}
+        label, options = build.attack_label(attack), {}
+        if hasattr(attack, "stages"):
+            options["state"] = self.workdir / "state" / f"{name}-{results.digest(self.parts.identity(settings))}.npz"
+            self._states.append(options["state"])
+
+        def measure(progress):
+            result = evaluation.robust_accuracy(self.logits_fn, self.source, attack, key=self.key, progress=progress, **self.loop, **options)
+            row = evaluation.summary(result) | {"label": label, "norm": attack.norm, "eps": attack.eps}
+            return row | _details(result, attack, self.logits_fn, self.source, self.key, self.section.batch_size) if "stages" in result else row
+        return self._part(name, settings, label if not name.startswith("radius_") else name.replace("_", " "), measure)
+
+    def clean(self):
+        """Accuracy without an attack."""
+        return self._part("clean", {}, "clean", lambda progress: evaluation.summary(
+            evaluation.accuracy(self.logits_fn, self.source, progress=progress, **self.loop)))
+
+    def corruption(self, name):
+        """Rows of one corruption at the section's severities."""
+        def measure(progress):
+            source, logits_fn = corrupted.as_color(self.source, self.logits_fn)
+            with cli.checking("config.evaluation.corruptions"):
+                try:
+                    return evaluation.corruption_accuracy(logits_fn, source, key=self.key, corruptions=(name,), severities=severities, progress=progress,
+                                                          **self.loop)
+                except ImportError as error:
+                    raise ValueError(f"{name}: {error}") from error
+        severities = tuple(sorted(set(self.section.corruptions.severities)))
+        return self._part(f"corruption_{name}", {"corruption": name, "severities": severities, "seed": self.section.seed}, name, measure)
+
+    def calibration(self, bins):
+        """Expected calibration errors over so many bins of confidence."""
+        return self._part("calibration", {"bins": bins}, "calibration", lambda progress: evaluation.calibration_error(
+            self.logits_fn, self.source, bins=bins, progress=progress, **self.loop))
+
+    def finish(self):
+        """Remove the states of the multi-stage attacks, which are done."""
+        for state in self._states if jax.process_index() == 0 else ():
+            state.unlink(missing_ok=True)
+
+    def _part(self, name, settings, label, measure):
+        before = self.bar.tasks[0].completed
+
+        def advance(done, n, figures):
+            stage = f", {figures['stage']}: {figures['robust']} still robust" if "stage" in figures else ""
+            self.bar.update(0, completed=before + done * len(self.source) / n, description=label + stage)
+        found = self.parts.measure(name, settings, lambda: measure(advance))
+        self.bar.update(0, completed=before + len(self.source))
+        return found
+
+
 def _attacks(section):
-    """({name: attack}, the curve's attack, its radii ascending) of the evaluation section."""
+    """({name: attack}, the curve's attack, its radii ascending) of the evaluation section; ({}, None, []) if it skips the attacks."""
+    if section.skip_attacks:
+        if section.autoattack:
+            raise cli.ConfigError(f"config.evaluation.autoattack={section.autoattack!r}: expected '' with config.evaluation.skip_attacks=True")
+        return {}, None, []
     named = {name: build.attack(options, f"config.evaluation.attacks.{name}") for name, options in section.attacks.items()}
     if section.curve.attack not in named:
         raise cli.ConfigError(f"config.evaluation.curve.attack={section.curve.attack!r}: expected one of {', '.join(named)}")
@@ -116,20 +197,10 @@ def _details(result, attack, logits_fn, source, key, batch_size):
     return {"warnings": found, "images": evaluation.per_image(result)}
 
 
-def _variables(config, workdir, checkpoint):
-    """(weights to evaluate, JSON-able facts about their origin)."""
-    if config.weights:
-        with cli.checking("config.weights"):
-            variables, metadata = checkpoints.load_variables(config.weights)
-        return variables, {"weights": str(config.weights), "metadata": metadata}
-    with cli.checking("checkpoint"), training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
-        while True:
-            step = saved.find(checkpoint)
-            try:
-                return saved.restore_variables(step, ema=bool(config.ema_decay)), {"which": str(checkpoint), "step": step}
-            except FileNotFoundError:  # the run that still trains has replaced it meanwhile
-                if checkpoint == step:
-                    raise
+def _origin(config, opened, checkpoint):
+    """JSON-able facts about where the weights come from."""
+    step = {} if opened.step is None else {"which": str(checkpoint), "step": opened.step}
+    return {"weights": str(config.weights), "metadata": opened.metadata} | step if config.weights else step
 
 
 def _examples(logits_fn, source, attack, key, count):

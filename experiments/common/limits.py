@@ -7,9 +7,11 @@ import functools
 import ml_collections
 
 from configs import base
+from experiments.common import corrupted
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import data
 from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
+from vmamba_jax.checkpoints.fine_tuning import HEADS
 from vmamba_jax.core import checks
 from vmamba_jax.data.augment import mix
 from vmamba_jax.training.objectives import OBJECTIVES
@@ -28,6 +30,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 def check_run(config):
     """Check a config of `configs.base.run`, with every key. ConfigError for the first value out of range, or an unknown field of a closed section."""
     _check(config, RUN, base.run(), RUN_CLOSED)
+    if config.init.freeze and not config.init.checkpoint:
+        raise ConfigError(f"config.init.freeze={config.init.freeze!r}: expected '' without config.init.checkpoint, as random weights are worth no probe")
     for where, section in (("config.validation.attack", config.validation.attack), ("config.objective.attack", config.objective.attack)):
         _options(where, section)
     for name, section in config.evaluation.attacks.items():
@@ -132,6 +136,20 @@ def _decay(name, value):
         raise ValueError(f"{name}={value}: expected 0 (no average) or a decay below 1")
 
 
+def _corruptions(name, value):
+    text(name, value)
+    try:
+        corrupted.names(value)
+    except ValueError as error:
+        raise ValueError(f"{name}={value!r}: {error}") from error
+
+
+def _step(name, value):
+    text(name, value)
+    if value not in ("best", "latest") and not value.isdecimal():
+        raise ValueError(f"{name}={value!r}: expected 'best', 'latest' or the number of a step")
+
+
 _positive = functools.partial(number, low=0)
 _above_zero = functools.partial(number, above=0)
 _fraction = functools.partial(number, low=0, high=1)
@@ -141,7 +159,7 @@ _names = functools.partial(sequence, rule=_name)
 _counts = functools.partial(sequence, rule=count)
 
 RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "evaluation",
-              "evaluation.curve", "data", "model")
+              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "data", "model")
 RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
     "data.name": _name, "data.root": text, "data.options": _options,
@@ -153,21 +171,23 @@ RUN = {
     "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
     "model.name": _name, "model.overrides": _options,
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
-    "init.checkpoint": text,
+    "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text, "init.freeze": _of(("", "backbone")),
     "objective.name": _of((*OBJECTIVES, "repair")), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
-    "objective.replays": count,
+    "objective.ramp_epochs": _positive, "objective.replays": count,
     "optimizer.name": _of(OPTIMIZERS), "optimizer.weight_decay": _positive, "optimizer.decay_rule": _of(weight_decay.RULES),
     "optimizer.b1": _below_one, "optimizer.b2": _below_one, "optimizer.eps": _above_zero, "optimizer.momentum": _below_one,
     "optimizer.nesterov": checks.flag, "optimizer.clip_norm": functools.partial(number, above=0, optional=True),
     "optimizer.layer_decay": functools.partial(number, above=0, below=1, optional=True),
-    "schedule.name": _of(schedules.SCHEDULES), "schedule.learning_rate": _positive, "schedule.warmup": _fraction, "schedule.warmup_start": _positive,
-    "schedule.cooldown": _fraction, "schedule.end": _positive, "schedule.boundaries": functools.partial(sequence, rule=_fraction),
-    "schedule.factor": _positive,
+    "schedule.name": _of(schedules.SCHEDULES), "schedule.learning_rate": _positive, "schedule.warmup": _fraction, "schedule.warmup_epochs": _positive,
+    "schedule.warmup_start": _positive, "schedule.cooldown": _fraction, "schedule.cooldown_epochs": _positive, "schedule.end": _positive,
+    "schedule.boundaries": functools.partial(sequence, rule=_fraction), "schedule.factor": _positive,
     "ema_decay": _decay, "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
     "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of(VALIDATION), "validation.attack": _options,
     "checkpoints.keep": count,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
     "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,
+    "evaluation.skip_attacks": checks.flag, "evaluation.corruptions.names": _corruptions,
+    "evaluation.corruptions.severities": functools.partial(sequence, rule=functools.partial(count, high=5), least=1), "evaluation.calibration.bins": _any_count,
     "evaluation.curve.attack": text, "evaluation.curve.radii": functools.partial(sequence, rule=_positive)}
 
 KINDS = ("clean", "attack", "curve", "components", "disturbance", "corruption", "shift", "trajectory", "centre")  # of a study's probes

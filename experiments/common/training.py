@@ -1,5 +1,6 @@
 """One training run in a folder, resumed if it was stopped. `experiments.train` is its command line."""
 import contextlib
+import dataclasses
 import json
 import time
 
@@ -7,8 +8,11 @@ import jax
 
 import vmamba_jax
 from configs import base
-from experiments.common import build, cli, limits, results, wandb
+from experiments.common import build, classes, cli, limits, results, wandb
+from experiments.common.schedule import Lengths
 from vmamba_jax import data, evaluation, parallel, reports, training
+
+LARGE = 5_000_000  # parameters; XLA:CPU compiles the training step of a larger model for minutes, and warns after two
 
 
 def run(config, workdir, *, progress=True, command="", make=build.build):
@@ -38,7 +42,9 @@ def run(config, workdir, *, progress=True, command="", make=build.build):
             stack.enter_context(training.one_run(workdir))
         _save_config(config, workdir)
         if (result := results.load_json(workdir / "results.json")) is None:
-            result = _train(make(config), workdir, progress) | {"command": command}
+            made = make(config)
+            classes.save_classes(workdir, made.train.classes)
+            result = _train(made, workdir, progress) | {"command": command}
             results.save_json(workdir / "results.json", result)
         if jax.process_index() == 0 and not (workdir / "training.html").exists():
             reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False),
@@ -47,11 +53,16 @@ def run(config, workdir, *, progress=True, command="", make=build.build):
 
 
 def _train(run, workdir, progress):
-    config, plain = run.config, results.plain(run.config)
-    init_key, key = jax.random.split(jax.random.key(config.seed))
+    config, plain, lengths = run.config, results.plain(run.config), Lengths.of(run.config, run.steps)
+    if progress:
+        cli.report(f"{_about(run)}\n{lengths.text(config)}")
+    init_key, key = build.keys(config)
     with cli.checking("config.init.checkpoint"):
         state = training.create_state(run.classifier, run.optimizer, init_key, run.train.image_shape, ema_decay=build.ema_decay(config),
                                       variables=run.variables)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    if progress and parameters > LARGE and jax.devices()[0].platform == "cpu":
+        cli.report(f"  compiling  the first step of {parameters:,} parameters may take minutes on a CPU; XLA's message \"Very slow compile?\" means only that")
     state = run.step.begin(state, run.train.image_shape, config.batch_size)
     per_epoch = run.batches.steps_per_epoch
 
@@ -67,10 +78,17 @@ def _train(run, workdir, progress):
     with training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         best = {"step": saved.best_step, **saved.metrics("best")}
     return {
-        "config": plain, "seed": config.seed, "steps": run.steps, "steps_per_epoch": per_epoch, "best": best,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), "sha256": parallel.fingerprint(state.variables()),
+        "config": plain, "seed": config.seed, "steps": run.steps, "steps_per_epoch": per_epoch, "schedule": dataclasses.asdict(lengths), "best": best,
+        "parameters": parameters, "sha256": parallel.fingerprint(state.variables()),
         "seconds": round(time.perf_counter() - since, 1), "validation_attack": build.attack_label(run.attack), **results.provenance(run.train),
     }
+
+
+def _about(run):
+    """One line: the images and classes of a run."""
+    names = run.train.classes
+    return (f"{run.config.model.name} on {run.train.name}: {len(run.train)} training and {len(run.validation)} validation images, {len(names)} classes "
+            f"({', '.join(names[:4])}{', ...' * (len(names) > 4)})")
 
 
 def _validation(run):

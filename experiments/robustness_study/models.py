@@ -6,16 +6,14 @@ import pathlib
 import jax
 import numpy as np
 
-import vmamba_jax
-from configs import digits, saved
-from experiments.common import build, classes, cli, training
+from configs import base, digits
+from experiments.common import classes, cli, training
 from vmamba_jax import checkpoints, data, models, parallel
-from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import Classifier
-from vmamba_jax.training import restore_variables
 
 STATE_SPACE = (models.VMamba, models.Vim)
 TRANSFORMERS = (models.ViT, models.Swin)
+FILES = ("folder", "imagenet", "tar")  # sets of files, which are resized and cropped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,64 +47,58 @@ def trained(config, workdir, progress):
 
 
 def read(entry, config):
-    """The `StudyModel` of an entry of config.models: RUN, FOLDER, NAME@FOLDER or NAME@FILE; a ConfigError if it cannot be read."""
-    name, _, path = entry.rpartition("@")
-    folder = pathlib.Path(path)
+    """The `StudyModel` of an entry of config.models, see `checkpoints.open_weights`; a ConfigError if it cannot be read."""
     with cli.checking(f"model {entry!r}"):
-        if (folder / "checkpoints").is_dir():
-            return _trained_run(folder, config)
-        if folder.is_dir():
-            variables, metadata = checkpoints.load_variables(folder)
-            name = name or metadata["model"]
-            return _released(name, variables, folder.name, path, config, metadata)
-        if not name:
-            raise ValueError("expected the model's name before a released file, NAME@FILE")
-        return _released(name, None, name, path, config)
+        opened = checkpoints.open_weights(entry)
+        return _trained_run(opened, config) if opened.kind == "run" else _released(opened, config)
 
 
-def _trained_run(folder, config):
-    run = saved.get_config(str(folder / "config.json"))
-    source = classes.trained_classes(run, view(config))
-    classifier = build.classifier(run, source)
-    variables = restore_variables(folder / "checkpoints", "best", ema=bool(run.ema_decay))
-    return StudyModel(folder.name, classifier, variables, source, facts(folder.name, classifier.model, variables, str(folder)))
+def _trained_run(opened, config):
+    folder = pathlib.Path(opened.path)
+    run = base.complete(opened.config)
+    if run.data.name == config.data.name and not config.data.root:
+        classes.check_draw(run, folder, config.data.split)
+    source = classes.trained_classes(run, view(config, run=run), folder)
+    classifier = Classifier(opened.create_model(), tuple(run.preprocessing.mean), tuple(run.preprocessing.std))
+    if classifier.model.num_classes != len(source.classes):
+        classifier = classes.over_classes(classifier, source)
+    return _study_model(folder.name, classifier, opened, source)
 
 
-def _released(name, variables, label, path, config, metadata=None):
-    """A catalog model with the given variables, or with those of the released file at `path` if they are None."""
-    fields = {"overrides": {}, "preprocessing": {}} | (metadata or {})
-    released = models.entry(name).preprocessing
-    source = view(config, released)
-    state = checkpoints.read_torch(path) if variables is None else None
-    if "num_classes" not in fields["overrides"]:
-        fields["overrides"] = {"num_classes": _classes(source, variables if state is None else state)} | fields["overrides"]
-    model = vmamba_jax.create_model(name, **fields["overrides"])
-    own = {"mean": released.mean, "std": released.std} | {key: value for key, value in fields["preprocessing"].items() if value}
-    classifier = classes.over_classes(Classifier(model, own["mean"], own["std"]), source, "classes" in config.data.options)
-    if variables is None:
-        variables = checkpoints.convert(model, state)
-    return StudyModel(label, classifier, variables, source, facts(label, model, variables, path), released)
+def _released(opened, config):
+    """A catalog model with weights that were not trained here."""
+    made = opened.create_model()
+    released = models.entry(opened.name).preprocessing
+    source = classes.weights_classes(opened, view(config, released))
+    classifier = Classifier(made, opened.preprocessing["mean"], opened.preprocessing["std"])
+    classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
+    return _study_model(opened.name if opened.kind == "file" else pathlib.Path(opened.path).name, classifier, opened, source, released)
 
 
-def _classes(source, weights):
-    """Number of classes of weights: ImageNet's if some bias has that length, else the source's."""
-    count = len(imagenet.classes())
-    return count if any(np.shape(leaf) == (count,) for leaf in jax.tree.leaves(weights)) else len(source.classes)
+def _study_model(label, classifier, opened, source, released=None):
+    variables = opened.variables(classifier, log=cli.report)
+    return StudyModel(label, classifier, variables, source, facts(label, classifier.model, variables, opened.path), released)
 
 
-def view(config, released=None):
+def view(config, released=None, run=None):
     """The study's images.
 
     Args:
         config: the study's.
         released: `Preprocessing` with the size, resize and interpolation to use if config.data.options does not set them.
+        run: config of a trained run, whose root and options are used where those of config.data are not set, if it was trained on the same kind of set.
     """
     section = config.data
-    options = section.options.to_dict()
-    if released is not None and section.name in ("folder", "imagenet", "tar"):
+    root, options = section.root, section.options.to_dict()
+    if released is not None and section.name in FILES:
         options = {"size": released.size, "resize": released.resize, "interpolation": released.interpolation} | options
+    own = run is not None and section.name in FILES and run.data.name == section.name
+    if own:
+        root, options = root or run.data.root, run.data.options.to_dict() | options
     with cli.checking("config.data"):
-        found = data.load(section.name, section.split, root=section.root or None, **options)
+        found = data.load(section.name, section.split, root=root or None, **options)
+        if own:
+            classes.check_apart(run, found)
         return data.subset(found, min(section.limit, len(found)), seed=0) if section.limit else found
 
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
 
-from experiments.common import build, cli
+from experiments.common import build, cli, corrupted
 from experiments.robustness_study import cells
 from experiments.robustness_study.models import StudyModel
 from vmamba_jax import analysis, data, evaluation
@@ -125,11 +124,8 @@ def disturbance(context, probe):
 
 def corruption(context, probe):
     """Accuracy at every severity of an ImageNet-C corruption. A gray image becomes the first channel of its corrupted color image."""
-    source, logits_fn = context.source, context.logits_fn
-    gray = source.image_shape[-1] == 1
-    if gray:
-        images, labels = source.gather(np.arange(len(source)))
-        source, logits_fn = data.Arrays(images.repeat(3, -1), labels, source.classes), Partial(_first_channel, logits_fn)
+    gray = context.source.image_shape[-1] == 1
+    source, logits_fn = corrupted.as_color(context.source, context.logits_fn)
     try:
         evaluation.corruptions.corrupt(probe.corruption, 1, np.zeros((1, 8, 8, 3), np.float32), context.options["key"])
     except ImportError as error:
@@ -211,10 +207,6 @@ def _name(label):
 def _disturbed(x, result):
     """The cell's row for a result of `disturbed_accuracy`."""
     return cells.row(result["correct"], x=x, **{name: result[name] for name in ("drop", "drop_interval", "lost", "gained")})
-
-
-def _first_channel(logits_fn, images):
-    return logits_fn(images[..., :1])
 
 
 @jax.jit

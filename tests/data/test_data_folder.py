@@ -154,3 +154,48 @@ def test_bad_options(tmp_path, options, error, message):
     write_folder(tmp_path / "train")
     with pytest.raises(error, match=message):
         data.load("folder", "train", tmp_path, **options)
+
+
+SHARES = {"validation": 0.25, "test": 0.25}
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_absent_splits_are_drawn_from_the_training_images(tmp_path, inside):
+    """From ROOT/train or from class folders alone: disjoint, every class in each, all images used, the same at every call."""
+    write_folder(tmp_path / "photos" / inside, per_class=8)
+    load = lambda split, **options: data.load("folder", split, tmp_path / "photos", **{**SHARES, **options})
+    parts = {split: load(split) for split in ("train", "validation", "test")}
+    files = [name for part in parts.values() for name in part.files]
+    assert len(files) == len(set(files)) == 24 and {name: len(part) for name, part in parts.items()} == {"train": 12, "validation": 6, "test": 6}
+    assert all(np.bincount(part.labels).tolist() == [len(part) // 3] * 3 and part.classes == ("a", "b", "c") for part in parts.values())
+    assert parts["test"].files == load("test").files and {part.name for part in parts.values()} == {"photos"}
+    assert len(load("train", test=0)) == 18 and len(load("validation", validation=4)) == 4
+    assert [len(load(split, subdir=inside or ".")) for split in parts] == [12, 6, 6]
+    assert all(data.folder.is_drawn(split, tmp_path / "photos", **SHARES) for split in parts)
+
+
+def test_a_split_with_a_folder_of_its_own_is_not_drawn(tmp_path):
+    write_folder(tmp_path / "train", per_class=8)
+    write_folder(tmp_path / "val", per_class=1)
+    load = lambda split: data.load("folder", split, tmp_path, **SHARES)
+    assert [len(load(split)) for split in ("train", "validation", "test")] == [18, 3, 6]
+    assert [data.folder.is_drawn(split, tmp_path, **SHARES) for split in ("train", "validation", "test")] == [True, False, True]
+    write_folder(tmp_path / "test", per_class=1)
+    assert [len(load(split)) for split in ("train", "validation", "test")] == [24, 3, 3]
+    for options in ({}, {"validation": 0, "test": 0.0}):
+        assert len(data.load("folder", "train", tmp_path, **options)) == 24
+
+
+def test_draws_that_leave_no_training_images(tmp_path):
+    write_folder(tmp_path / "train", per_class=2)
+    picture().save(tmp_path / "train" / "c" / "0.png")
+    for options, message in (({"validation": 6}, "validation=6: expected to leave training images, got 6 images in"),
+                             ({"validation": 0.6, "test": 0.4}, "validation=0.6, test=0.4: expected to leave training images, got 6"),
+                             ({"validation": 1.0}, "validation=1.0: expected a finite number >= 0 and < 1"),
+                             ({"test": -1}, "test=-1: expected an integer >= 0"), ({"test": True}, "test=True: expected an integer")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            data.load("folder", "train", tmp_path, **options)
+    with pytest.raises(ValueError, match=r"validation=4: expected to leave training images of every class, got none of '\w', which has 2 of the 6"):
+        data.load("folder", "train", tmp_path, validation=4)
+    with pytest.raises(data.DataNotFoundError, match="expected a folder 'train'"):
+        data.load("folder", "train", tmp_path / "train", validation=0)

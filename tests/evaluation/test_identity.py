@@ -16,7 +16,7 @@ from vmamba_jax.evaluation import identity
 
 SOURCE = '''
 import dataclasses, functools, json, sys
-import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
+import flax.linen as nn, jax, flax.nnx as nnx, jax.numpy as jnp, numpy as np
 from jax.tree_util import Partial
 from vmamba_jax import models
 from vmamba_jax.evaluation import identity
@@ -45,6 +45,12 @@ class Stateful:
     def __call__(self, x):
         return x @ self.weights["a"]
 
+class Slotted(Stateful):
+    __slots__ = ("hidden",)
+    def __init__(self):
+        super().__init__()
+        self.hidden = np.full(3, 7.0)
+
 class Net(nn.Module):
     width: int = 3
     norm: object = nn.LayerNorm
@@ -56,7 +62,7 @@ net = Net()
 variables = jax.tree.map(lambda x: jnp.full(x.shape, 0.5, x.dtype), net.init(jax.random.key(0), jnp.ones((1, 4))))
 FOUND = {
     "plain": plain, "closing": closing(WEIGHTS), "jitted": jax.jit(plain), "partial": functools.partial(plain), "leaves": Partial(plain, jnp.ones(2)),
-    "record": Callable(3), "object": Stateful(), "method": Stateful().__call__, "bound": lambda x: net.apply(variables, x),
+    "record": Callable(3), "object": Stateful(), "slots": Slotted(), "variable": nnx.Param(jnp.full(3, 9.0)), "structure": jax.tree.structure({"a": 1, "b": (2, None)}), "method": Stateful().__call__, "bound": lambda x: net.apply(variables, x),
     "classifier": Partial(jax.jit(models.Classifier(net, 0.5, 0.5).__call__), variables), "library": jnp.sin, "key": Partial(plain, jax.random.key(3))}
 '''
 
@@ -82,7 +88,8 @@ def test_equal_in_another_process():
      {"plain", "jitted", "partial", "leaves", "key"}),
     ("np.arange(12,", "1 + np.arange(12,", {"plain", "closing", "jitted", "partial", "leaves", "key"}),
     ("* self.width", "+ self.width", {"record"}), ("Callable(3)", "Callable(4)", {"record"}), ("jax.nn.gelu", "jax.nn.relu", {"record"}),
-    ("np.ones(3)", "np.zeros(3)", {"object", "method"}), ("full(x.shape, 0.5", "full(x.shape, 0.25", {"bound", "classifier"}),
+    ("np.ones(3)", "np.zeros(3)", {"object", "method", "slots"}), ("full(3, 7.0)", "full(3, 6.0)", {"slots"}), ("full(3, 9.0)", "full(3, 8.0)", {"variable"}),
+    ('"b": (2, None)', '"b": [2, None]', {"structure"}), ("full(x.shape, 0.5", "full(x.shape, 0.25", {"bound", "classifier"}),
     ("norm: object = nn.LayerNorm", "norm: object = nn.RMSNorm", {"bound", "classifier"}), ("(net, 0.5, 0.5)", "(net, 0.5, 0.25)", {"classifier"}),
     ("jnp.sin,", "jnp.cos,", {"library"}), ("key(3)", "key(4)", {"key"})])
 def test_each_part_counts(old, new, changed):

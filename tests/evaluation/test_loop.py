@@ -64,8 +64,8 @@ def test_one_batch_in_flight(name, monkeypatch):
     """Each batch is read and dispatched (d) before the outputs of the one before it are fetched (f)."""
     log, compiled, to_host = [], loops.compiled, parallel.to_host
 
-    def dispatching(fn, mesh, functions):
-        program = compiled(fn, mesh, functions)
+    def dispatching(*args, **options):
+        program = compiled(*args, **options)
         return lambda *args: (log.append("d"), program(*args))[1]
     monkeypatch.setattr(loops, "compiled", dispatching)
     monkeypatch.setattr(parallel, "to_host", lambda tree: (log.append("f"), to_host(tree))[1])

@@ -32,10 +32,10 @@ WRONG = {
     ],
     "experiments.evaluate": [
         ([], "expected a folder with config.json"),
-        (["--config", DIGITS], "expected a folder of checkpoints, which does not exist"),
+        (["--config", DIGITS], "no checkpoint here: expected a run's folder, with checkpoints/"),
         (["--config", DIGITS, "--config.evaluation.curve.attack=nosuch"], "config.evaluation.curve.attack='nosuch': expected one of fgsm, pgd"),
         (["--config", DIGITS, "--config.evaluation.attacks.pgd.steps=0"], "config.evaluation.attacks.pgd: steps"),
-        (["--config", "configs/evaluate_weights.py", "--config.weights=nosuch"], "config.weights: nosuch: no checkpoint here"),
+        (["--config", "configs/evaluate_weights.py", "--config.weights=nosuch"], "config.weights: nosuch: No such file or folder"),
     ],
 }
 

@@ -12,9 +12,10 @@ import vmamba_jax
 from configs import base, digits, saved
 from experiments.common import build
 from experiments.common.cli import ConfigError
-from vmamba_jax import attacks, data
+from experiments.common.schedule import Lengths
+from vmamba_jax import attacks, data, training
 
-RUNS = ("digits", "mnist_at", "cifar10_at", "imagenet", "evaluate_weights")
+RUNS = ("digits", "mnist_at", "cifar10_at", "imagenet", "folder", "evaluate_weights")
 BASES = dict.fromkeys(RUNS, base.run) | {"robustness_study": base.study, "benchmark": base.benchmark}
 TRAINED = ("digits", "mnist_at", "cifar10_at")  # test_imagenet_configs.py has the recipes of imagenet
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -122,7 +123,8 @@ def test_training_config_builds(name, objective):
 def test_ramp_scales_the_radius_over_its_fraction_of_the_steps():
     config = config_of("digits", "objective=pgd_at")
     config.objective.ramp = 0.25
-    schedule = build._ramp("pgd_at", 0.25, 100)
+    assert Lengths.of(config, 100).ramp == 25
+    schedule = training.schedules.ramp(25)
     assert [float(schedule(t)) for t in (0, 5, 25, 99)] == pytest.approx([0.0, 0.2, 1.0, 1.0])
     config.model.overrides.update(dims=(8,), depths=(1,), patch_size=4)
     source = build.source(config, "train", 16)
@@ -145,6 +147,10 @@ BAD = [
     ({"schedule.warmup": 0.6, "schedule.cooldown": 0.4}, "config.schedule.warmup=0.6, config.schedule.cooldown=0.4: expected to leave"),
     ({"schedule.name": "constant", "schedule.cooldown": 0.1}, "config.schedule.cooldown=0.1: expected 0.0 for the constant schedule"),
     ({"schedule.boundaries": (0.5,)}, r"config.schedule.boundaries=\(0.5,\): expected \(\) for the cosine schedule"),
+    ({"schedule.warmup": 0.1, "schedule.warmup_epochs": 0.5}, "config.schedule.warmup=0.1, config.schedule.warmup_epochs=0.5: expected one of them to be 0"),
+    ({"schedule.warmup": 0.0, "schedule.warmup_epochs": 2.0}, "config.schedule.warmup_epochs=2: expected at most the 1 epochs of the training"),
+    ({"objective.ramp": 0.0, "objective.ramp_epochs": 0.01}, "config.objective.ramp_epochs=0.01: expected 0 for no ramp, or a fraction that covers"),
+    ({"model.overrides.num_classes": 3}, r"config.model.overrides.num_classes=3: expected 10, the classes of the training images \(0, 1, 2, ...\)"),
     ({"schedule.name": "line"}, "config.schedule.name='line': expected one of 'constant', 'cosine', 'piecewise'"),
     ({"log_every": 0}, "config.log_every=0: expected at least 1"), ({"repeats": 0}, "config.repeats=0: expected at least 1"),
     ({"checkpoints.keep": 0}, "config.checkpoints.keep=0: expected at least 1"),

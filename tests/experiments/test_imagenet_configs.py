@@ -7,6 +7,8 @@ import pytest
 import vmamba_jax
 from configs import imagenet
 from experiments.common import build
+from experiments.common.cli import ConfigError
+from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, data, models
 
 EPS = 4 / 255
@@ -33,7 +35,7 @@ def config_of(recipe, **axes):
 @pytest.mark.parametrize("recipe", TABLE)
 def test_numbers(recipe):
     c = config_of(recipe)
-    found = (c.epochs, c.schedule.warmup * c.epochs, c.batch_size, c.schedule.learning_rate, c.schedule.warmup_start, c.schedule.end,
+    found = (c.epochs, c.schedule.warmup_epochs, c.batch_size, c.schedule.learning_rate, c.schedule.warmup_start, c.schedule.end,
              c.optimizer.weight_decay, c.optimizer.clip_norm, c.ema_decay, c.repeats)
     assert [x if x is None else pytest.approx(x, rel=1e-12) for x in found] == list(TABLE[recipe])
     assert (c.optimizer.name, c.optimizer.b1, c.optimizer.eps, c.optimizer.layer_decay) == ("adamw", 0.9, 1e-8, None)
@@ -58,7 +60,7 @@ def test_adversarial_recipes():
     assert singh.objective.attack.to_dict() == {
         "name": "apgd", "eps": EPS, "norm": "linf", "steps": 2, "random_start": False, "keep": "highest_loss"}
     assert light.objective.attack.to_dict() == {"name": "pgd", "eps": EPS, "norm": "linf", "steps": 1, "step_size": 6 / 255}
-    assert (ares.objective.ramp * 300, singh.objective.ramp, light.objective.ramp * 110) == (pytest.approx(5), 0, pytest.approx(10))
+    assert (ares.objective.ramp_epochs, singh.objective.ramp_epochs, light.objective.ramp_epochs) == (5, 0, 10)
     assert (ares.objective.scheduled, light.objective.scheduled) == (("step_size",), ("eps",))
     assert [c.model.overrides.drop_path_rate for c in (ares, singh, light)] == [0, 0, 0.05]
     assert (light.transform.rand_augment, light.transform.color_jitter, light.augment.name) == ("", 0.4, "none")
@@ -108,6 +110,18 @@ def test_cooldown_ends_the_cosine_early():
         state = state[:-1] + (state[-1]._replace(count=np.int32(t)),)
         states[t] = float(optimizer.update({"head": np.zeros(1)}, state, {"head": np.zeros(1)})[1][-1].learning_rate)
     assert [states[t] for t in (0, 300, 3000, 3299)] == pytest.approx([1e-6, 5e-4, 1e-5, 1e-5], rel=1e-4)
+
+
+def test_epochs_of_a_recipe_stay_epochs():
+    """100 steps per epoch: 20 epochs of warm-up in 50 as in 300; a training shorter than the warm-up is an error that says what to do."""
+    c = config_of("ares", model="swin_base")
+    for epochs in (300, 50):
+        c.epochs = epochs
+        found = Lengths.of(c, 100 * epochs)
+        assert (found.warmup, found.ramp, found.decay) == (500, 500, 100 * epochs - 500)
+    c.epochs = 4
+    with pytest.raises(ConfigError, match="config.schedule.warmup_epochs=5: expected at most the 4 epochs of the training; to take a share"):
+        Lengths.of(c, 400)
 
 
 def test_another_resolution():

@@ -24,16 +24,18 @@ RUN = {
     "augment.name": NAME, "mix.mixup": POSITIVE, "mix.cutmix": POSITIVE, "mix.probability": FRACTION, "mix.switch_probability": FRACTION,
     "mix.mode": NONE, "mix.correct_lam": {"true"}, "mix.label_smoothing": BELOW_ONE, "model.name": NAME, "model.overrides": SECTION,
     "preprocessing.mean": {"minus_list"}, "preprocessing.std": NONE,
-    "init.checkpoint": TEXT, "objective.name": NONE, "objective.label_smoothing": BELOW_ONE, "objective.accumulate": COUNT, "objective.attack": SECTION,
-    "objective.ramp": FRACTION, "objective.replays": COUNT, "optimizer.name": NONE, "optimizer.weight_decay": POSITIVE, "optimizer.decay_rule": NONE,
+    "init.checkpoint": TEXT, "init.step": NONE, "init.head": NONE, "init.weights": TEXT, "init.freeze": {"empty"}, "objective.name": NONE, "objective.label_smoothing": BELOW_ONE,
+    "objective.accumulate": COUNT, "objective.attack": SECTION, "objective.ramp": FRACTION, "objective.ramp_epochs": POSITIVE,
+    "objective.replays": COUNT, "optimizer.name": NONE, "optimizer.weight_decay": POSITIVE, "optimizer.decay_rule": NONE,
     "optimizer.b1": BELOW_ONE, "optimizer.b2": BELOW_ONE, "optimizer.eps": {"half", "two", "huge"}, "optimizer.momentum": BELOW_ONE,
     "optimizer.nesterov": {"true"}, "optimizer.clip_norm": {"none", "half", "two", "huge"}, "optimizer.layer_decay": {"none", "half"},
-    "schedule.name": NONE, "schedule.learning_rate": POSITIVE, "schedule.warmup": FRACTION, "schedule.warmup_start": POSITIVE,
-    "schedule.cooldown": FRACTION, "schedule.end": POSITIVE, "schedule.boundaries": {"list"}, "schedule.factor": POSITIVE, "ema_decay": BELOW_ONE,
+    "schedule.name": NONE, "schedule.learning_rate": POSITIVE, "schedule.warmup": FRACTION, "schedule.warmup_epochs": POSITIVE, "schedule.warmup_start": POSITIVE,
+    "schedule.cooldown": FRACTION, "schedule.cooldown_epochs": POSITIVE, "schedule.end": POSITIVE, "schedule.boundaries": {"list"}, "schedule.factor": POSITIVE, "ema_decay": BELOW_ONE,
     "skips.in_a_row": {"none", *COUNT_0}, "skips.in_all": {"none", *COUNT_0}, "validation.every_epochs": COUNT, "validation.limit": COUNT_0,
     "validation.select": NONE, "validation.attack": SECTION, "checkpoints.keep": COUNT, "evaluation.split": NAME, "evaluation.batch_size": COUNT,
     "evaluation.seed": COUNT_0, "evaluation.examples": COUNT_0, "evaluation.limit": COUNT_0, "evaluation.autoattack": {"empty"},
-    "evaluation.attacks": SECTION, "evaluation.curve.attack": TEXT, "evaluation.curve.radii": {"list"}}
+    "evaluation.attacks": SECTION, "evaluation.curve.attack": TEXT, "evaluation.skip_attacks": {"true"}, "evaluation.corruptions.names": {"empty"},
+    "evaluation.corruptions.severities": NONE, "evaluation.calibration.bins": COUNT_0, "evaluation.curve.radii": {"list"}}
 STUDY = {"seed": COUNT_0, "models": {"list", "text_list"}, "train": SECTION, "data.name": NAME, "data.root": TEXT, "data.split": NAME,
          "data.options": SECTION, "data.limit": COUNT_0, "batch_size": COUNT, "margin": FRACTION, "example": COUNT_0, "probes": SECTION}
 NAMES, LIST = {"list", "text_list"}, {"list"}

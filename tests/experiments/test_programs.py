@@ -17,6 +17,7 @@ from experiments import evaluate, quickstart, train
 from experiments.common import build, cli, results, wandb
 from tests.helpers.tiny_runs import forbidden, tiny, tiny_quickstart
 from vmamba_jax import attacks, checkpoints, data, evaluation, parallel, training
+from vmamba_jax.core.saved_steps.reader import SavedSteps
 from vmamba_jax.evaluation import staged
 
 FILES = {"config.json", "metrics.jsonl", "timing.jsonl", "results.json", "training.html", "evaluation.json", "examples.npz"}
@@ -120,8 +121,8 @@ def other_images(config, patch):
 
 
 def other_weights(config, patch):
-    restore = training.Checkpoints.restore_variables
-    patch.setattr(training.Checkpoints, "restore_variables", lambda *args, **options: jax.tree.map(lambda x: x + 1e-3, restore(*args, **options)))
+    restore = SavedSteps.restore_variables
+    patch.setattr(SavedSteps, "restore_variables", lambda *args, **options: jax.tree.map(lambda x: x + 1e-3, restore(*args, **options)))
 
 
 def other_package(config, patch):
@@ -183,6 +184,12 @@ def test_empty_json_after_a_power_loss_is_named(finished, tmp_path, monkeypatch,
     monkeypatch.setattr(training, "train", forbidden)
     expected = f"{tmp_path / 'run' / name}: expected a JSON file .an empty file."
     if name == "evaluation.json":
+        again = evaluate.run(tiny("standard"), tmp_path / "run", progress=False)  # from its parts
+        assert {field: again[field] for field in ("attacks", "curve", "identity")} == {
+            field: finished[2]["standard"][field] for field in ("attacks", "curve", "identity")}
+        assert expected.split(" .an")[0] in capsys.readouterr().out
+        (tmp_path / "run" / name).write_text("")
+        shutil.rmtree(tmp_path / "run" / "parts")
         with pytest.raises(AssertionError, match="done already"):
             evaluate.run(tiny("standard"), tmp_path / "run", progress=False)
         assert expected.split(" .an")[0] in capsys.readouterr().out
@@ -265,7 +272,7 @@ def test_loop_gets_the_configs_numbers(tmp_path, monkeypatch):
 def test_averaged_weights_are_evaluated_if_there_are_any(finished, monkeypatch, decay):
     config, given = tiny("standard"), {}
     config.ema_decay = decay
-    monkeypatch.setattr(training.Checkpoints, "restore_variables", lambda self, step, **options: given.update(options) or forbidden())
+    monkeypatch.setattr(SavedSteps, "restore_variables", lambda self, step, **options: given.update(options) or forbidden())
     with pytest.raises(AssertionError, match="done already"):
         evaluate.run(config, finished[0] / "standard", progress=False)
     assert given == {"ema": bool(decay)}

@@ -214,6 +214,30 @@ def test_models_of_one_name_have_different_labels(config, tmp_path, monkeypatch)
     assert [line["model"] for line in index["cells"]] == [model["label"] for model in index["models"]] == ["resnet", config.models[1]]
 
 
+def test_probes_are_chosen_by_name_or_kind():
+    made = robustness_study.get_config("probes=curve+clean+corruption_contrast")
+    assert list(made.to_dict()["probes"]) == ["budget", "clean", "corruption_contrast"] and len(robustness_study.get_config().probes) > 20
+    with pytest.raises(ValueError, match="probes='clean.nosuch': expected names or kinds of probes, not nosuch"):
+        robustness_study.get_config("probes=clean+nosuch")
+    with pytest.raises(ValueError, match="pixels=20: expected at least 28"):
+        robustness_study.get_config("data=folder,pixels=20")
+
+
+def test_a_study_that_computed_nothing_is_an_error(config, tmp_path, monkeypatch, capsys):
+    """With the reasons, and its page for the others; one finished cell is enough for exit status 0."""
+    other = ml_collections.ConfigDict(config.to_dict())
+    other.models, other.probes = ("nowhere", config.models[1]), {"shift": PROBES["shift"], "components": PROBES["components"]}
+    with pytest.raises(cli.RunError, match="none of the 4 cells was computed: nowhere: .*nowhere: No such file or folder") as error:
+        study.main(other, tmp_path, False)
+    assert error.value.details == ("resnet: no folder of imagenet_a; set --config.probes.imagenet_a.root=DIR",
+                                   "resnet: ResNet has no selective scan to block components of")
+    assert (tmp_path / "study.html").is_file()
+    monkeypatch.setitem(probes.KINDS, "components", lambda context, probe: {"rows": []})
+    monkeypatch.setattr(reports, "study_text", lambda found: "text")
+    study.main(other, tmp_path, False)
+    assert "skipped nowhere: model 'nowhere': nowhere: No such file or folder" in capsys.readouterr().out
+
+
 def test_study_without_models_is_refused(config, tmp_path):
     other = ml_collections.ConfigDict(config.to_dict())
     other.models = ()
@@ -221,12 +245,11 @@ def test_study_without_models_is_refused(config, tmp_path):
         study.run(other, tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("name", robustness_study.SETS)
+@pytest.mark.parametrize("name, side", [("digits", 8), ("cifar10", 32), ("imagenet", 224), ("folder", 224), ("folder", 32), ("folder", 100)])
 @pytest.mark.parametrize("size", ["small", "full"])
-def test_every_probe_of_the_config_is_valid(name, size):
-    made = robustness_study.get_config(f"data={name},size={size},models=a+b")
-    assert made.models == ("a", "b") and not made.train
-    side = {"digits": 8, "cifar10": 32, "imagenet": 224}[name]
+def test_every_probe_of_the_config_is_valid(name, side, size):
+    made = robustness_study.get_config(f"data={name},size={size},models=a+b" + f",pixels={side}" * (name == "folder"))
+    assert made.models == ("a", "b") and not made.train and name in robustness_study.SETS
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     for label, probe in made.probes.items():
         assert probe.kind in probes.KINDS, label

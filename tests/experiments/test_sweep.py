@@ -192,6 +192,14 @@ def test_exit_status_of_failed_runs(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("no_pages")
+def test_a_sweep_in_which_no_run_was_done_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "run", functools.partial(sweep.run, train=failing(set(NAMES), ValueError("no")), evaluate=fake_sweep.evaluate, progress=False))
+    with pytest.raises(cli.RunError, match=f"none of the 4 runs was done: {NAMES[0]}: ValueError: no") as error:
+        sweep.main(fake_sweep.plan(), tmp_path, reevaluate=False)
+    assert len(error.value.details) == 3
+
+
+@pytest.mark.usefixtures("no_pages")
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), training.Stopped("stopped by SIGTERM")], ids=["interrupt", "signal"])
 def test_stopped_sweep_resumes(tmp_path, error):
     with pytest.raises(type(error)):

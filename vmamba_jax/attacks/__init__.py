@@ -1,10 +1,11 @@
 """Adversarial attacks: pure functions `attack(logits_fn, images, labels, key) -> adversarial`.
 
 `logits_fn` is any callable from images (batch, H, W, C) to logits (batch, classes); images are in [0, 1], and a model's own mean and
-standard deviation belong inside `logits_fn`, never to the attack. Nothing here jits: wrap the attack at the call site,
+standard deviation belong inside `logits_fn`, never to the attack. The call of an attack is not compiled; its form for one classifier is:
 
     attack = attacks.pgd(eps=8 / 255, steps=10, step_size=2 / 255)
-    adversarial = jax.jit(attack)(logits_fn, images, labels, key)     # logits_fn a jax.tree_util.Partial: its weights are an argument
+    adversarial = attack.jit(logits_fn)(images, labels, key)     # any callable; never with weights of an earlier call
+    adversarial = jax.jit(attack)(logits_fn, images, labels, key)     # logits_fn a tree of arrays, such as a jax.tree_util.Partial
 
 `gradient` holds PGD and its variants, `autoattack` AutoAttack and its parts APGD, FAB and Square, `patch_fool` Patch-Fool. `base` is the
 interface they share, `threat_model` a norm ball in the box of pixel values, `norms` its geometry, `losses` the objectives, `masks` the

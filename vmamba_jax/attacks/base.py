@@ -26,8 +26,8 @@ class Passes(NamedTuple):
 class Attack(records.Described):
     """A pure function `attack(logits_fn, images, labels, key=None) -> adversarial`, described by its fields.
 
-    A subclass is a `records.record` with a field `bounds`, a class attribute `name`, and `run(logits_fn, images, labels, keys)`. Nothing is
-    jitted, and every loop is a `lax` loop. No field may be called `lower`: `jax.jit` copies fields onto the jitted function, which has a
+    A subclass is a `records.record` with a field `bounds`, a class attribute `name`, and `run(logits_fn, images, labels, keys)`. The call itself
+    is not compiled, and every loop is a `lax` loop; `jit` returns the compiled form. No field may be called `lower`: `jax.jit` copies fields onto the jitted function, which has a
     method of that name.
 
     Attributes:
@@ -63,6 +63,26 @@ class Attack(records.Described):
             found = self.run(precision.widened(logits_fn, images), images.astype(jnp.float32), labels, keys, **inputs)
             return precision.rounded_towards(images, found)
         return self.run(logits_fn, images, labels, keys, **inputs)
+
+    def jit(self, logits_fn):
+        """The attack on one classifier as a compiled function `(images, labels, key=None, **inputs) -> adversarial`.
+
+        The result is the one of the call. The function compiles once per shape of the images, and never uses weights of an earlier call:
+
+        - weights that are leaves of `logits_fn` (`vmamba_jax.classifier`, `vmamba_jax.logits_fn`, a `jax.tree_util.Partial` of a function without
+          a closure) are arguments of the program.
+        - Any other function is traced again at every call, which takes milliseconds for a small model and seconds for a large one, and compiled
+          again if it reads other values than before: weights of its closure, of globals, of attributes.
+        - A function of `jax.jit` keeps what it read when it was called first, here as everywhere.
+
+        Args:
+            logits_fn: images -> logits, as for the call; any callable.
+
+        Raises:
+            TypeError: `logits_fn` is not callable.
+        """
+        from vmamba_jax.attacks.jitted import JittedAttack
+        return JittedAttack(self, logits_fn)
 
     @property
     def settings(self):

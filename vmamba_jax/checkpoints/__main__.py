@@ -4,7 +4,7 @@
     python -m vmamba_jax.checkpoints convert weights.pth --model vmamba_tiny --out DIR [--override num_classes=10 ...] [--weights ema|raw] [--overwrite]
 
 `inspect` lists the arrays of a .pth, .pt or .safetensors file (or of a model in several files, by its .index.json) and what wraps the weights:
-format, sets of weights, prefixes; `convert` writes them as Flax variables that `checkpoints.load_variables`
+format, sets of weights, prefixes; then the model and the number of classes that they fit, with the command that converts them; `convert` writes them as Flax variables that `checkpoints.load_variables`
 reads. An error is one line on stderr and exit status 2.
 """
 import importlib.metadata
@@ -18,8 +18,10 @@ import rich.console
 import rich.table
 import rich.text
 
-from vmamba_jax.checkpoints import wrappers
-from vmamba_jax.checkpoints.store import convert_file, save_variables
+from vmamba_jax.checkpoints import recognition, wrappers
+from vmamba_jax.checkpoints.convert import find
+from vmamba_jax.checkpoints.source import open_weights
+from vmamba_jax.checkpoints.store import save_variables
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import command_line, files
 from vmamba_jax.models import catalog
@@ -43,6 +45,7 @@ def parser():
     for command in (inspect, converting):
         command.add_argument("file", help=".pth, .pt, .safetensors or .index.json file")
     command_line.add_model_arguments(converting)
+    command_line.add_verbose(converting)
     converting.add_argument("--weights", help="which set of weights: ema, raw, or its name; default: the averaged weights if there are any")
     converting.add_argument("--out", required=True, help="folder to write")
     converting.add_argument("--overwrite", action="store_true", help="replace an earlier result in the folder")
@@ -54,7 +57,10 @@ def parser():
 def run_convert(args):
     overrides = dict(args.override)
     model = catalog.create_model(args.model, **overrides)
-    variables, found = convert_file(model, args.file, args.weights)
+    source = open_weights(args.file, weights=args.weights)
+    if source.kind != "file":
+        raise ValueError(f"{args.file}: expected a .pth, .pt, .safetensors or .index.json file, got the folder of a {source.kind}")
+    variables, found = source.variables(model), find(model, source.content, args.weights)
     mean, std = preprocessing(args.model, model)
     if found.mean and found.std:  # the file's own normalizer
         mean, std = list(found.mean), list(found.std)
@@ -93,6 +99,9 @@ def run_inspect(args):
     console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     for line in wrappers.recognized(content):
+        print(printable(line))
+    lines, names, classes = recognition.recognize(content)
+    for line in lines + ([f"convert: {recognition.command(args.file, names, classes)}"] if names else []):
         print(printable(line))
     print(f"{arrays} arrays, {elements:,} elements, {size / 1e6:,.3f} MB; {others} other values" + f"; the first {MOST_ROWS} are listed" * (arrays > MOST_ROWS))
 

@@ -3,6 +3,7 @@
 The conversion is strict: every weight of the model must be in the file and every entry of the chosen set of weights must be used; all
 differences are reported together.
 """
+import functools
 import re
 
 import jax
@@ -12,6 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vmamba_jax.checkpoints import wrappers
 from vmamba_jax.checkpoints.families import BY_MODEL, BY_NAME
+from vmamba_jax.checkpoints.known_shapes import sentence
+from vmamba_jax.checkpoints.misfit import Misfit, MisfitError
 from vmamba_jax.models.classifier import Classifier
 
 BUFFERS = r"(^|\.)num_batches_tracked$"             # no forward pass reads it
@@ -63,66 +66,120 @@ def convert(model, state_dict, weights=None):
 
     Raises:
         TypeError: a model without a conversion, or a state_dict without arrays.
-        ValueError: missing, unexpected or misshapen entries, or weights that are no floating numbers; the first line of the message names the
-            wrappers and the prefix found, the others list all entries. Several different sets of weights of which `weights` chooses none.
+        MisfitError: missing, unexpected or misshapen entries, or weights that are no floating numbers.
+        ValueError: several different sets of weights of which `weights` chooses none.
     """
-    return convert_and_tell(model, state_dict, weights)[0]
+    return unflatten_dict(convert_leaves(model, state_dict, weights)[0])
 
 
-def convert_and_tell(model, state_dict, weights=None):
-    """(`convert(model, state_dict, weights)`, the `wrappers.Found` weights that it converted)."""
-    model, family = _family(model)
-    expected, backbone = flatten_dict(_abstract(model)), bool(getattr(model, "out_indices", ()))
-    names = [name for path in expected if not (name := family.original_name(model, path[1:])).startswith(OUTPUT_NORM) or not backbone]
-    found = wrappers.find(state_dict, names, lambda arrays: _modern(arrays, model, family), weights)
-    return _convert(model, family, found, expected), found
+def convert_leaves(model, state_dict, weights=None, loose=frozenset()):
+    """As `convert`, for weights that are to be adapted to the model.
+
+    Args:
+        model, state_dict, weights: as for `convert`.
+        loose: paths of leaves that may be absent or have another shape than the model's.
+
+    Returns:
+        ({path: array}, the `wrappers.Found` weights, {path: shape in the file} of the leaves that were resized to the model's image size).
+    """
+    found = find(model, state_dict, weights)
+    leaves, resized = assemble(model, named(model, found), loose, told=found.told)
+    return leaves, found, resized
 
 
-def _convert(model, family, found, expected):
-    """Flax variables of `model`, whose leaves are `expected`, from `Found` weights."""
-    weights = _modern(found.arrays, model, family)
+def named(model, found):
+    """{current original name: array} of `Found` weights of a model, without buffers."""
+    model, family = family_of(model)
     skipped = "|".join([BUFFERS, *getattr(family, "BUFFERS", ())])
-    weights = {name: x for name, x in weights.items() if not re.search(skipped, name)}
-    fresh = False
+    return {name: x for name, x in _modern(found.arrays, model, family).items() if not re.search(skipped, name)}
+
+
+def find(model, state_dict, weights=None):
+    """The `wrappers.Found` weights of a model in the content of a file; arguments and errors as for `convert`."""
+    model, family = family_of(model)
+    backbone = bool(getattr(model, "out_indices", ()))
+    names = [name for path in leaves_of(model) if not (name := family.original_name(model, path[1:])).startswith(OUTPUT_NORM) or not backbone]
+    return wrappers.find(state_dict, names, lambda arrays: _modern(arrays, model, family), weights)
+
+
+def shapes_in(model, state_dict, weights=None):
+    """{path: shape in the layout of Flax} of the kernels of a model in the content of a file; arguments and errors as for `convert`."""
+    inner, family = family_of(model)
+    arrays = named(model, find(model, state_dict, weights))
+    kernels = {path: arrays.get(family.original_name(inner, path[1:])) for path in leaves_of(inner) if path[-1] == "kernel"}
+    return {path: (*x.shape[2:], x.shape[1], x.shape[0]) for path, x in kernels.items() if x is not None and x.ndim > 1}
+
+
+def reassemble(model, leaves, loose=frozenset()):
+    """({path: array}, {path: earlier shape} of the resized leaves) of a model from {path: array} in the layout of Flax; dtypes stay.
+
+    Args:
+        model: as for `convert`.
+        leaves: {path: array}, of the same family.
+        loose: as for `convert_leaves`.
+
+    Raises:
+        MisfitError: as `convert`.
+    """
+    model, family = family_of(model)
+    expected = leaves_of(model)
+    known = {path: x for path, x in leaves.items() if path in expected and path[0] != "perturbations"}
+    original = {family.original_name(model, path[1:]): _unfit(np.asarray(x), path, family) for path, x in known.items()}
+    others = {"/".join(path): np.asarray(x) for path, x in leaves.items() if path not in known}
+    found, resized = assemble(model, original | others, loose, dtypes=None)
+    return {path: known[path] if path in known and path not in resized else x for path, x in found.items()}, resized
+
+
+def assemble(model, weights, loose=frozenset(), dtypes=WEIGHT_TYPES, told=()):
+    """({path: array}, {path: shape in the file} of the resized leaves) of a model from {original name: array}.
+
+    Args:
+        model: as for `convert`.
+        weights: names and layouts are the family's current ones.
+        loose: as for `convert_leaves`.
+        dtypes: accepted ones, as float32 or float64 in the result; None: all, unchanged.
+        told: phrases about the weights for an error.
+
+    Raises:
+        MisfitError: as `convert`.
+    """
+    model, family = family_of(model)
+    given, weights, expected, fresh = weights, dict(weights), leaves_of(model), False
     if getattr(model, "out_indices", ()):
         weights = {name: x for name, x in weights.items() if not name.startswith(family.CLASSIFIER)}
         fresh = not any(name.startswith(OUTPUT_NORM) for name in weights)
 
-    variables, missing, misshapen, odd = {}, [], [], []
+    leaves, resized, misfit = {}, {}, Misfit({}, {}, {}, {})
     for path, target in expected.items():
         name = family.original_name(model, path[1:])
         if name not in weights:
             if fresh and name.startswith(OUTPUT_NORM):
-                variables[path] = (jnp.ones if path[-1] == "scale" else jnp.zeros)(target.shape, target.dtype)
-                continue
-            missing.append(f"{name} {_original_shape(family, path, target.shape)}")
+                leaves[path] = (jnp.ones if path[-1] == "scale" else jnp.zeros)(target.shape, target.dtype)
+            elif path not in loose:
+                misfit.missing[name] = _original_shape(family, path, target.shape)
             continue
         x = np.asarray(weights.pop(name))
-        if x.dtype not in WEIGHT_TYPES:
-            odd.append(f"{name} is {x.dtype}, expected one of {', '.join(map(str, WEIGHT_TYPES))}")
+        if dtypes is not None and x.dtype not in dtypes:
+            misfit.of_another_type[name] = x.dtype, ', '.join(map(str, dtypes))
             continue
-        x = _fit(x, path, target.shape, model, family)
-        if x.shape != target.shape:
-            shape = _original_shape(family, path, x.shape) if x.ndim == len(target.shape) else x.shape
-            misshapen.append(f"{name} is {shape}, expected {_original_shape(family, path, target.shape)}")
+        before, x = x, _fit(x, path, target.shape, model, family)
+        if x.shape != target.shape and path not in loose:
+            misfit.misshapen[name] = before.shape, _original_shape(family, path, target.shape)
             continue
-        wide = x.dtype if x.dtype in (np.float32, np.float64) else np.float32
-        variables[path] = jnp.asarray(x.astype(wide))
-    unexpected = [f"{n} {tuple(np.shape(x))}" for n, x in weights.items()]
-    listed = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen), ("of another type", odd))
-    if any(entries for _, entries in listed):
-        few = None if variables else 8  # a file of another model: two lists of every weight tell nothing
-        lines = [f"{len(entries)} {kind}: {'; '.join(entries[:few])}{'; ...' if few and len(entries) > few else ''}" for kind, entries in listed if entries]
-        told = f" (found: {'; '.join(found.told)})" if found.told else ""
-        raise ValueError(f"the checkpoint does not fit {type(model).__name__}{told}:\n  " + "\n  ".join(lines))
-    return unflatten_dict(variables)
+        if x.size != before.size:
+            resized[path] = before.shape
+        leaves[path] = x if dtypes is None else jnp.asarray(x.astype(x.dtype if x.dtype in (np.float32, np.float64) else np.float32))
+    misfit.unexpected.update({name: tuple(np.shape(x)) for name, x in weights.items()})
+    if any(misfit):
+        unknown = "" if dtypes is None else "these shapes are those of no model of the catalog"  # None: of a place that says its model
+        raise MisfitError(model, misfit, told, sentence(given) or unknown)
+    return leaves, resized
 
 
 def original_shapes(model):
     """{original name: original shape} of every array that `convert` needs for a model."""
-    model, family = _family(model)
-    return {family.original_name(model, path[1:]): _original_shape(family, path, leaf.shape)
-            for path, leaf in flatten_dict(_abstract(model)).items()}
+    model, family = family_of(model)
+    return {family.original_name(model, path[1:]): _original_shape(family, path, leaf.shape) for path, leaf in leaves_of(model).items()}
 
 
 def to_state_dict(model, variables):
@@ -138,16 +195,17 @@ def to_state_dict(model, variables):
         TypeError: a model without a conversion.
         ValueError: variables with other names or shapes than the model's.
     """
-    model, family = _family(model)
+    model, family = family_of(model)
     given = {path: x for path, x in flatten_dict(variables).items() if path[0] != "perturbations"}
-    expected = {path: leaf.shape for path, leaf in flatten_dict(_abstract(model)).items()}
+    expected = {path: leaf.shape for path, leaf in leaves_of(model).items()}
     differing = sorted("/".join(path) for path in given.keys() | expected.keys() if path not in given or expected.get(path) != np.shape(given[path]))
     if differing:
         raise ValueError(f"variables={', '.join(differing[:8])}: expected the names and shapes of this {type(model).__name__}")
     return {family.original_name(model, path[1:]): np.asarray(_unfit(np.asarray(x), path, family), order="C") for path, x in given.items()}
 
 
-def _family(model):
+def family_of(model):
+    """(the Linen module, its family's file); a TypeError for a model without a conversion."""
     model = model.model if isinstance(model, Classifier) else model
     if type(model) not in BY_MODEL:
         raise TypeError(f"model={type(model).__name__}: expected one of {', '.join(m.__name__ for m in BY_MODEL)}")
@@ -159,11 +217,29 @@ def _modern(arrays, model, family):
     return family.modern(arrays, model) if hasattr(family, "modern") else arrays
 
 
-def _abstract(model):
-    side = max(64, model.image_size if getattr(model, "pos_embed", True) else 0) if hasattr(model, "image_size") else 64
+def leaves_of(model):
+    """{path: shape and dtype} of a model's variables."""
+    model = model.model if isinstance(model, Classifier) else model
+    try:
+        hash(model)
+    except TypeError:  # a module with a list as a field
+        return _leaves_of(model)
+    return _cached_leaves(model)
+
+
+def smallest_side(model):
+    """A side of images, in pixels, that the model accepts: its `image_size` where position embeddings fix it."""
+    return max(64, model.image_size if getattr(model, "pos_embed", True) else 0) if hasattr(model, "image_size") else 64
+
+
+def _leaves_of(model):
+    side = smallest_side(model)
     images = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
     variables = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
-    return {name: tree for name, tree in variables.items() if name != "perturbations"}
+    return {path: leaf for path, leaf in flatten_dict(variables).items() if path[0] != "perturbations"}
+
+
+_cached_leaves = functools.lru_cache(maxsize=16)(_leaves_of)
 
 
 def _fit(x, path, shape, model, family):

@@ -9,8 +9,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vmamba_jax.checkpoints.convert import convert_and_tell
-from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files, limits
 
 METADATA = "metadata.json"
@@ -77,31 +75,6 @@ def load_variables(directory):
             return saver.restore(source / VARIABLES), metadata
     except Exception as error:  # files that agree with their checksums, but were not written by Orbax
         raise ValueError(f"{directory}: {VARIABLES} is damaged or not written by save_variables ({str(error)[:500]})") from error
-
-
-def read_variables(model, path, weights=None):
-    """The variables of `model` from a folder of `save_variables`, or from a released file.
-
-    Args:
-        model: a Linen module of `vmamba_jax.models`, or a `Classifier` around one.
-        path: the folder, or a .pth, .pt, .safetensors or .safetensors.index.json file.
-        weights: which of several sets of weights in a file, see `convert`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_variables`, `read_torch` and `convert`, with the path.
-    """
-    if pathlib.Path(path).is_dir():
-        return load_variables(path)[0]
-    return convert_file(model, path, weights)[0]
-
-
-def convert_file(model, path, weights=None):
-    """`convert_and_tell` of a released file; its errors begin with the path."""
-    content = read_torch(path)
-    try:
-        return convert_and_tell(model, content, weights)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def checkpointer():

@@ -23,6 +23,7 @@ from vmamba_jax.data.batching.annotated import Annotated
 from vmamba_jax.data.batching.batches import Batches, epoch, on_device, prefetch
 from vmamba_jax.data.batching.meter import Meter, input_rate
 from vmamba_jax.data.batching.pipeline import BadImagesError, Pipeline, Stream
+from vmamba_jax.data.class_names import load_class_names, save_class_names
 from vmamba_jax.data.combined import Mixed, Repeated
 from vmamba_jax.data.datasets import cifar10, corrupted, cued_shapes, digits, folder, imagenet, mnist, npz, tar, tfds, tiny_imagenet
 from vmamba_jax.data.datasets.locate import DataNotFoundError
@@ -32,7 +33,8 @@ from vmamba_jax.data.subsets import match_classes, select_classes, subset_from_l
 
 __all__ = [
     "Annotated", "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
-    "annotations", "augment", "epoch", "input_rate", "load", "match_classes", "mix", "names", "on_device", "prefetch", "select_classes", "subset", "subset_from_list", "transforms",
+    "annotations", "augment", "epoch", "input_rate", "load", "load_class_names", "match_classes", "mix", "names", "on_device", "prefetch", "save_class_names",
+    "select_classes", "subset", "subset_from_list", "transforms",
 ]
 
 _LOADERS = {

@@ -66,7 +66,7 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
     if hasattr(attack, "stages"):
         if len(show):
             raise ValueError(f"show={show!r} with attack={attack!r}: expected an attack of one stage")
-        return staged.run(argument(logits_fn), source, attack, key, loop, state, model_id)
+        return staged.run(logits_fn, source, attack, key, loop, state, model_id)
     if state is not None:
         raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
     attacked = on_mesh(_classify_both, (argument(logits_fn), argument(attack)), loop, key)
@@ -85,10 +85,10 @@ def accuracy_curve(logits_fn, source, make_attack, radii, *, key, **loop):
     loop, radii = Loop(**loop), [float(radius) for radius in radii]
     source = enter(logits_fn, source, loop)
     made = [make_attack(radius) for radius in radii]  # raises for a wrong radius before any work
-    make, rows = argument(make_attack), []
+    fn, make, rows, program = argument(logits_fn), argument(make_attack), [], None
     for i, (radius, attack) in enumerate(zip(radii, made, strict=True)):
-        traced = Partial(_attack_at, make, jnp.asarray(radius))
-        result = robust_accuracy(logits_fn, source, traced, key=key, **vars(loop.part(i, len(radii))))
+        attacked = on_mesh(_classify_both, (fn, Partial(_attack_at, make, jnp.asarray(radius))), loop, key, program)
+        result, program = gather(attacked, source, loop.part(i, len(radii))), attacked.program
         rows.append({"eps": radius} | summary(result | {"attack": getattr(attack, "settings", repr(attack))}))
     return rows
 

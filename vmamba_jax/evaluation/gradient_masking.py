@@ -2,10 +2,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import losses
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, closures
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.evaluation.loop import argument
 from vmamba_jax.evaluation.programs import Programs, held
@@ -40,7 +41,7 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
     images, labels, signs = jnp.asarray(unit_interval(np.asarray(images))), jnp.asarray(labels), []
     checks.batch(images, labels, 0, 1)
     checks.require(len(images), f"images.shape={images.shape}: expected at least one image")
-    logits_fn, surrogate = argument(logits_fn), None if surrogate is None else argument(surrogate)
+    logits_fn, surrogate = argument(logits_fn, images.shape[1:]), None if surrogate is None else argument(surrogate, images.shape[1:])
     forward, without_gradient, attacked = (_program(fn, logits_fn, surrogate) for fn in (_logits, _without_gradient, _attacked))
 
     def add(sign, measured, meaning):
@@ -58,7 +59,7 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
     if classes < 10:
         add("few_classes", classes, "targeted attacks are not defined" if classes < 4 else "the 9 targeted runs are not available")
     for loss in ("cross_entropy", *(["dlr"] if classes >= 3 else [])):
-        flat = without_gradient(logits_fn, images, labels, loss=loss) & correct
+        flat = without_gradient(logits_fn, Partial(losses.get(loss)), images, labels) & correct
         if flat.any():
             add("zero_gradient", float(flat.mean()), f"the {loss} loss has no gradient for this fraction of the images")
 
@@ -87,19 +88,33 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
 
 
 def _program(fn, *models):
-    """The function (model, *args) -> `fn(model, *args)` on the host, compiled; kept as long as the models' functions, see `programs`."""
-    weak = {id(model): held(model)[0] for model in models}
+    """The function (model, *args) -> `fn(model, *args)` on the host, compiled; kept as long as the models' functions, see `programs`.
+
+    A model that may have changed since an earlier use is traced once for each `_program`.
+    """
+    weak, current = {id(model): held(model)[0] for model in models}, {}
+    changes, functions = not closures.all_constant(models), held(models)[1]
     # A function of its own: JAX's caches of `fn` itself would keep the constants of the classifiers.
-    program = _PROGRAMS.get(lambda: jax.jit(lambda *args, **options: fn(*args, **options), static_argnames="loss"), fn, held(models)[1])
-    return lambda model, *args, **options: np.asarray(program(weak[id(model)], *args, **options))
+    jitted = lambda: jax.jit(lambda *args, **options: fn(*args, **options))
+    program = None if changes else _PROGRAMS.get(jitted, fn, functions)
+
+    def run(model, *args):
+        args = weak[id(model)], *args
+        if not changes:
+            return np.asarray(program(*args))
+        structure = jax.tree.structure(args)
+        if structure not in current:
+            current[structure] = _PROGRAMS.get(closures.Programs, ("traces", fn), functions).get(jitted(), *args)
+        return np.asarray(current[structure](*args))
+    return run
 
 
 def _logits(logits_fn, images):
     return logits_fn(images)
 
 
-def _without_gradient(logits_fn, images, labels, loss):
-    gradient = jax.grad(lambda x: losses.get(loss)(logits_fn(x), labels).sum())(images)
+def _without_gradient(logits_fn, loss, images, labels):
+    gradient = jax.grad(lambda x: loss(logits_fn(x), labels).sum())(images)
     return ~(gradient != 0).any((1, 2, 3))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 import vmamba_jax
 from vmamba_jax import parallel
+from vmamba_jax.core import closures
 from vmamba_jax.data.source import digest
 
 PROCESS = secrets.token_hex(8)  # part of every identity that cannot be known in another process
@@ -27,7 +28,7 @@ def of(value):
     """(digest, what it lacks) of a function, a callable object or any pytree of them.
 
     Functions count by their code, defaults, closure and the globals they load; functions and classes of installed packages by name; objects
-    by class and attributes; arrays by their bytes. An equal digest in another process means equal results as far as these reach.
+    by class and attributes, or what their method `__identity__` returns; arrays by their bytes. An equal digest in another process means equal results as far as these reach.
 
     Returns:
         The digest, 64 hexadecimal digits, and the names of the types of the values that cannot be described; such a digest holds in this
@@ -45,7 +46,9 @@ def of_model(logits_fn, model_id, state):
         if not isinstance(model_id, str) or not model_id:
             raise TypeError(f"model_id={model_id!r}: expected a name, or None")
         return f"{model_id} {parallel.fingerprint(logits_fn)[:16]}"
-    found, unknown = of(logits_fn)
+    if hasattr(logits_fn, "identity") and (text := logits_fn.identity()):
+        return text
+    found, unknown = of(closures.argument(logits_fn))
     if unknown:
         warnings.warn(f"state={str(state)!r}: the classifier uses {', '.join(unknown)}, which no other process can recognize, so only this process "
                       "can resume; expected model_id=NAME, a name of the model and its weights", UserWarning, stacklevel=6)
@@ -82,7 +85,7 @@ class _Walk:
             return type(value).__name__, tuple(map(self, value))
         if isinstance(value, (set, frozenset)):
             return "set", tuple(sorted(map(repr, value)))
-        if isinstance(value, dict) or (hasattr(value, "items") and hasattr(value, "keys")):
+        if isinstance(value, dict) or (hasattr(value, "items") and hasattr(value, "keys") and not isinstance(value, type)):
             return "dict", tuple((repr(key), self(item)) for key, item in sorted(value.items(), key=lambda pair: repr(pair[0])))
         if isinstance(value, functools.partial):
             return "partial", self(value.func), self(value.args), self(value.keywords)
@@ -101,14 +104,24 @@ class _Walk:
         return self._object(value)
 
     def _object(self, value):
+        if hasattr(value, "__identity__"):
+            return "object", self(type(value)), self(value.__identity__())
+        if isinstance(value, jax.tree_util.PyTreeDef):
+            return "structure", value.num_leaves, self(value.node_data()), tuple(map(self, value.children()))
+        if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of PyTorch, whose values are no attributes
+            return self._array(value.detach().cpu().numpy())
         if hasattr(value, "__wrapped__"):  # such as a jitted function
             return "wrapped", type(value).__name__, self(value.__wrapped__)
         if dataclasses.is_dataclass(value):
             skipped = ("parent", "name") if isinstance(value, _linen()) else ()
             fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value) if field.name not in skipped}
             return "dataclass", self(type(value)), self(fields)
+        leaves, structure = jax.tree.flatten(value)
+        if not jax.tree_util.treedef_is_leaf(structure):  # a registered tree, such as a variable of NNX
+            return "tree", self(structure), tuple(map(self, leaves))
         if hasattr(value, "__dict__"):
-            return "object", self(type(value)), self(dict(vars(value)))
+            slots = {name for cls in type(value).__mro__ for name in np.atleast_1d(vars(cls).get("__slots__", ())).tolist() if name != "__dict__"}
+            return "object", self(type(value)), self({name: getattr(value, name, None) for name in slots} | vars(value))
         self.unknown.add(f"a value of type {type(value).__module__}.{type(value).__qualname__}")
         return "unknown", type(value).__qualname__
 
@@ -174,7 +187,7 @@ def _is_library(module):
     if file is None:
         return module.split(".")[0] in sys.stdlib_module_names or module in sys.builtin_module_names
     path = pathlib.Path(file).resolve()
-    return any(path.is_relative_to(library) for library in LIBRARIES)
+    return any(path.is_relative_to(library) for library in LIBRARIES) or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def _cell(cell):

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.tree_util import Partial
 
 from vmamba_jax import parallel
 from vmamba_jax.attacks import losses
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, closures
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.evaluation.programs import Programs, held
 from vmamba_jax.evaluation.sets import Entered, examples, reader
@@ -114,33 +113,43 @@ def _means(arrays, seen):
     return {mean: float(arrays[name][seen].mean()) for name, mean in ACCURACIES.items() if name in arrays}
 
 
-def on_mesh(fn, tree, loop, key=None):
+def on_mesh(fn, tree, loop, key=None, program=None):
     """A function batch -> fn(tree, batch, key) over the mesh, with tree and key replicated; compiled once per fn, mesh and shapes.
 
-    The program is kept as long as the functions in `tree`, see `programs`.
+    The program is kept as long as the functions in `tree`, see `programs`. Functions that may have changed since an earlier call are traced again, at
+    the first batch; `program` of an earlier call is then used as it is, by one evaluation that goes through its set several times.
     """
     weak, functions = held(tree)
-    program, (weak, key) = compiled(fn, loop.mesh, functions), parallel.replicate((weak, key), loop.mesh)
+    program = program or compiled(fn, loop.mesh, functions, changes=not closures.all_constant(tree))
+    weak, key = parallel.replicate((weak, key), loop.mesh)
 
     def run(batch, alive=tree):  # the functions must live while the program runs
         del alive
         return program(weak, batch, key)
+    run.program = program
     return run
 
 
-def compiled(fn, mesh, functions=()):
-    """`parallel.map_batch(fn, mesh)`, the same object for the same arguments."""
-    return _PROGRAMS.get(lambda: parallel.map_batch(fn, mesh, mesh.axis_names[0]), (fn, mesh), functions)
+def compiled(fn, mesh, functions=(), changes=False):
+    """`parallel.map_batch(fn, mesh)`, the same object for the same arguments.
+
+    With `changes`, a new function that traces `fn` once per shape of the batch, and shares the programs of equal traces.
+    """
+    make = lambda: parallel.map_batch(fn, mesh, mesh.axis_names[0])
+    if not changes:
+        return _PROGRAMS.get(make, (fn, mesh), functions)
+    current = {}
+
+    def program(*args):
+        shapes = tuple(map(np.shape, jax.tree.leaves(args)))
+        if shapes not in current:
+            current[shapes] = _PROGRAMS.get(closures.Programs, ("traces", fn, mesh), functions).get(make(), *args)
+        return current[shapes](*args)
+    return program
 
 
 _PROGRAMS = Programs()
-
-
-def argument(fn):
-    """A function as a pytree that jit accepts: itself if all its leaves are arrays or numbers, else a static `Partial`."""
-    leaves = jax.tree.leaves(fn)
-    plain = all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) for leaf in leaves)
-    return fn if plain else Partial(fn)
+argument = closures.argument
 
 
 def classify(logits_fn, batch, attack=None, keys=None):

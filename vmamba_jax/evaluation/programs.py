@@ -1,7 +1,7 @@
 """Compiled programs of the evaluations, kept as long as the functions that they were compiled for.
 
-A plain function is static in a program: it is a part of the cache's key, and the arrays that it closes over are constants of the program. The
-programs here refer to functions weakly, so a classifier that its caller drops is freed with its program and its weights. The functions of a
+A plain function is static in a program: it is a part of the cache's key, and the arrays that it closes over are constants of the program. It is
+traced for every evaluation, so that it is evaluated with what it closes over then (see `core.closures`). The programs here refer to functions weakly, so a classifier that its caller drops is freed with its program and its weights. The functions of a
 `jax.tree_util.Partial` are treated in the same way; its arguments are arguments of the program.
 """
 import inspect

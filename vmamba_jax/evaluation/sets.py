@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, closures
 from vmamba_jax.core.images import gray_levels, unit_interval
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.data.subsets import numbered
@@ -76,7 +76,8 @@ def enter(logits_fn, source, loop):
         unit_interval(np.asarray(source[0]))  # floating images: their range, before any work
     rows = -(-min(loop.batch_size, n) // loop.mesh.size)
     shape = jax.ShapeDtypeStruct((rows, *first.shape[1:]), first.dtype)
-    logits = jax.eval_shape(lambda fn, x: fn(x), held(logits_fn if isinstance(logits_fn, Partial) else Partial(logits_fn))[0], shape)
+    fn = closures.argument(logits_fn, first.shape[1:])
+    logits = jax.eval_shape(lambda fn, x: fn(x), held(fn if isinstance(fn, Partial) else Partial(fn))[0], shape)
     if len(getattr(logits, "shape", ())) != 2 or logits.shape[0] != rows:
         raise ValueError(f"logits_fn returned shape {getattr(logits, 'shape', type(logits).__name__)}: expected ({rows}, classes)")
     count = logits.shape[1]

@@ -104,7 +104,7 @@ def run(logits_fn, source, attack, key, loop, state=None, model_id=None):
     check(attack, source, max(_rows(loop.batch_size, n, loop.mesh.size) // loop.mesh.size, 1))
     passes = [("clean", None), *attack.stages()]
     ledger = Ledger(n, found, state)
-    logits_fn, key = parallel.replicate((logits_fn, key), loop.mesh)
+    logits_fn, key = parallel.replicate((argument(logits_fn), key), loop.mesh)
     for number, (name, stage) in enumerate(passes):
         if number < len(ledger.stages) - 1:
             continue  # done before the run was stopped

@@ -7,12 +7,15 @@ from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.catalog import create_model, entry, list_models
 from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, as_classifier, logits_fn
+from vmamba_jax.models.layers.patches import Downsample, PatchEmbed
+from vmamba_jax.models.vim.mixer import VimMixer
+from vmamba_jax.models.vim.vim import Block as VimBlock
 from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.ss2d import SS2D
-from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock
+from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock, VSSStage
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "Classifier", "ConvNeXt", "EfficientNetLite", "ResNet", "Swin", "VMamba", "VSSBlock", "ViT",
-           "Vim", "as_classifier", "create_model", "entry", "list_models", "logits_fn"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "Classifier", "ConvNeXt", "Downsample", "EfficientNetLite", "PatchEmbed", "ResNet", "Swin",
+           "VMamba", "VSSBlock", "VSSStage", "ViT", "Vim", "VimBlock", "VimMixer", "as_classifier", "create_model", "entry", "list_models", "logits_fn"]
 
 __getattr__ = renamed(__name__, {
     "attention_fn": "vmamba_jax.analysis:attention_fn",

@@ -42,8 +42,7 @@ class Entry:
     image_size = property(lambda self: self.preprocessing.size, doc="Side of the released evaluation's crop, in pixels.")
     top1 = property(lambda self: self.releases[0].top1 if self.releases else None, doc="ImageNet-1k accuracy in percent, or None.")
     tag = property(lambda self: self.releases[0].tag if self.releases else None, doc="Name of the released weights, or None.")
-    weights = property(lambda self: f"{self.releases[0].url}/{self.releases[0].file}" if self.releases else None,
-                       doc="Address of the released weights' file, or None.")
+    weights = property(lambda self: self.releases[0].address or None if self.releases else None, doc="Address of the released weights' file, or None.")
 
 
 def _widths(embed):

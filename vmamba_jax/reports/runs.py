@@ -32,8 +32,9 @@ class Run:
 
     @property
     def headline(self):
-        """The result of the attack that the accuracy curve uses; the report leads with it."""
-        return self.evaluation["attacks"][self.evaluation["curve"]["attack"]]
+        """The result of the attack that the accuracy curve uses; the report leads with it. None for an evaluation without attacks."""
+        curve = self.evaluation["curve"]
+        return self.evaluation["attacks"][curve["attack"]] if curve else None
 
 
 def read_run(folder, label=None, evaluated=True, examples=True):

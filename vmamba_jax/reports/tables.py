@@ -31,6 +31,36 @@ def accuracy(runs):
     return columns, rows
 
 
+def corruptions(runs):
+    """Accuracy on corrupted images.
+
+    Returns:
+        [(run's label, columns, [(corruption, [cell, ...]), ...], sentence), ...], one for each run that was evaluated on them: a column for each
+        severity and one for the mean, cells as in `accuracy`, and a sentence with the mean over all and the mean corruption error.
+    """
+    found = []
+    for run in runs:
+        measured = run.evaluation.get("corruptions")
+        if not measured:
+            continue
+        rows, n = {}, run.evaluation["examples"]
+        for row in measured["rows"]:
+            rows.setdefault(row["corruption"], {})[row["severity"]] = row["accuracy"]
+        severities = sorted({severity for values in rows.values() for severity in values})
+        cells = [(name.replace("_", " "), [_cell(values[severity], n) for severity in severities] +
+                  [{"value": sum(values.values()) / len(values), "low": None, "high": None}]) for name, values in rows.items()]
+        mce = "" if measured["mce"] is None else f" Mean corruption error relative to AlexNet: {measured['mce']:.1f} %."
+        found.append((run.label, [*(f"severity {severity}" for severity in severities), "mean"], cells,
+                      f"Mean over corruptions and severities: {percent(measured['accuracy'])}.{mce}"))
+    return found
+
+
+def calibration(runs):
+    """[(run's label, accuracy, mean confidence, expected calibration error, the adaptive one, number of bins), ...] of the runs that have it."""
+    return [(run.label, *(percent(found[name]) for name in ("accuracy", "confidence", "ece", "adaptive_ece")), len(found["bins"]))
+            for run in runs if (found := run.evaluation.get("calibration"))]
+
+
 def attack_name(result):
     """An attack's label, norm and radius: "PGD-20, L∞ 8/255"; "unbounded" for a radius of None."""
     radius = "unbounded" if result["eps"] is None else radius_name(result["eps"])
@@ -44,9 +74,15 @@ def current_label(result):
 
 
 def text(runs):
-    """The main table for a terminal."""
+    """The tables of accuracy, corruptions and calibration for a terminal."""
     columns, rows = accuracy(runs)
-    return aligned([["", *columns]] + [[label, *("-" if c is None else percent(c["value"]) for c in cells)] for label, cells in rows])
+    shown = lambda cells: ["-" if cell is None else percent(cell["value"]) for cell in cells]
+    blocks = [aligned([["", *columns]] + [[label, *shown(cells)] for label, cells in rows])]
+    blocks += [f"{aligned([[label, *columns]] + [[name, *shown(cells)] for name, cells in rows])}\n{sentence}"
+               for label, columns, rows, sentence in corruptions(runs)]
+    blocks += [f"{label}: expected calibration error {ece}, in bins of equally many images {adaptive}; mean confidence {confidence}, accuracy {right}"
+               for label, right, confidence, ece, adaptive, _ in calibration(runs)]
+    return "\n\n".join(blocks)
 
 
 def aligned(rows):

@@ -5,6 +5,7 @@
     state = training.train(step, state, batches, steps=10_000, key=key, workdir="runs/at")
 """
 from vmamba_jax.training import objectives
+from vmamba_jax.training.linear_probe import linear_probe
 from vmamba_jax.training.optimization import optimizer, schedules, weight_decay
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run.checkpointing import Checkpoints, DamagedCheckpoint, SaveError, restore_variables
@@ -15,5 +16,5 @@ from vmamba_jax.training.state import TrainState, create_state
 from vmamba_jax.training.trainer import Checkpointing, Monitoring, Validation, train
 
 __all__ = ["Checkpointing", "Checkpoints", "DamagedCheckpoint", "Locked", "Monitoring", "SaveError", "Stopped", "TrainState", "Validation",
-           "Writer", "create_state", "objectives", "one_run", "optimizer", "read_metrics", "restore_variables", "schedules",
+           "Writer", "create_state", "linear_probe", "objectives", "one_run", "optimizer", "read_metrics", "restore_variables", "schedules",
            "skip_nonfinite", "train", "weight_decay"]

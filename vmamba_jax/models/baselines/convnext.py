@@ -55,7 +55,7 @@ class ConvNeXt(StagedBackbone):
     STAGE = "stages"
     NORM_EPS = EPS
     PARAMETERS = ParameterGroups(
-        stem=r"stem_[01]", head=r"norm|head|outnorm\d+",
+        stem=r"stem_[01]", head=r"norm|head|outnorm\d+", images="stem_0/kernel",
         blocks=((r"stages_(\d+)/blocks_(\d+)/", lambda stage, block: (stage, block)), (r"stages_(\d+)/downsample_[01]/", lambda stage: (stage, 0))))
 
     def _stem(self, images, train):

@@ -44,7 +44,8 @@ class EfficientNetLite(nn.Module):
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
-    PARAMETERS = ParameterGroups(stem=r"conv_stem|bn0", head=r"conv_head|bn1|fc", blocks=((r"blocks_(\d+)/", lambda block: (block,)),))
+    PARAMETERS = ParameterGroups(stem=r"conv_stem|bn0", head=r"conv_head|bn1|fc", blocks=((r"blocks_(\d+)/", lambda block: (block,)),),
+                                 images="conv_stem/kernel", logits="fc")
 
     @nn.compact
     def __call__(self, images, train=False):

@@ -74,7 +74,8 @@ class ResNet(StagedBackbone):
 
     BLOCK = Block
     PER_STAGE = ("layers", "channels")
-    PARAMETERS = ParameterGroups(stem=r"conv1|bn1", head=r"fc", blocks=((r"layer(\d+)_(\d+)/", lambda stage, block: (stage, block)),))
+    PARAMETERS = ParameterGroups(stem=r"conv1|bn1", head=r"fc", blocks=((r"layer(\d+)_(\d+)/", lambda stage, block: (stage, block)),),
+                                 images="conv1/kernel", logits="fc")
 
     depths = property(lambda self: tuple(self.layers), doc="Blocks of each stage.")
 

@@ -75,7 +75,7 @@ class Swin(StagedBackbone):
     BLOCK = Block
     PER_STAGE = ("depths", "num_heads")
     PARAMETERS = ParameterGroups(
-        stem=r"patch_embed", head=r"norm|head|outnorm\d+", positions=("relative_position_bias_table",),
+        stem=r"patch_embed", head=r"norm|head|outnorm\d+", positions=("relative_position_bias_table",), images="patch_embed/proj/kernel",
         blocks=((r"layers_(\d+)/blocks_(\d+)/", lambda stage, block: (stage, block)), (r"layers_(\d+)/downsample/", lambda stage: (stage, 0))))
 
     def _stem(self, images, train):

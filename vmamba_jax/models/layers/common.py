@@ -25,6 +25,22 @@ def fields_of(mixin, module):
     return {field.name: getattr(module, field.name) for field in dataclasses.fields(mixin)}
 
 
+@dataclasses.dataclass(repr=False, eq=False)
+class WidthField:
+    """First field of the layers that keep their input's channels.
+
+    Attributes:
+        width: channels of the input, which are checked; None: any.
+    """
+    width: int | None = None
+
+    def check_width(self, x, axes):
+        """Raise a ValueError unless `x` has the axes ("batch", ..., "channels") and, with `width` stated, so many channels."""
+        if x.ndim != len(axes) or self.width not in (None, x.shape[-1]):
+            expected = ", ".join((*axes[:-1], "channels" if self.width is None else str(self.width)))
+            raise ValueError(f"x.shape={x.shape}: expected ({expected}) for {type(self).__name__}")
+
+
 # ---- activations
 
 @jax.custom_jvp

@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.layers.common import activation, conv, dense, norm, uniform
 
 PATCH_EMBEDS = ("v1", "v2")
@@ -12,7 +13,7 @@ DOWNSAMPLES = ("v1", "v2", "v3")
 
 
 class PatchEmbed(nn.Module):
-    """VMamba's patch embedding: (b, H, W, in) -> (b, H / patch_size, W / patch_size, features).
+    """VMamba's patch embedding: (b, H, W, in) -> (b, H / patch_size, W / patch_size, features); "v2" rounds odd sides up.
 
     Attributes:
         features: output channels.
@@ -23,15 +24,16 @@ class PatchEmbed(nn.Module):
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     features: int
-    patch_size: int
-    version: str
-    use_norm: bool
-    norm: str
+    patch_size: int = 4
+    version: str = "v2"
+    use_norm: bool = True
+    norm: str = "layer_norm"
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train=False):
+        checks.choice("version", self.version, PATCH_EMBEDS)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         normalize = lambda x, name: norm(self.norm, train=train, name=name, **options)(x) if self.use_norm else x
         patch, channels = self.patch_size, x.shape[-1]
@@ -57,13 +59,14 @@ class Downsample(nn.Module):
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     features: int
-    version: str
-    norm: str
+    version: str = "v3"
+    norm: str = "layer_norm"
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train=False):
+        checks.choice("version", self.version, DOWNSAMPLES)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if self.version == "v1":
             x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))

@@ -38,12 +38,16 @@ class ParameterGroups:
         head: regular expression of the top-level names after the last block.
         positions: leaf names of position embeddings and class tokens.
         ssm: leaf names of the scan's decay A, skip D and step bias.
+        images: path of the kernel that reads the images, its third axis their channels.
+        logits: top-level name of the dense layer that returns the logits.
     """
     stem: str
     blocks: tuple[tuple[str, Callable], ...]
     head: str
     positions: tuple[str, ...] = ()
     ssm: tuple[str, ...] = ()
+    images: str = "patch_embed/kernel"
+    logits: str = "head"
 
     def place(self, path):
         """Place of the parameter at `path`, names joined by "/": "stem", "head", a block, or None for a parameter of another family."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pallas_kernels
 from pallas_kernels.arguments import step_size
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import fields_of, silu, uniform
+from vmamba_jax.models.layers.common import WidthField, fields_of, silu, uniform
 from vmamba_jax.models.layers.selective_ssm import scan, scan_of_decays, step_bias
 
 EXPAND = 2  # inner width over the block's
@@ -49,8 +49,8 @@ class MixerFields:
         return fields_of(MixerFields, self)
 
 
-class VimMixer(MixerFields, nn.Module):
-    """Mixer of a Vim block: (b, L, C) -> (b, L, C). Its fields are those of `MixerFields` and one more.
+class VimMixer(MixerFields, WidthField, nn.Module):
+    """Mixer of a Vim block: (b, L, C) -> (b, L, C), for any L and C. Its fields are `width`, the first, those of `MixerFields` and one more.
 
     The backward direction has its own convolution, projections and scan, which run from the last token to the first; no array is flipped.
     Hidden states are recorded under the names of `probes.VIM_STATES`, both directions in the order of the tokens.
@@ -62,6 +62,7 @@ class VimMixer(MixerFields, nn.Module):
 
     @nn.compact
     def __call__(self, u):
+        self.check_width(u, ("batch", "length", "channels"))
         probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
         probes.check_names("perturbed", self.perturbed, probes.VIM_STATES)
         channels, N = u.shape[-1], self.d_state

@@ -11,7 +11,7 @@ import numpy as np
 
 from vmamba_jax.core import checks, scan_orders
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import DropPath, RMSNorm, dense, dense_init
+from vmamba_jax.models.layers.common import DropPath, RMSNorm, WidthField, dense, dense_init
 from vmamba_jax.models.layers.convolution import Conv
 from vmamba_jax.models.layers.patches import resize_grid
 from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
@@ -22,8 +22,8 @@ CLASS_TOKENS = {"middle": ("cls_token",), "head": ("cls_token",), "double": ("cl
 POOLS = ("last", "mean", "max", "all")
 
 
-class Block(MixerFields, nn.Module):
-    """r + DropPath(mixer(norm(r))), in r's dtype. Its fields are those of `VimMixer` and the drop-path rate.
+class Block(MixerFields, WidthField, nn.Module):
+    """Vim block, r + DropPath(mixer(norm(r))): (b, L, C) -> (b, L, C), in r's dtype. Its fields are those of `VimMixer` and the drop-path rate.
 
     The original adds a block's output at the start of the next block, or before the final norm, and applies drop path there: the same sum.
     """
@@ -32,6 +32,7 @@ class Block(MixerFields, nn.Module):
 
     @nn.compact
     def __call__(self, r, train=False):
+        self.check_width(r, ("batch", "length", "channels"))
         norm = RMSNorm(EPS, self.dtype, self.param_dtype, name="norm")
         mixer = VimMixer(out_scale=self.out_scale, name="mixer", **self.mixer_fields())
         return r + DropPath(self.drop_path)(mixer(norm(r)), train).astype(r.dtype)

@@ -15,7 +15,7 @@ import pallas_kernels
 from pallas_kernels.arguments import step_size
 from vmamba_jax.core import checks, scan_orders
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, activation, dense, fields_of, standardize, uniform
+from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm, WidthField, activation, dense, fields_of, standardize, uniform
 from vmamba_jax.models.layers.selective_ssm import scan, scan_of_decays, step_bias
 from vmamba_jax.models.vmamba import scan_layouts
 
@@ -74,11 +74,15 @@ class SSMFields:
         return fields_of(SSMFields, self)
 
 
-class SS2D(SSMFields, nn.Module):
-    """Mixer of a VMamba block: (b, H, W, C) -> (b, H, W, C). Its fields are those of `SSMFields`."""
+class SS2D(SSMFields, WidthField, nn.Module):
+    """Mixer of a VMamba block: (b, H, W, C) -> (b, H, W, C), for any H, W and C.
+
+    Its fields are `width`, the first, and those of `SSMFields`; all have defaults.
+    """
 
     @nn.compact
     def __call__(self, x):
+        self.check_width(x, ("batch", "height", "width", "channels"))
         channels = x.shape[-1]
         inner = int(self.ssm_ratio * channels)
         rank = math.ceil(channels / 16) if self.dt_rank is None else self.dt_rank

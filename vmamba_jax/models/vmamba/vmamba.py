@@ -2,29 +2,29 @@
 
 Source: Liu et al., arXiv 2401.10166.
 """
+import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import MLP, DropPath, activation, norm
+from vmamba_jax.models.layers.common import MLP, DropPath, WidthField, activation, fields_of, norm
 from vmamba_jax.models.layers.patches import DOWNSAMPLES, PATCH_EMBEDS, Downsample, PatchEmbed, resize_grid
-from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
+from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone, rematerialized
 from vmamba_jax.models.vmamba.ss2d import SS2D, SSMFields
 
 NORMS = ("layer_norm", "batch_norm")
 
 
-class VSSBlock(SSMFields, nn.Module):
-    """x + DropPath(SS2D(norm(x))), then x + DropPath(MLP(norm2(x))).
+@dataclasses.dataclass(repr=False, eq=False)
+class BlockFields(SSMFields):
+    """Fields of a VMamba block: those of `SSMFields` (ssm_ratio 0: no SS2D) and these. `VSSBlock` and `VSSStage` inherit them.
 
     Attributes:
         mlp_ratio, mlp_act, gated_mlp: hidden width of the MLP over the block's, and fields of `MLP`; ratio 0: no MLP.
         norm: "layer_norm" or "batch_norm".
         drop_path: rate of both branches, which are dropped independently.
-
-    The other fields are those of `SSMFields`; ssm_ratio 0: no SS2D.
     """
     mlp_ratio: float = 4.0
     mlp_act: str = "gelu"
@@ -32,8 +32,16 @@ class VSSBlock(SSMFields, nn.Module):
     norm: str = "layer_norm"
     drop_path: float = 0.0
 
+
+class VSSBlock(BlockFields, WidthField, nn.Module):
+    """VMamba block, x + DropPath(SS2D(norm(x))), then x + DropPath(MLP(norm2(x))): (b, H, W, C) -> (b, H, W, C).
+
+    Its fields are `width`, the first, and those of `BlockFields`; all have defaults.
+    """
+
     @nn.compact
     def __call__(self, x, train=False):
+        self.check_width(x, ("batch", "height", "width", "channels"))
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         normalize = lambda x, name: norm(self.norm, train=train, name=name, **options)(x)
         if self.ssm_ratio > 0:
@@ -41,6 +49,32 @@ class VSSBlock(SSMFields, nn.Module):
         if self.mlp_ratio > 0:
             mlp = MLP(int(x.shape[-1] * self.mlp_ratio), self.mlp_act, self.gated_mlp, name="mlp", **options)
             x = x + DropPath(self.drop_path)(mlp(normalize(x, "norm2")), train)
+        return x
+
+
+class VSSStage(BlockFields, WidthField, nn.Module):
+    """Blocks of one resolution: (b, H, W, C) -> (b, H, W, C). Its parameters are named as those of a stage `layers_i` of `VMamba`.
+
+    Its fields are `width`, the first, those of `BlockFields`, and these.
+
+    Attributes:
+        depth: number of blocks.
+        drop_path: rate of all blocks, or a tuple of one rate per block.
+        remat: recompute each block's activations in the backward pass.
+    """
+    depth: int = 2
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        self.check_width(x, ("batch", "height", "width", "channels"))
+        depth, rates = checks.count("depth", self.depth), self.drop_path
+        rates = tuple(rates) if isinstance(rates, (tuple, list)) else (rates,) * depth
+        if len(rates) != depth:
+            raise ValueError(f"drop_path={rates}: expected one rate, or depth={depth} of them")
+        block, fields = rematerialized(VSSBlock, self.remat), fields_of(BlockFields, self)
+        for i, rate in enumerate(rates):
+            x = block(name=f"blocks_{i}", **fields | {"drop_path": rate})(x, train)
         return x
 
 
@@ -80,6 +114,7 @@ class VMamba(SSMFields, StagedBackbone):
     BLOCK = VSSBlock
     PARAMETERS = ParameterGroups(
         stem=r"patch_embed|pos_embed", head=r"norm|head|outnorm\d+", positions=("pos_embed",), ssm=("A_logs", "Ds", "dt_projs_bias"),
+        images="patch_embed/conv1/kernel",
         blocks=((r"layers_(\d+)/blocks_(\d+)/", lambda stage, block: (stage, block)), (r"downsample_(\d+)/", lambda stage: (stage + 1, 0))))
 
     def _stem(self, images, train):

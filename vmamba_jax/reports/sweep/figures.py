@@ -24,7 +24,7 @@ def seeds(sweep):
     """Clean and robust accuracy of each seed, with mean and 95 % interval of each group, as SVG text; "" if no run is done."""
     if not sweep.done:
         return ""
-    metrics = [metric for metric in (CLEAN, sweep.headline) if metric in sweep.values]
+    metrics = [metric for metric in dict.fromkeys((CLEAN, sweep.headline)) if metric in sweep.values]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(sweep.groups)), layout="constrained")
         panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]

@@ -49,7 +49,8 @@ def _headline(sweep, rows):
         return "No run is done."
     best = max(rows, key=lambda row: row["mean"])
     interval = f"95 % interval {100 * best['low']:.1f} to {100 * best['high']:.1f}, {best['n']} seeds" if best["n"] > 1 else "one seed"
-    return f"Highest mean accuracy under {sweep.headline}: {best['group']}, {tables.percent(best['mean'])} ({interval})."
+    accuracy = "clean accuracy" if sweep.headline == results.CLEAN else f"accuracy under {sweep.headline}"
+    return f"Highest mean {accuracy}: {best['group']}, {tables.percent(best['mean'])} ({interval})."
 
 
 def _single(sweep, group):
@@ -60,7 +61,7 @@ def _line(sweep, each):
     """A run's row: what the page links to, and its results."""
     folder = sweep.folder / each.name
     return {"run": each, "links": [(f"{each.name}/{file}", name) for file, name in REPORTS if (folder / file).is_file()],
-            "clean": each.run.evaluation["accuracy"] if each.done else None, "robust": each.run.headline["robust_accuracy"] if each.done else None,
+            "clean": each.run.evaluation["accuracy"] if each.done else None, "robust": each.run.headline["robust_accuracy"] if each.done and each.run.headline else None,
             "error": f"{each.name}/error.txt" if each.status == "failed" and (folder / "error.txt").is_file() else ""}
 
 

@@ -83,8 +83,13 @@ class Sweep:
 
     @functools.cached_property
     def headline(self):
-        """The metric that the page leads with: the attack of the accuracy curve; None if no run is done."""
-        return tables.attack_name(self.done[0].run.headline) if self.done else None
+        """The metric that the page leads with: the attack of the accuracy curve, clean accuracy without attacks; None if no run is done."""
+        return headline_of(self.done[0].run) if self.done else None
+
+
+def headline_of(run):
+    """Name of the metric that leads a run's figures."""
+    return tables.attack_name(run.headline) if run.headline else CLEAN
 
 
 def read_sweep(folder):

@@ -257,7 +257,7 @@ def update(state, optimizer, grads, model_state, metrics, ema_decay=None, ema_wa
     ema = state.ema
     if ema is not None:
         d = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step)) if ema_warmup else ema_decay
-        ema = jax.tree.map(lambda e, p: d * e + (1 - d) * p, ema, params)
+        ema = jax.tree.map(lambda e, p: jnp.where(e == p, p, d * e + (1 - d) * p), ema, params)  # the sum rounds, also where both are equal
     return state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=ema), metrics
 
 

@@ -4,32 +4,27 @@ import json
 import math
 import pathlib
 import shutil
-import time
 import warnings
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
-from vmamba_jax.core import checks, files
-from vmamba_jax.training.run import checksums, state_trees, step_folders
+from vmamba_jax.core import checks
+from vmamba_jax.core.saved_steps import checksums, step_folders
+from vmamba_jax.core.saved_steps.reader import ITEMS, DamagedCheckpoint, SavedSteps, first_line, reading, restore_variables
+from vmamba_jax.training.run import state_trees
 
-ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
-PATIENCE, PAUSE = 60.0, 0.1  # seconds that a reader retries while a run saves and removes steps, and between two looks at the folder
-
-
-class DamagedCheckpoint(ValueError):
-    """A saved step cannot be read or differs from what was saved; the message names step, arrays and cause."""
+__all__ = ["Checkpoints", "DamagedCheckpoint", "SaveError", "restore_variables"]
 
 
 class SaveError(OSError):
     """A step could not be saved; the message names the step, the cause and the last complete step."""
 
 
-class Checkpoints:
+class Checkpoints(SavedSteps):
     """A folder of numbered checkpoints; a context manager whose exit waits for pending saves.
 
     Steps that lack a file, or whose metrics cannot be read or differ from the saved ones, are named in a warning and renamed to STEP.damaged when
@@ -52,26 +47,18 @@ class Checkpoints:
         checks.count("keep_latest", keep_latest, 1)
         checks.count("keep_best", keep_best, 0)
         checks.choice("best_mode", best_mode, ("max", "min"))
-        self.directory = pathlib.Path(directory).absolute()
-        self.read_only, self._saving, self._passed_over = read_only, None, frozenset()
+        self.read_only, self._saving = read_only, None
         if read_only:
-            if not self.directory.is_dir():
-                raise FileNotFoundError(f"directory={str(self.directory)!r}: expected a folder of checkpoints, which does not exist")
-            about = step_folders.read_about(self.directory)
-            best_metric, best_mode = best_metric or about.get("best_metric"), about.get("best_mode", best_mode)
-        else:
-            _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
-        self.best_metric, self.best_mode, self._keep = best_metric, best_mode, (keep_latest, keep_best)
-        if read_only:
-            self._retrying(self._pass_over)
-        self._orbax = self._open()
+            super().__init__(directory, best_metric)
+            return
+        self.directory, self._passed_over = pathlib.Path(directory).absolute(), frozenset()
+        _prepare(self.directory, best_metric=best_metric, best_mode=best_mode, **({} if config is None else {"config": config}))
+        self.best_metric, self.best_mode = best_metric, best_mode
+        self._orbax = self._manager(keep_latest, keep_best)
 
-    def _open(self):
-        """Orbax's manager of the folder, or for a reader its handler of one step: the manager fails in a folder whose steps come and go."""
+    def _manager(self, keep_latest, keep_best):
+        """Orbax's manager of the folder."""
         handlers = {name: handler() for name, handler in ITEMS.items()}
-        if self.read_only:
-            return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
-        keep_latest, keep_best = self._keep
 
         def rank(metrics):
             return metrics[self.best_metric]
@@ -86,8 +73,13 @@ class Checkpoints:
         return ocp.CheckpointManager(self.directory, options=options, item_names=tuple(ITEMS), item_handlers=handlers)
 
     def _read(self, step, **items):
-        args = ocp.args.Composite(**items)
-        return self._orbax.restore(self.directory / str(step), args=args) if self.read_only else self._orbax.restore(step, args=args)
+        return super()._read(step, **items) if self.read_only else self._orbax.restore(step, args=ocp.args.Composite(**items))
+
+    def _saved(self, step):
+        if self.read_only:
+            return super()._saved(step)
+        with reading(step, "its metadata"):
+            return self._orbax.item_metadata(step).state.tree
 
     def save(self, state, metrics=None, extra=None):
         """Starts saving a state as step `state.step`; returns once its buffers may be reused.
@@ -147,78 +139,21 @@ class Checkpoints:
 
         return serialization.from_state_dict(template, {"carry": None, **self._undamaged(step, load)[1]})
 
-    def restore_variables(self, step="latest", ema=False):
-        """Model variables saved at a step as numpy arrays, without a template: {"params": ..., "batch_stats": ..., ...}.
-
-        Args:
-            step: a number, "latest" or "best".
-            ema: the averaged weights instead of the last; ValueError if the step has none.
-        """
-        def load(step):
-            return self._load(step, jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), self._saved(step)))
-
-        step, state = self._undamaged(step, load)
-        if ema and state["ema"] is None:
-            raise ValueError(f"ema=True for step {step} in {self.directory}, which has no averaged weights: expected a run with ema_decay")
-        return {"params": state["ema" if ema else "params"], **state["model_state"]}
-
-    def extra(self, step="latest"):
-        """The `extra` that the step was saved with."""
-        step = self.find(step)
-        with _damage(step, "extra"):
-            return self._read(step, extra=ocp.args.JsonRestore()).extra
-
-    def metrics(self, step="latest"):
-        """The metrics that the step was saved with, or None."""
-        return self._metrics(self.find(step))
-
-    def _metrics(self, step):
-        with _damage(step, "its metrics"):
-            return files.read_json(self.directory / str(step) / "metrics" / "metrics")
-
-    @property
-    def config(self):
-        """The description of the run written beside the steps, or None."""
-        return step_folders.read_about(self.directory).get("config")
-
     @property
     def steps(self):
         """Complete steps, ascending, pending saves included."""
         if self.read_only:
-            return [step for step in step_folders.complete(self.directory) if step not in self._passed_over]
+            return super().steps
         return [step for step in self._orbax.all_steps() if not step_folders.unfinished(self.directory / str(step))]
-
-    @property
-    def latest_step(self):
-        return max(self.steps, default=None)
 
     @property
     def best_step(self):
         """The best step by `best_metric`, or None if no step has it; of equal ones the newest."""
-        if self.best_metric is None:
-            return None
-        if not self.read_only:
-            return self._orbax.best_step()
-        ranked = {step: metrics[self.best_metric] for step in self.steps if (metrics := self._metrics(step)) is not None}
-        sign = 1 if self.best_mode == "max" else -1
-        return max(ranked, key=lambda step: (sign * ranked[step], step), default=None)
-
-    def find(self, step):
-        """The step number of "latest", "best" or a number; FileNotFoundError if there is no such step."""
-        return self._retrying(lambda: self._find(step))
+        return super().best_step if self.read_only or self.best_metric is None else self._orbax.best_step()
 
     def _find(self, step):
         self.wait()
-        steps = self.steps
-        if isinstance(step, str):
-            checks.choice("step", step, ("latest", "best"))
-        else:
-            checks.count("step", step, 0)
-        found = {"latest": self.latest_step, "best": self.best_step}.get(step, step if step in steps else None)
-        if found is None:
-            why = f"; best_metric is {self.best_metric!r}" if step == "best" else ""
-            raise FileNotFoundError(f"step={step!r}: expected one of {steps or 'no checkpoint'} in {self.directory}{why}")
-        return found
+        return super()._find(step)
 
     def wait(self):
         """Waits until every save is on disk; SaveError if one failed."""
@@ -240,12 +175,6 @@ class Checkpoints:
             step_folders.clear(self.directory)
         self._saving = None
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
-
     @contextlib.contextmanager
     def _save_errors(self):
         """Turns any exception of Orbax during saving into a SaveError, and removes the unfinished step folder."""
@@ -259,94 +188,19 @@ class Checkpoints:
             whole = [s for s in step_folders.complete(self.directory) if s != step]
             with contextlib.suppress(Exception):  # Orbax has dropped the steps that the failed one would have replaced
                 self._orbax.reload()
-            raise SaveError(f"step {step} could not be saved in {self.directory}: {_first_line(error)}; "
+            raise SaveError(f"step {step} could not be saved in {self.directory}: {first_line(error)}; "
                             f"the last step saved is {max(whole, default='none')}") from error
 
-    def _retrying(self, read):
-        """read(); again while it fails because a run that saves to the folder has replaced the steps meanwhile."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            before = step_folders.listing(self.directory) if self.read_only else None
-            try:
-                return read()
-            except (DamagedCheckpoint, FileNotFoundError):
-                if not self.read_only or time.monotonic() > end or self._is_still(before):
-                    raise
-
-    def _is_still(self, before):
-        """Whether the folder has the listing of `before` after a pause, so that no run changed it meanwhile."""
-        time.sleep(PAUSE)
-        return step_folders.listing(self.directory) == before
-
-    def _pass_over(self):
-        """Names the steps that a reader passes over."""
-        before = step_folders.listing(self.directory)
-        found = step_folders.damaged(self.directory, self.best_metric)
-        if found:
-            if not self._is_still(before):
-                raise DamagedCheckpoint(step_folders.listed(self.directory, found))
-            warnings.warn(f"{step_folders.listed(self.directory, found)}; passed over", RuntimeWarning, stacklevel=5)
-        self._passed_over = frozenset(found)
-
-    def _undamaged(self, step, load):
-        """(step, load(step)); for "latest", of the newest undamaged step."""
-        return self._retrying(lambda: self._load_undamaged(step, load))
-
-    def _load_undamaged(self, step, load):
-        before = step_folders.listing(self.directory) if self.read_only else None
-        chosen, damage = self._find(step), {}
-        for number in [chosen] if step != "latest" else reversed(self.steps):
-            try:
-                found = load(number)
-            except DamagedCheckpoint as error:
-                damage[number], found = str(error), None
-            if _anywhere(found is None):
-                damage.setdefault(number, f"step {number}: damaged for another process")
-                continue
-            if damage:
-                self._set_aside(damage, number, before)
-            return number, found
-        raise DamagedCheckpoint(f"no step in {self.directory} can be restored: " + "; ".join(damage.values()))
-
-    def _load(self, step, target):
-        """The state saved at a step, in the structure of `target`; DamagedCheckpoint if a checksum differs."""
-        with _damage(step):
-            found = self._read(step, state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore(), checksums=ocp.args.JsonRestore())
-            sums = found.checksums
-            changed = checksums.differing(found.state, sums["state"]) + ["extra"] * (checksums.of_json(found.extra) != sums["extra"])
-            holds = int(np.asarray(found.state["step"]))
-        if holds != step:
-            raise DamagedCheckpoint(f"step {step}: its folder holds step {holds}: expected folders under the names they were saved with")
-        if changed:
-            raise DamagedCheckpoint(f"step {step}: checksums differ from the saved ones: {', '.join(changed)}")
-        return found.state
-
     def _set_aside(self, damage, instead, before):
-        if self.read_only and not self._is_still(before):  # removed by the run meanwhile
-            raise DamagedCheckpoint("; ".join(damage.values()))
-        text = f"{'; '.join(damage.values())}; step {instead} of {self.directory} is restored instead"
-        warnings.warn(text, RuntimeWarning, stacklevel=6)
-        if self.read_only:
-            return
-        if jax.process_index() == 0:
-            for step in damage:
-                step_folders.set_aside(self.directory, step)
-            step_folders.record_damage(self.directory, text)
-        _barrier()
-        self._orbax.reload()
-
-    def _saved(self, step):
-        """Tree of the saved arrays' shapes and dtypes."""
-        with _damage(step, "its metadata"):
-            if self.read_only:
-                return self._orbax.metadata(self.directory / str(step)).item_metadata.state.tree
-            return self._orbax.item_metadata(step).state.tree
-
-
-def restore_variables(directory, step="latest", ema=False):
-    """Model variables from a folder of checkpoints, also while a run writes to it: see `Checkpoints.restore_variables`."""
-    with Checkpoints(directory, read_only=True) as checkpoints:
-        return checkpoints.restore_variables(step, ema)
+        text = super()._set_aside(damage, instead, before)
+        if not self.read_only:
+            if jax.process_index() == 0:
+                for step in damage:
+                    step_folders.set_aside(self.directory, step)
+                step_folders.record_damage(self.directory, text)
+            _barrier()
+            self._orbax.reload()
+        return text
 
 
 def _prepare(directory, **about):
@@ -364,22 +218,3 @@ def _barrier():
     """Waits for the other processes."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("vmamba_jax.training.checkpointing")
-
-
-def _anywhere(flag):
-    """Whether a flag is set in any process."""
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any()) if jax.process_count() > 1 else flag
-
-
-@contextlib.contextmanager
-def _damage(step, what="it"):
-    """Turns any exception of Orbax during reading into a DamagedCheckpoint; for a truncated file it is a bare Exception."""
-    try:
-        yield
-    except Exception as error:
-        raise DamagedCheckpoint(f"step {step}: {what} cannot be read: {_first_line(error)}") from error
-
-
-def _first_line(error):
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

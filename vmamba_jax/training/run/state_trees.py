@@ -3,7 +3,7 @@ import jax
 import numpy as np
 from flax import serialization
 
-from vmamba_jax.training.run import checksums
+from vmamba_jax.core.saved_steps import checksums
 
 
 def tree(state):

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 
 from vmamba_jax.core import files
-from vmamba_jax.training.run import checksums
+from vmamba_jax.core.saved_steps import checksums
 
 ABOUT = "about.json"  # the metric that ranks the steps, and the run's config
 REMOVED = ".removed"  # steps that are no longer kept; renamed into it and deleted once the newer step is on disk

@@ -1,0 +1,31 @@
+"""Class names of a run, in label order, kept beside its weights: a file `classes.json`, readable where the images are gone."""
+import pathlib
+
+from vmamba_jax.core import files
+
+FILE = "classes.json"
+
+
+def save_class_names(folder, names):
+    """Write the names into `folder`, atomically.
+
+    Args:
+        folder: an existing folder, such as a run's.
+        names: class names; label k is names[k].
+    """
+    files.write_json(pathlib.Path(folder) / FILE, [str(name) for name in names])
+
+
+def load_class_names(folder):
+    """Tuple of the class names in `folder`, label k at position k; None if there is no such file.
+
+    Raises:
+        ValueError: the file is damaged, or is no list of different names.
+    """
+    path = pathlib.Path(folder) / FILE
+    names = files.read_json(path)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"{path}: expected a JSON list of different class names, in label order")
+    return tuple(names)
