@@ -44,7 +44,7 @@ def get_config(arg=None):
     config = base.run()
     small = arg["size"] == "small"
     base.choose("size", arg["size"], SIZES)
-    config.epochs, config.batch_size = (20, 64) if small else (40, 256)
+    config.epochs, config.batch_size = (16, 64) if small else (40, 256)
     config.data.update(name="cued_shapes", options=SIZES[arg["size"]])
     config.preprocessing = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     config.model = base.choose("model", arg["model"], MODELS)[arg["size"]]

@@ -120,7 +120,14 @@ def value_of(text, old):
     return float(value) if isinstance(old, float) else value
 
 
-@pytest.mark.parametrize("folder", sorted(ROOT.glob("docs/results/*/")), ids=lambda folder: folder.name)
+def test_committed_page_of_the_mender_is_that_of_its_json():
+    folder = ROOT / "docs" / "results" / "mender_shapes"
+    command = "python -m experiments.mender --config configs/mender.py --workdir runs/mender"
+    assert f"    {command}\n" in (folder.parent / "README.md").read_text()
+    assert reports.render_mender(reports.read_mender(folder), commands=(command,)) == (folder / "mender.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", sorted(file.parent for file in ROOT.glob("docs/results/*/study.json")), ids=lambda folder: folder.name)
 def test_committed_page_is_that_of_its_json_and_names_its_commands(folder):
     found = reports.read_study(folder)
     text = (folder / "study.html").read_text(encoding="utf-8")

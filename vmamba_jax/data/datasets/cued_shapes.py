@@ -109,8 +109,8 @@ def _shapes(labels, size, rng):
 
 
 def _squares(masks, size, rng, tries=16):
-    """Cue squares (n, size, size), a quarter of the image's side, without the mask's pixels: of several random places that with the least overlap."""
-    n, side = len(masks), size // 4
+    """Cue squares (n, size, size), a fifth of the image's side, without the mask's pixels: of several random places that with the least overlap."""
+    n, side = len(masks), size // 5
     corners = rng.integers(0, size - side + 1, (tries, 2, n))
     grid = np.arange(size)
     inside = lambda corner: (grid >= corner[:, None]) & (grid < corner[:, None] + side)
