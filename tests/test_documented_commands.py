@@ -33,7 +33,7 @@ PARSERS = {"experiments.device_check": device_check.parser, "vmamba_jax": catalo
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
-          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand}
+          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand, "experiments.mender": plan.expand}
 SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
 
@@ -120,7 +120,14 @@ def value_of(text, old):
     return float(value) if isinstance(old, float) else value
 
 
-@pytest.mark.parametrize("folder", sorted(ROOT.glob("docs/results/*/")), ids=lambda folder: folder.name)
+def test_committed_page_of_the_mender_is_that_of_its_json():
+    folder = ROOT / "docs" / "results" / "mender_shapes"
+    command = "python -m experiments.mender --config configs/mender.py --workdir runs/mender"
+    assert f"    {command}\n" in (folder.parent / "README.md").read_text()
+    assert reports.render_mender(reports.read_mender(folder), commands=(command,)) == (folder / "mender.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", sorted(file.parent for file in ROOT.glob("docs/results/*/study.json")), ids=lambda folder: folder.name)
 def test_committed_page_is_that_of_its_json_and_names_its_commands(folder):
     found = reports.read_study(folder)
     text = (folder / "study.html").read_text(encoding="utf-8")

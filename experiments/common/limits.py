@@ -172,7 +172,7 @@ RUN = {
     "model.name": _name, "model.overrides": _options,
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
     "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text, "init.freeze": _of(("", "backbone")),
-    "objective.name": _of(OBJECTIVES), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
+    "objective.name": _of((*OBJECTIVES, "repair")), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
     "objective.ramp_epochs": _positive, "objective.replays": count,
     "optimizer.name": _of(OPTIMIZERS), "optimizer.weight_decay": _positive, "optimizer.decay_rule": _of(weight_decay.RULES),
     "optimizer.b1": _below_one, "optimizer.b2": _below_one, "optimizer.eps": _above_zero, "optimizer.momentum": _below_one,

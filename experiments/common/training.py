@@ -15,7 +15,7 @@ from vmamba_jax import data, evaluation, parallel, reports, training
 LARGE = 5_000_000  # parameters; XLA:CPU compiles the training step of a larger model for minutes, and warns after two
 
 
-def run(config, workdir, *, progress=True, command=""):
+def run(config, workdir, *, progress=True, command="", make=build.build):
     """Train as the config says, or resume a stopped run; a finished run is not trained again.
 
     Args:
@@ -23,6 +23,7 @@ def run(config, workdir, *, progress=True, command=""):
         workdir: the run's folder.
         progress: whether to draw the progress bar.
         command: shell line to record, which the pages show; "": none.
+        make: function config -> `build.Run`.
 
     Returns:
         The content of results.json.
@@ -41,7 +42,7 @@ def run(config, workdir, *, progress=True, command=""):
             stack.enter_context(training.one_run(workdir))
         _save_config(config, workdir)
         if (result := results.load_json(workdir / "results.json")) is None:
-            made = build.build(config)
+            made = make(config)
             classes.save_classes(workdir, made.train.classes)
             result = _train(made, workdir, progress) | {"command": command}
             results.save_json(workdir / "results.json", result)

@@ -1,4 +1,7 @@
-"""Analyses of trained models: attention maps, component-wise gradients, scan trajectories, sensitivity to the image center, error propagation."""
+"""Analyses of trained models.
+
+Attention maps, component-wise gradients, scan trajectories, sensitivity to the image center, error propagation, state correlation.
+"""
 from vmamba_jax.analysis.attention_maps import attention_fn, scan_attention
 from vmamba_jax.analysis.center_sensitivity import center_sensitivity
 from vmamba_jax.analysis.component_gradients import component_gradients
@@ -6,7 +9,8 @@ from vmamba_jax.analysis.error_bounds import layer_kernels, searched_error, wors
 from vmamba_jax.analysis.error_propagation import change_rate, change_rates, feature_errors, sequence_errors
 from vmamba_jax.analysis.scan_trajectories import trajectory_accuracy
 from vmamba_jax.analysis.selective_bounds import SelectiveScan, bound_looseness, error_growth, selective_bound
+from vmamba_jax.analysis.state_correlation import locate, ranking, templates
 
 __all__ = ["SelectiveScan", "attention_fn", "bound_looseness", "center_sensitivity", "change_rate", "change_rates", "component_gradients", "error_growth",
-           "feature_errors", "layer_kernels", "scan_attention", "searched_error", "selective_bound", "sequence_errors", "trajectory_accuracy",
-           "worst_case_error", "worst_case_perturbation"]
+           "feature_errors", "layer_kernels", "locate", "ranking", "scan_attention", "searched_error", "selective_bound", "sequence_errors", "templates",
+           "trajectory_accuracy", "worst_case_error", "worst_case_perturbation"]

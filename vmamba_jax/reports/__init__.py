@@ -6,6 +6,8 @@ A run is a folder with config.json, metrics.jsonl, timing.jsonl, results.json, e
 Nothing here imports a model or JAX: a report can be drawn again on any machine.
 """
 from vmamba_jax.reports import tables
+from vmamba_jax.reports.mender.page import mender_text, render_mender, write_mender
+from vmamba_jax.reports.mender.results import Mender, read_mender
 from vmamba_jax.reports.page import render, write
 from vmamba_jax.reports.runs import Run, read_run
 from vmamba_jax.reports.study.page import Study, read_study, render_study, study_text, write_study
@@ -14,5 +16,5 @@ from vmamba_jax.reports.sweep.results import Sweep, read_sweep
 from vmamba_jax.reports.sweep.summaries import summary_csv, summary_md, summary_tex, sweep_text
 from vmamba_jax.reports.training import render_training, write_training
 
-__all__ = ["Run", "Study", "Sweep", "read_run", "read_study", "read_sweep", "render", "render_study", "render_sweep", "render_training", "study_text",
-           "summary_csv", "summary_md", "summary_tex", "sweep_text", "tables", "write", "write_study", "write_sweep", "write_training"]
+__all__ = ["Mender", "Run", "Study", "Sweep", "mender_text", "read_mender", "read_run", "read_study", "read_sweep", "render", "render_mender", "render_study", "render_sweep", "render_training", "study_text",
+           "summary_csv", "summary_md", "summary_tex", "sweep_text", "tables", "write", "write_mender", "write_study", "write_sweep", "write_training"]

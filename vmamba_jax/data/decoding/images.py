@@ -72,7 +72,7 @@ class Decoder:
     def __call__(self, encoded, name):
         image = self.open(encoded, name)
         with _naming(name):
-            return as_array(self._crop(image))
+            return as_array(self.crop(image))
 
     def open(self, encoded, name):
         """The whole image before the crop: a loaded PIL.Image, upright, of mode "RGB" or "L" by `channels`."""
@@ -88,7 +88,8 @@ class Decoder:
                     ImageOps.exif_transpose(image, in_place=True)
             return _eight_bit(image).convert(_MODES[self.channels])
 
-    def _crop(self, image):
+    def crop(self, image):
+        """A Pillow image resized and cropped to `size`; unchanged without one."""
         if self.size is None:
             return image
         return center_crop(resize_short(image, self._short, self.interpolation), self.size)

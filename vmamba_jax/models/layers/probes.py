@@ -1,7 +1,8 @@
 """Named hidden states: recorded by `sow`, perturbed by `perturb` for their gradients, or cut from the backward pass by `stop_gradients`.
 
 `model.apply(variables, images, mutable=["intermediates"])` returns every state under `intermediates/.../<name>`; without that collection no state
-is computed for it. `model.clone(perturbed=("s",))` adds a zero `perturbations/.../<name>` at `init`, whose gradient is that of the state.
+is computed for it. `model.clone(perturbed=("s",))` adds a zero `perturbations/.../<name>` at `init`, whose gradient is that of the state; with
+`mutable=["states"]` it returns the perturbed states alone under `states/.../<name>`. `perturbed_blocks` restricts them to some blocks.
 `model.clone(stop_gradients=("B",))` keeps the forward pass bit-identical and blocks the gradients of the named states: in all blocks, or in those
 of `stop_blocks=((0, 1), 2)`, here the second block of the first stage and all blocks of the third.
 """
@@ -95,6 +96,8 @@ def probe(module, name, x):
     """The state x, perturbed, cut and recorded according to the module's fields `perturbed` and `stop_gradients`."""
     if name in module.perturbed:
         x = module.perturb(name, x)
+        if module.is_mutable_collection("states") and not module.is_initializing():
+            module.sow("states", name, x, reduce_fn=lambda _, new: new, init_fn=lambda: None)
     if name in module.stop_gradients:
         x = jax.lax.stop_gradient(x)
     record(module, name, x)

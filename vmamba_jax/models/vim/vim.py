@@ -61,6 +61,7 @@ class Vim(MixerFields, nn.Module):
         drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
         remat: recompute each block's activations in the backward pass.
         stop_blocks: where stop_gradients applies: None: everywhere; or a tuple of block numbers.
+        perturbed_blocks: where perturbed applies, in the same form.
     """
     num_classes: int = 1000
     embed_dim: int = 192
@@ -77,6 +78,7 @@ class Vim(MixerFields, nn.Module):
     drop_path_rate: float = 0.1
     remat: bool = False
     stop_blocks: tuple | None = None
+    perturbed_blocks: tuple | None = None
 
     PARAMETERS = ParameterGroups(
         stem=r"patch_embed|pos_embed|cls_token(_head|_tail)?", head=r"norm_f|head", blocks=((r"layers_(\d+)/", lambda block: (block,)),),
@@ -102,11 +104,12 @@ class Vim(MixerFields, nn.Module):
             x = x.at[:, patches].set(x[:, patches[scan_orders.order(self.scan_pattern, rows, columns)]])
 
         options = dict(dtype=x.dtype, param_dtype=self.param_dtype)
-        stopped = probes.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)
+        stopped, perturbed = (probes.chosen_blocks(field, getattr(self, field), self.depths) for field in ("stop_blocks", "perturbed_blocks"))
         block = rematerialized(Block, self.remat)
         r = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if self.residual_in_fp32 else x
         for i, rate in enumerate(self.drop_path_rates):
-            fields = {**self.mixer_fields(), **options, "stop_gradients": self.stop_gradients if stopped[i] else ()}
+            fields = {**self.mixer_fields(), **options, "stop_gradients": self.stop_gradients if stopped[i] else (),
+                      "perturbed": self.perturbed if perturbed[i] else ()}
             r = block(out_scale=self.depth**-0.5, drop_path=rate, name=f"layers_{i}", **fields)(r, train)
             probes.record(self, f"block{i}_out", r)
         x = RMSNorm(EPS, name="norm_f", **options)(r)

@@ -93,6 +93,7 @@ class VMamba(SSMFields, StagedBackbone):
         norm: "layer_norm" or "batch_norm"; the scan's output norm and the maps' norms are layer norms either way.
         pos_embed, image_size: add a learned embedding of the grid that image_size has; for other sizes it is resized bicubically.
         stop_blocks: where stop_gradients applies: None: everywhere; or a tuple of stage numbers and (stage, block) pairs.
+        perturbed_blocks: where perturbed applies, in the same form.
     """
     depths: Sequence[int] = (2, 2, 8, 2)
     dims: Sequence[int] = (96, 192, 384, 768)
@@ -108,6 +109,7 @@ class VMamba(SSMFields, StagedBackbone):
     image_size: int = 224
     drop_path_rate: float = 0.2
     stop_blocks: tuple | None = None
+    perturbed_blocks: tuple | None = None
 
     BLOCK = VSSBlock
     PARAMETERS = ParameterGroups(
@@ -126,9 +128,10 @@ class VMamba(SSMFields, StagedBackbone):
         return x + resize_grid(embedding, *x.shape[1:3]).astype(x.dtype)
 
     def _blocks(self, i):
-        stopped = probes.chosen_blocks("stop_blocks", self.stop_blocks, self.depths)[i]
+        stopped, perturbed = (probes.chosen_blocks(field, getattr(self, field), self.depths)[i] for field in ("stop_blocks", "perturbed_blocks"))
         shared = dict(self.ssm_fields(), mlp_ratio=self.mlp_ratio, mlp_act=self.mlp_act, gated_mlp=self.gated_mlp, norm=self.norm)
-        return [{**shared, "stop_gradients": self.stop_gradients if j in stopped else ()} for j in range(self.depths[i])]
+        return [{**shared, "stop_gradients": self.stop_gradients if j in stopped else (), "perturbed": self.perturbed if j in perturbed else ()}
+                for j in range(self.depths[i])]
 
     def _after_stage(self, i, x, train):
         if i < len(self.depths) - 1:

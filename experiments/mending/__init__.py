@@ -1,0 +1,1 @@
+"""The parts of `experiments.mender`: its runs, and what is measured of each."""

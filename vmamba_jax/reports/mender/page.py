@@ -1,0 +1,90 @@
+"""The mender's page, its JSON and Markdown summaries and its terminal text, drawn from saved results alone."""
+import pathlib
+
+from vmamba_jax.core import files
+from vmamba_jax.reports import figures, page, tables
+from vmamba_jax.reports.mender import figures as mender_figures
+from vmamba_jax.reports.mender import results
+from vmamba_jax.reports.sweep.summaries import markdown
+
+COLUMNS = {"test": "test", "conflict": "conflict", "plain": "no cue", "attacked": "under attack"}
+
+
+def write_mender(folder, *, commands=()):
+    """Write mender.html, mender.json (claims and accuracies) and mender.md to a study's folder. Returns the page's path.
+
+    Args:
+        folder: of `experiments.mender`.
+        commands: shell lines that reproduce it.
+    """
+    folder = pathlib.Path(folder)
+    study = results.read_mender(folder)
+    files.write_json(folder / "mender.json", {"claims": results.judged(study), "accuracy": results.accuracy_rows(study), "ranking": results.ranked(study)})
+    page.put(folder / "mender.md", mender_md(study))
+    return page.put(folder / "mender.html", render_mender(study, commands=commands))
+
+
+def render_mender(study, *, commands=()):
+    """The page as text; without any finished run it says so."""
+    rows = results.accuracy_rows(study)
+    done = bool(study.findings)
+    index = study.sweep.index
+    environment = [(name, value) for name, value in {
+        "device": index["device"], "versions": ", ".join(f"{name} {version}" for name, version in index["versions"].items()), "commit": index["commit"],
+        "runs took": f"{sum(each.record.get('seconds', 0) for each in study.sweep.runs):.0f} s in total"}.items() if value]
+    return page.template("mender.html").render(
+        title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=environment, configs=[],
+        links=[], done=done, claims=results.judged(study), groups=[group for group in study.sweep.groups if study.of(group)], columns=COLUMNS,
+        by={(row["group"], row["metric"]): row for row in rows}, value=value, interval=interval, sweep=study.sweep,
+        missing=[each for each in study.sweep.runs if not each.done], examples_of=study.findings[0].examples if done else 0,
+        attack=study.findings[0].attack if done else "", drawn=_drawn(study) if done else {}, ranked=results.ranked(study))
+
+
+def _drawn(study):
+    return {"external": mender_figures.scores(study, "external"), "internal": mender_figures.scores(study, "internal"),
+            "classes": mender_figures.by_class(study), "maps": mender_figures.maps(study),
+            "attacked": mender_figures.scores(study, "external", ("base", "both", "adversarial"), "attacked"),
+            "robust": mender_figures.accuracies(study, "attacked"), "conflict": mender_figures.accuracies(study, "conflict"),
+            "adversarial": mender_figures.scores(study, "external", ("base", "adversarial"))}
+
+
+def value(claim):
+    """A claim's mean: signed points of accuracy, or a signed number."""
+    return tables.points(claim["mean"]) if claim["unit"] == "points" else f"{claim['mean']:+.2f}"
+
+
+def interval(claim):
+    """A claim's 95 % interval as text; "one seed" without."""
+    if claim["n"] < 2:
+        return "one seed"
+    scale = 100 if claim["unit"] == "points" else 1
+    return f"{scale * claim['low']:+.{1 if scale == 100 else 2}f} to {scale * claim['high']:+.{1 if scale == 100 else 2}f}"
+
+
+def _accuracy(row):
+    if row is None:
+        return ""
+    return f"{100 * row['mean']:.1f}" + (f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]" if row["n"] > 1 else "")
+
+
+def _tables(study):
+    """((columns, rows) of accuracies, (columns, rows) of claims), cells as text."""
+    by = {(row["group"], row["metric"]): row for row in results.accuracy_rows(study)}
+    groups = [group for group in study.sweep.groups if study.of(group)]
+    accuracy = (["group", "seeds", *(f"{name}, %" for name in COLUMNS.values())],
+                [[group, len(study.of(group)), *(_accuracy(by.get((group, metric))) for metric in COLUMNS)] for group in groups])
+    claims = (["claim", "from", "difference", "95 % interval", "verdict"],
+              [[f"{each['sentence']} ({' - '.join(filter(None, (each['group'], each['against'])))})", each["source"], value(each), interval(each),
+                each["verdict"]] for each in results.judged(study)])
+    return accuracy, claims
+
+
+def mender_md(study):
+    """Accuracies and claims as two GitHub Markdown tables."""
+    return "\n".join("\n".join(["| " + " | ".join(map(markdown, row)) + " |" for row in (columns, )] + ["|" + "---|" * len(columns)] +
+                               ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]) + "\n" for columns, rows in _tables(study))
+
+
+def mender_text(study):
+    """Accuracies and claims for a terminal."""
+    return "\n\n".join(tables.aligned([columns, *rows]) for columns, rows in _tables(study) if rows) or "no run is done"
