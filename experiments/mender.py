@@ -1,7 +1,7 @@
 """Locate the hidden states that lead a state space model astray, and repair them: the study of Vision Mamba Mender with its controls.
 
     python -m experiments.mender --config configs/mender.py --workdir runs/mender
-    python -m experiments.mender --config configs/mender.py:model=vim --workdir runs/mender_vim --config.seeds=(0,1,2,3,4)
+    python -m experiments.mender --config configs/mender.py:model=vim --workdir runs/mender_vim --config.seeds="(0,1,2,3,4)"
 
 A sweep (see experiments.sweep) whose repaired runs begin with the weights of the run of the same seed in group base. Each run's folder gets, besides
 the files of a sweep's run, mender.json. The sweep's folder gets mender.html, mender.json and summary.md; the same command resumes a killed study, and
