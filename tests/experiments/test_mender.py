@@ -74,7 +74,7 @@ def test_program(tmp_path):
     assert {record["status"] for record in found.values()} == {"done"}, [record.get("reason") for record in found.values()]
     content = json.loads((tmp_path / "both" / "seed_0" / "mender.json").read_text())
     rows = content["location"]["rows"]
-    assert [(row["state"], row["block"]) for row in rows] == [(state, block) for block in (0, 1) for state in "xcsy"]
+    assert [(row["state"], row["block"]) for row in rows] == [(state, block) for state in "csxy" for block in (0, 1)]
     assert all(np.isfinite(row[group]["external"]["score"]) for row in rows for group in ("simple", "difficult"))
     assert list(content["attacked"]["groups"]) == ["clean", "attacked"] and set(content["cue"]) == {f"{row['state']}@{row['block']}" for row in rows}
     assert "claims" in json.loads((tmp_path / "mender.json").read_text()) and (tmp_path / "mender.html").is_file()
