@@ -1,4 +1,6 @@
 """One run per folder: the error names the holder, and a killed holder releases the lock."""
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -6,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -47,6 +50,25 @@ def test_holder_is_named_and_its_death_releases_the_lock(tmp_path, holder):
     assert json.loads((tmp_path / ".lock").read_text())["process"] == holder.pid  # stale
     with one_run(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_copy_in_a_child_of_a_killed_run(tmp_path, ended):
+    """It is waited for, as a new child closes its copy soon; a run that lives is not."""
+    process = subprocess.Popen(["sleep", "0" if ended else "60"])
+    if ended:
+        process.wait()
+    copy = open(tmp_path / ".lock", "w")
+    copy.write(json.dumps({"process": process.pid, "host": socket.gethostname(), "since": "2026-01-01"}))
+    copy.flush()
+    fcntl.flock(copy, fcntl.LOCK_EX)
+    timer = threading.Timer(0.3, copy.close)
+    timer.start()
+    with contextlib.nullcontext() if ended else pytest.raises(Locked), one_run(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
+    timer.join()
+    process.kill()
+    process.wait()
 
 
 def test_lock_is_reentrant(tmp_path, monkeypatch):

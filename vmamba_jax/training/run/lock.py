@@ -10,9 +10,11 @@ import json
 import os
 import pathlib
 import socket
+import time
 import weakref
 
 FILE = ".lock"
+PATIENCE = 2  # seconds in which a forked child of a killed run closes its copy of the lock
 _held = {}  # path: how many times this process holds it
 _open = weakref.WeakSet()
 
@@ -52,14 +54,33 @@ def one_run(folder):
 
 
 def _acquire(file, path):
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Locked(f"{path.parent} is in use by {_holder(path)}: wait for it, stop it, or choose another folder") from None
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not _ended(path) or time.monotonic() > end:
+                raise Locked(f"{path.parent} is in use by {_holder(path)}: wait for it, stop it, or choose another folder") from None
+            time.sleep(0.02)
     file.truncate(0)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}) + "\n")
     file.flush()
+
+
+def _ended(path):
+    """Whether the process that the lock file names was one of this host and exists no longer."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held["host"] != socket.gethostname():
+            return False
+        os.kill(held["process"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return False
 
 
 def _holder(path):
