@@ -5,12 +5,11 @@
 
 A sweep (see experiments.sweep) whose repaired runs begin with the weights of the run of the same seed in group base. Each run's folder gets, besides
 the files of a sweep's run, mender.json. The sweep's folder gets mender.html, mender.json and summary.md; the same command resumes a killed study, and
---page draws mender.html again from the JSON files alone. Exit status: 0, or 1 if a run failed, or 2 if the config cannot be run.
+--page draws mender.html again from the JSON files alone. Exit status: as of experiments.sweep.
 """
 import os
 import pathlib
 import shlex
-import sys
 
 import jax
 from absl import flags
@@ -54,10 +53,7 @@ def main(config, workdir, page):
     _keep_programs(workdir)
     found = run(config, workdir, command=command)
     print(f"{reports.mender_text(reports.read_mender(workdir))}\n\npage: {workdir}/mender.html")
-    failed = [name for name, record in found.items() if record.get("status") == "failed"]
-    if failed:
-        print(f"error: {len(failed)} of {len(found)} runs failed: {', '.join(failed)}", file=sys.stderr)
-        sys.exit(1)
+    sweep.end(found)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,17 @@ def _waiting(folder):
         yield
 
 
+def end(found):
+    """End the process with status 1 if some runs failed; RunError if all did."""
+    failed = [name for name, record in found.items() if record.get("status") == "failed"]
+    if failed and len(failed) == len(found):
+        reasons = [f"{name}: {found[name]['reason']}" for name in failed]
+        raise cli.RunError(f"none of the {len(failed)} runs was done: {reasons[0]}", reasons[1:])
+    if failed:
+        print(f"error: {len(failed)} of {len(found)} runs failed: {', '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
+
+
 def _flags():
     flags.DEFINE_bool("reevaluate", False, "evaluate finished runs again if config.base.evaluation differs from what they were evaluated with")
     return ("reevaluate",)
@@ -155,13 +166,7 @@ def _flags():
 def main(config, workdir, reevaluate):
     found = run(config, workdir, reevaluate=reevaluate, commands=(cli.command("experiments.sweep"),))
     print(f"{reports.sweep_text(reports.read_sweep(workdir))}\n\npage: {workdir}/sweep.html")
-    failed = [name for name, record in found.items() if record.get("status") == "failed"]
-    if failed and len(failed) == len(found):
-        reasons = [f"{name}: {found[name]['reason']}" for name in failed]
-        raise cli.RunError(f"none of the {len(failed)} runs was done: {reasons[0]}", reasons[1:])
-    if failed:
-        print(f"error: {len(failed)} of {len(found)} runs failed: {', '.join(failed)}", file=sys.stderr)
-        sys.exit(1)
+    end(found)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from experiments.benchmarks.timing import Skip, rounded
 from experiments.benchmarks.torch_attacks import attacked, bridge, twin
 from experiments.common import build
 from experiments.common.cli import ConfigError, checking
-from vmamba_jax import attacks, evaluation, models, parallel, training
+from vmamba_jax import attacks, checkpoints, evaluation, models, parallel
 from vmamba_jax.core.images import unit_interval
 
 SUBJECTS = {"torch": lambda classifier, variables, rows: twin(classifier, variables),
@@ -81,7 +81,7 @@ def _subject(section, name, overrides, seed):
         source = build.source(config, "test", section.images)
         classifier = build.classifier(config, source)
         with checking(f"config.attacks.models: {name}"):
-            variables = training.restore_variables(pathlib.Path(name) / "checkpoints", "best", ema=bool(config.ema_decay))
+            variables = checkpoints.read_variables(classifier, name)
         images, labels = source.gather(np.arange(len(source)))
         return classifier, variables, unit_interval(images), labels
     with checking("config.attacks.models"):

@@ -51,8 +51,7 @@ def _training_classes(config):
     try:
         if config.data.name == "tar":
             return build.source(config, "train").classes
-        where = {name: options[name] for name in ("subdir", "validation", "test") if name in options}
-        return options.get("classes") or data.folder.class_folders("train", config.data.root or None, **where)[1]
+        return options.get("classes") or data.folder.class_folders("train", config.data.root or None, **_split_options(options))[1]
     except (data.DataNotFoundError, ConfigError):
         return None
 
@@ -74,8 +73,7 @@ def check_draw(config, workdir, split):
 
     Another set of files gives another draw, which may hold images that the run was trained on.
     """
-    options = config.data.options.to_dict()
-    where = {name: options[name] for name in ("subdir", "validation", "test") if name in options}
+    where = _split_options(config.data.options)
     trained = (results.load_json(workdir / "results.json") or {}).get("data", {}).get("fingerprint")
     if config.data.name != "folder" or trained is None:
         return
@@ -121,3 +119,8 @@ def over_classes(classifier, source, ordered=False):
     with checking("config.data"):
         columns = shifts.columns_of(names)
     return classifier if columns == tuple(range(count)) else dataclasses.replace(classifier, columns=columns)
+
+
+def _split_options(options):
+    """Those of the data set's options that say where its splits are."""
+    return {name: options[name] for name in ("subdir", "validation", "test") if name in options}

@@ -8,9 +8,8 @@ import numpy as np
 
 from configs import base
 from experiments.common import build, cli, training
-from vmamba_jax import analysis, data
+from vmamba_jax import analysis, checkpoints, data
 from vmamba_jax.core import checks
-from vmamba_jax.training import restore_variables
 from vmamba_jax.training.objectives import Penalty, repair
 
 RANDOM = ("", "masks", "templates", "blocks")
@@ -75,4 +74,5 @@ def _penalties(config, run, rng):
 def weights(config, folder):
     """(classifier, variables of the run's last step, source of the training split)."""
     source = build.source(config, "train")
-    return build.classifier(config, source), restore_variables(pathlib.Path(folder) / "checkpoints", "latest", ema=bool(config.ema_decay)), source
+    classifier = build.classifier(config, source)
+    return classifier, checkpoints.read_variables(classifier, folder, checkpoint="latest"), source

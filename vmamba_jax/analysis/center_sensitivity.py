@@ -6,12 +6,13 @@ from jax import lax
 
 from vmamba_jax.attacks.losses import correct
 from vmamba_jax.core import checks
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.records import record
 from vmamba_jax.core.statistics import slope, summary
 from vmamba_jax.evaluation.disturbances import fills
 from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
-from vmamba_jax.evaluation.loop import Loop, argument, gather, on_mesh
+from vmamba_jax.evaluation.loop import Loop, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
 

@@ -4,9 +4,10 @@ import dataclasses
 import numpy as np
 from jax.tree_util import Partial
 
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.statistics import paired_interval, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
-from vmamba_jax.evaluation.loop import Loop, argument
+from vmamba_jax.evaluation.loop import Loop
 from vmamba_jax.models.classifier import Classifier, as_classifier, logits_fn
 from vmamba_jax.models.layers import probes
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
-from vmamba_jax.evaluation.loop import Loop, argument, gather, on_mesh
+from vmamba_jax.evaluation.loop import Loop, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 from vmamba_jax.models.classifier import as_classifier
 from vmamba_jax.models.layers.probes import COMPONENTS

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vmamba_jax import attacks
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import staged
-from vmamba_jax.evaluation.loop import ADVERSARIAL, FINITE, Loop, argument, classify, classify_clean, gather, on_mesh
+from vmamba_jax.evaluation.loop import ADVERSARIAL, FINITE, Loop, classify, classify_clean, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
 

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.statistics import summary
-from vmamba_jax.evaluation.loop import FINITE, Loop, argument, gather, judge, on_mesh
+from vmamba_jax.evaluation.loop import FINITE, Loop, gather, judge, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
 

@@ -7,8 +7,8 @@ from jax.tree_util import Partial
 from vmamba_jax import attacks
 from vmamba_jax.attacks import losses
 from vmamba_jax.core import checks, closures
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.images import unit_interval
-from vmamba_jax.evaluation.loop import argument
 from vmamba_jax.evaluation.programs import Programs, held
 
 RANDOMIZED = 1e-4      # largest difference between passes over the same images that is not reported
@@ -92,21 +92,10 @@ def _program(fn, *models):
 
     A model that may have changed since an earlier use is traced once for each `_program`.
     """
-    weak, current = {id(model): held(model)[0] for model in models}, {}
-    changes, functions = not closures.all_constant(models), held(models)[1]
+    weak = {id(model): held(model)[0] for model in models}
     # A function of its own: JAX's caches of `fn` itself would keep the constants of the classifiers.
-    jitted = lambda: jax.jit(lambda *args, **options: fn(*args, **options))
-    program = None if changes else _PROGRAMS.get(jitted, fn, functions)
-
-    def run(model, *args):
-        args = weak[id(model)], *args
-        if not changes:
-            return np.asarray(program(*args))
-        structure = jax.tree.structure(args)
-        if structure not in current:
-            current[structure] = _PROGRAMS.get(closures.Programs, ("traces", fn), functions).get(jitted(), *args)
-        return np.asarray(current[structure](*args))
-    return run
+    program = (_PROGRAMS.get if closures.all_constant(models) else _PROGRAMS.current)(lambda: jax.jit(lambda *args: fn(*args)), fn, held(models)[1])
+    return lambda model, *args: np.asarray(program(weak[id(model)], *args))
 
 
 def _logits(logits_fn, images):

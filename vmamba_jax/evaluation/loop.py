@@ -135,21 +135,10 @@ def compiled(fn, mesh, functions=(), changes=False):
 
     With `changes`, a new function that traces `fn` once per shape of the batch, and shares the programs of equal traces.
     """
-    make = lambda: parallel.map_batch(fn, mesh, mesh.axis_names[0])
-    if not changes:
-        return _PROGRAMS.get(make, (fn, mesh), functions)
-    current = {}
-
-    def program(*args):
-        shapes = tuple(map(np.shape, jax.tree.leaves(args)))
-        if shapes not in current:
-            current[shapes] = _PROGRAMS.get(closures.Programs, ("traces", fn, mesh), functions).get(make(), *args)
-        return current[shapes](*args)
-    return program
+    return (_PROGRAMS.current if changes else _PROGRAMS.get)(lambda: parallel.map_batch(fn, mesh, mesh.axis_names[0]), (fn, mesh), functions)
 
 
 _PROGRAMS = Programs()
-argument = closures.argument
 
 
 def classify(logits_fn, batch, attack=None, keys=None):

@@ -1,14 +1,18 @@
 """Compiled programs of the evaluations, kept as long as the functions that they were compiled for.
 
 A plain function is static in a program: it is a part of the cache's key, and the arrays that it closes over are constants of the program. It is
-traced for every evaluation, so that it is evaluated with what it closes over then (see `core.closures`). The programs here refer to functions weakly, so a classifier that its caller drops is freed with its program and its weights. The functions of a
-`jax.tree_util.Partial` are treated in the same way; its arguments are arguments of the program.
+traced for every evaluation, so that it is evaluated with what it closes over then (see `core.closures`). The programs here refer to functions
+weakly, so a classifier that its caller drops is freed with its program and its weights. The functions of a `jax.tree_util.Partial` are treated in
+the same way; its arguments are arguments of the program.
 """
 import inspect
 import weakref
 
 import jax
+import numpy as np
 from jax.tree_util import Partial
+
+from vmamba_jax.core import closures
 
 
 class Held:
@@ -46,6 +50,21 @@ class Programs:
         if key not in node.made:
             node.made[key] = make()
         return node.made[key]
+
+    def current(self, make, key, functions=()):
+        """A function that traces `make()` once per structure and shapes of its arguments, and shares the compiled programs of equal traces.
+
+        For functions that may have changed since an earlier use, see `core.closures`; one use is one call of this method.
+        """
+        traced = {}
+
+        def program(*args):
+            leaves, structure = jax.tree.flatten(args)
+            signature = structure, tuple(map(np.shape, leaves))
+            if signature not in traced:
+                traced[signature] = self.get(closures.Programs, ("traces", key), functions).get(make(), *args)
+            return traced[signature](*args)
+        return program
 
 
 def held(tree):

@@ -11,11 +11,12 @@ from jax.tree_util import Partial
 
 from vmamba_jax import data
 from vmamba_jax.core import checks
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.core.statistics import gap_interval, summary
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation.accuracy import accuracy
-from vmamba_jax.evaluation.loop import Loop, argument
+from vmamba_jax.evaluation.loop import Loop
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,10 @@ import numpy as np
 from vmamba_jax import parallel
 from vmamba_jax.attacks.autoattack.autoattack import check_stages
 from vmamba_jax.core import files, limits, zip_files
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.evaluation import identity
-from vmamba_jax.evaluation.loop import argument, classify, on_mesh, over_set
+from vmamba_jax.evaluation.loop import classify, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
 from vmamba_jax.version import __version__
 

@@ -3,8 +3,9 @@ import numpy as np
 
 from vmamba_jax.attacks.losses import correct
 from vmamba_jax.core import checks
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
-from vmamba_jax.evaluation.loop import Loop, argument, on_mesh, over_set
+from vmamba_jax.evaluation.loop import Loop, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
 
 

@@ -3,12 +3,13 @@ import functools
 
 import numpy as np
 
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import fold_in, keys_at
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.corruptions.apply import check
 from vmamba_jax.evaluation.corruptions.catalog import FUNCTIONS
-from vmamba_jax.evaluation.loop import Loop, argument, classify_clean, on_mesh, over_set
+from vmamba_jax.evaluation.loop import Loop, classify_clean, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
 
 

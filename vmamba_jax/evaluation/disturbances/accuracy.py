@@ -1,11 +1,12 @@
 """Accuracy under a disturbance, compared with the clean accuracy on the same images."""
 import numpy as np
 
+from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.statistics import paired_interval, wilson_interval
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.accuracy import accuracy
-from vmamba_jax.evaluation.loop import Loop, argument, classify_clean, gather, on_mesh
+from vmamba_jax.evaluation.loop import Loop, classify_clean, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
 
