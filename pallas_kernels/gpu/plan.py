@@ -60,19 +60,18 @@ def plan(batch, length, groups, per_group, state):
     Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums)
     above.
     """
-    lanes, count = max(per_group, LANES), _widths(per_group, state)
-    widths = list(count)
-    programs = {m: -(-batch // ROWS) * groups * count[m] for m in widths}
+    lanes, count = max(per_group, LANES), widths(per_group, state)
+    programs = {m: -(-batch // ROWS) * groups * count[m] for m in count}
     least = -(-ROWS // batch)
-    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * _resident(state) // programs[m]))) for m in widths}
-    pairs = [(m, k) for m in widths for k in range(least, most[m] + 1)]
+    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * _resident(state) // programs[m]))) for m in count}
+    pairs = [(m, k) for m in count for k in range(least, most[m] + 1)]
     across, chunks = min(pairs, key=lambda pair: _clocks(*pair, batch, length, groups * count[pair[0]], state))
     segment = SEGMENTS[across] // (1 if state == 1 else 2)
     ahead = max(1, AHEAD // max(1, state // 2))
     return Plan(batch, length, groups, per_group, lanes, across, count[across], chunks, -(-length // chunks), segment, ahead)
 
 
-def _widths(per_group, state):
+def widths(per_group, state):
     """{channels per lane: tiles of a group} of the tile widths that compute the fewest channels twice, the widest first."""
     lanes = max(per_group, LANES)
     widest = {1: 4, 2: 2}.get(state, 1)          # registers: the forward pass keeps every state of a channel in one
@@ -110,12 +109,12 @@ def map_plan(batch, height, width, channels, state):
     """
     if state > 1 or batch < ROWS:
         return None
-    widths = _widths(channels, state)
-    programs = lambda across: -(-batch // ROWS) * DIRECTIONS * widths[across]
-    across = next((m for m in (2, 3, 4) if m in widths and programs(m) >= PROGRAMS), 1 if 1 in widths else min(widths))
+    tiles = widths(channels, state)
+    programs = lambda across: -(-batch // ROWS) * DIRECTIONS * tiles[across]
+    across = next((m for m in (2, 3, 4) if m in tiles and programs(m) >= PROGRAMS), min(tiles))
     length = height * width
     if programs(across) < FEWEST or (ROWS - 1) * length * DIRECTIONS * max(channels, LANES) >= OFFSETS:
         return None
     fits = length * ROWS * LANES * across * 4 <= SUM_BYTES and programs(across) >= DIRECTIONS * CORES
-    return Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, widths[across], chunks=1, steps=length,
+    return Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, tiles[across], chunks=1, steps=length,
                 segment=SEGMENTS[across], ahead=AHEAD if across > 1 else 2 * AHEAD, map=(height, width), turns=DIRECTIONS if fits else 1)
