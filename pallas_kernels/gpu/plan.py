@@ -6,6 +6,7 @@ AHEAD = 4            # default number of steps between loading an operand and us
 CORES = 132          # streaming multiprocessors of a Hopper chip
 SHORTEST = 64        # minimum steps of a chunk: below, a kernel's launch costs more than the steps it saves
 LAUNCH = 8000        # clocks of a launch
+RESIDENT = 3         # programs at once on a multiprocessor: by their registers; of many states 4 forward, 2 backward by shared memory
 DIRECTIONS = 4       # of the scan of a map
 PROGRAMS = 380       # programs of a map's scan from which two channels per lane are faster than one
 FEWEST = 160         # programs of a map's scan below which four scans are faster
@@ -63,7 +64,7 @@ def plan(batch, length, groups, per_group, state):
     lanes, count = max(per_group, LANES), widths(per_group, state)
     programs = {m: -(-batch // ROWS) * groups * count[m] for m in count}
     least = -(-ROWS // batch)
-    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * _resident(state) // programs[m]))) for m in count}
+    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * RESIDENT // programs[m]))) for m in count}
     pairs = [(m, k) for m in count for k in range(least, most[m] + 1)]
     across, chunks = min(pairs, key=lambda pair: _clocks(*pair, batch, length, groups * count[pair[0]], state))
     segment = SEGMENTS[across] // (1 if state == 1 else 2)
@@ -80,21 +81,18 @@ def widths(per_group, state):
     return {m: tiles for m, tiles in count.items() if m * tiles == least}
 
 
-def _resident(state):
-    """Programs that run at once on a multiprocessor: registers (at most 170 of a thread) allow 3, shared memory 2 for many states."""
-    return 3 if state <= 2 else 2
-
-
 def _clocks(across, chunks, batch, length, tiles, state):
     """Estimated time of a scan: waves of as many programs as run at once, of which the last may have fewer on a multiprocessor.
 
     A step of n programs on a multiprocessor takes 85 clocks per program and channel of a lane (memory, or for many states instructions), and no
-    less than a load's latency. The numbers are from compiled code, by a simulation of how it issues, and choose between plans only.
+    less than a load's latency; many states load B and C within the step: 1,000 clocks at N = 16 on an H200. The other numbers are from
+    compiled code, by a simulation of how it issues, and choose between plans only.
     """
-    steps, resident = -(-length // chunks), _resident(state)
-    full, rest = divmod(-(-batch * chunks // ROWS) * tiles, CORES * resident)
-    wave = lambda n: steps * max(260 + 60 * across, across * n * max(85, 22 * state))
-    clocks = full * wave(resident) + (wave(-(-rest // CORES)) if rest else 0)
+    steps = -(-length // chunks)
+    latency = 260 + 60 * across if state <= 2 else 600 + 25 * state
+    full, rest = divmod(-(-batch * chunks // ROWS) * tiles, CORES * RESIDENT)
+    wave = lambda n: steps * max(latency, across * n * max(85, 22 * state))
+    clocks = full * wave(RESIDENT) + (wave(-(-rest // CORES)) if rest else 0)
     if chunks > 1:                                    # two kernels, a loop that joins the chunks or, for many, its own kernels
         clocks = 1.7 * clocks + LAUNCH * (2 if chunks <= 16 else 6)
     return clocks + (clocks / 2 if length % chunks else 0)      # u and delta are padded by a copy
