@@ -171,6 +171,15 @@ def class_positions(class_token, patches):
     return {"middle": (patches // 2,), "head": (0,), "double": (0, patches + 1), "none": ()}[class_token]
 
 
+def raster_order(model, rows, columns):
+    """Positions in a Vim's sequence in raster order, (L,) int: `x[:, raster_order]` has the patches row by row, class tokens at their positions."""
+    positions = class_positions(model.class_token, rows * columns)
+    found = np.arange(rows * columns + len(positions))
+    patches = np.delete(found, np.asarray(positions, int))
+    found[patches] = patches[np.argsort(scan_orders.order(model.scan_pattern, rows, columns))]
+    return found
+
+
 def insert(x, tokens, positions):
     """x (b, M, C) with each of the tokens (b, 1, C) inserted; `positions` ascend and count in the result."""
     for token, p in zip(tokens, positions, strict=True):
