@@ -15,6 +15,8 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 
 
 def random_variables(model):
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES))["params"]
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES))
     rng = np.random.default_rng(0)
-    return {"params": jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal(x.shape), jnp.float32), shapes)}
+    drawn = {"params": jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal(x.shape), jnp.float32), shapes["params"])}
+    statistics = {"batch_stats": jax.tree.map(lambda x: jnp.ones(x.shape), shapes["batch_stats"])} if "batch_stats" in shapes else {}
+    return drawn | statistics

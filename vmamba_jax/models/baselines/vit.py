@@ -67,6 +67,7 @@ class ViT(nn.Module):
         for i, rate in enumerate(self.drop_path_rates):
             x = block(self.num_heads, self.mlp_ratio, self.qkv_bias, rate, name=f"blocks_{i}", **options)(x, train)
             probes.record(self, f"block{i}_out", x)
+        probes.last_map(self, lambda: x[:, 1:].reshape(len(x), rows, columns, width))
         x = LayerNorm(EPS, name="norm", **options)(x)
         probes.record(self, "final_norm", x)
         return dense(self.num_classes, name="head", **options)(x[:, 0]) if self.num_classes else x[:, 0]

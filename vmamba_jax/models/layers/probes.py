@@ -30,6 +30,9 @@ layer's output."""
 COMPONENTS = "components"
 """Collection of the inputs and outputs of a network's components, for `analysis.error_propagation`."""
 
+MAPS = "maps"
+"""Collection of the last map before the final norm and the head, (b, h, w, C) without class tokens, for `analysis.receptive_field`."""
+
 STOPPABLE = ("x", "z", "c", "B", "C", "delta", "A_bar", "B_bar_delta")
 """Names for `stop_gradients`: `delta` blocks the step size everywhere, `A_bar` only in exp(delta A), `B_bar_delta` only in delta B."""
 
@@ -78,6 +81,12 @@ def component(module, name, before, after):
     """Sow (before, after), a component's input and output, as component_<name> when the caller made the collection `components` mutable."""
     if module.is_mutable_collection(COMPONENTS) and not module.is_initializing():
         module.sow(COMPONENTS, f"component_{name}", (before, after))
+
+
+def last_map(module, x):
+    """Sow the map x, or its result if it is callable, as `last` when the caller made the collection `maps` mutable."""
+    if module.is_mutable_collection(MAPS) and not module.is_initializing():
+        module.sow(MAPS, "last", x() if callable(x) else x)
 
 
 def observed(module, name):

@@ -112,6 +112,8 @@ class Vim(MixerFields, nn.Module):
                       "perturbed": self.perturbed if perturbed[i] else ()}
             r = block(out_scale=self.depth**-0.5, drop_path=rate, name=f"layers_{i}", **fields)(r, train)
             probes.record(self, f"block{i}_out", r)
+        patches = np.delete(raster_order(self, rows, columns), np.asarray(positions, int))
+        probes.last_map(self, lambda: r[:, patches].reshape(len(r), rows, columns, width))
         x = RMSNorm(EPS, name="norm_f", **options)(r)
         probes.record(self, "final_norm", x)
 
