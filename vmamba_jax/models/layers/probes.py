@@ -14,13 +14,15 @@ import jax.numpy as jnp
 SS2D_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
 """x: input of the depth-wise convolution; z: gate before its activation; c: the convolution after its activation, all (b, H, W, E).
 B, C: (b, K, H, W, N); delta: step size after softplus, (b, K, H, W, E); A_bar = exp(delta A): (b, K, H, W, E, N); s: each direction's scan
-output with its D skip, (b, K, H, W, E); y: the mixer's output, (b, H, W, C). Positions are those of the map, for every scan order.
-The parameters A (K, E, N) and D (K, E) are recorded beside them."""
+output with its D skip, (b, K, H, W, E); y: the mixer's output, (b, H, W, C). Positions are those of the map, for every scan order."""
 
 VIM_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
 """The same states of a token sequence, with the forward direction first on axis 1: x, z, c, delta, s (b, 2, L, E); B, C (b, 2, L, N); A_bar
 (b, 2, L, E, N); y: the mixer's output, (b, L, C). Both directions share the values of x and z, but not the gradients. Positions are those of the
-sequence, with its class tokens, for both directions. The parameters A (2, E, N) and D (2, E) are recorded beside them."""
+sequence, with its class tokens, for both directions."""
+
+SCAN_PARAMETERS = ("A", "D")
+"""Parameters of the scans, recorded beside their states: A (K, E, N), negative; D (K, E)."""
 
 SEQUENCE_STATES = ("x", "s", "a", "y")
 """States of an S4, DSS, S5, Mega or Transformer layer, (b, L, C) but for Mega's widths: x, the layer's input but for a residual connection; s, the
