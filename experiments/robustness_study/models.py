@@ -46,10 +46,10 @@ def trained(config, workdir, progress):
     return [str(workdir / "models" / label) for label in labels]
 
 
-def read(entry, config):
-    """The `StudyModel` of an entry of config.models, see `checkpoints.open_weights`; a ConfigError if it cannot be read."""
+def read(entry, config, checkpoint="best"):
+    """The `StudyModel` of an entry of config.models at a checkpoint, see `checkpoints.open_weights`; a ConfigError if it cannot be read."""
     with cli.checking(f"model {entry!r}"):
-        opened = checkpoints.open_weights(entry)
+        opened = checkpoints.open_weights(entry, checkpoint=checkpoint)
         return _trained_run(opened, config) if opened.kind == "run" else _released(opened, config)
 
 

@@ -94,14 +94,14 @@ def test_windows_as_one_matrix(padding):
     x = jax.random.normal(jax.random.key(0), (2, 6, 9, 4))
     weights = module.init(jax.random.key(1), x)["params"]
     out, recorded = module.apply({"params": weights}, x, mutable=["intermediates"])
-    matrix = attention_matrices._joined(recorded["intermediates"]["attention"][0], 2, (6, 9), 3, 1, padding)
+    matrix = attention_matrices._joined(recorded["intermediates"]["attention"][0], (6, 9), 3, 1, padding)
     v = (x.reshape(2, 54, 4) @ weights["qkv"]["kernel"] + weights["qkv"]["bias"])[..., 8:].reshape(2, 54, 2, 2)
     mixed = jnp.einsum("bhqk,bkhd->bqhd", matrix, v).reshape(2, 54, 4)
     np.testing.assert_allclose(mixed @ weights["proj"]["kernel"] + weights["proj"]["bias"], out.reshape(2, 54, 4), atol=1e-5)
 
     cut = x[:, :5, :7]
     recorded = module.apply({"params": weights}, cut, mutable=["intermediates"])[1]
-    sums = attention_matrices._joined(recorded["intermediates"]["attention"][0], 2, (5, 7), 3, 1, padding).sum(-1)
+    sums = attention_matrices._joined(recorded["intermediates"]["attention"][0], (5, 7), 3, 1, padding).sum(-1)
     assert (sums > 0).all() and (sums < 1 + 1e-5).all() and np.asarray(sums < 0.99).any()
 
 

@@ -15,7 +15,7 @@ from vmamba_jax.analysis import blocks
 from vmamba_jax.core import scan_orders
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.classifier import as_classifier
-from vmamba_jax.models.vim.vim import Vim, class_positions
+from vmamba_jax.models.vim.vim import Vim, class_positions, raster_order
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
 
@@ -73,8 +73,8 @@ def _map(model, states, shape, signed):
     """Attention map (b, h, w) from the recorded states of one block, for images of `shape`."""
     A_bar, delta, B, C = (states[name][0] for name in ("A_bar", "delta", "B", "C"))
     if isinstance(model, Vim):
-        (rows, columns), order = blocks.vim_grid(model, shape)
-        found = received(A_bar, delta, B, C, blocks.vim_routes(A_bar.shape[2]), signed)[:, order]
+        rows, columns = blocks.vim_grid(model, shape)
+        found = received(A_bar, delta, B, C, blocks.vim_routes(A_bar.shape[2]), signed)[:, raster_order(model, rows, columns)]
         return jnp.delete(found, np.array(class_positions(model.class_token, rows * columns), int), axis=1).reshape(-1, rows, columns)
     height, width = A_bar.shape[2:4]
     flat = [x.reshape(*x.shape[:2], height * width, *x.shape[4:]) for x in (A_bar, delta, B, C)]

@@ -15,7 +15,7 @@ from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.classifier import as_classifier
 from vmamba_jax.models.layers import attention as windows
-from vmamba_jax.models.vim.vim import Vim, class_positions
+from vmamba_jax.models.vim.vim import Vim, class_positions, raster_order
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
 TRANSFORMERS = (ViT, Swin)
@@ -88,7 +88,8 @@ def attention_matrix(model, variables, images, block, *, form=None, combine=None
     classifier = blocks.check_family(as_classifier(model, mean, std), (VMamba, Vim, *TRANSFORMERS))
     blocks.check_block(classifier.model, block)
     options = _options(classifier.model, form, combine, normalization, raster)
-    return _attention(classifier.model, _compiled(classifier, (block,), False, **options)(variables, images))
+    (states,), grid = _recorded(classifier, (block,), variables, images)
+    return _attention(classifier.model, _compiled(classifier.model, block, grid, **options)(states), grid)
 
 
 def attention_rollout(model, variables, images, stage=None, *, form=None, combine=None, normalization="absolute", mean=None, std=None):
@@ -105,7 +106,9 @@ def attention_rollout(model, variables, images, stage=None, *, form=None, combin
     if normalization is None and not isinstance(classifier.model, TRANSFORMERS):
         raise ValueError("normalization=None: expected 'absolute' or 'min_max' for scans, the rows of whose matrices may sum to 0")
     options = _options(classifier.model, form, combine, normalization, True)
-    return _attention(classifier.model, _compiled(classifier, chosen, True, **options)(variables, images))
+    recorded, grid = _recorded(classifier, chosen, variables, images)
+    matrices = [_compiled(classifier.model, block, grid, **options)(states) for block, states in zip(chosen, recorded, strict=True)]
+    return _attention(classifier.model, jax.jit(hidden_attention.rolled_out)(matrices), grid)
 
 
 def _options(model, form, combine, normalization, raster):
@@ -121,33 +124,43 @@ def _options(model, form, combine, normalization, raster):
     return {"form": form, "combine": combine, "normalization": normalization, "raster": bool(raster)}
 
 
-def _attention(model, found):
-    matrix, empty = found
-    grid = empty.shape[:2]
+def _attention(model, matrix, grid):
     positions = class_positions(model.class_token, grid[0] * grid[1]) if isinstance(model, Vim) else (0,) if isinstance(model, ViT) else ()
     return Attention(matrix, grid, positions)
 
 
+def _recorded(classifier, chosen, variables, images):
+    """(states of the chosen blocks, a dict for each; rows and columns of their tokens). One program of the model serves all forms."""
+    found, empty = _states(classifier, chosen)(variables, images)
+    return found, empty.shape[:2]
+
+
 @functools.lru_cache(maxsize=64)
-def _compiled(classifier, chosen, rolled, form, combine, normalization, raster):
-    """Compiled function (variables, images) -> (the matrix of the one chosen block, or of all chosen blocks rolled out; an empty array whose shape is
-    (rows, columns, 0) of the tokens' grid)."""
-    model = classifier.model
+def _states(classifier, chosen):
+    """Compiled function (variables, images) -> (states of the chosen blocks; an empty array whose shape is (rows, columns, 0) of their tokens' grid)."""
+    model, names = classifier.model, ("attention",) if isinstance(classifier.model, TRANSFORMERS) else ("delta", "A", "B", "C")
 
     def run(variables, images):
         recorded = classifier(variables, images, mutable=["intermediates"])[1]["intermediates"]
-        found = [_combined(_matrices(model, recorded, block, images.shape, form, raster), combine, normalization) for block in chosen]
-        return hidden_attention.rolled_out(found) if rolled else found[0], jnp.zeros((*_grid(model, recorded, chosen[0], images.shape), 0))
+        paths = [blocks.mixers(model)[block] for block in chosen]
+        found = [{name: blocks.states(recorded, path)[name][0] for name in names} for path in paths]
+        return found, jnp.zeros((*_grid(model, recorded, chosen[0], images.shape), 0))
     return jax.jit(run)
 
 
 def _grid(model, recorded, block, shape):
     """Rows and columns of the tokens of a block."""
     if isinstance(model, Vim):
-        return blocks.vim_grid(model, shape)[0]
+        return blocks.vim_grid(model, shape)
     if isinstance(model, ViT):
         return tuple(side // model.patch_size for side in shape[1:3])
     return recorded[f"stage{blocks.place(model, block)[0]}_blocks"][0].shape[1:3]
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(model, block, grid, form, combine, normalization, raster):
+    """Compiled function of a block's states -> its matrix (b, L, L), or (b, K, L, L) for combine="each"."""
+    return jax.jit(lambda states: _combined(_matrices(model, states, block, grid, form, raster), combine, normalization))
 
 
 def _combined(matrices, combine, normalization):
@@ -157,29 +170,27 @@ def _combined(matrices, combine, normalization):
     return matrices.mean(1) if combine == "mean" else matrices
 
 
-def _matrices(model, recorded, block, shape, form, raster):
+def _matrices(model, states, block, grid, form, raster):
     """Matrices (b, K, L, L) of one block's scans or heads."""
-    states = {name: values[0] for name, values in blocks.states(recorded, blocks.mixers(model)[block]).items()}
     if isinstance(model, ViT):
         return states["attention"]
     if isinstance(model, Swin):
         stage, within = blocks.place(model, block)
-        return _joined(states["attention"], shape[0], _grid(model, recorded, block, shape), *model.windows(stage)[within], model.padding)
+        return _joined(states["attention"], grid, *model.windows(stage)[within], model.padding)
     delta, A, B, C = (states[name] for name in ("delta", "A", "B", "C"))
     if isinstance(model, Vim):
-        order = blocks.vim_grid(model, shape)[1]
+        order = raster_order(model, *grid)
         found = hidden_attention.attention_of_scans(delta, A, B, C, blocks.vim_routes(delta.shape[2]), form, raster)
         return found[..., order, :][..., order] if raster else found
-    height, width = delta.shape[2:4]
-    flat = lambda x: x.reshape(*x.shape[:2], height * width, -1)
-    return hidden_attention.attention_of_scans(flat(delta), A, flat(B), flat(C), scan_orders.routes(model.scan_pattern, height, width), form, raster)
+    flat = lambda x: x.reshape(*x.shape[:2], grid[0] * grid[1], -1)
+    return hidden_attention.attention_of_scans(flat(delta), A, flat(B), flat(C), scan_orders.routes(model.scan_pattern, *grid), form, raster)
 
 
-def _joined(attention, b, grid, window, shift, padding):
+def _joined(attention, grid, window, shift, padding):
     """Probabilities within windows, (b * windows, heads, n, n), as matrices of all tokens, (b, heads, L, L); padded tokens are left out."""
     length = grid[0] * grid[1]
     positions = windows.to_windowed_map(1 + jnp.arange(length).reshape(1, *grid, 1), window, shift, padding)
     positions = windows.partition(positions, window)[..., 0]                           # (windows, n), 0: padded
-    attention = attention.reshape(b, len(positions), *attention.shape[1:]).swapaxes(1, 2)
+    attention = attention.reshape(-1, len(positions), *attention.shape[1:]).swapaxes(1, 2)
     found = jnp.zeros((*attention.shape[:2], length + 1, length + 1), attention.dtype)
     return found.at[:, :, positions[:, :, None], positions[:, None]].set(attention)[:, :, 1:, 1:]

@@ -5,7 +5,7 @@ import numpy as np
 
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
-from vmamba_jax.models.vim.vim import Vim, raster_order
+from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
 
@@ -63,9 +63,8 @@ def place(model, block):
 
 
 def vim_grid(model, shape):
-    """Rows and columns of a Vim's patches for images of `shape`, and their positions in raster order, see `raster_order`."""
-    grid = tuple((side - model.patch_size) // model.stride + 1 for side in shape[1:3])
-    return grid, raster_order(model, *grid)
+    """Rows and columns of a Vim's patches for images of `shape`."""
+    return tuple((side - model.patch_size) // model.stride + 1 for side in shape[1:3])
 
 
 def vim_routes(length):
