@@ -8,7 +8,7 @@ import vmamba_jax
 from configs import base
 from experiments.common import build, cli
 from experiments.robustness_study import models
-from vmamba_jax import parallel
+from vmamba_jax import checkpoints, parallel
 from vmamba_jax.checkpoints.source import steps_folder
 from vmamba_jax.core.saved_steps.reader import SavedSteps
 from vmamba_jax.models import Classifier, catalog
@@ -31,11 +31,12 @@ def read(entry, config):
     """
     if entry in catalog.list_models() and not pathlib.Path(entry).exists():
         return [(_random(entry, config), True)]
-    found = [(models.read(entry, config), True)]
     with cli.checking(f"model {entry!r}"):
-        steps = steps_folder(pathlib.Path(entry)) if pathlib.Path(entry).is_dir() else None
-        if steps is None:
-            return found
+        opened = checkpoints.open_weights(entry)
+        if opened.kind != "run":
+            return [(_released(opened, config), True)]
+        found = [(models.read(entry, config), True)]
+        steps = steps_folder(pathlib.Path(opened.path))
         with SavedSteps(steps) as saved:
             numbers, best, settings = list(saved.steps), saved.find("best"), saved.config
     if BEFORE in config.steps:
@@ -46,6 +47,15 @@ def read(entry, config):
             other = models.read(entry, config, step)
             found.append((_named(other, f"{other.label}, step {step}", other.variables), False))
     return found
+
+
+def _released(opened, config):
+    """Weights that were not trained here, on photos of any classes: no part has use for labels."""
+    made = opened.create_model()
+    released = catalog.entry(opened.name).preprocessing
+    classifier = Classifier(made, opened.preprocessing["mean"], opened.preprocessing["std"])
+    label = opened.name if opened.kind == "file" else pathlib.Path(opened.path).name
+    return models.study_model(label, classifier, opened, models.view(config, released), released)
 
 
 def _random(name, config):

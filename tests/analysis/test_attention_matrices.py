@@ -75,7 +75,7 @@ def test_matrix_of_transformers():
     np.testing.assert_allclose(found.matrix, attention[2].mean(1), atol=1e-6)
     assert found.grid == (2, 3) and found.class_positions == (0,)
 
-    rolled = analysis.attention_rollout(VIT, variables(VIT), IMAGES, normalization=None, mean=MEAN, std=STD).matrix
+    rolled = analysis.attention_rollout(VIT, variables(VIT), IMAGES, mean=MEAN, std=STD).matrix
     expected = np.eye(7)
     for each in attention:
         expected = 0.5 * (np.asarray(each.mean(1)) + np.eye(7)) @ expected

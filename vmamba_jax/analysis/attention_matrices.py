@@ -92,17 +92,20 @@ def attention_matrix(model, variables, images, block, *, form=None, combine=None
     return _attention(classifier.model, _compiled(classifier.model, block, grid, **options)(states), grid)
 
 
-def attention_rollout(model, variables, images, stage=None, *, form=None, combine=None, normalization="absolute", mean=None, std=None):
+def attention_rollout(model, variables, images, stage=None, *, form=None, combine=None, normalization="usual", mean=None, std=None):
     """`Attention` rolled out through the blocks of one stage: the product of 0.5 (M + I), each row divided by its sum.
 
     Args:
         stage: index from 0; None for Vim and ViT, which have no stages: all blocks.
-        normalization: "absolute" or "min_max"; None only for transformers, since the rows of a scan's matrix may sum to 0.
+        normalization: of each matrix, "absolute" or "min_max", or for transformers None; the rows of a scan's matrix may sum to 0. "usual": "absolute"
+            for scans, None for transformers.
         model, variables, images, form, combine, mean, std: as for `attention_matrix`.
     """
     classifier = blocks.check_family(as_classifier(model, mean, std), (VMamba, Vim, *TRANSFORMERS))
     chosen = blocks.stage_blocks(classifier.model, stage)
     blocks.mixers(classifier.model)
+    if normalization == "usual":
+        normalization = None if isinstance(classifier.model, TRANSFORMERS) else "absolute"
     if normalization is None and not isinstance(classifier.model, TRANSFORMERS):
         raise ValueError("normalization=None: expected 'absolute' or 'min_max' for scans, the rows of whose matrices may sum to 0")
     options = _options(classifier.model, form, combine, normalization, True)

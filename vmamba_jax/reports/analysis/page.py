@@ -71,7 +71,7 @@ def render_analysis(analysis):
     return page.template("analysis.html").render(
         title=f"Inside {len([model for model in index['models'] if 'error' not in model])} models", colors=shared.SERIES, examples=[], runs=[],
         commands=[command], environment=environment, configs=[], links=[], models=[model for model in index["models"] if "error" not in model],
-        about=f"Photos of {data['name']} ({data['split']})." if data else "No model could be read.",
+        about=f"{data['examples']} images of {data['name']} ({data['split']})." if data else "No model could be read.",
         fields=[{"label": label, "picture": figures.field(analysis.arrays(cell)["field"]), **cell} for label, cell in analysis.done("receptive_field")],
         attended=[_attention(label, cell, analysis.arrays(cell)) for label, cell in analysis.done("attention")],
         statistics=figures.statistics(statistics) if statistics else "", rows=[(label, cell["blocks"]) for label, cell in statistics], absent=analysis.absent)
