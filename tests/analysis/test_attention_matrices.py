@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers import doc_examples
 from tests.helpers.attention_models import IMAGES, MEAN, STD, VIM, VIT, VMAMBA, random_variables
 from vmamba_jax import analysis
 from vmamba_jax.analysis import attention_matrices
@@ -136,3 +137,10 @@ def test_bad_arguments_of_the_rollout():
             analysis.attention_rollout(model, {}, IMAGES, stage, **options)
     with pytest.raises(TypeError, match="model is ResNet: expected VMamba, Vim, ViT, Swin"):
         analysis.attention_matrix("resnet18", {}, IMAGES, 0)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_page():
+    found = doc_examples.run(*doc_examples.blocks("analysis.md"), "docs/analysis.md")
+    assert found["found"]["map"].shape == (32, 32) and found["activation"].shape == (2, 8, 8) and found["rolled"].grid == (8, 8)
+    assert len(found["states"]) == 3 and [row["share"] for row in found["score"]] == [0.5, 0.99]
