@@ -129,6 +129,17 @@ def test_committed_page_of_the_mender_is_that_of_its_json():
     assert reports.render_mender(reports.read_mender(folder), commands=(command,)) == (folder / "mender.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["analysis_photos", "analysis_shapes"])
+def test_committed_page_of_an_analysis(name):
+    """Named with its command; where its maps are committed too, that of its files but for the bytes of the pictures."""
+    folder = ROOT / "docs" / "results" / name
+    found = reports.read_analysis(folder)
+    assert f"    {found.index['command']}\n" in (folder.parent / "README.md").read_text()
+    if any(folder.glob("cells/*.npz")):
+        text = lambda page: re.sub(r"data:image/[^\"]*", "", page)
+        assert text(reports.render_analysis(found)) == text((folder / "analysis.html").read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("folder", sorted(file.parent for file in ROOT.glob("docs/results/*/study.json")), ids=lambda folder: folder.name)
 def test_committed_page_is_that_of_its_json_and_names_its_commands(folder):
     found = reports.read_study(folder)

@@ -2,6 +2,7 @@
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, data_uri, literal, pil_image, svg
@@ -52,6 +53,7 @@ def statistics(cells):
                 if rows[0]["low"] is not None:
                     axes.fill_between(depth, [row["low"] for row in rows], [row["high"] for row in rows], color=color, alpha=0.15, linewidth=0)
             axes.set(title=title, xlabel="block")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if name in ("decay", "skip"):
                 axes.set_ylim(0, 1.02)
             else:
