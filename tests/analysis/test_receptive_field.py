@@ -72,6 +72,7 @@ def check(model, last):
     assert expected.max() > 0 and found["map"].shape == (8, 12)
 
 
+@pytest.mark.slow   # Vim's is checked in the same way
 def test_field_of_vmamba():
     check(VMAMBA.clone(depths=(1,)), lambda found: found["stage0_blocks"][0])
 
