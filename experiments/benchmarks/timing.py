@@ -27,6 +27,7 @@ class Case:
         queued: whether several calls may be dispatched and then waited for together (a CPU would run them concurrently).
         images: per call.
         bytes: minimum memory traffic per call.
+        program: the compiled program of XLA, if `operations` are to be named.
     """
     record: dict
     run: Callable[[], Any]
@@ -34,6 +35,7 @@ class Case:
     queued: bool = True
     images: int | None = None
     bytes: int | None = None
+    program: Any = None
 
     def seconds(self, calls):
         """Seconds per call, averaged over `calls` calls."""
