@@ -136,7 +136,7 @@ def _cases(group, notes, bar, expensive):
             bar.update(0, advance=1, description="timing " + " ".join(facts))
             case.seconds(1)
             if expensive and case.record["what"] in ("model", "training"):
-                case.record["operations"] = operations.most_expensive(operations.times(case), expensive)
+                operations.name_in(case, expensive)
             cases.append(case)
         except Skip as skip:
             notes.append(str(skip))

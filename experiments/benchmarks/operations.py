@@ -3,6 +3,7 @@ import collections
 import pathlib
 import re
 import tempfile
+import time
 
 import jax
 
@@ -10,12 +11,12 @@ from experiments.benchmarks.timing import rounded
 
 # Parts of an operation's path that are no module: transformations, bodies of loops and branches, and methods ("ResNet._stem").
 WRAPPER = re.compile(r"^(while|body|cond|closed_call|checkpoint|remat|rematted_computation|branch_\d+_fun|.*[(.].*)$")
-CALLS = 3  # profiled; other load on the machine makes an operation slower in some of them
+CALLS, BUDGET = 3, 2.0  # profiled, unless the first ones take so many seconds; other load on the machine makes an operation slower in some of them
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name=\"([^\"]*)\"", re.MULTILINE)
 
 
 def times(case):
-    """{operation: seconds in one call}, each without the operations that it contains, and each in its fastest of `CALLS` calls.
+    """{operation: seconds in one call}, each without the operations that it contains, and each in its fastest call.
 
     An operation of XLA is named by its path in the program, one of torch by its name in torch ("aten::addmm"). A path ends in the primitive; a
     fusion has the path of its last operation.
@@ -25,7 +26,9 @@ def times(case):
     """
     case.wait(case.run())
     measure = _torch_times if case.record["backend"] == "torch" else _xla_times
-    calls = [measure(case) for _ in range(CALLS)]
+    calls, began = [], time.perf_counter()
+    while not calls or (len(calls) < CALLS and time.perf_counter() - began < BUDGET):
+        calls.append(measure(case))
     return {name: min(call.get(name, seconds) for call in calls) for name, seconds in calls[0].items()}
 
 
@@ -55,6 +58,14 @@ def share_outside(found, module):
     """The share of the time in operations that are not inside `module`, the name of a model's class, in [0, 1]."""
     inside = sum(seconds for path, seconds in found.items() if module in re.split(r"[/()]", path))
     return 1 - inside / sum(found.values())
+
+
+def name_in(case, n):
+    """Add to the record of a case its `n` most expensive operations and, if the case has a `module`, the share of the time outside of it."""
+    found = times(case)
+    case.record["operations"] = most_expensive(found, n)
+    if case.module:
+        case.record["outside_model"] = rounded(share_outside(found, case.module))
 
 
 def _xla_times(case):

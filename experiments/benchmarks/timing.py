@@ -28,6 +28,7 @@ class Case:
         images: per call.
         bytes: minimum memory traffic per call.
         program: the compiled program of XLA, if `operations` are to be named.
+        module: class name of its model, if the share of the time outside the model is wanted.
     """
     record: dict
     run: Callable[[], Any]
@@ -36,6 +37,7 @@ class Case:
     images: int | None = None
     bytes: int | None = None
     program: Any = None
+    module: str | None = None
 
     def seconds(self, calls):
         """Seconds per call, averaged over `calls` calls."""
