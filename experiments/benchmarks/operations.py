@@ -10,7 +10,7 @@ import jax
 from experiments.benchmarks.timing import rounded
 
 # Parts of an operation's path that are no module: transformations, bodies of loops and branches, and methods ("ResNet._stem").
-WRAPPER = re.compile(r"^(while|body|cond|closed_call|checkpoint|remat|rematted_computation|branch_\d+_fun|.*[(.].*)$")
+WRAPPER = re.compile(r"^(shard_map|while|body|cond|closed_call|checkpoint|remat|rematted_computation|branch_\d+_fun|.*[(.].*)$")
 CALLS, BUDGET = 3, 2.0  # profiled, unless the first ones take so many seconds; other load on the machine makes an operation slower in some of them
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name=\"([^\"]*)\"", re.MULTILINE)
 
