@@ -16,6 +16,23 @@ def test_original_tables():
     np.testing.assert_array_equal(scan_orders.routes("bidi", 3, 5), [ROW, ROW, ROW[::-1], ROW[::-1]])
 
 
+def test_snake_visits_neighbors():
+    rows, columns, *back = scan_orders.routes("snake", 3, 5)
+    np.testing.assert_array_equal(rows, [0, 1, 2, 3, 4, 9, 8, 7, 6, 5, 10, 11, 12, 13, 14])
+    np.testing.assert_array_equal(columns, [0, 5, 10, 11, 6, 1, 2, 7, 12, 13, 8, 3, 4, 9, 14])
+    np.testing.assert_array_equal(back, [rows[::-1], columns[::-1]])
+    for route in scan_orders.routes("snake", 4, 7):
+        assert (np.abs(np.diff(np.divmod(route, 7))).sum(0) == 1).all()
+
+
+def test_random_has_two_permutations_and_their_reverses():
+    routes = scan_orders.routes("random", 3, 5)
+    np.testing.assert_array_equal(routes[2:], routes[:2, ::-1])
+    assert sorted(routes[0]) == sorted(routes[1]) == list(range(15)) and not (routes[0] == routes[1]).all()
+    np.testing.assert_array_equal(routes, scan_orders.routes(scan_orders.Order("random"), 3, 5))
+    assert (np.abs(np.diff(np.divmod(scan_orders.routes("random", 8, 8)[0], 8))).sum(0) > 1).mean() > 0.8
+
+
 def test_original_scans(golden):
     """The original's scanned arrays (B, K, C, L) equal the layouts' sequences, and its merged arrays the sum of their maps."""
     arrays = golden("cross_scan_3x5")
