@@ -3,12 +3,14 @@
 Liu et al., "VMamba: Visual State Space Model" (arXiv 2401.10166), sections on scan patterns, initialization, state size, ratio, layers and activation.
 
     python -m experiments.sweep --config configs/scan_patterns.py --workdir runs/scan_patterns
-    python -m experiments.sweep --config configs/scan_patterns.py:data=cifar10,seeds=3 --workdir runs/scan_patterns_cifar10 \\
+    python -m experiments.sweep --config configs/scan_patterns.py:study=blocks --workdir runs/scan_blocks
+    python -m experiments.sweep --config configs/scan_patterns.py:data=cifar10 --workdir runs/scan_patterns_cifar10 \\
         --config.base.data.root=data/cifar10
 
 One VMamba block reads a digit as 4 x 4 patches of 2 pixels, without positions or further convolutions: context comes from its scans and its depth-wise
 convolution alone; without the latter (`*_noconv`) from the scans alone. The page compares each group with `cross`, and judges the paper's statements, clean
-and under PGD. Results on digits: docs/results/scan_patterns_digits. Cost: 60 runs, about 20 minutes of two CPU cores, mostly compilation.
+and under PGD. Results on digits: docs/results/scan_patterns_digits. `study=patterns` has the patterns and initializations, `study=blocks` state sizes at equal FLOPs, ratio, layers and
+activations. Cost: 42 and 18 runs, about 15 and 7 minutes of two CPU cores, mostly compilation.
 `data=cifar10` trains 0.9 million parameters on patches of 2 pixels, for a GPU.
 """
 from configs import base, sweeps
@@ -23,40 +25,37 @@ SETS = {
                 "mean": (0.4914, 0.4822, 0.4465), "std": (0.247, 0.2435, 0.2616), "ratios": {1: 2.0, 4: 1.4, 16: 0.64}}}
 
 
-def groups(ratios, depths):
-    """{group: fields of the model that differ from the base's, which is VMamba-T's block}."""
-    found = {name: {"scan_pattern": name} for name in PATTERNS}
-    found |= {f"{name}_noconv": {"scan_pattern": name, "conv_size": -1} for name in PATTERNS}
-    found |= {"init_random": {"ssm_init": "v1"}, "init_zero": {"ssm_init": "v2"}}
-    found |= {f"states_{n}": {"d_state": n, "ssm_ratio": ratio} for n, ratio in ratios.items()}
-    found["deep"] = {"depths": tuple(2 * depth for depth in depths)}
-    return found | {"act_gelu": {"ssm_act": "gelu"}, "act_relu": {"ssm_act": "relu"}}
+def groups(study, ratios, depths):
+    """{group: fields of the model that differ from the base's, which is VMamba-T's block} of a study."""
+    if study == "blocks":
+        return ({"cross": {}} | {f"states_{n}": {"d_state": n, "ssm_ratio": ratio} for n, ratio in ratios.items()} |
+                {"deep": {"depths": tuple(2 * depth for depth in depths)}, "act_gelu": {"ssm_act": "gelu"}, "act_relu": {"ssm_act": "relu"}})
+    return ({name: {"scan_pattern": name} for name in PATTERNS} |
+            {f"{name}_noconv": {"scan_pattern": name, "conv_size": -1} for name in PATTERNS} |
+            {"init_random": {"ssm_init": "v1"}, "init_zero": {"ssm_init": "v2"}})
 
 
-def claims():
-    """The paper's statements as (sentence, group, other group, "above" or "alike"), and what it does not ask."""
-    found = [("Four directions are more accurate than one", "cross", "unidi", "above"),
-             ("Two directions are more accurate than one", "bidi", "unidi", "above"),
-             ("Four directions are more accurate than two", "cross", "bidi", "above"),
-             ("The cross scan is more accurate than the cascade", "cross", "cascade", "above")]
-    found += [(f"{sentence}, without depth-wise convolution", f"{group}_noconv", f"{other}_noconv", side) for sentence, group, other, side in found]
-    found += [(f"The depth-wise convolution helps: {name}", name, f"{name}_noconv", "above") for name in PATTERNS[:4]]
-    found += [("Random initialization is as accurate as Mamba's", "init_random", "cross", "alike"),
-              ("Zero initialization is as accurate as Mamba's", "init_zero", "cross", "alike")]
-    found += [(f"{n} states are as accurate as one at equal FLOPs", f"states_{n}", "states_1", "alike") for n in (4, 16)]
-    found += [("Ratio 2 is more accurate than ratio 1 at the same depth", "states_1", "cross", "above"),
-              ("More layers at ratio 1 are more accurate than fewer", "deep", "cross", "above"),
-              ("GELU is as accurate as SiLU", "act_gelu", "cross", "alike"), ("ReLU is as accurate as SiLU", "act_relu", "cross", "alike")]
-    return found + [("New: a snake order is more accurate than the cross scan", "snake", "cross", "above"),
-                    ("New: a random order is less accurate than the cross scan", "cross", "random", "above"),
-                    ("New: the same without depth-wise convolution", "cross_noconv", "random_noconv", "above"),
-                    ("New: snake above cross, without depth-wise convolution", "snake_noconv", "cross_noconv", "above")]
+# The paper's statements as (sentence, group, other group, "above" or "alike"); the first of `patterns` are made with and without convolution.
+ORDERS = (("Four directions are more accurate than one", "cross", "unidi"), ("Two directions are more accurate than one", "bidi", "unidi"),
+          ("Four directions are more accurate than two", "cross", "bidi"), ("The cross scan is more accurate than the cascade", "cross", "cascade"),
+          ("New: a snake order is more accurate than the cross scan", "snake", "cross"),
+          ("New: the cross scan is more accurate than a random order", "cross", "random"))
+CLAIMS = {
+    "patterns": (*((sentence, group, other, "above") for sentence, group, other in ORDERS),
+                 *((f"{sentence}, without convolution", f"{group}_noconv", f"{other}_noconv", "above") for sentence, group, other in ORDERS),
+                 *((f"The depth-wise convolution helps: {name}", name, f"{name}_noconv", "above") for name in PATTERNS),
+                 ("Random initialization is as accurate as Mamba's", "init_random", "cross", "alike"),
+                 ("Zero initialization is as accurate as Mamba's", "init_zero", "cross", "alike")),
+    "blocks": (*((f"{n} states are as accurate as one at equal FLOPs", f"states_{n}", "states_1", "alike") for n in (4, 16)),
+               ("Ratio 2 is more accurate than ratio 1 at the same depth", "states_1", "cross", "above"),
+               ("More layers at ratio 1 are more accurate than fewer", "deep", "cross", "above"),
+               ("GELU is as accurate as SiLU", "act_gelu", "cross", "alike"), ("ReLU is as accurate as SiLU", "act_relu", "cross", "alike"))}
 
 
 def get_config(arg=None):
-    """Axes: `data=digits` or `cifar10`, `seeds` (a number)."""
-    arg = base.parse_arg(arg, data="digits", seeds=3)
-    about = base.choose("data", arg["data"], SETS)
+    """Axes: `study=patterns` or `blocks`, `data=digits` or `cifar10`, `seeds` (a number)."""
+    arg = base.parse_arg(arg, study="patterns", data="digits", seeds=3)
+    about, claims = base.choose("data", arg["data"], SETS), base.choose("study", arg["study"], CLAIMS)
     config = base.run()
     config.epochs, config.batch_size, config.data.name = about["epochs"], about["batch"], arg["data"]
     config.preprocessing = {"mean": about["mean"], "std": about["std"]}
@@ -67,7 +66,7 @@ def get_config(arg=None):
     config.evaluation.update(base.evaluation(about["eps"], (0.0, about["eps"]), restarts=1, batch_size=180))
     config.evaluation.examples = 0
     config.evaluation.attacks = {"pgd": config.evaluation.attacks.pgd.to_dict()}
-    runs = {name: {"model": {"overrides": fields}} for name, fields in groups(about["ratios"], about["model"]["depths"]).items()}
-    return sweeps.sweep(config, runs=runs, seeds=tuple(range(arg["seeds"])), control="cross",
-                        title=f"VMamba's scan patterns and ablations in small, on {arg['data']}",
-                        about="One small VMamba with one field changed at a time, by standard training; attacked by PGD.", claims=claims())
+    changes = groups(arg["study"], about["ratios"], about["model"]["depths"])
+    return sweeps.sweep(config, runs={name: {"model": {"overrides": fields}} for name, fields in changes.items()}, seeds=tuple(range(arg["seeds"])),
+                        control="cross", title=f"VMamba's {'scan patterns' if arg['study'] == 'patterns' else 'block'} in small, on {arg['data']}",
+                        about="One small VMamba with one field changed at a time, by standard training; attacked by PGD.", claims=claims)
