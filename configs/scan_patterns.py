@@ -53,8 +53,8 @@ CLAIMS = {
 
 
 def get_config(arg=None):
-    """Axes: `study=patterns` or `blocks`, `data=digits` or `cifar10`, `seeds` (a number)."""
-    arg = base.parse_arg(arg, study="patterns", data="digits", seeds=3)
+    """Axes: `study=patterns` or `blocks`, `data=digits` or `cifar10`, `seeds` (a number), `groups=cross+snake`: only these."""
+    arg = base.parse_arg(arg, study="patterns", data="digits", seeds=3, groups="")
     about, claims = base.choose("data", arg["data"], SETS), base.choose("study", arg["study"], CLAIMS)
     config = base.run()
     config.epochs, config.batch_size, config.data.name = about["epochs"], about["batch"], arg["data"]
@@ -67,6 +67,9 @@ def get_config(arg=None):
     config.evaluation.examples = 0
     config.evaluation.attacks = {"pgd": config.evaluation.attacks.pgd.to_dict()}
     changes = groups(arg["study"], about["ratios"], about["model"]["depths"])
+    if chosen := tuple(filter(None, arg["groups"].split("+"))):
+        changes = {name: base.choose("groups", name, changes) for name in chosen}
+        claims = tuple(claim for claim in claims if set(claim[1:3]) <= set(chosen))
     return sweeps.sweep(config, runs={name: {"model": {"overrides": fields}} for name, fields in changes.items()}, seeds=tuple(range(arg["seeds"])),
-                        control="cross", title=f"VMamba's {'scan patterns' if arg['study'] == 'patterns' else 'block'} in small, on {arg['data']}",
+                        control="" if chosen and "cross" not in chosen else "cross", title=f"VMamba's {'scan patterns' if arg['study'] == 'patterns' else 'block'} in small, on {arg['data']}",
                         about="One small VMamba with one field changed at a time, by standard training; attacked by PGD.", claims=claims)

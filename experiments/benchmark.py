@@ -23,7 +23,7 @@ import sys
 import jax
 from absl import flags
 
-from experiments.benchmarks import attacks, corruptions, models, scaling, scans, sequences, torch_models
+from experiments.benchmarks import attacks, corruptions, ladder, models, scaling, scans, sequences, torch_models
 from experiments.benchmarks import compile as compiling
 from experiments.benchmarks.timing import Skip, measure
 from experiments.common import cli, environment, limits, results
@@ -117,6 +117,8 @@ def _groups(part, config, devices, against):
         return corruptions.groups(config, devices)
     if part == "scaling":
         return scaling.groups(config, devices)
+    if part == "ladder":
+        return ladder.groups(config, devices)
     if part == "sequences":
         return sequences.groups(config, devices, bool(against))
     return models.growth_groups(config, devices) if part == "growth" else []

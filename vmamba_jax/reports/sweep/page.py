@@ -3,8 +3,8 @@ import dataclasses
 import pathlib
 
 from vmamba_jax.reports import figures, page, tables
-from vmamba_jax.reports.sweep import figures as sweep_figures
 from vmamba_jax.reports.sweep import claims, results, summaries
+from vmamba_jax.reports.sweep import figures as sweep_figures
 
 REPORTS = (("report.html", "evaluation"), ("training.html", "training"))
 
