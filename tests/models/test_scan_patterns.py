@@ -1,10 +1,12 @@
 """Scan patterns against the original program's index tables and its scanned arrays."""
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vmamba_jax.core import scan_orders
 from vmamba_jax.models.vmamba import scan_layouts
+from vmamba_jax.models.vmamba.ss2d import SS2D
 
 ROW = np.arange(15)
 COLUMN = ROW.reshape(3, 5).T.reshape(-1)
@@ -80,3 +82,22 @@ def test_refusals(pattern, words):
     with pytest.raises(ValueError) as raised:
         scan_layouts.layouts(pattern, 3, 5)
     assert words in str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", scan_orders.ROUTES)
+def test_outputs_depend_on_earlier_positions_of_the_order_alone(pattern):
+    """With every direction but one switched off, an output depends exactly on the positions that this direction's order visits up to its own."""
+    height, width, model = 3, 4, SS2D(4, conv_size=-1, out_norm="none", scan_pattern=pattern, scan_implementation="reference")
+    params = model.init(jax.random.key(0), jnp.zeros((1, height, width, 4)))["params"]
+    x = jax.random.normal(jax.random.key(1), (1, height, width, 4))
+
+    def sensitivity(on):
+        alone = params | {"x_proj_weight": params["x_proj_weight"] * on[:, None, None], "Ds": params["Ds"] * jnp.repeat(on, 4)}
+        jacobian = jax.jacrev(lambda x: model.apply({"params": alone}, x).sum(-1).reshape(-1))(x)
+        return jnp.abs(jacobian).sum(-1).reshape(height * width, -1)
+
+    found = np.asarray(jax.jit(jax.vmap(sensitivity))(jnp.eye(4)))
+    for k, route in enumerate(scan_orders.routes(pattern, height, width)):
+        visited = np.argsort(route)
+        np.testing.assert_array_equal(found[k] > 0, visited[None] <= visited[:, None])
