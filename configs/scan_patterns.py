@@ -8,9 +8,9 @@ Liu et al., "VMamba: Visual State Space Model" (arXiv 2401.10166), sections on s
         --config.base.data.root=data/cifar10
 
 One VMamba block reads a digit as 4 x 4 patches of 2 pixels, without positions or further convolutions: context comes from its scans and its depth-wise
-convolution alone; without the latter (`*_noconv`) from the scans alone. The page compares each group with `cross`, and judges the paper's statements, clean
-and under PGD. Results on digits: docs/results/scan_patterns_digits. `study=patterns` has the patterns and initializations, `study=blocks` state sizes at equal FLOPs, ratio, layers and
-activations. Cost: 42 and 21 runs, about 30 s for each group's compilation and 10 s for each run on a CPU core.
+convolution alone; without the latter (`*_noconv`) from the scans alone. `study=patterns` has the patterns and initializations, `study=blocks` state
+sizes at equal FLOPs, ratio, layers and activations. The page compares each group with `cross`, and judges the paper's statements, clean and under PGD.
+Results on digits: docs/results/scan_patterns_digits. Cost: 42 and 21 runs, about 30 s for each group's compilation and 10 s for each run on a CPU core.
 `data=cifar10` trains 0.9 million parameters on patches of 2 pixels, for a GPU.
 """
 from configs import base, sweeps
