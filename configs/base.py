@@ -101,6 +101,7 @@ def benchmark():
     config.models = {"names": (), "overrides": {}, "variants": ("ours",), "passes": (), "batches": (), "size": 224, "dtypes": ("float32",),
                      "attack": {}, "optimizer": {"name": "adamw", "learning_rate": 0.0, "weight_decay": 0.0}}
     config.memory = {"names": (), "variants": ("ours",), "batch": 1, "size": 224, "dtype": "float32"}
+    config.ladder = {"names": (), "models": {}, "passes": (), "batch": 1, "size": 224, "dtype": "float32"}
     config.growth = {"names": (), "passes": (), "sizes": (), "batch": 1, "dtype": "float32"}
     config.attacks = {"models": (), "attacks": (), "images": 1, "batch": 1, "size": 224, "eps": 0.0}
     config.scaling = {"models": {}, "devices": (1,), "batch": 1, "size": 224, "attack": {}}

@@ -4,7 +4,7 @@ import copy
 import ml_collections
 
 
-def sweep(base, *, runs=None, axes=None, seeds=(), control="", margin=0.01, title="", about=""):
+def sweep(base, *, runs=None, axes=None, seeds=(), control="", margin=0.01, title="", about="", claims=()):
     """The config of a sweep, with every key; `--config.base.epochs=3`, `--config.seeds=(0,1)` and the like change it.
 
     Args:
@@ -17,7 +17,9 @@ def sweep(base, *, runs=None, axes=None, seeds=(), control="", margin=0.01, titl
         control: the group that the others are compared with, seed by seed; "": the first.
         margin: two groups count as equal if the interval of their difference lies within plus or minus this accuracy.
         title, about: heading and first paragraph of the page; "": from the base's model and dataset.
+        claims: statements that the page judges, as (sentence, group, other group, claimed). claimed: "above", the group is more accurate than the
+            other, or "alike".
     """
     return ml_collections.ConfigDict({
         "base": copy.deepcopy(base), "runs": runs or {}, "axes": axes or {}, "seeds": tuple(seeds), "control": control, "margin": margin,
-        "title": title, "about": about})
+        "title": title, "about": about, "claims": tuple(map(tuple, claims))})

@@ -24,7 +24,7 @@ import sys
 import jax
 from absl import flags
 
-from experiments.benchmarks import attacks, corruptions, models, operations, scaling, scans, sequences, torch_models, training
+from experiments.benchmarks import attacks, corruptions, ladder, models, operations, scaling, scans, sequences, torch_models, training
 from experiments.benchmarks import compile as compiling
 from experiments.benchmarks.timing import Skip, measure
 from experiments.common import cli, environment, limits, results
@@ -120,6 +120,8 @@ def _groups(part, config, devices, against):
         return scaling.groups(config, devices)
     if part == "training":
         return training.groups(config, devices, bool(against))
+    if part == "ladder":
+        return ladder.groups(config, devices)
     if part == "sequences":
         return sequences.groups(config, devices, bool(against))
     return models.growth_groups(config, devices) if part == "growth" else []

@@ -29,13 +29,19 @@ def batch_case(fn, tree, batch, record, mesh, **options):
 
 
 def build(fn, args, record):
-    """(compiled program, {"temp_mib": XLA's temporary memory per device}); raises Skip if the arguments cannot be compiled for."""
+    """(compiled program, memory per device); raises Skip if the arguments cannot be compiled for.
+
+    The memory is {"temp_mib": XLA's temporary memory, "peak_mib": that, the arguments and the results together}.
+    """
     try:
         compiled = fn.lower(*args).compile()
     except (RuntimeError, ValueError, TypeError) as error:  # a shape that the kernel does not support, a program that is too large
         raise Skip(f"{_title(record)}: {first_line(error)}") from error
     memory = compiled.memory_analysis()
-    return compiled, {} if memory is None else {"temp_mib": rounded(memory.temp_size_in_bytes / 2**20)}
+    if memory is None:
+        return compiled, {}
+    peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return compiled, {"temp_mib": rounded(memory.temp_size_in_bytes / 2**20), "peak_mib": rounded(peak / 2**20)}
 
 
 def _title(record):

@@ -31,7 +31,7 @@ def groups(config, devices, against=False):
 
 
 def growth_groups(config, devices):
-    """Groups of one model at several image sizes."""
+    """Groups of one model at several image sizes, with its multiply-adds."""
     section = config.growth
     _check(section, "growth")
     for name in section.names:
@@ -67,7 +67,7 @@ def _model(config, what, name, variant, which, batch, size, dtype, devices):
     classifier = _classifier(name, variant, dtype, config.models.overrides.to_dict())
     record = {"what": what, "name": name, "backend": variant, "pass": which, "batch": batch, "size": size, "dtype": dtype}
     if what == "growth":
-        record["tokens"] = (size / TOKEN) ** 2
+        record |= {"tokens": (size / TOKEN) ** 2, "gflops": vmamba_jax.cost(classifier, size).gflops}
     rng, shape = np.random.default_rng(config.seed), (size, size, 3)
     x = {"image": rng.random((batch, *shape), np.float32), "label": np.arange(batch, dtype=np.int32) % 2}
     with checking(f"config.{'models' if what == 'model' else what}: {name} at {size}"):
@@ -75,7 +75,7 @@ def _model(config, what, name, variant, which, batch, size, dtype, devices):
         variables = parallel.replicate(_variables(plain, shape, config.seed), mesh)
     if which == "training":
         return training_case(config, training.objectives.standard, classifier, variables, x, record, mesh)
-    fn = {"forward": _forward, "gradient": _gradient, "pgd": _attacked}[which]
+    fn = {"forward": forward, "gradient": _gradient, "pgd": _attacked}[which]
     options = {}
     if which == "pgd":
         options["adversary"] = adversary = attack(config.models.attack, "config.models.attack")
@@ -97,7 +97,7 @@ def _variables(classifier, shape, seed):
     return classifier.init(jax.random.key(seed), shape)
 
 
-def _forward(classifier, variables, x, key):
+def forward(classifier, variables, x, key):
     return classifier(variables, x["image"])
 
 

@@ -22,7 +22,7 @@ SEEDS = 2 ** 32          # jax.random.key keeps 32 bits
 LARGEST_NUMBER = 3.4e38  # of float32
 OPTIMIZERS = ("adamw", "sgd")
 VALIDATION = ("accuracy", "robust_accuracy")
-PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile", "sequences", "training")  # of a benchmark
+PARTS = ("scan", "models", "memory", "growth", "ladder", "attacks", "scaling", "corruptions", "compile", "sequences", "training")  # of a benchmark
 PASSES = ("forward", "gradient", "training", "pgd")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -233,6 +233,8 @@ BENCHMARK = {
     "memory.names": _names, "memory.variants": _names, "memory.batch": count, "memory.size": count, "memory.dtype": _of(DTYPES),
     "growth.names": _names, "growth.passes": _all_of(PASSES), "growth.sizes": _counts, "growth.batch": count,
     "growth.dtype": _of(DTYPES),
+    "ladder.names": _names, "ladder.models": _options, "ladder.passes": _all_of(PASSES), "ladder.batch": count, "ladder.size": count,
+    "ladder.dtype": _of(DTYPES),
     "attacks.models": _names, "attacks.attacks": _names, "attacks.images": count, "attacks.batch": count, "attacks.size": count,
     "attacks.eps": _positive,
     "scaling.models": _options, "scaling.devices": _counts, "scaling.batch": count, "scaling.size": count, "scaling.attack": _options,

@@ -10,6 +10,7 @@ import ml_collections
 from configs import base
 from experiments.common import limits
 from experiments.common.cli import ConfigError, checking
+from vmamba_jax.reports.sweep.claims import SIDES
 
 NAME = re.compile(r"[\w.+=-]+")
 FREE = ("overrides", "options", "attacks")  # sections that take any key: fields of a model's module, options of a dataset, named attacks
@@ -50,6 +51,9 @@ def expand(config):
         raise ConfigError(f"config.seeds={seeds}: expected different whole numbers from 0 to {limits.SEEDS - 1}")
     if config.control and config.control not in groups:
         raise ConfigError(f"config.control={config.control!r}: expected one of {', '.join(groups)}")
+    for i, claim in enumerate(config.get("claims", ())):
+        if len(claim) != 4 or not set(claim[1:3]) <= set(groups) or claim[3] not in SIDES:
+            raise ConfigError(f"config.claims[{i}]={tuple(claim)!r}: expected (sentence, group, other group, {' or '.join(SIDES)}), groups of the sweep")
     with checking("config.base"):
         full = base.complete(config.base)
     planned = []

@@ -49,7 +49,8 @@ def test_records(measured):
     assert len(of("call", "seconds")) == 1 and of("copy", "share_of_copy") == [(1,)] * 4
     assert of("model", "name", "backend", "pass") == [("vmamba_tiny", "ours", which) for which in ("forward", "gradient", "training", "pgd")]
     assert of("memory", "backend") == [("ours",), ("remat",)] and all(temp > 0 for temp, in of("memory", "temp_mib"))
-    assert of("growth", "size", "tokens", "devices") == [(32, 4, 1), (48, 9, 1)]
+    assert of("growth", "size", "tokens", "devices") == [(32, 4, 1), (48, 9, 1)] and all(gflops > 0 for gflops, in of("growth", "gflops"))
+    assert all(row["peak_mib"] >= row["temp_mib"] for row in rows if "temp_mib" in row)
     assert of("model", "devices") == [(2,)] * 4
     for row in rows:
         if row["what"] != "memory":

@@ -46,6 +46,7 @@ BENCHMARK = {
     "models.size": COUNT, "models.dtypes": LIST, "models.attack": SECTION, "models.optimizer.name": NONE, "models.optimizer.learning_rate": POSITIVE,
     "models.optimizer.weight_decay": POSITIVE, "memory.names": NAMES, "memory.variants": NAMES, "memory.batch": COUNT, "memory.size": COUNT,
     "memory.dtype": NONE, "growth.names": NAMES, "growth.passes": LIST, "growth.sizes": LIST, "growth.batch": COUNT, "growth.dtype": NONE,
+    "ladder.names": NAMES, "ladder.models": SECTION, "ladder.passes": LIST, "ladder.batch": COUNT, "ladder.size": COUNT, "ladder.dtype": NONE,
     "attacks.models": NAMES, "attacks.attacks": NAMES, "attacks.images": COUNT, "attacks.batch": COUNT, "attacks.size": COUNT, "attacks.eps": POSITIVE,
     "scaling.models": SECTION, "scaling.devices": LIST, "scaling.batch": COUNT, "scaling.size": COUNT, "scaling.attack": SECTION,
     "training.models": SECTION, "training.attack": SECTION, "corruptions.names": NAMES, "corruptions.severity": COUNT, "corruptions.batch": COUNT, "corruptions.size": COUNT,

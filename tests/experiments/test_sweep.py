@@ -109,6 +109,8 @@ def test_section_of_another_name_is_replaced():
     ({"axes": {"b": {"field": "epochs", "values": (1, 1)}}}, r"config\.axes\.b\.values: 1 is repeated"),
     ({"axes": {"b": {"field": "epoch", "values": (1,)}}}, r"config\.axes\.b\.epoch=1\.epoch: unknown field"),
     ({"axes": {"b": {"x-y": {}, "x": {}}, "c": {"z": {}, "y-z": {}}}}, r"two groups have the name 'x-y-z'"),
+    ({"runs": {"a": {}}, "claims": (("s", "a", "b", "above"),)}, r"config\.claims\[0\]=.*groups of the sweep"),
+    ({"runs": {"a": {}}, "claims": (("s", "a", "a", "below"),)}, r"config\.claims\[0\]="),
 ])
 def test_bad_configs_are_refused(options, message):
     with pytest.raises(cli.ConfigError, match=message):

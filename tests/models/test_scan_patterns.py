@@ -1,10 +1,12 @@
 """Scan patterns against the original program's index tables and its scanned arrays."""
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vmamba_jax.core import scan_orders
 from vmamba_jax.models.vmamba import scan_layouts
+from vmamba_jax.models.vmamba.ss2d import SS2D
 
 ROW = np.arange(15)
 COLUMN = ROW.reshape(3, 5).T.reshape(-1)
@@ -14,6 +16,23 @@ def test_original_tables():
     np.testing.assert_array_equal(scan_orders.routes("cross", 3, 5), [ROW, COLUMN, ROW[::-1], COLUMN[::-1]])
     np.testing.assert_array_equal(scan_orders.routes("unidi", 3, 5), [ROW] * 4)
     np.testing.assert_array_equal(scan_orders.routes("bidi", 3, 5), [ROW, ROW, ROW[::-1], ROW[::-1]])
+
+
+def test_snake_visits_neighbors():
+    rows, columns, *back = scan_orders.routes("snake", 3, 5)
+    np.testing.assert_array_equal(rows, [0, 1, 2, 3, 4, 9, 8, 7, 6, 5, 10, 11, 12, 13, 14])
+    np.testing.assert_array_equal(columns, [0, 5, 10, 11, 6, 1, 2, 7, 12, 13, 8, 3, 4, 9, 14])
+    np.testing.assert_array_equal(back, [rows[::-1], columns[::-1]])
+    for route in scan_orders.routes("snake", 4, 7):
+        assert (np.abs(np.diff(np.divmod(route, 7))).sum(0) == 1).all()
+
+
+def test_random_has_two_permutations_and_their_reverses():
+    routes = scan_orders.routes("random", 3, 5)
+    np.testing.assert_array_equal(routes[2:], routes[:2, ::-1])
+    assert sorted(routes[0]) == sorted(routes[1]) == list(range(15)) and not (routes[0] == routes[1]).all()
+    np.testing.assert_array_equal(routes, scan_orders.routes(scan_orders.Order("random"), 3, 5))
+    assert (np.abs(np.diff(np.divmod(scan_orders.routes("random", 8, 8)[0], 8))).sum(0) > 1).mean() > 0.8
 
 
 def test_original_scans(golden):
@@ -63,3 +82,22 @@ def test_refusals(pattern, words):
     with pytest.raises(ValueError) as raised:
         scan_layouts.layouts(pattern, 3, 5)
     assert words in str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", scan_orders.ROUTES)
+def test_outputs_depend_on_earlier_positions_of_the_order_alone(pattern):
+    """With every direction but one switched off, an output depends exactly on the positions that this direction's order visits up to its own."""
+    height, width, model = 3, 4, SS2D(4, conv_size=-1, out_norm="none", scan_pattern=pattern, scan_implementation="reference")
+    params = model.init(jax.random.key(0), jnp.zeros((1, height, width, 4)))["params"]
+    x = jax.random.normal(jax.random.key(1), (1, height, width, 4))
+
+    def sensitivity(on):
+        alone = params | {"x_proj_weight": params["x_proj_weight"] * on[:, None, None], "Ds": params["Ds"] * jnp.repeat(on, 4)}
+        jacobian = jax.jacrev(lambda x: model.apply({"params": alone}, x).sum(-1).reshape(-1))(x)
+        return jnp.abs(jacobian).sum(-1).reshape(height * width, -1)
+
+    found = np.asarray(jax.jit(jax.vmap(sensitivity))(jnp.eye(4)))
+    for k, route in enumerate(scan_orders.routes(pattern, height, width)):
+        visited = np.argsort(route)
+        np.testing.assert_array_equal(found[k] > 0, visited[None] <= visited[:, None])

@@ -113,3 +113,17 @@ def test_slope():
 def test_other_kinds_are_refused(content, message):
     with pytest.raises(ValueError, match=message):
         benchmarks.named("x", content)
+
+
+def test_cost_against_resolution():
+    """Slopes of several models in one table, and a panel each for memory and multiply-adds; one model has neither."""
+    rows = [{"what": "growth", "name": name, "backend": "ours", "pass": "forward", "batch": 1, "size": size, "dtype": "float32", "tokens": (size / 16)**2,
+             "gflops": 1e-3 * size**2, "temp_mib": 1e-3 * size**(2 * power), "peak_mib": 2e-3 * size**(2 * power), "seconds": seconds(1e-6 * size**(2 * power)),
+             "images_per_s": 5.0} for name, power in (("linear", 1), ("quadratic", 2)) for size in (224, 448, 896)]
+    content = run() | {"records": rows}
+    assert rows_of(benchmarks.page([content]), "quadratic") == [["quadratic", "forward", "1", "1.00 (1.00)", "2.00 (2.00)", "2.00 (2.00)"]]
+    assert rows_of(benchmarks.page([content]), "linear")[0][3:] == ["1.00 (1.00)"] * 3
+    figure = benchmarks.figure(content)
+    assert "Growth of temporary memory" in figure and "Growth of multiply-adds" in figure and "slope 2.00" in figure
+    alone = content | {"records": rows[:3]}
+    assert "Cost against resolution" not in benchmarks.page([alone]) and "| 224 x 224 | 196 | 50.2 | 5 |" in benchmarks.page([alone])

@@ -12,15 +12,15 @@ from tests.helpers import fake_sweep
 from tests.helpers.html_page import Page
 from vmamba_jax import reports
 from vmamba_jax.core import statistics
-from vmamba_jax.reports.sweep import figures, results, summaries
+from vmamba_jax.reports.sweep import claims, figures, results, summaries
 
 ROBUST = "PGD-20, 3 restarts, L\u221e 0.2"
 GROUPS = ("standard", "pgd_at", "wide")
 
 
-def write(folder, groups=GROUPS, seeds=(0, 1, 2), failed=("wide/seed_1",), begun=(), title="Cost $5 & $6 <b>", control="", **values):
+def write(folder, groups=GROUPS, seeds=(0, 1, 2), failed=("wide/seed_1",), begun=(), title="Cost $5 & $6 <b>", control="", claims=(), **values):
     """A sweep's folder as `experiments.sweep` leaves it. values: {run's name with / as __: (clean, robust)} in place of the helper's."""
-    config = fake_sweep.plan(groups, seeds, title=title, control=control)
+    config = fake_sweep.plan(groups, seeds, title=title, control=control, claims=claims)
     runs = [{"name": f"{group}/seed_{seed}", "group": group, "axes": {}, "seed": seed} for seed in seeds for group in groups]
     for run in runs:
         at = folder / run["name"]
@@ -198,3 +198,26 @@ def test_curves_are_over_epochs(sweep):
     epochs, accuracy = figures.curve(sweep.done[0].run, "validation/accuracy")
     np.testing.assert_allclose(epochs, [1, 2, 3, 4])
     np.testing.assert_allclose(accuracy, by_hand("standard", (0,), 0)[0] * epochs / 4)
+
+
+def test_statements(tmp_path):
+    """Each statement is judged under each accuracy, paired by seed; the page and summary.md have it."""
+    values = {f"{group}__seed_{seed}": (clean + 0.001 * seed, robust) for group, clean, robust in (("standard", 0.9, 0.1), ("pgd_at", 0.8, 0.6))
+              for seed in range(3)}
+    folder = write(tmp_path, claims=(("Training <b> helps", "pgd_at", "standard", "above"), ("Equal", "standard", "standard", "alike")), failed=(), **values)
+    found = claims.judged(reports.read_sweep(folder))
+    assert [(row["metric"], row["verdict"], round(row["mean"], 6)) for row in found] == [
+        ("clean", "not seen", -0.1), (ROBUST, "seen", 0.5), ("clean", "seen", 0.0), (ROBUST, "seen", 0.0)]
+    reports.write_sweep(folder, reports.read_sweep(folder))
+    assert "| Training \\<b\\> helps | clean | pgd\\_at - standard | " in (folder / "summary.md").read_text()
+    page = (folder / "sweep.html").read_text()
+    assert "Training &lt;b&gt; helps" in page and page.count('class="verdict') == 4 + len([row for row in results.summary(reports.read_sweep(folder))
+                                                                                         if row["difference"]])
+
+
+@pytest.mark.parametrize("low,high,n,above,alike", [
+    (0.001, 0.1, 3, "seen", "not seen"), (-0.1, -0.001, 3, "not seen", "not seen"), (-0.01, 0.01, 3, "not seen", "seen"),
+    (-0.02, 0.01, 3, "inconclusive", "inconclusive"), (0.001, 0.005, 3, "seen", "seen"), (None, None, 1, "inconclusive", "inconclusive")])
+def test_verdicts_of_statements(low, high, n, above, alike):
+    found = {"n": n, "low": low, "high": high}
+    assert (claims.verdict(found, "above", 0.01), claims.verdict(found, "alike", 0.01)) == (above, alike)

@@ -9,7 +9,8 @@ import numpy as np
 from vmamba_jax.core import checks
 
 DIRECTIONS = ("rows", "columns", "rows_back", "columns_back")  # of the cross scan, in the order of its parameter sets
-PATTERNS = ("cross", "unidi", "bidi", "cascade")  # cascade scans every row, then every column, as a sequence of its own: it has no routes
+ROUTES = ("cross", "unidi", "bidi", "snake", "random")
+PATTERNS = (*ROUTES, "cascade")  # cascade scans every row, then every column, as a sequence of its own: it has no routes
 KINDS = ("rows", "reversed", "columns", "snake", "blocks", "random")
 
 
@@ -30,8 +31,10 @@ def routes(pattern, height, width):
     """The four orders of a scan pattern.
 
     Args:
-        pattern: "cross" (the four `DIRECTIONS`), "unidi" (row-major four times), "bidi" (row-major twice, reversed twice); one order (L,):
-            the map is relabeled by it and scanned crosswise; four orders (4, L); or a function (height, width) -> any of these.
+        pattern: "cross" (the four `DIRECTIONS`), "unidi" (row-major four times), "bidi" (row-major twice, reversed twice), "snake" (cross with every
+            second row or column backward, so that successive positions are neighbors), "random" (two permutations and their reverses, the same for
+            every model); one order (L,): the map is relabeled by it and scanned crosswise; four orders (4, L); or a function (height, width) -> any
+            of these.
         height, width: of the map.
 
     Returns:
@@ -45,15 +48,27 @@ def routes(pattern, height, width):
     n = len(DIRECTIONS)
     cross = np.stack([along(direction, height, width) for direction in DIRECTIONS])
     if isinstance(pattern, str):
-        if pattern not in ("cross", "unidi", "bidi"):
+        if pattern not in ROUTES:
             raise ValueError(f"scan_pattern={pattern!r}: expected one of {', '.join(map(repr, PATTERNS))}, a permutation, or a function of "
                              "(height, width)")
+        match pattern:
+            case "snake":
+                rows, columns = Order("snake")(height, width), _columns(Order("snake")(width, height), height, width)
+                return np.stack([rows, columns, rows[::-1], columns[::-1]])
+            case "random":
+                return Order("random")(height, width)[cross]
         return {"cross": cross, "unidi": cross[[0, 0, 0, 0]], "bidi": cross[[0, 0, 2, 2]]}[pattern]
     orders = np.asarray(pattern)
     length = height * width
     if orders.shape not in ((length,), (n, length)):
         raise ValueError(f"scan_pattern.shape={orders.shape}: expected ({length},) or ({n}, {length}) for a map of {height} x {width}")
     return _permutations(orders[cross] if orders.ndim == 1 else orders, height, width)
+
+
+def _columns(order, height, width):
+    """An order of the transposed map, of width x height, as one of the map."""
+    x, y = np.divmod(order, height)
+    return y * width + x
 
 
 def order(pattern, height, width):

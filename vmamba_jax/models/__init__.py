@@ -9,6 +9,7 @@ from vmamba_jax.models.catalog import create_model, entry, list_models
 from vmamba_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, as_classifier, logits_fn
 from vmamba_jax.models.layers.adaptive_scaling import AdaptiveScaling
 from vmamba_jax.models.layers.patches import Downsample, PatchEmbed
+from vmamba_jax.models.program_cost import Cost, cost
 from vmamba_jax.models.sequence.classifier import SequenceClassifier
 from vmamba_jax.models.vim.mixer import VimMixer
 from vmamba_jax.models.vim.vim import Block as VimBlock
@@ -16,8 +17,8 @@ from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.ss2d import SS2D
 from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock, VSSStage
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "AdaptiveScaling", "Classifier", "ConvNeXt", "Downsample", "EfficientNetLite", "PatchEmbed", "ResNet",
-           "SequenceClassifier", "Swin", "VMamba", "VSSBlock", "VSSStage", "ViT", "Vim", "VimBlock", "VimMixer", "as_classifier", "create_model", "entry",
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "AdaptiveScaling", "Classifier", "ConvNeXt", "Cost", "Downsample", "EfficientNetLite", "PatchEmbed", "ResNet",
+           "SequenceClassifier", "Swin", "VMamba", "VSSBlock", "VSSStage", "ViT", "Vim", "VimBlock", "VimMixer", "as_classifier", "cost", "create_model", "entry",
            "list_models", "logits_fn"]
 
 __getattr__ = renamed(__name__, {

@@ -24,14 +24,14 @@ class Entry:
         family: class of the Linen module.
         fields: its fields that differ from the defaults.
         parameters: exact count, with 1000 classes unless `fields` has another number.
-        gflops: published multiply-adds at 224 pixels in units of 1e9; None: not published.
+        flops: multiply-adds of the forward pass at the released evaluation's size, as `cost` counts them.
         releases: published weights, a tuple of `Release`; the properties below are those of the first.
         unreleased: preprocessing of a model without releases.
     """
     family: type
     fields: dict
     parameters: int
-    gflops: float | None = None
+    flops: int
     releases: tuple = ()
     unreleased: Preprocessing = Preprocessing()
 
@@ -40,6 +40,7 @@ class Entry:
         """The released evaluation's `Preprocessing`."""
         return self.releases[0].preprocessing if self.releases else self.unreleased
 
+    gflops = property(lambda self: self.flops / 1e9, doc="`flops` in units of 1e9.")
     mean = property(lambda self: self.preprocessing.mean, doc="Per channel, in units of [0, 1] images.")
     std = property(lambda self: self.preprocessing.std, doc="Per channel, in units of [0, 1] images.")
     image_size = property(lambda self: self.preprocessing.size, doc="Side of the released evaluation's crop, in pixels.")
@@ -78,40 +79,40 @@ def _convnext(dim, blocks, drop_path):
     return dict(dims=_widths(dim), depths=(3, 3, blocks, 3), drop_path_rate=drop_path)
 
 
-# Parameters are counted; multiply-adds are the papers' and repositories' figures.
+# The numbers are the parameters and multiply-adds that `program_cost.cost` counts.
 _MODELS = {
-    "vmamba_tiny": (VMamba, _v2(96, 8, 1.0, 0.2), 30_249_064, 4.90561),
-    "vmamba_small": (VMamba, _v2(96, 15, 2.0, 0.3), 50_147_752, 8.71577),
-    "vmamba_base": (VMamba, _v2(128, 15, 2.0, 0.6), 88_557_800, 15.35894),
-    "vmamba_tiny_s2l5": (VMamba, _v2(96, 5, 2.0, 0.2), 30_705_832, 4.85774),
-    "vmamba_small_s1l20": (VMamba, _v2(96, 20, 1.0, 0.3), 49_012_840, 8.61221),
-    "vmamba_base_s1l20": (VMamba, _v2(128, 20, 1.0, 0.5), 86_614_504, 15.22086),
-    "vmamba_tiny_v0": (VMamba, _v0(96, 9, 0.2), 22_893_448, 5.62690),
-    "vmamba_small_v0": (VMamba, _v0(96, 27, 0.3), 44_417_416, 11.23152),
-    "vmamba_base_v0": (VMamba, _v0(128, 27, 0.6), 76_254_056, 18.02012),
-    "vmamba_tiny_m2": (VMamba, _m2(96, 4, 0.2), 25_340_296),
-    "vmamba_small_m2": (VMamba, _m2(96, 12, 0.3), 39_079_816),
-    "vmamba_base_m2": (VMamba, _m2(128, 12, 0.3), 67_527_528),
-    "vim_tiny": (Vim, dict(embed_dim=192, drop_path_rate=0.0), 7_148_008),
-    "vim_tiny_stride8": (Vim, dict(embed_dim=192, stride=8, drop_path_rate=0.0), 7_250_344),
-    "vim_small": (Vim, dict(embed_dim=384, drop_path_rate=0.05), 25_796_584),
-    "vim_small_stride8": (Vim, dict(embed_dim=384, stride=8, drop_path_rate=0.0), 26_001_256),
-    "vim_base": (Vim, dict(embed_dim=768), 97_598_440),
-    "deit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1.3),
-    "deit_small": (ViT, _transformer(384, 6), 22_050_664, 4.6),
-    "deit_base": (ViT, _transformer(768, 12), 86_567_656, 17.6),
-    "vit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1.3),
-    "vit_small": (ViT, _transformer(384, 6), 22_050_664, 4.6),
-    "vit_base": (ViT, _transformer(768, 12), 86_567_656, 17.6),
-    "swin_tiny": (Swin, _swin(96, 6, 3, 0.2), 28_288_354, 4.5),
-    "swin_small": (Swin, _swin(96, 18, 3, 0.3), 49_606_258, 8.7),
-    "swin_base": (Swin, _swin(128, 18, 4, 0.5), 87_768_224, 15.4),
-    "convnext_tiny": (ConvNeXt, _convnext(96, 9, 0.1), 28_589_128, 4.5),
-    "convnext_small": (ConvNeXt, _convnext(96, 27, 0.4), 50_223_688, 8.7),
-    "convnext_base": (ConvNeXt, _convnext(128, 27, 0.5), 88_591_464, 15.4),
-    "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1.8),
-    "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4.1),
-    "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 0.407),
+    "vmamba_tiny": (VMamba, _v2(96, 8, 1.0, 0.2), 30_249_064, 4_905_572_352),
+    "vmamba_small": (VMamba, _v2(96, 15, 2.0, 0.3), 50_147_752, 8_715_737_088),
+    "vmamba_base": (VMamba, _v2(128, 15, 2.0, 0.6), 88_557_800, 15_358_894_080),
+    "vmamba_tiny_s2l5": (VMamba, _v2(96, 5, 2.0, 0.2), 30_705_832, 4_857_704_448),
+    "vmamba_small_s1l20": (VMamba, _v2(96, 20, 1.0, 0.3), 49_012_840, 8_612_173_824),
+    "vmamba_base_s1l20": (VMamba, _v2(128, 20, 1.0, 0.5), 86_614_504, 15_220_809_728),
+    "vmamba_tiny_v0": (VMamba, _v0(96, 9, 0.2), 22_893_448, 5_626_864_896),
+    "vmamba_small_v0": (VMamba, _v0(96, 27, 0.3), 44_417_416, 11_231_473_920),
+    "vmamba_base_v0": (VMamba, _v0(128, 27, 0.6), 76_254_056, 18_019_576_832),
+    "vmamba_tiny_m2": (VMamba, _m2(96, 4, 0.2), 25_340_296, 7_144_525_824),
+    "vmamba_small_m2": (VMamba, _m2(96, 12, 0.3), 39_079_816, 11_226_845_184),
+    "vmamba_base_m2": (VMamba, _m2(128, 12, 0.3), 67_527_528, 17_570_250_752),
+    "vim_tiny": (Vim, dict(embed_dim=192, drop_path_rate=0.0), 7_148_008, 1_819_227_648),
+    "vim_tiny_stride8": (Vim, dict(embed_dim=192, stride=8, drop_path_rate=0.0), 7_250_344, 6_741_179_904),
+    "vim_small": (Vim, dict(embed_dim=384, drop_path_rate=0.05), 25_796_584, 5_904_264_192),
+    "vim_small_stride8": (Vim, dict(embed_dim=384, stride=8, drop_path_rate=0.0), 26_001_256, 21_878_504_448),
+    "vim_base": (Vim, dict(embed_dim=768), 97_598_440, 20_871_763_968),
+    "deit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1_258_411_200),
+    "deit_small": (ViT, _transformer(384, 6), 22_050_664, 4_608_338_304),
+    "deit_base": (ViT, _transformer(768, 12), 86_567_656, 17_582_740_224),
+    "vit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1_258_411_200),
+    "vit_small": (ViT, _transformer(384, 6), 22_050_664, 4_608_338_304),
+    "vit_base": (ViT, _transformer(768, 12), 86_567_656, 17_582_740_224),
+    "swin_tiny": (Swin, _swin(96, 6, 3, 0.2), 28_288_354, 4_509_194_496),
+    "swin_small": (Swin, _swin(96, 18, 3, 0.3), 49_606_258, 8_768_534_784),
+    "swin_base": (Swin, _swin(128, 18, 4, 0.5), 87_768_224, 15_467_826_176),
+    "convnext_tiny": (ConvNeXt, _convnext(96, 9, 0.1), 28_589_128, 4_470_399_744),
+    "convnext_small": (ConvNeXt, _convnext(96, 27, 0.4), 50_223_688, 8_705_354_496),
+    "convnext_base": (ConvNeXt, _convnext(128, 27, 0.5), 88_591_464, 15_383_585_792),
+    "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1_814_073_344),
+    "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4_089_184_256),
+    "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 405_522_944),
 }
 
 def _sequence(layer, state, side, channels, classes, depth, hidden):
@@ -121,10 +122,13 @@ def _sequence(layer, state, side, channels, classes, depth, hidden):
 
 
 _SETS = {"mnist": (28, 1, 10, 2, 32), "cifar10": (32, 3, 10, 4, 256), "tiny_imagenet": (64, 3, 50, 4, 256)}  # side, channels, classes, depth, hidden
-_SEQUENCES = {  # prefix of the names: layer, states on MNIST and elsewhere, parameters on each set
-    "s4": ("s4", 32, 64, 44_202, 103_562, 108_722), "dss": ("dss", 32, 64, 44_106, 103_178, 108_338), "s5": ("s5", 128, 128, 134_410, 267_274, 272_434),
-    "mega": ("mega", 32, 64, 163_464, 903_686, 933_422), "mamba": ("s6", 32, 16, 259_850, 469_002, 474_162),
-    "transformer": ("transformer", 32, 64, 251_978, 663_050, 1_061_426),
+_SEQUENCES = {  # prefix of the names: layer, states on MNIST and elsewhere, (parameters, multiply-adds) on each set
+    "s4": ("s4", 32, 64, (44_202, 46_551_932), (103_562, 120_587_520), (108_722, 519_051_520)),
+    "dss": ("dss", 32, 64, (44_106, 56_382_332), (103_178, 181_142_784), (108_338, 756_029_696)),
+    "s5": ("s5", 128, 128, (134_410, 53_789_952), (267_274, 139_986_176), (272_434, 559_945_984)),
+    "mega": ("mega", 32, 64, (163_464, 238_992_252), (903_686, 2_246_706_432), (933_422, 25_124_411_648)),
+    "mamba": ("s6", 32, 16, (259_850, 305_472_768), (469_002, 612_893_952), (474_162, 2_451_577_088)),
+    "transformer": ("transformer", 32, 64, (251_978, 432_919_808), (663_050, 1_616_905_472), (1_061_426, 19_352_525_056)),
 }
 
 
@@ -132,7 +136,7 @@ def _sequence_entries():
     for prefix, (layer, small, large, *counts) in _SEQUENCES.items():
         for (data, size), count in zip(_SETS.items(), counts, strict=True):
             fields, preprocessing = _sequence(layer, small if data == "mnist" else large, *size)
-            yield f"{prefix}_{data}", Entry(SequenceClassifier, fields, count, unreleased=preprocessing)
+            yield f"{prefix}_{data}", Entry(SequenceClassifier, fields, *count, unreleased=preprocessing)
 
 
 MODELS = {name: Entry(*facts, releases=RELEASES.get(name, ())) for name, facts in _MODELS.items()} | dict(_sequence_entries())

@@ -1,4 +1,6 @@
-"""The figure of a benchmark file: scan bandwidth, images per second, growth."""
+"""The figure of a benchmark file: scan bandwidth, images per second, growth of time, memory and multiply-adds."""
+import functools
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,13 +10,16 @@ from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
 
 PANELS = ("scan", "model", "growth")  # of a run's figure
 PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "training step", "pgd": "attack"}
+COSTS = {"temp_mib": ("Growth of temporary memory", "MiB"), "gflops": ("Growth of multiply-adds", "10^9 for an image")}  # field: title, unit
 LINES = {"forward": "-", "gradient": "--", "training": "-.", "pgd": ":"}
 
 
 def figure(run):
     """The run's figure as SVG text, with a panel for each measured part: scan bandwidth, images per second, growth."""
-    known = {"scan": _draw_scan, "model": _draw_models, "growth": _draw_growth}
-    panels = [known[what] for what in PANELS if select(run, what)]
+    known = {"scan": [_draw_scan], "model": [_draw_models], "growth": [_draw_growth]}
+    if any("gflops" in row for row in select(run, "growth")):
+        known["growth"] += [functools.partial(_draw_cost, field) for field in COSTS]
+    panels = [draw for what in PANELS if select(run, what) for draw in known[what]]
     with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
         chart = Figure(figsize=(5.2 * max(len(panels), 1), 4.8), layout="constrained")
         for axes, draw in zip(np.ravel(chart.subplots(1, max(len(panels), 1))), panels or [lambda axes, run: axes.set_axis_off()], strict=True):
@@ -59,12 +64,22 @@ def _draw_models(axes, run):
 
 
 def _draw_growth(axes, run):
+    _draw_lines(axes, run, lambda row: row["seconds"]["median"], "Growth", "seconds")
+
+
+def _draw_cost(field, axes, run):
+    _draw_lines(axes, run, lambda row: row.get(field, np.nan), *COSTS[field])
+
+
+def _draw_lines(axes, run, value, title, unit):
+    """A line for each model and pass over the number of tokens, on logarithmic axes."""
     rows = select(run, "growth")
     for i, ((name, which, *_), line) in enumerate(grouped(rows, "name", "pass", "batch", "dtype").items()):
-        tokens, seconds = [row["tokens"] for row in line], [row["seconds"]["median"] for row in line]
-        axes.loglog(tokens, seconds, LINES[which], marker=MARKERS[i % len(MARKERS)], color=SERIES[i % len(SERIES)],
-                    label=figures.literal(f"{name}, {PASSES[which]}") + (f": slope {slope(tokens, seconds):.2f}" if len(set(tokens)) > 1 else ""))
-    axes.set(title="Growth", xlabel="length (pixels / 16)", ylabel="seconds")
+        tokens, values = [row["tokens"] for row in line], [value(row) for row in line]
+        fitted = len(set(tokens)) > 1 and min(values) > 0
+        axes.loglog(tokens, values, LINES[which], marker=MARKERS[i % len(MARKERS)], color=SERIES[i % len(SERIES)],
+                    label=figures.literal(f"{name}, {PASSES[which]}") + (f": slope {slope(tokens, values):.2f}" if fitted else ""))
+    axes.set(title=title, xlabel="length (pixels / 16)", ylabel=unit)
     axes.minorticks_off()
     ticks = sorted({row["tokens"] for row in rows})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=9)

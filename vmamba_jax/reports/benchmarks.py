@@ -169,8 +169,42 @@ def _growth(run):
         tokens, seconds = [row["tokens"] for row in rows], [row["seconds"]["median"] for row in rows]
         exponent = f"Time is proportional to length to the power {slope(tokens, seconds):.2f} (1: linear).\n" if len(set(tokens)) > 1 else "One size only.\n"
         text += [f"#### Growth, {name}, {PASSES[which]}, batch {batch}, {dtype}\n", exponent,
-                 table(["pixels", "length (pixels / 16)", "ms", "quartiles", "fastest", "temp MiB"],
-                        [[f"{row['size']} x {row['size']}", f"{row['tokens']:g}", *_times(row, 1e3), _mib(row)] for row in rows], 1)]
+                 table(["pixels", "length (pixels / 16)", "GFLOPs", "images/s", "ms", "quartiles", "fastest", "temp MiB", "peak MiB"],
+                        [[f"{row['size']} x {row['size']}", f"{row['tokens']:g}", _short(row["gflops"]) if "gflops" in row else "",
+                          _short(row["images_per_s"]) if "images_per_s" in row else "", *_times(row, 1e3), _mib(row), _mib(row, "peak_mib")] for row in rows], 1)]
+    return text
+
+
+def _slopes(run):
+    """Exponents of the growth of each model of a run with several."""
+    lines = []
+    for (name, which, batch), rows in grouped(select(run, "growth"), "name", "pass", "batch").items():
+        values = {"gflops": [row.get("gflops") for row in rows], "seconds": [row["seconds"]["median"] for row in rows],
+                  "temp_mib": [row.get("temp_mib") for row in rows]}
+        sizes = [row["tokens"] for row in rows]
+        if len(set(sizes)) > 1:
+            ends = lambda y, sizes=sizes: "" if None in y or min(y) <= 0 else f"{slope(sizes, y):.2f} ({slope(sizes[-2:], y[-2:]):.2f})"
+            lines.append([name, PASSES[which], batch, *(ends(y) for y in values.values())])
+    if len(lines) < 2:
+        return []
+    return ["#### Cost against resolution\n",
+            f"Exponent of the growth with the number of pixels, by least squares on logarithms over {len(sizes)} sizes; in parentheses between the two "
+            "largest. 1 is linear, 2 quadratic. Memory is XLA's temporary memory.\n",
+            table(["model", "pass", "batch", "multiply-adds", "time", "memory"], lines, 2)]
+
+
+def _ladder(run):
+    text = []
+    for (size, batch, dtype), rows in grouped(select(run, "ladder"), "size", "batch", "dtype").items():
+        lines = []
+        for (name,), row in grouped(rows, "name").items():
+            passes, published = {each["pass"]: each for each in row}, row[0]["published"]
+            speed = [_short(passes[which]["images_per_s"]) if which in passes else "" for which in ("forward", "training")]
+            lines.append([name, row[0]["change"], f"{row[0]['parameters'] / 1e6:.1f} ({published[0]})", f"{row[0]['gflops']:.2f} ({published[1]})",
+                          f"{speed[0]} ({published[2]})", f"{speed[1]} ({published[3]})", published[4]])
+        text += [f"#### From the vanilla network to the released one, batch {batch}, {size} x {size} pixels, {dtype}\n",
+                 "In parentheses and in the last column: the paper's, on an A100 with batch 128.\n",
+                 table(["rung", "change", "M parameters", "GFLOPs", "forward, images/s", "training, images/s", "top-1, %"], lines, 2)]
     return text
 
 
@@ -253,8 +287,8 @@ def _backend(row):
     return BACKENDS.get(row["backend"], row["backend"])
 
 
-def _mib(row):
-    return _short(row["temp_mib"]) if "temp_mib" in row else ""
+def _mib(row, field="temp_mib"):
+    return _short(row[field]) if field in row else ""
 
 
 def _short(value):
@@ -262,4 +296,4 @@ def _short(value):
     return f"{float(f'{value:.3g}'):.12g}"
 
 
-PARTS = (_scans, _models, _against, _operations, _training, _memory, _growth, _sequences, _scaling, _compile, attack_tables, corruption_tables)
+PARTS = (_scans, _models, _against, _operations, _training, _memory, _growth, _slopes, _ladder, _sequences, _scaling, _compile, attack_tables, corruption_tables)

@@ -155,6 +155,7 @@ class CausalConv(nn.Module):
         return causal_conv(x, kernel[:, 0], self.reverse) + bias
 
 
+@functools.partial(jax.jit, static_argnames="reverse")  # a call of this name, by which `program_cost` recognizes the convolution
 def causal_conv(x, kernel, reverse):
     """y_t = sum_i kernel[i] x_{t - (k - 1 - i)}, with zeros outside the sequence, as k shifted multiplies; reverse: x_{t + (k - 1 - i)}.
 

@@ -43,7 +43,7 @@ class SSMFields:
         gate_act: False: multiply by z itself.
         out_act: exact GELU after the output norm, before the gate.
         out_norm: one of OUT_NORMS, over the inner channels; "softmax" runs over all positions, per channel.
-        scan_pattern: "cross", "unidi", "bidi", "cascade", or any order of the positions (see `core.scan_orders.routes`).
+        scan_pattern: "cross", "unidi", "bidi", "cascade", "snake", "random", or any order of the positions (see `core.scan_orders.routes`).
         ssm_init: initial values of the scan's parameters, "v0" (Mamba's), "v1" or "v2".
         ads: what is applied to the merged scan's output before the output norm, one of `adaptive_scaling.SCALINGS`; "none" as released.
         stop_gradients: names of `probes.STOPPABLE` whose gradients are blocked; the forward pass stays bit-identical.

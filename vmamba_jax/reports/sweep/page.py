@@ -3,8 +3,8 @@ import dataclasses
 import pathlib
 
 from vmamba_jax.reports import figures, page, tables
+from vmamba_jax.reports.sweep import claims, results, summaries
 from vmamba_jax.reports.sweep import figures as sweep_figures
-from vmamba_jax.reports.sweep import results, summaries
 
 REPORTS = (("report.html", "evaluation"), ("training.html", "training"))
 
@@ -23,7 +23,8 @@ def render_sweep(sweep, *, commands=()):
     configs = [row for row in tables.configs(first) if row[0] != "seed"]
     return page.template("sweep.html").render(
         title=sweep.index["config"]["title"] or _title(sweep), about=sweep.index["config"]["about"], colors=figures.SERIES, examples=[], sweep=sweep,
-        headline=_headline(sweep, rows), by=by, compared=[row for row in rows if row["difference"]], percent=tables.percent,
+        headline=_headline(sweep, rows), by=by, compared=[row for row in rows if row["difference"]],
+        claims=claims.judged(sweep), rule=claims.RULE.format(margin=100 * sweep.margin), percent=tables.percent,
         points=tables.points, seeds=sweep_figures.seeds(sweep), curves=sweep_figures.curves(sweep), lines=[_line(sweep, each) for each in sweep.runs],
         missing=[each for each in sweep.runs if not each.done], single=[group for group in sweep.groups if _single(sweep, group)],
         runs=first, configs=configs, commands=commands, environment=_environment(sweep))

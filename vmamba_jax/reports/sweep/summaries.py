@@ -3,7 +3,7 @@ import csv
 import io
 import re
 
-from vmamba_jax.reports.sweep import results
+from vmamba_jax.reports.sweep import claims, results
 from vmamba_jax.reports.tables import aligned, points
 
 STATISTICS = ("n", "mean", "sd", "low", "high")
@@ -29,9 +29,12 @@ def summary_csv(sweep):
 
 
 def summary_md(sweep):
-    """The summary as two GitHub Markdown tables: accuracy in % of each group, and differences in points from the control."""
+    """The summary as GitHub Markdown tables: accuracy in % of each group, differences in points from the control, and the statements' verdicts."""
     accuracy, differences = _tables(sweep)
     parts = [_markdown(*accuracy)] + ([f"Difference from {markdown(sweep.control)}, in points:\n", _markdown(*differences)] if differences[1] else [])
+    if judged := claims.judged(sweep):
+        rows = [[row["sentence"], row["metric"], f"{row['group']} - {row['against']}", change(row), row["verdict"]] for row in judged]
+        parts += ["Statements:\n", _markdown(["statement", "metric", "difference", "points", "verdict"], rows)]
     return "\n".join([*parts, NOTE + "\n"])
 
 
