@@ -17,7 +17,7 @@ OBJECTIVES = ("standard", "pgd_at", "trades", "free", "yopo")
 ADS = ("none", "relu", "sigmoid", "tanh", "attention")
 # images: test images under AutoAttack, the first ones; 0: all. train_images: training images of the generalization gap, the first ones.
 SETS = {
-    "digits": {"eps": 0.1, "step_size": 0.025, "beta": 6.0, "options": {}, "patch": 2, "side": 8, "epochs": 20, "batch_size": 64, "limit": 0,
+    "digits": {"eps": 0.05, "step_size": 0.0125, "beta": 6.0, "options": {}, "patch": 2, "side": 8, "epochs": 24, "batch_size": 64, "limit": 0,
                "images": 128, "train_images": 360},
     "mnist": {"eps": 0.3, "step_size": 0.04, "beta": 1.0, "options": {"validation": 57_440}, "patch": 4, "side": 28, "epochs": 10, "batch_size": 128,
               "limit": 512, "images": 128, "train_images": 512},  # the small study trains on 2,560 images
@@ -27,9 +27,10 @@ SETS = {
                       "epochs": 20, "batch_size": 128, "limit": 512, "images": 128, "train_images": 512}}
 RELEASED = {"mnist": {"epochs": 100, "options": {"validation": 5000}}, "cifar10": {"epochs": 180, "augment": {"name": "crop_flip", "pad": 4}},
             "tiny_imagenet": {"epochs": 180, "augment": {"name": "crop_flip", "pad": 4}}}
+CONTROL = "gelu"  # in place of AdS: the layer's output through a GELU, as the S4, DSS and S5 layers are linear without AdS
 CHOSEN = (  # of the grid "chosen": models, AdS, objectives
-    (("s4",), ADS, ("pgd_at",)), (("dss", "mamba", "vmamba"), ("none", "relu"), ("pgd_at",)), (("s5", "mega", "transformer"), ("none",), ("pgd_at",)),
-    (("s4", "dss", "mamba", "transformer"), ("none",), ("standard",)), (("s4",), ("none",), ("trades", "free", "yopo")), (("s4",), ("relu",), ("trades",)))
+    (("s4",), (*ADS, CONTROL), ("pgd_at",)), (("dss", "mamba", "vmamba"), ("none", "relu"), ("pgd_at",)), (("s5", "mega", "transformer"), ("none",), ("pgd_at",)),
+    (("s4", "mamba"), ("none",), ("standard",)), (("s4",), ("none", "relu"), ("trades",)), (("s4",), ("none",), ("free", "yopo")))
 SMALL = {"mamba": {"d_state": 4}, "mega": {"hidden": 64, "z_dim": 16, "ema_states": 4}, "transformer": {"hidden": 64, "num_heads": 2}}
 GRIDS = {
     "chosen": CHOSEN,
@@ -48,11 +49,12 @@ def model(name, data, size, ads):
     if name == "vmamba":
         fields = {"dims": (32,), "depths": (2,), "patch_embed": "v1", "mlp_ratio": 0.0} if size == "small" else {"dims": (64, 128), "depths": (2, 2)}
         return {"name": "vmamba_tiny", "overrides": {"patch_size": about["patch"] if size == "small" else 2, "drop_path_rate": 0.0, "ads": ads, **fields}}
+    fields = {"ads": "none", "activation": CONTROL} if ads == CONTROL else {"ads": ads}
     found = f"{name}_{'mnist' if data == 'digits' else data}"
     if size == "released":
-        return {"name": found, "overrides": {"pixel_layout": "released_view", "ads": ads}}
+        return {"name": found, "overrides": {"pixel_layout": "released_view", **fields}}
     return {"name": found, "overrides": {"d_model": 32, "depth": 2, "patch_size": about["patch"], "max_length": (about["side"] // about["patch"])**2,
-                                         "ads": ads, **SMALL.get(name, {"d_state": 8})}}
+                                         **fields, **SMALL.get(name, {"d_state": 8})}}
 
 
 def objective(name, about, size):
@@ -81,10 +83,10 @@ def get_config(arg=None):
     if "augment" in about:
         config.augment = about["augment"]
     config.optimizer.update(weight_decay=2e-4, clip_norm=1.0 if small else None)
-    config.schedule.update(name="cosine", learning_rate=5e-3 if small else 1e-3, warmup=0.05 if small else 0.0)
+    config.schedule.update(name="cosine", learning_rate=1e-2 if small else 1e-3, warmup=0.05 if small else 0.0)
     attack = {"name": "pgd", "eps": about["eps"], "steps": 10, "step_size": about["step_size"]}
-    config.validation.update(every_epochs=2 if small else 1, limit=180 if small else 1000, select="robust_accuracy", attack=attack)
-    config.evaluation.update(batch_size=180 if small else 200, limit=about["limit"], attacks={"pgd": attack}, curve={"attack": "pgd", "radii": (0.0, about["eps"])})
+    config.validation.update(every_epochs=3 if small else 1, limit=180 if small else 1000, select="robust_accuracy", attack=attack)
+    config.evaluation.update(batch_size=180 if small else 200, limit=about["limit"], examples=0 if small else 10, attacks={"pgd": attack}, curve={"attack": "pgd", "radii": (0.0, about["eps"])})
 
     groups = dict.fromkeys(each for part in grid for each in itertools.product(*part))
     runs = {f"{name}-{ads}-{method}": {
@@ -94,6 +96,6 @@ def get_config(arg=None):
     config.model = runs[first]["model"]
     made = sweeps.sweep(config, runs=runs, seeds=tuple(range(arg["seeds"])), control=first,
                         title=f"Adversarial training of state space models with and without Adaptive Scaling, on {arg['data']}")
-    made.study = {"images": about["images"], "train_images": about["train_images"], "autoattack": {"name": "autoattack", "eps": about["eps"],
+    made.study = {"images": about["images"], "train_images": about["train_images"], "batch_size": 32 if small else 200, "autoattack": {"name": "autoattack", "eps": about["eps"],
                   **({"steps": 20, "queries": 200} if small else {})}}
     return made

@@ -23,14 +23,14 @@ def evaluate(config, folder, *, progress=True, study):
     """Evaluate the best checkpoint as `experiments.evaluate` does, and write ads.json: best and last checkpoint, the training images, error rates.
 
     ads.json holds "best" and "last" ({"step", "clean", "pgd", "autoattack", "train_clean", "train_pgd"}, accuracies; the best checkpoint has the highest
-    validation accuracy that config.validation.select names), and of the last one "rates" ({split: {"components", "mse_before", ...}}, see
+    validation accuracy that config.validation.select names), and of the last one "rates" ({"components", "mse_before", ...} on test images, see
     `analysis.change_rates`) and "kernels" ([{"worst", "energy"}, ...], one for each S4 or DSS layer).
 
     Args:
         config: of the run.
         folder: of the run.
         progress: whether to draw the progress bar.
-        study: section of configs/ads_study.py: {"images", "train_images", "autoattack"}.
+        study: section of configs/ads_study.py: {"images", "train_images", "autoattack", "batch_size"}, the batch size being that of AutoAttack.
     """
     folder, study = pathlib.Path(folder), results.plain(study)
     done = common.run(config, folder, "best", progress=progress)
@@ -67,25 +67,23 @@ class _Measure:
         self.pgd = build.attack(config.evaluation.attacks.pgd, "config.evaluation.attacks.pgd")
         with cli.checking("config.study.autoattack"):
             self.autoattack = attacks.create(**study["autoattack"])
+        self.rows = study["batch_size"]  # AutoAttack gathers the images that are still robust: with small batches, nearly always into full ones
         self.key, self.loop = jax.random.key(config.evaluation.seed), {"batch_size": config.evaluation.batch_size, "mesh": parallel.data_mesh()}
         self.examples = {name: len(source) for name, source in self.sets.items()}
 
     def accuracies(self, variables):
         """{"clean", "pgd", "autoattack", "train_clean", "train_pgd"}: accuracies in [0, 1]."""
         fn = vmamba_jax.logits_fn(self.classifier, parallel.replicate(variables, self.loop["mesh"]))
-        attacked = lambda name, attack: evaluation.robust_accuracy(fn, self.sets[name], attack, key=self.key, **self.loop)
-        test, train, first = attacked("test", self.pgd), attacked("train", self.pgd), attacked("first", self.autoattack)
+        attacked = lambda name, attack, **loop: evaluation.robust_accuracy(fn, self.sets[name], attack, key=self.key, **(self.loop | loop))
+        test, train, first = attacked("test", self.pgd), attacked("train", self.pgd), attacked("first", self.autoattack, batch_size=self.rows)
         return {"clean": test["accuracy"], "pgd": test["robust_accuracy"], "autoattack": first["robust_accuracy"], "train_clean": train["accuracy"],
                 "train_pgd": train["robust_accuracy"]}
 
     def rates(self, variables):
-        """{split: arrays of `analysis.change_rates` as lists} on up to `FEATURES` images of the training and the test set."""
-        found = {}
-        for split in ("train", "test"):
-            images, labels = self.sets[split].gather(np.arange(min(FEATURES, len(self.sets[split]))))
-            rates = analysis.change_rates(self.classifier, variables, (unit_interval(images), labels), self.pgd, key=self.key, **self.loop)
-            found[split] = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in rates.items()}
-        return found
+        """The arrays of `analysis.change_rates` as lists, on up to `FEATURES` test images."""
+        images, labels = self.sets["test"].gather(np.arange(min(FEATURES, len(self.sets["test"]))))
+        found = analysis.change_rates(self.classifier, variables, (unit_interval(images), labels), self.pgd, key=self.key, **self.loop)
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
 
 
 def kernels(classifier, variables, source):

@@ -41,9 +41,9 @@ class Finding:
         """Robust generalization gap of the last checkpoint: accuracy under PGD on training images minus that on test images."""
         return self.accuracy("train_pgd") - self.accuracy("pgd")
 
-    def amplification(self, kind, split="test"):
+    def amplification(self, kind):
         """Mean over the components of a kind ("scan", "ads", ...) of log10(error after / error before), the errors being MSE; None without any."""
-        rates = self.content["rates"][split]
+        rates = self.content["rates"]
         found = [math.log10(max(after, 1e-30) / max(before, 1e-30)) for name, before, after in
                  zip(rates["components"], rates["mse_before"], rates["mse_after"], strict=True) if name.rpartition("/")[2] == kind]
         return sum(found) / len(found) if found else None
@@ -151,6 +151,8 @@ def claims(study):
         found += [Claim("ads", f"AdS raises {words} of {name}.", value, _groups((model,), KINDS), _groups((model,)), source)
                   for model, name, source in (("dss", "DSS", "paper"), ("mamba", "Mamba", "new"), ("vmamba", "VMamba", "new"))]
     return found + [
+        Claim("ads", "AdS raises the accuracy under PGD of S4 above that of S4 with a GELU after each layer.", robust, _groups(("s4",), KINDS),
+              _groups(("s4",), ("gelu",)), "new"),
         Claim("ads", "AdS overfits no more than S4 without it (best minus last).", overfitting, _groups(("s4",), KINDS), _groups(("s4",)),
               claimed="not above"),
         Claim("ads", "AdS overfits less than attention at the same place (best minus last).", overfitting, _groups(("s4",), ("attention",)),

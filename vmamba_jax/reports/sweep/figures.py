@@ -24,7 +24,6 @@ def seeds(sweep):
     """Clean and robust accuracy of each seed, with mean and 95 % interval of each group, as SVG text; "" if no run is done."""
     if not sweep.done:
         return ""
-    metrics = [metric for metric in dict.fromkeys((CLEAN, sweep.headline)) if metric in sweep.values]
     panels = {f"Accuracy, {metric}": sweep.values[metric] for metric in dict.fromkeys((CLEAN, sweep.headline)) if metric in sweep.values}
     return dots(sweep.groups, {title: {group: list(seeds.values()) for group, seeds in groups.items()} for title, groups in panels.items()},
                 lambda group: style(sweep, group), "Accuracy of every seed, with the mean and the 95 % interval of each group.")
