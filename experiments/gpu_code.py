@@ -112,7 +112,9 @@ def measure(dumps, report=print):
     import jax.numpy as jnp
 
     from pallas_kernels.arguments import Arguments, Options
-    from pallas_kernels.gpu import backward, forward, tiles
+    from pallas_kernels.gpu import backward, forward
+    from pallas_kernels.gpu.plan import ROWS
+    from pallas_kernels.gpu.plan import plan as scan_plan
     paths, records = tools(), []
     shape = lambda *size, dtype=jnp.float32: jax.ShapeDtypeStruct(size, dtype)
     for batch, length, channels, state in SHAPES:
@@ -120,7 +122,7 @@ def measure(dumps, report=print):
         args = Arguments(stream, stream, shape(channels, state), maps, maps, shape(channels), shape(channels))
         passes = {"forward": functools.partial(forward.forward, options=Options()), "backward": functools.partial(backward.backward, options=Options())}
         y, saved = jax.eval_shape(passes["forward"], args)
-        plan = tiles.plan(batch, length, 1, channels, state)
+        plan = scan_plan(batch, length, 1, channels, state)
         for direction, inputs in (("forward", (args,)), ("backward", (args, saved, y))):
             for path in glob.glob(os.path.join(dumps, "*")):
                 os.remove(path)
@@ -133,7 +135,7 @@ def measure(dumps, report=print):
                 count, found = loops(text)
                 each = per_number(kernel, found, plan)
                 records.append({"kernel": kernel, "direction": direction, "shape": [batch, length, channels], "state": state,
-                                "programs": -(-plan.rows // tiles.ROWS) * plan.tiles, "chunks": plan.chunks, "channels per lane": plan.across,
+                                "programs": -(-plan.rows // ROWS) * plan.tiles, "chunks": plan.chunks, "channels per lane": plan.across,
                                 **resources(assembled.stderr), "instructions": count, "per_number": None if each is None else round(each, 1)})
                 report(records[-1])
     return records

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pallas_kernels  # noqa: F401  its import tells the compiler where Mosaic GPU's runtime library is, which exported kernels need
-from experiments.device_checks import rivals
+from experiments.device_checks import kernels, rivals
 from experiments.device_checks.preparing import INDEX, draw
 from vmamba_jax.core import files
 
@@ -39,7 +39,7 @@ class Run:
         if backend != self.index["platform"]:
             raise ValueError(f"--work={work}: lowered for {self.index['platform']}: expected {backend}, the platform here")
         self.report = {"kind": "device_check", "device": {"platform": backend, "kind": jax.devices()[0].device_kind, "count": 1, "cores": os.cpu_count()}, "platform": backend, "jax": jax.__version__, "dry": self.index["dry"],
-                       "budget": budget, "seconds": 0.0, "notes": [], "parity": [], "times": [], "losses": [], "training": None}
+                       "budget": budget, "seconds": 0.0, "notes": [], "parity": [], "times": [], "kernels": [], "losses": [], "training": None}
 
     def left(self):
         return self.budget - (time.perf_counter() - self.began)
@@ -125,6 +125,10 @@ class Run:
         seconds = timed(lambda: fn(sets[next(calls) % len(sets)]))
         self.record(facts, seconds, self.copy_rate() if "bytes" in facts else None, compiling=compiling,
                     temp_mib=None if memory is None else memory.temp_size_in_bytes / 2**20)
+        if facts["what"] == "model" and self.report["platform"] == "cuda":
+            found = kernels.costliest(lambda: fn(sets[0]))
+            self.report["kernels"].append({"by": facts["by"], "pass": facts["pass"], "kernels": found})
+            self.say("\n".join(f"{row['ms']:9.3f} ms {row['share']:6.1%} {row['launches']:5d} {row['kernel']}" for row in found))
 
     def _train(self, programs, seconds):
         """Adversarial training for so many seconds, then clean and PGD-20 accuracy on test images."""

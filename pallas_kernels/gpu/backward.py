@@ -5,8 +5,8 @@ one, then sweeps back. At each step g = C dy + adjoint is the cotangent of the s
 before. Chunks are joined as in the forward pass: first their adjoints when begun at zero, then a carry. For N > 1 the states run over the
 segment one after the other, and the sums over states stay in shared memory.
 
-dB and dC are sums over a group's channels: each tile stores its own, one float per row, step and state (2 N / width of u's traffic), and
-XLA adds them.
+dB and dC are sums over a group's channels: each tile stores its own, one float each per row, step and state (2 N / width of u's traffic),
+and XLA adds them.
 """
 import functools
 
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from pallas_kernels.arguments import Arguments
 from pallas_kernels.gpu.forward import LOG2_E, STATIC, chunk_ends, rows_of, step_size_and_slope
 from pallas_kernels.gpu.linear import carried
-from pallas_kernels.gpu.tiles import AHEAD, ROWS, clock, direction, from_rows, launch, narrow, pipelined_loop, to_rows, widen
+from pallas_kernels.gpu.plan import AHEAD, ROWS
+from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, loop, narrow, pipelined_loop, to_rows, widen
 
 
 def backward(args, saved, dy, options):
@@ -26,27 +27,28 @@ def backward(args, saved, dy, options):
     dy = to_rows(widen(dy, p), p)
     adjoint = None
     if p.chunks > 1:
-        end, _ = chunk_ends(p, dy, x.delta, x.C, x, options, adjoint=True)
+        end, _ = chunk_ends(p, dy, x, options, adjoint=True)
         (adjoint,) = carried((decay,), (end,), p, options._replace(reverse=not options.reverse))
-    out = _sweep(direction(options.reverse), x, dy, states, adjoint, p=p, softplus=options.delta_softplus, interpret=options.interpret)
+    out = sweep(direction(options.reverse), x, dy, states, adjoint, p=p, softplus=options.delta_softplus, interpret=options.interpret)
 
     sequence = lambda x, like: narrow(from_rows(x, p), p).astype(like.dtype)
-    maps = lambda x, like: from_rows(x.sum(0), p).astype(like.dtype)
+    dB, dC = jnp.split(from_rows(out["dBC"].sum(0), p), 2, -1)
     each = lambda x, like: None if like is None else narrow(x.sum(0), p).astype(like.dtype)
     return Arguments(u=sequence(out["du"], args.u), delta=sequence(out["ddelta"], args.delta),
-                     A=narrow(out["dA"].sum(0), p).T.astype(args.A.dtype), B=maps(out["dB"], args.B), C=maps(out["dC"], args.C),
+                     A=narrow(out["dA"].sum(0), p).T.astype(args.A.dtype), B=dB.astype(args.B.dtype), C=dC.astype(args.C.dtype),
                      D=each(out.get("dD"), args.D), delta_bias=each(out.get("dbias"), args.delta_bias))
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
+def sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
     """Name -> cotangent, as the tiles store them; `incoming`: the adjoint (rows, N, channels) that enters each chunk; None: zero."""
     count = x.A.shape[0]
     many = count > 1
     ahead = AHEAD if many else p.ahead
 
     def body(tile, refs):
-        rows, columns, group, clocked = tile.rows, tile.columns, tile.group, clock(refs.direction, p)
+        rows, columns, group, clocked = tile.rows, tile.columns, tile.group, clock(refs.direction, p, tile.group)
+        u_columns = columns if p.map is None else tile.shared_columns
         shared = lambda ref: None if ref is None else tile.load_float(ref, slice(None), columns)
         bias, D, owned = shared(refs.bias), shared(refs.D), None if refs.owned is None else tile.load_float(refs.owned, tile.index)
         entering = lambda n: tile.zeros() if refs.incoming is None else tile.load_float(refs.incoming, rows, n, columns)
@@ -68,19 +70,19 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
 
         def segment(s, steps, carry):
             time = lambda i: clocked(s * p.segment + i)
-            load = lambda ref, t: tile.load(ref, rows, t, columns)
+            load = lambda ref, t: tile.load(ref, rows, t, columns if ref is refs.delta else u_columns)
             delta_at = (lambda i, t: tile.load(refs.dt, i)) if many else (lambda i, t: load(refs.delta, t))
             size_of = (lambda x: x) if many else (lambda x: step_size(x)[0])
 
             def state(n, adjoint, dA, carry):
                 A = tile.load_float(refs.A, n, slice(None), columns)
-                row_values = lambda ref, t: tile.load_row_values(ref, rows, t, group, n)
+                value_of = lambda k, t: tile.load_row_values(refs.BC, rows, t, group, k * count + n)         # B, C
 
                 tile.sync()
 
                 def fetch_forward(i):
                     t = time(i)
-                    return load(refs.u, t), delta_at(i, t), row_values(refs.B, t)
+                    return load(refs.u, t), delta_at(i, t), value_of(0, t)
 
                 def recompute(i, operands, h):
                     u, delta, B = operands
@@ -94,13 +96,12 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
                 def fetch_back(j):
                     i = steps - 1 - j
                     t = time(i)
-                    return load(refs.u, t), delta_at(i, t), load(refs.dy, t), row_values(refs.B, t), row_values(refs.C, t)
+                    return t, load(refs.u, t), delta_at(i, t), load(refs.dy, t), value_of(0, t), value_of(1, t)
 
                 def back(j, operands, carried):
                     adjoint, dA, carry = carried
                     i = steps - 1 - j
-                    t = time(i)
-                    u, delta, dy, B, C = operands
+                    t, u, delta, dy, B, C = operands
                     u, dy, dt, B = u.astype(jnp.float32), dy.astype(jnp.float32), size_of(delta), tile.spread(B)
                     before, decay = tile.load(refs.before, i), jnp.exp2(dt * A)
                     z = dt * u
@@ -108,8 +109,8 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
                     adjoint = decay * g
                     dlog = adjoint * before                            # cotangent of dt A
                     gB, gA = g * B, dlog * A
-                    tile.store_sum(refs.dB, tile.index, rows, t, group, n, counted(g * z))
-                    tile.store_sum(refs.dC, tile.index, rows, t, group, n, counted((decay * before + z * B) * dy))
+                    tile.store_sum(refs.dBC, tile.index, rows, t, group, n, counted(g * z))
+                    tile.store_sum(refs.dBC, tile.index, rows, t, group, count + n, counted((decay * before + z * B) * dy))
                     if many:
                         tile.store(refs.sum_gB, i, tile.load(refs.sum_gB, i) + gB)
                         tile.store(refs.sum_gA, i, tile.load(refs.sum_gA, i) + gA)
@@ -176,24 +177,17 @@ def _sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
             tile.store(refs.dbias, rows, columns, dbias)
 
     sequence, each = (p.rows, p.steps, p.channels), ((p.rows, p.channels), jnp.float32)
-    maps = (p.tiles, p.rows, p.steps, p.groups, count), jnp.float32
+    maps = (p.tiles, p.rows, p.steps, p.groups, 2 * count), jnp.float32
     rates = (p.rows, count, p.channels), jnp.float32
-    outputs = dict(du=(sequence, x.u.dtype), ddelta=(sequence, x.delta.dtype), dA=rates, dB=maps, dC=maps)
+    outputs = dict(du=(sequence, x.u.dtype), ddelta=(sequence, x.delta.dtype), dA=rates, dBC=maps)
     outputs |= ({} if x.D is None else dict(dD=each)) | ({} if x.bias is None else dict(dbias=each))
     per_step, per_state = (min(p.segment, p.steps), ROWS, p.width), (count, ROWS, p.width)
     scratch = dict(before=per_step)
     if many:
         scratch |= dict(dt=per_step, sum_gB=per_step, sum_gA=per_step, adjoint=per_state, sum_dA=per_state)
-    inputs = dict(direction=direction, u=x.u, delta=x.delta, dy=dy, A=x.A, B=x.B, C=x.C, D=x.D, bias=x.bias, states=states,
+    inputs = dict(direction=direction, u=x.u, delta=x.delta, dy=dy, A=x.A, BC=x.BC, D=x.D, bias=x.bias, states=states,
                   incoming=incoming, owned=_owned(p))
     return launch(body, p, interpret, inputs, outputs, scratch)
-
-
-def loop(count):
-    """Decorator that runs `body(n)` for n below count."""
-    def run(body):
-        jax.lax.fori_loop(0, count, lambda n, _: body(n), None)
-    return run
 
 
 def _owned(p):

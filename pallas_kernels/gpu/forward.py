@@ -9,7 +9,8 @@ from jax.experimental import pallas as pl
 
 from pallas_kernels.arguments import softplus_and_slope
 from pallas_kernels.gpu.linear import carried
-from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, narrow, over_rows, pipelined_loop, plan, to_rows, widen
+from pallas_kernels.gpu.plan import ROWS, plan
+from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, loop, narrow, over_rows, pipelined_loop, to_rows, widen
 
 LOG2_E = math.log2(math.e)
 STATIC = ("p", "softplus", "interpret")      # static arguments of a kernel: equal calls share one jaxpr and one lowered function
@@ -20,8 +21,7 @@ class RowArguments(NamedTuple):
     u: jax.Array             # (rows, steps, channels)
     delta: jax.Array         # (rows, steps, channels)
     A: jax.Array             # (N, 4, channels), times log2(e): a decay is exp2(dt A)
-    B: jax.Array             # (rows, steps, G, N)
-    C: jax.Array             # (rows, steps, G, N)
+    BC: jax.Array            # (rows, steps, G, 2 N), of which C is the second half: one address for both
     D: jax.Array | None      # (4, channels)
     bias: jax.Array | None   # (4, channels)
 
@@ -29,6 +29,11 @@ class RowArguments(NamedTuple):
 def step_size_and_slope(raw, softplus):
     """(dt, its derivative) from delta + bias; without softplus the derivative is None, which stands for 1."""
     return softplus_and_slope(raw) if softplus else (raw, None)
+
+
+def input_and_output_maps(args):
+    """B and C side by side in float32, (..., G, 2 N)."""
+    return jnp.concatenate([args.B, args.C], -1, dtype=jnp.float32)
 
 
 def rows_of(args):
@@ -39,7 +44,7 @@ def rows_of(args):
     shared = lambda x: None if x is None else over_rows(x, p)
     return p, RowArguments(
         u=to_rows(widen(args.u, p), p), delta=to_rows(widen(args.delta, p), p), A=shared(args.A.T.astype(jnp.float32) * LOG2_E),
-        B=to_rows(args.B.astype(jnp.float32), p), C=to_rows(args.C.astype(jnp.float32), p), D=shared(args.D), bias=shared(args.delta_bias))
+        BC=to_rows(input_and_output_maps(args), p), D=shared(args.D), bias=shared(args.delta_bias))
 
 
 def forward(args, options):
@@ -47,37 +52,36 @@ def forward(args, options):
     p, x = rows_of(args)
     entry = decay = None
     if p.chunks > 1:
-        end, decay = chunk_ends(p, x.u, x.delta, x.B, x, options, adjoint=False)
+        end, decay = chunk_ends(p, x.u, x, options, adjoint=False)
         (entry,) = carried((decay,), (end,), p, options)
-    y, saved = _states(direction(options.reverse), x, entry, p=p, softplus=options.delta_softplus, out_dtype=options.out_dtype,
+    y, saved = states(direction(options.reverse), x, entry, p=p, softplus=options.delta_softplus, out_dtype=options.out_dtype,
                        interpret=options.interpret)
     return narrow(from_rows(y, p), p), (saved, decay)
 
 
-def chunk_ends(p, source, delta, V, x, options, adjoint):
+def chunk_ends(p, source, x, options, adjoint):
     """Each chunk's end when begun at zero, and its total decay exp(A sum dt), both (rows, N, channels).
 
     Args:
         p: the `Plan`.
-        source, delta: (rows, steps, channels).
-        V: (rows, steps, G, N).
-        x: `RowArguments`, of which A and bias are used.
+        source: (rows, steps, channels).
+        x: `RowArguments`, of which delta, A, BC and bias are used.
         options: the scan's `Options`.
-        adjoint: False: states h = exp(dt A) h + dt V source; True: adjoints g = exp(dt A) (g + V source), against the scan's direction.
+        adjoint: False: states h = exp(dt A) h + dt B source; True: adjoints g = exp(dt A) (g + C source), against the scan's direction.
     """
-    return _chunk_ends(direction(options.reverse != adjoint), source, delta, V, x.A, x.bias, p=p, softplus=options.delta_softplus,
+    return _chunk_ends(direction(options.reverse != adjoint), source, x.delta, x.BC, x.A, x.bias, p=p, softplus=options.delta_softplus,
                        interpret=options.interpret, adjoint=adjoint)
 
 
 @functools.partial(jax.jit, static_argnames=(*STATIC, "adjoint"))
-def _chunk_ends(direction, source, delta, V, A, bias, *, p, softplus, interpret, adjoint):
+def _chunk_ends(direction, source, delta, BC, A, bias, *, p, softplus, interpret, adjoint):
     count = A.shape[0]
 
     def body(tile, refs):
-        rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p)
+        rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p, tile.group)
         A = [tile.load_float(refs.A, n, slice(None), columns) for n in range(count)]
         bias = None if refs.bias is None else tile.load_float(refs.bias, slice(None), columns)
-        values = lambda t: [tile.load_row_values(refs.V, rows, t, tile.group, n) for n in range(count)]
+        values = lambda t: [tile.load_row_values(refs.BC, rows, t, tile.group, adjoint * count + n) for n in range(count)]
 
         def fetch(i):
             t = time(i)
@@ -102,26 +106,45 @@ def _chunk_ends(direction, source, delta, V, A, bias, *, p, softplus, interpret,
             tile.store(refs.decay, rows, n, columns, jnp.exp2(total * A[n]))
 
     shape = (p.rows, count, p.channels), jnp.float32
-    inputs = dict(direction=direction, source=source, delta=delta, V=V, A=A, bias=bias)
+    inputs = dict(direction=direction, source=source, delta=delta, BC=BC, A=A, bias=bias)
     out = launch(body, p, interpret, inputs, dict(end=shape, decay=shape))
     return out["end"], out["decay"]
 
 
 @functools.partial(jax.jit, static_argnames=(*STATIC, "out_dtype"))
-def _states(direction, x, entry, *, p, softplus, out_dtype, interpret):
-    """y (rows, steps, channels) and the state before each segment (rows, segments, N, channels)."""
-    count = x.A.shape[0]
+def states(direction, x, entry, *, p, softplus, out_dtype, interpret):
+    """y and the state before each segment (rows, segments, N, channels).
+
+    y is (rows, steps, channels); of a map whose programs scan all four directions, their sum in shared memory, (rows, steps, lanes).
+    """
+    count, merged = x.A.shape[0], p.turns > 1
 
     def body(tile, refs):
-        rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p)
+        if not merged:
+            return scan(tile, refs)
+
+        @loop(p.steps)
+        def _(t):
+            tile.store(refs.sum, t, tile.zeros())
+
+        loop(p.turns)(lambda k: scan(tile.turn(k), refs))
+        tile.sync()
+
+        @loop(p.steps)
+        def _(t):
+            tile.store(refs.y, tile.rows, t, tile.shared_columns, tile.load(refs.sum, t))
+
+    def scan(tile, refs):
+        rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p, tile.group)
+        u_columns = columns if p.map is None else tile.shared_columns
         A = [tile.load_float(refs.A, n, slice(None), columns) for n in range(count)]
         bias = None if refs.bias is None else tile.load_float(refs.bias, slice(None), columns)
         D = None if refs.D is None else tile.load_float(refs.D, slice(None), columns)
-        maps = lambda t: [[tile.load_row_values(ref, rows, t, tile.group, n) for n in range(count)] for ref in (refs.B, refs.C)]
+        maps = lambda t: [tile.load_row_values(refs.BC, rows, t, tile.group, n) for n in range(2 * count)]
 
         def fetch(i):
             t = time(i)
-            return tile.load(refs.u, rows, t, columns), tile.load(refs.delta, rows, t, columns), maps(t) if count <= 2 else None
+            return t, tile.load(refs.u, rows, t, u_columns), tile.load(refs.delta, rows, t, columns), maps(t) if count <= 2 else None
 
         def save(i, h):
             @pl.when(jax.lax.rem(i, p.segment) == 0)
@@ -130,24 +153,29 @@ def _states(direction, x, entry, *, p, softplus, out_dtype, interpret):
                     tile.store(refs.saved, rows, jax.lax.div(i, p.segment), n, columns, h[n])
 
         def step(i, operands, h):
-            u, delta, BC = operands
-            t = time(i)
-            B, C = BC or maps(t)
+            t, u, delta, BC = operands
+            BC = BC or maps(t)
             u, delta = u.astype(jnp.float32), delta.astype(jnp.float32)
             dt, _ = step_size_and_slope(delta if bias is None else delta + bias, softplus)
             z, y = dt * u, None if D is None else D * u
             new = []
             for n in range(count):
-                new.append(jnp.exp2(dt * A[n]) * h[n] + z * tile.spread(B[n]))
-                term = new[n] * tile.spread(C[n])
+                new.append(jnp.exp2(dt * A[n]) * h[n] + z * tile.spread(BC[n]))
+                term = new[n] * tile.spread(BC[count + n])
                 y = term if y is None else y + term
-            tile.store(refs.y, rows, t, columns, y)
+            if merged:
+                tile.store(refs.sum, t, tile.load(refs.sum, t) + y)
+            else:
+                tile.store(refs.y, rows, t, columns, y)
             return new
 
+        if merged:
+            tile.sync()
         start = [tile.zeros() if refs.entry is None else tile.load_float(refs.entry, rows, n, columns) for n in range(count)]
         pipelined_loop(p.steps, fetch, step, start, p.ahead, save)
 
-    inputs = dict(direction=direction, u=x.u, delta=x.delta, A=x.A, B=x.B, C=x.C, D=x.D, bias=x.bias, entry=entry)
-    out = launch(body, p, interpret, inputs, dict(y=((p.rows, p.steps, p.channels), jnp.dtype(out_dtype)),
-                                                  saved=((p.rows, p.segments, count, p.channels), jnp.float32)))
+    inputs = dict(direction=direction, u=x.u, delta=x.delta, A=x.A, BC=x.BC, D=x.D, bias=x.bias, entry=entry)
+    y = (p.rows, p.steps, p.lanes if merged else p.channels), jnp.dtype(out_dtype)
+    out = launch(body, p, interpret, inputs, dict(y=y, saved=((p.rows, p.segments, count, p.channels), jnp.float32)),
+                 dict(sum=(p.steps, ROWS, p.width)) if merged else None)
     return out["y"], out["saved"]

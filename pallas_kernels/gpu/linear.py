@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import planes
-from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, narrow, pipelined_loop, plan, to_rows, widen
+from pallas_kernels.gpu.plan import plan
+from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, narrow, pipelined_loop, to_rows, widen
 
 FEW = 16             # most chunks that XLA joins; a kernel joins more, and cuts those into fewer (plan makes at most 15 of 17)
 
@@ -62,7 +63,7 @@ def _chunks(direction, a, b, entry, *, p, interpret, kind):
     named = lambda prefix, xs: {f"{prefix}{i}": x for i, x in enumerate(xs)}
 
     def body(tile, refs):
-        rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p)
+        rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p, tile.group)
         of = lambda prefix: [getattr(refs, f"{prefix}{i}") for i in range(count)]
 
         def store(prefix, x, *index):

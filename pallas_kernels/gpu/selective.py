@@ -2,7 +2,7 @@
 
 If the rows of a batch times tiles of channels do not fill the chip, time is cut into chunks: a first kernel computes each chunk's end when
 begun at zero, a carry joins the chunks, and a second kernel scans every chunk again from its carried state. Otherwise the second kernel
-runs alone, serial in time. `tiles.plan` decides by static shapes. Arithmetic is float32; u, delta and y may be narrower.
+runs alone, serial in time. `plan.plan` decides by static shapes. Arithmetic is float32; u, delta and y may be narrower.
 """
 import functools
 import math
@@ -12,10 +12,12 @@ import jax
 
 from pallas_kernels import arguments, cross, reference
 from pallas_kernels.autodiff import differentiable, differentiable_recurrence
+from pallas_kernels.gpu import cross as gpu_cross
 from pallas_kernels.gpu.backward import backward
 from pallas_kernels.gpu.forward import forward
 from pallas_kernels.gpu.linear import linear_states
-from pallas_kernels.gpu.tiles import ROWS, UNAVAILABLE, plan
+from pallas_kernels.gpu.plan import OFFSETS, ROWS, plan
+from pallas_kernels.gpu.tiles import UNAVAILABLE
 
 
 def refusal(operation, *args):
@@ -29,9 +31,9 @@ def _size(operation, *args):
     batch, length, channels = u.shape[0], math.prod(u.shape[1:-1]), u.shape[-1]
     groups, state = args[0].B.shape[2:] if operation == "selective_scan" else (1, 1 if operation == "linear_scan" else args[0].A.shape[-1])
     p = plan(batch, length, groups, channels // groups, state)
-    if (ROWS - 1) * p.steps * p.channels < 2**32:
+    if (ROWS - 1) * p.steps * p.channels < OFFSETS:
         return None
-    return ValueError(f"implementation='pallas_gpu': expected fewer than {2**32 // (ROWS - 1)} numbers in a chunk of a sequence, got "
+    return ValueError(f"implementation='pallas_gpu': expected fewer than {OFFSETS // (ROWS - 1)} numbers in a chunk of a sequence, got "
                       f"{p.steps * p.channels} ({p.steps} steps of {p.channels} channels); use 'xla'")
 
 
@@ -60,7 +62,9 @@ def selective_scan(args, options):
 
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`."""
-    return cross.lean(forward, backward, reference.cross_selective_scan, arguments.narrowed(options))(args).astype(options.out_dtype)
+    plain, narrow, fused = reference.cross_selective_scan, arguments.narrowed(options), gpu_cross.passes(args)
+    scan = differentiable(*fused, plain, narrow) if fused else cross.lean(forward, backward, plain, narrow)
+    return scan(args).astype(options.out_dtype)
 
 
 def linear_scan(a, b, options):

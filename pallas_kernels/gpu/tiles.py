@@ -16,11 +16,12 @@ to 7 times as long for the same loads, stores and arithmetic.
 import functools
 import inspect
 import types
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+
+from pallas_kernels.gpu.plan import AHEAD, LANES, ROWS
 
 try:
     from jax.experimental.mosaic.gpu.fragmented_array import TiledLayout, Tiling
@@ -29,91 +30,6 @@ except ImportError as error:  # a jaxlib built without Mosaic GPU; selective.ref
     plgpu, UNAVAILABLE = None, error
 else:
     UNAVAILABLE = None
-
-ROWS, LANES = 4, 32
-AHEAD = 4            # default number of steps between loading an operand and using it
-CORES = 132          # streaming multiprocessors of a Hopper chip
-SHORTEST = 64        # minimum steps of a chunk: below, a kernel's launch costs more than the steps it saves
-LAUNCH = 8000        # clocks of a launch
-
-
-class Plan(NamedTuple):
-    """Static geometry of one call."""
-    batch: int
-    length: int
-    groups: int
-    given: int       # channels of a group
-    lanes: int       # the same, padded to 32 if below
-    across: int      # channels per lane
-    tiles: int       # tiles of a group
-    chunks: int      # chunks of a sequence
-    steps: int       # steps of a chunk
-    segment: int     # steps between two saved states
-    ahead: int       # steps between loading an operand and using it; fewer for many states, whose steps are longer and slower to compile
-
-    @property
-    def width(self):
-        return LANES * self.across
-
-    @property
-    def rows(self):
-        return self.batch * self.chunks
-
-    @property
-    def segments(self):
-        return -(-self.steps // self.segment)
-
-    @property
-    def channels(self):
-        return self.groups * self.lanes
-
-    @property
-    def overlapping(self):
-        return self.tiles * self.width > self.lanes
-
-
-def plan(batch, length, groups, per_group, state):
-    """The `Plan` of a call.
-
-    Of the tile widths that compute the fewest channels twice, and the numbers of chunks of at least SHORTEST steps, it takes the pair whose
-    programs are done first (`_cost`). A program needs 4 rows: a batch below 4 is always cut.
-
-    Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums)
-    above.
-    """
-    lanes = max(per_group, LANES)
-    widest = {1: 4, 2: 2}.get(state, 1)          # registers: the forward pass keeps every state of a channel in one
-    count = {m: -(-lanes // (LANES * m)) for m in range(widest, 0, -1) if LANES * m <= lanes}
-    widths = [m for m in count if m * count[m] == min(m * count[m] for m in count)]
-    programs = {m: -(-batch // ROWS) * groups * count[m] for m in widths}
-    least = -(-ROWS // batch)
-    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * _resident(state) // programs[m]))) for m in widths}
-    pairs = [(m, k) for m in widths for k in range(least, most[m] + 1)]
-    across, chunks = min(pairs, key=lambda pair: _clocks(*pair, batch, length, groups * count[pair[0]], state))
-    segment = {1: 64, 2: 32, 3: 16, 4: 16}[across] // (1 if state == 1 else 2)
-    ahead = max(1, AHEAD // max(1, state // 2))
-    return Plan(batch, length, groups, per_group, lanes, across, count[across], chunks, -(-length // chunks), segment, ahead)
-
-
-def _resident(state):
-    """Programs that run at once on a multiprocessor: registers (at most 170 of a thread) allow 3, shared memory 2 for many states."""
-    return 3 if state <= 2 else 2
-
-
-def _clocks(across, chunks, batch, length, tiles, state):
-    """Estimated time of a scan: waves of as many programs as run at once, of which the last may have fewer on a multiprocessor.
-
-    A step of n programs on a multiprocessor takes 85 clocks per program and channel of a lane (memory, or for many states instructions), and no
-    less than a load's latency. The numbers are from compiled code, by a simulation of how it issues, and choose between plans only.
-    """
-    steps, resident = -(-length // chunks), _resident(state)
-    full, rest = divmod(-(-batch * chunks // ROWS) * tiles, CORES * resident)
-    wave = lambda n: steps * max(260 + 60 * across, across * n * max(85, 22 * state))
-    clocks = full * wave(resident) + (wave(-(-rest // CORES)) if rest else 0)
-    if chunks > 1:                                    # two kernels, a loop that joins the chunks or, for many, its own kernels
-        clocks = 1.7 * clocks + LAUNCH * (2 if chunks <= 16 else 6)
-    return clocks + (clocks / 2 if length % chunks else 0)      # u and delta are padded by a copy
-
 
 # ---- arrays, outside of the kernels
 
@@ -130,18 +46,20 @@ def from_rows(x, p):
 
 
 def widen(x, p):
-    """(..., groups * given) -> (..., channels): narrow groups padded with zeros."""
+    """(..., given of every group) -> (..., lanes of every group): narrow groups padded with zeros; x may hold one group only."""
     if p.lanes == p.given:
         return x
-    x = x.reshape(*x.shape[:-1], p.groups, p.given)
-    return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, p.lanes - p.given),)).reshape(*x.shape[:-2], p.channels)
+    x = x.reshape(*x.shape[:-1], -1, p.given)
+    x = jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, p.lanes - p.given),))
+    return x.reshape(*x.shape[:-2], -1)
 
 
 def narrow(x, p):
     """The inverse of `widen`."""
     if p.lanes == p.given:
         return x
-    return x.reshape(*x.shape[:-1], p.groups, p.lanes)[..., :p.given].reshape(*x.shape[:-1], p.groups * p.given)
+    x = x.reshape(*x.shape[:-1], -1, p.lanes)[..., :p.given]
+    return x.reshape(*x.shape[:-2], -1)
 
 
 def over_rows(x, p):
@@ -170,10 +88,23 @@ class Tile:
 
     def __init__(self, p, interpret):
         program = jax.lax.axis_index("program")
+        rest, part = jax.lax.div(program, p.tiles), p.groups // p.turns
         self.interpret, self.shape, self.index = interpret, (ROWS, p.width), jax.lax.rem(program, p.tiles)
-        self.group = jax.lax.rem(jax.lax.div(program, p.tiles), p.groups)
-        self.rows = pl.ds(jnp.minimum(jax.lax.div(program, p.tiles * p.groups) * ROWS, p.rows - ROWS), ROWS)
-        self.columns = pl.ds(self.group * p.lanes + jnp.minimum(self.index * p.width, p.lanes - p.width), p.width)
+        self.first, self.part, self.lanes = jax.lax.rem(rest, part), part, p.lanes
+        self.rows = pl.ds(jnp.minimum(jax.lax.div(rest, part) * ROWS, p.rows - ROWS), ROWS)
+        self.start = jnp.minimum(self.index * p.width, p.lanes - p.width)
+        self.turn(0)
+
+    def turn(self, k):
+        """Move to the k-th group of the program."""
+        self.group = self.first + k * self.part
+        self.columns = pl.ds(self.group * self.lanes + self.start, self.shape[1])
+        return self
+
+    @property
+    def shared_columns(self):
+        """The tile's channels in an array that the groups share."""
+        return pl.ds(self.start, self.shape[1])
 
     def _as(self, x, layout):
         return x if self.interpret else plgpu.layout_cast(x, _layouts()[layout])
@@ -261,11 +192,42 @@ def pipelined_loop(count, fetch, step, carry, ahead=AHEAD, begin=None):
     return carry
 
 
-def clock(direction, p):
-    """Function from the step of the scan to the position in the chunk; `direction` is the kernel's reference to `direction(reverse)`."""
-    reverse = direction[0]
+def loop(count):
+    """Decorator that runs `body(n)` for n below count."""
+    def run(body):
+        jax.lax.fori_loop(0, count, lambda n, _: body(n), None)
+    return run
+
+
+def clock(direction, p, group):
+    """Function from the step of the scan to the position in the chunk, or of a map to the position in raster order.
+
+    Args:
+        direction: the kernel's reference to `direction(reverse)`; None for a map, whose group tells it.
+        p: the `Plan`.
+        group: of a map, the direction: odd ones run along the columns, the last two in reverse.
+    """
+    reverse = direction[0] if p.map is None else jax.lax.div(group, 2)
     first, stride = reverse * (p.steps - 1), 1 - 2 * reverse
-    return lambda i: first + stride * i
+    in_place = lambda i: first + stride * i
+    if p.map is None:
+        return in_place
+    height, width = p.map
+    along, back = 1 + jax.lax.rem(group, 2) * (width - 1), jax.lax.rem(group, 2) * (height * width - 1)
+
+    def time(i):
+        i = in_place(i)
+        return i * along - quotient(i, height, p.steps) * back         # the columns before step i, of `height` steps each
+    return time
+
+
+def quotient(i, divisor, bound):
+    """i // divisor for 0 <= i < bound by a product and a shift where those are exact in 32 bits."""
+    for shift in range(30, 0, -1):
+        factor = -(-2**shift // divisor)
+        if (bound - 1) * factor < 2**31 and (factor * divisor - 2**shift) * (bound - 1) < 2**shift:
+            return jax.lax.shift_right_logical(i * factor, shift)
+    return jax.lax.div(i, divisor)
 
 
 def interpreter():
@@ -303,6 +265,6 @@ def launch(body, p, interpret, inputs, outputs, scratch=None):
                                       approx_math=True)
     run = plgpu.kernel(kernel, out_type=tuple(jax.ShapeDtypeStruct(*x) for x in outputs.values()),
                        scratch_types=tuple(plgpu.SMEM(shape, jnp.float32) for shape in (scratch or {}).values()),
-                       grid=(-(-p.rows // ROWS) * p.groups * p.tiles,), grid_names=("program",), compiler_params=parameters,
+                       grid=(-(-p.rows // ROWS) * (p.groups // p.turns) * p.tiles,), grid_names=("program",), compiler_params=parameters,
                        **(dict(interpret=interpreter()) if interpret else {}))
     return dict(zip(outputs, run(*present.values()), strict=True))

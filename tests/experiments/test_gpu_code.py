@@ -1,6 +1,6 @@
 """The counts of machine code, from a few lines of a disassembly."""
 from experiments import gpu_code
-from pallas_kernels.gpu import tiles
+from pallas_kernels.gpu.plan import plan as scan_plan
 
 LINES = [".L_x_0:", *["FFMA R1, R1, R1, R1"] * 24, "@P0 BRA `(.L_x_0)", ".L_x_1:", *["MUFU.EX2 R1, R1"] * 11, "@P0 BRA `(.L_x_1)", "EXIT"]
 TEXT = "\n".join(line if line.startswith(".L") else f"        /*{16 * i:04x}*/                   {line} ;" for i, line in enumerate(LINES))
@@ -9,7 +9,7 @@ TEXT = "\n".join(line if line.startswith(".L") else f"        /*{16 * i:04x}*/  
 def test_loops_and_resources():
     count, found = gpu_code.loops(TEXT)
     assert count == 38 and [loop.size for loop in found] == [25, 12]
-    plan = tiles.plan(128, 49, 1, 384, 1)._replace(across=1, ahead=4)
+    plan = scan_plan(128, 49, 1, 384, 1)._replace(across=1, ahead=4)
     assert gpu_code.per_number("scan", found, plan) == 25 / 4 and gpu_code.per_number("sweep", found, plan) == 25 / 4 + 12 / 2
     assert gpu_code.resources("8 bytes stack frame, 4 bytes spill stores\nUsed 141 registers") == {"registers": 141, "spills": 4}
 

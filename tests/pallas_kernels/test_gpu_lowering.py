@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 import pallas_kernels
-from pallas_kernels import linear_scan, selective_scan
+from pallas_kernels import cross, linear_scan, selective_scan
 from pallas_kernels.arguments import Arguments, Options
 from pallas_kernels.gpu import linear as gpu_linear
+from pallas_kernels.gpu import plan as gpu_plan
 from pallas_kernels.gpu import selective as gpu
 from pallas_kernels.gpu import tiles as gpu_tiles
-from tests.helpers.scans import draw, relative
+from tests.helpers.scans import draw, draw_cross, relative, value_and_gradients
 
 KERNEL = "mosaic_gpu"      # in the name of the custom call
 
@@ -124,11 +125,11 @@ def test_old_gpu_warns_once(monkeypatch):
 @pytest.mark.parametrize("batch,length,groups,per_group,state", [
     (1, 1, 1, 1, 1), (32, 3136, 1, 96, 1), (128, 784, 1, 384, 1), (3, 49, 2, 130, 2), (1, 65536, 1, 192, 16), (9, 1021, 3, 100, 5)])
 def test_plan_coverage(batch, length, groups, per_group, state):
-    p = gpu_tiles.plan(batch, length, groups, per_group, state)
-    assert p.chunks * p.steps >= length and p.rows >= gpu_tiles.ROWS
+    p = gpu_plan.plan(batch, length, groups, per_group, state)
+    assert p.chunks * p.steps >= length and p.rows >= gpu_plan.ROWS
     assert per_group <= p.lanes <= p.tiles * p.width and p.width <= p.lanes
     assert p.segment % p.ahead == 0 and state / p.segment <= 0.5
-    states = min(p.segment, p.steps) * gpu_tiles.ROWS * p.width * 4
+    states = min(p.segment, p.steps) * gpu_plan.ROWS * p.width * 4
     assert states * (1 if state == 1 else 4) <= 64 * 1024
 
 
@@ -140,7 +141,7 @@ def test_any_batch_fits_the_grid(monkeypatch):
         grids.append(grid)
         return lambda *inputs: out_type
     monkeypatch.setattr(gpu_tiles.plgpu, "kernel", kernel)
-    p = gpu_tiles.plan(300_000, 2, 2, 128, 1)
+    p = gpu_plan.plan(300_000, 2, 2, 128, 1)
     gpu_tiles.launch(None, p, False, {}, {})
     assert p.chunks == 1 and grids == [(75_000 * 2 * p.tiles,)]
 
@@ -156,22 +157,70 @@ def test_sequences_beyond_32_bit_offsets_are_refused():
 def test_plan_fills_whole_waves():
     """At VMamba-T's stages, batch 128, the programs fill at least 95 % of the multiprocessors' places in the waves that they take."""
     for length, channels in ((3136, 96), (784, 192), (196, 384), (49, 768)):
-        p = gpu_tiles.plan(128, length, 1, channels, 1)
-        programs = -(-p.rows // gpu_tiles.ROWS) * p.tiles
-        assert programs <= gpu_tiles.CORES * gpu_tiles._resident(1) and programs / (-(-programs // gpu_tiles.CORES) * gpu_tiles.CORES) > 0.95
+        p = gpu_plan.plan(128, length, 1, channels, 1)
+        programs = -(-p.rows // gpu_plan.ROWS) * p.tiles
+        assert programs <= gpu_plan.CORES * gpu_plan._resident(1) and programs / (-(-programs // gpu_plan.CORES) * gpu_plan.CORES) > 0.95
         assert p.chunks == 1 or length % p.chunks == 0
 
 
+def test_plan_of_maps():
+    """One launch where the directions' programs fill the chip; small batches, several states and offsets beyond 32 bits take four scans."""
+    tiny = {(56, 96): (1, 1), (28, 192): (2, 1), (14, 384): (2, 1), (7, 768): (2, 4)}
+    for (side, channels), wanted in tiny.items():
+        p = gpu_plan.map_plan(128, side, side, channels, 1)
+        assert (p.across, p.turns) == wanted and p.segment % p.ahead == 0 and p.tiles * p.width == channels
+    assert gpu_plan.map_plan(32, 56, 56, 96, 1) is None and gpu_plan.map_plan(32, 28, 28, 192, 1).across == 1
+    assert gpu_plan.map_plan(128, 56, 56, 96, 2) is None and gpu_plan.map_plan(3, 56, 56, 9600, 1) is None
+    assert gpu_plan.map_plan(512, 1024, 1024, 320, 1) is not None and gpu_plan.map_plan(512, 1024, 1024, 384, 1) is None
+
+
+@pytest.mark.parametrize("height,width", [(1, 5), (5, 1), (7, 13)])
+def test_positions_of_the_directions(height, width):
+    """Each direction visits the map as `cross` orders its sequence."""
+    p = gpu_plan.map_plan(128, 28, 28, 192, 1)._replace(map=(height, width), steps=height * width)
+    raster = jnp.arange(height * width).reshape(1, height, width)
+    for k in range(4):
+        sequence = cross._sequence(raster, k)[0]
+        np.testing.assert_array_equal(gpu_tiles.clock(None, p, k)(jnp.arange(height * width)), sequence[::-1] if k > 1 else sequence)
+    exact = [i // height for i in range(0, 2**22, 1013)]
+    np.testing.assert_array_equal(gpu_tiles.quotient(jnp.arange(0, 2**22, 1013), height, 2**22), exact)
+
+
+def test_one_launch_for_the_four_directions():
+    """Of each pass, without a transpose of anything as large as the map."""
+    shape = lambda *s, dtype=jnp.float32: jax.ShapeDtypeStruct(s, dtype)
+    stream = shape(128, 7, 7, 768, dtype=jnp.bfloat16)
+    args = dict(u=stream, steps=shape(128, 7, 7, 4, 48, dtype=jnp.bfloat16), dt_weight=shape(4, 768, 48, dtype=jnp.bfloat16), A=shape(4, 768, 1),
+                B=shape(128, 7, 7, 4, 1), C=shape(128, 7, 7, 4, 1), D=shape(4, 768), delta_bias=shape(4, 768))
+    text = lowered(jax.grad(lambda args: pallas_kernels.cross_selective_scan(**args).sum()), args)
+    assert text.count(f"@{KERNEL}") == 2
+    assert not [line for line in text.splitlines() if "stablehlo.transpose" in line and "7x7x768" in line]
+
+
+@pytest.mark.parametrize("turns,batch,height,channels", [(1, 4, 2, 8), *(pytest.param(*row, marks=pytest.mark.slow) for row in [(1, 5, 4, 40), (4, 5, 4, 40)])])
+def test_interpreted_map(monkeypatch, turns, batch, height, channels):
+    """The directions in one launch: of programs that overlap in rows and channels, and added in a program."""
+    monkeypatch.setattr(gpu_plan, "FEWEST", 0)
+    monkeypatch.setattr(gpu_plan, "CORES", 1 if turns == 4 else 132)
+    args = draw_cross(height, 3, channels, 2, batch=batch)
+    assert gpu_plan.map_plan(*args["u"].shape, 1).turns == turns
+    cotangent = jnp.cos(jnp.arange(args["u"].size, dtype=jnp.float32)).reshape(args["u"].shape)
+    y, gradients = value_and_gradients(pallas_kernels.cross_selective_scan, args, cotangent, implementation="pallas_gpu", interpret=True)
+    wanted, reference = value_and_gradients(pallas_kernels.cross_selective_scan, args, cotangent, implementation="reference")
+    assert relative(y, wanted) < 1e-5
+    assert {name: error for name, x in gradients.items() if (error := relative(x, reference[name])) >= 1e-5} == {}
+
+
 def test_plan_chunks():
-    assert gpu_tiles.plan(32, 3136, 1, 96, 1).chunks > 1
-    assert gpu_tiles.plan(128, 784, 1, 384, 1).chunks == 1 and gpu_tiles.plan(8, 49, 1, 768, 1).chunks == 1
+    assert gpu_plan.plan(32, 3136, 1, 96, 1).chunks > 1
+    assert gpu_plan.plan(128, 784, 1, 384, 1).chunks == 1 and gpu_plan.plan(8, 49, 1, 768, 1).chunks == 1
 
 
 def test_joins_terminate():
     """A kernel that joins chunks cuts them into fewer chunks, until XLA joins them."""
     for batch in range(1, 6):
         for chunks in range(gpu_linear.FEW + 1, 2000):
-            assert gpu_tiles.plan(batch, chunks, 1, 96, 1).chunks < chunks
+            assert gpu_plan.plan(batch, chunks, 1, 96, 1).chunks < chunks
 
 
 @pytest.mark.parametrize("arguments,reverse", [
@@ -192,9 +241,9 @@ def test_interpreted(arguments, reverse):
 
 @pytest.mark.slow
 def test_join_by_kernel(monkeypatch):
-    monkeypatch.setattr(gpu_tiles, "SHORTEST", 2)
+    monkeypatch.setattr(gpu_plan, "SHORTEST", 2)
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.uniform(0, 0.6, (4, 36, 3)) * np.exp(1j * rng.uniform(0, 6, (4, 36, 3))), jnp.complex64) for _ in range(2))
-    assert gpu_tiles.plan(4, 36, 1, 3, 1).chunks > gpu_linear.FEW
+    assert gpu_plan.plan(4, 36, 1, 3, 1).chunks > gpu_linear.FEW
     h = gpu_linear.linear_states(a, b, Options(interpret=True))
     np.testing.assert_allclose(h, linear_scan(a, b, implementation="reference"), rtol=1e-5, atol=1e-6)

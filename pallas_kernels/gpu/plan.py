@@ -1,0 +1,121 @@
+"""How a call is cut into programs on a GPU: the geometry, and the estimate of time by which it is chosen."""
+from typing import NamedTuple
+
+ROWS, LANES = 4, 32
+AHEAD = 4            # default number of steps between loading an operand and using it
+CORES = 132          # streaming multiprocessors of a Hopper chip
+SHORTEST = 64        # minimum steps of a chunk: below, a kernel's launch costs more than the steps it saves
+LAUNCH = 8000        # clocks of a launch
+DIRECTIONS = 4       # of the scan of a map
+PROGRAMS = 380       # programs of a map's scan from which two channels per lane are faster than one
+FEWEST = 160         # programs of a map's scan below which four scans are faster
+OFFSETS = 2**32      # a program's offsets between its rows are 32-bit
+SUM_BYTES = 2**16    # most shared memory of the sum of a map's directions
+SEGMENTS = {1: 64, 2: 32, 3: 16, 4: 16}    # steps between two saved states, by channels per lane, for one state
+
+
+class Plan(NamedTuple):
+    """Static geometry of one call."""
+    batch: int
+    length: int
+    groups: int
+    given: int       # channels of a group
+    lanes: int       # the same, padded to 32 if below
+    across: int      # channels per lane
+    tiles: int       # tiles of a group
+    chunks: int      # chunks of a sequence
+    steps: int       # steps of a chunk
+    segment: int     # steps between two saved states
+    ahead: int       # steps between loading an operand and using it; fewer for many states, whose steps are longer and slower to compile
+    map: tuple[int, int] | None = None     # height and width of a map, whose groups are the four directions over one u; None: sequences
+    turns: int = 1   # groups that a program scans one after the other
+
+    @property
+    def width(self):
+        return LANES * self.across
+
+    @property
+    def rows(self):
+        return self.batch * self.chunks
+
+    @property
+    def segments(self):
+        return -(-self.steps // self.segment)
+
+    @property
+    def channels(self):
+        return self.groups * self.lanes
+
+    @property
+    def overlapping(self):
+        return self.tiles * self.width > self.lanes
+
+
+def plan(batch, length, groups, per_group, state):
+    """The `Plan` of a call.
+
+    Of the tile widths that compute the fewest channels twice, and the numbers of chunks of at least SHORTEST steps, it takes the pair whose
+    programs are done first (`_clocks`). A program needs 4 rows: a batch below 4 is always cut.
+
+    Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums)
+    above.
+    """
+    lanes, count = max(per_group, LANES), _widths(per_group, state)
+    widths = list(count)
+    programs = {m: -(-batch // ROWS) * groups * count[m] for m in widths}
+    least = -(-ROWS // batch)
+    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * _resident(state) // programs[m]))) for m in widths}
+    pairs = [(m, k) for m in widths for k in range(least, most[m] + 1)]
+    across, chunks = min(pairs, key=lambda pair: _clocks(*pair, batch, length, groups * count[pair[0]], state))
+    segment = SEGMENTS[across] // (1 if state == 1 else 2)
+    ahead = max(1, AHEAD // max(1, state // 2))
+    return Plan(batch, length, groups, per_group, lanes, across, count[across], chunks, -(-length // chunks), segment, ahead)
+
+
+def _widths(per_group, state):
+    """{channels per lane: tiles of a group} of the tile widths that compute the fewest channels twice, the widest first."""
+    lanes = max(per_group, LANES)
+    widest = {1: 4, 2: 2}.get(state, 1)          # registers: the forward pass keeps every state of a channel in one
+    count = {m: -(-lanes // (LANES * m)) for m in range(widest, 0, -1) if LANES * m <= lanes}
+    least = min(m * tiles for m, tiles in count.items())
+    return {m: tiles for m, tiles in count.items() if m * tiles == least}
+
+
+def _resident(state):
+    """Programs that run at once on a multiprocessor: registers (at most 170 of a thread) allow 3, shared memory 2 for many states."""
+    return 3 if state <= 2 else 2
+
+
+def _clocks(across, chunks, batch, length, tiles, state):
+    """Estimated time of a scan: waves of as many programs as run at once, of which the last may have fewer on a multiprocessor.
+
+    A step of n programs on a multiprocessor takes 85 clocks per program and channel of a lane (memory, or for many states instructions), and no
+    less than a load's latency. The numbers are from compiled code, by a simulation of how it issues, and choose between plans only.
+    """
+    steps, resident = -(-length // chunks), _resident(state)
+    full, rest = divmod(-(-batch * chunks // ROWS) * tiles, CORES * resident)
+    wave = lambda n: steps * max(260 + 60 * across, across * n * max(85, 22 * state))
+    clocks = full * wave(resident) + (wave(-(-rest // CORES)) if rest else 0)
+    if chunks > 1:                                    # two kernels, a loop that joins the chunks or, for many, its own kernels
+        clocks = 1.7 * clocks + LAUNCH * (2 if chunks <= 16 else 6)
+    return clocks + (clocks / 2 if length % chunks else 0)      # u and delta are padded by a copy
+
+
+def map_plan(batch, height, width, channels, state):
+    """The `Plan` of a map's four directions in one launch; None where four scans, which may cut time, take less.
+
+    The rules are from times on an H200 at batches of 128 and 32 and the maps of VMamba-T (docs/benchmarks.md): two channels per lane where
+    PROGRAMS programs remain, else one, with more loads in flight; all directions in one program where their sum leaves room for four
+    programs on a multiprocessor. Maps of more than one state, and batches below a program's four rows, were not timed and take four scans.
+    """
+    if state > 1 or batch < ROWS:
+        return None
+    widths = _widths(channels, state)
+    programs = lambda across: -(-batch // ROWS) * DIRECTIONS * widths[across]
+    across = next((m for m in (2, 3, 4) if m in widths and programs(m) >= PROGRAMS), 1 if 1 in widths else min(widths))
+    length = height * width
+    if programs(across) < FEWEST or (ROWS - 1) * length * DIRECTIONS * max(channels, LANES) >= OFFSETS:
+        return None
+    fits = length * ROWS * LANES * across * 4 <= SUM_BYTES and programs(across) >= DIRECTIONS * CORES
+    return Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, widths[across], chunks=1, steps=length,
+                segment=SEGMENTS[across], ahead=AHEAD if across > 1 else 2 * AHEAD, map=(height, width), turns=DIRECTIONS if fits else 1)
