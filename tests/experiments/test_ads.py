@@ -77,19 +77,20 @@ def test_kernels(monkeypatch):
 @pytest.mark.slow
 def test_program(tmp_path):
     """Train, measure and draw two groups; the figures are those of the checkpoints; a second call measures nothing, another study section does."""
-    study = config("s4-none-pgd_at", "s4-relu-pgd_at")
+    study = config("s4-none-pgd_at", "s4-attention-pgd_at")
     found = program.run(study, tmp_path, progress=False)
     assert {record["status"] for record in found.values()} == {"done"}, [record.get("reason") for record in found.values()]
-    folder, planned = tmp_path / "s4-relu-pgd_at" / "seed_0", plan.expand(study)[1].config
+    folder, planned = tmp_path / "s4-attention-pgd_at" / "seed_0", plan.expand(study)[1].config
     content = json.loads((folder / "ads.json").read_text())
     classifier, variables, _ = build.trained(planned, folder)
     source = build.source(planned, "test", 36)
     assert content["last"]["clean"] == evaluation.accuracy(logits_fn(classifier, variables), source, batch_size=36)["accuracy"]
     assert content["last"]["step"] == json.loads((folder / "results.json").read_text())["steps"] and content["best"]["step"] <= content["last"]["step"]
     assert content["best"]["pgd"] == json.loads((folder / "evaluation.json").read_text())["attacks"]["pgd"]["robust_accuracy"]
+    assert not (folder / "examples.npz").exists()  # config.evaluation.examples=0: an empty batch would reach the attention
     assert content["examples"] == {"test": 36, "first": 16, "train": 36} and len(content["kernels"]) == 2
-    assert "layers_0/ads" in content["rates"]["components"] and np.isfinite(content["rates"]["mse_after"]).all()
-    assert (tmp_path / "ads.html").is_file() and "s4-relu" in (tmp_path / "ads.md").read_text()
+    assert "layers_0/attention" in content["rates"]["components"] and np.isfinite(content["rates"]["mse_after"]).all()
+    assert (tmp_path / "ads.html").is_file() and "s4-attention" in (tmp_path / "ads.md").read_text()
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/ads.json")}
     program.run(study, tmp_path, progress=False)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/ads.json")}
