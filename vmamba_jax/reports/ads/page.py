@@ -33,16 +33,22 @@ def render_ads(study, *, commands=()):
     return page.template("ads.html").render(
         title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=environment, configs=[],
         links=[], done=done, themes=results.THEMES, claims=results.judged(study), groups=study.groups, columns=list(results.COLUMNS),
-        by={(row["group"], row["metric"]): row for row in rows}, percent=percent, change=change, value=claims.value, interval=claims.interval,
+        by={(row["group"], row["metric"]): row for row in rows}, percent=percent, change=change, value=claims.value, interval=claims.interval, sides=sides,
         sweep=study.sweep, missing=[each for each in study.sweep.runs if not each.done], about_sets=_sets(study) if done else "",
         helped=results.helped(study), answer=results.answer(study), drawn=ads_figures.drawn(study) if done else {})
+
+
+def sides(claim):
+    """The groups that a claim's value is made of, as text."""
+    return " \u2212 ".join(", ".join(side) for side in (claim["plus"], claim["minus"]) if side)
 
 
 def _sets(study):
     content, base = study.findings[0].content, study.sweep.index["config"]["base"]
     examples = content["examples"]
+    other = ", so that its column is of other images than PGD-10" if examples["first"] != examples["test"] else ""
     return (f"Clean accuracy and {content['attack']} at {base['evaluation']['attacks']['pgd']['eps']:g} on {examples['test']} test images, "
-            f"{content['autoattack']} on the first {examples['first']}; PGD on the first {examples['train']} training images for the "
+            f"{content['autoattack']} on the first {examples['first']}{other}; PGD on the first {examples['train']} training images for the "
             "generalization gap. Best: the checkpoint with the highest accuracy on validation images, under PGD for adversarial training; last: the final one.")
 
 
@@ -53,8 +59,8 @@ def _tables(study):
                                                        for group in study.groups])
     helped = (["model", "AdS", "objective", "metric", "difference, points", "verdict"],
               [[each["model"], each["ads"], each["objective"], each["metric"], change(each), each["verdict"]] for each in results.helped(study)])
-    judged = (["claim", "from", "value", "95 % interval", "verdict"],
-              [[f"{results.THEMES[each['theme']]}: {each['sentence']}", each["source"], claims.value(each), claims.interval(each), each["verdict"]]
+    judged = (["claim", "groups", "from", "value", "95 % interval", "verdict"],
+              [[f"{results.THEMES[each['theme']]}: {each['sentence']}", sides(each), each["source"], claims.value(each), claims.interval(each), each["verdict"]]
                for each in results.judged(study)])
     return judged, accuracy, helped
 
