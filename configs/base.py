@@ -71,6 +71,22 @@ def study():
     return config
 
 
+def analysis():
+    """The config of `experiments.analyze`: every key, with the value that changes nothing."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0           # of the random weights of a catalog name
+    config.models = ()        # catalog names, run folders, converted folders, or NAME@FILE
+    config.steps = ()         # of runs, besides the best: "initial" (before training), "all" (checkpoints), or numbers
+    config.data = {"name": "", "root": "", "split": "validation", "options": {}, "limit": 0}  # limit: random subset, the same for every model; 0: all
+    config.batch_size = 8
+    config.parts = ("receptive_field", "attention", "statistics")
+    config.receptive_field = {"images": 50, "shares": (0.2, 0.3, 0.5, 0.99)}
+    # block: index over the network, -1: the second of the third stage, or the last without stages; queries: row and column as shares of the map
+    config.attention = {"photos": 2, "block": -1, "queries": ((0.5, 0.5), (0.25, 0.25))}
+    config.statistics = {"images": 50}
+    return config
+
+
 def benchmark():
     """The config of `experiments.benchmark` with nothing to measure: `parts` is empty and every section has its settings but no candidates."""
     config = ml_collections.ConfigDict()

@@ -28,6 +28,7 @@ def parser():
     found.add_argument("--budget", type=float, default=520, help="seconds of a run")
     found.add_argument("--data", default="", help="folder of CIFAR-10 as released")
     found.add_argument("--mamba", default="", help="folder of mamba-ssm's sources")
+    found.add_argument("--plans", action="store_true", help="prepare only the geometries that a map's scan may be cut into on a GPU, beside four scans")
     found.add_argument("--dry", action="store_true", help="tiny sizes")
     return found
 
@@ -40,7 +41,7 @@ def main(argv=None):
     say = lambda line: print(line, flush=True)
     try:
         if "prepare" in given.what:
-            preparing.prepare(given.work, given.platform or ("cpu" if given.dry else "cuda"), given.dry, say)
+            preparing.prepare(given.work, given.platform or ("cpu" if given.dry else "cuda"), given.dry, say, given.plans)
         if "run" not in given.what:
             return 0
         check = running.Run(given.work, given.budget, given.data, given.mamba, say)

@@ -34,7 +34,8 @@ runtime_version { major: 13 minor: 0 patch: 0 }
 device_description_str: "NVIDIA H100"
 """
 SHAPES = ((128, 3136, 96, 1), (128, 784, 192, 1), (128, 196, 384, 1), (128, 49, 768, 1), (8, 2048, 1536, 16))   # batch, length, channels, state
-BOUNDS = {("forward", 1): 68, ("backward", 1): 160}      # instructions per number of the main kernel by state; the narrowest tiles set them
+MAPS = ((128, 56, 96, 6), (128, 28, 192, 12), (128, 14, 384, 24), (128, 7, 768, 48))     # batch, side, channels, rank
+BOUNDS = {("scan", "forward", 1): 62, ("scan", "backward", 1): 150, ("map", "forward", 1): 66, ("map", "backward", 1): 178}   # instructions per number
 KERNELS = {"forward": ("chunk ends", "scan"), "backward": ("chunk ends of adjoints", "sweep")}
 LABEL = re.compile(r"^(\.L_x_\d+):")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?);")
@@ -106,36 +107,52 @@ def compile_for_hopper(fn, args):
     jax.jit(fn, in_shardings=sharding, out_shardings=sharding).trace(*args).lower(lowering_platforms=("cuda",)).compile()
 
 
-def measure(dumps, report=print):
-    """Records of every kernel of SHAPES, u and delta in bfloat16, y in float32."""
+def cases():
+    """(name, batch x length x channels, state, plan, forward, backward, arguments) of the scans of SHAPES and of the maps of MAPS, in bfloat16."""
     import jax
     import jax.numpy as jnp
 
-    from pallas_kernels.arguments import Arguments, Options
-    from pallas_kernels.gpu import backward, forward
-    from pallas_kernels.gpu.plan import ROWS
+    from pallas_kernels.arguments import Arguments, CrossArguments, Options
+    from pallas_kernels.gpu import backward, cross, forward
+    from pallas_kernels.gpu.plan import map_plan
     from pallas_kernels.gpu.plan import plan as scan_plan
-    paths, records = tools(), []
     shape = lambda *size, dtype=jnp.float32: jax.ShapeDtypeStruct(size, dtype)
+    narrow = functools.partial(shape, dtype=jnp.bfloat16)
     for batch, length, channels, state in SHAPES:
-        stream, maps = shape(batch, length, channels, dtype=jnp.bfloat16), shape(batch, length, 1, state)
+        stream, maps = narrow(batch, length, channels), shape(batch, length, 1, state)
         args = Arguments(stream, stream, shape(channels, state), maps, maps, shape(channels), shape(channels))
-        passes = {"forward": functools.partial(forward.forward, options=Options()), "backward": functools.partial(backward.backward, options=Options())}
-        y, saved = jax.eval_shape(passes["forward"], args)
-        plan = scan_plan(batch, length, 1, channels, state)
-        for direction, inputs in (("forward", (args,)), ("backward", (args, saved, y))):
+        passes = (functools.partial(f, options=Options()) for f in (forward.forward, backward.backward))
+        yield "scan", (batch, length, channels), state, scan_plan(batch, length, 1, channels, state), *passes, args
+    for batch, side, channels, rank in MAPS:
+        maps, each = shape(batch, side, side, 4, 1), shape(4, channels)
+        args = CrossArguments(narrow(batch, side, side, channels), narrow(batch, side, side, 4, rank), narrow(4, channels, rank), shape(4, channels, 1),
+                              maps, maps, each, each)
+        passes = (functools.partial(f, options=Options()) for f in cross.passes(args))
+        yield "map", (batch, side * side, channels), 1, map_plan(batch, side, side, channels, 1), *passes, args
+
+
+def measure(dumps, report=print):
+    """Records of every kernel of `cases`, u and delta in bfloat16, y in float32."""
+    import jax
+
+    from pallas_kernels.gpu.plan import ROWS
+    paths, records = tools(), []
+    for what, size, state, plan, forward, backward, args in cases():
+        y, saved = jax.eval_shape(forward, args)
+        for direction, run, inputs in (("forward", forward, (args,)), ("backward", backward, (args, saved, y))):
             for path in glob.glob(os.path.join(dumps, "*")):
                 os.remove(path)
-            compile_for_hopper(passes[direction], inputs)
+            compile_for_hopper(run, inputs)
             sources = sorted(glob.glob(os.path.join(dumps, "*.ptx")))
             for kernel, source in zip(KERNELS[direction][-len(sources):], sources, strict=True):
                 code = f"{source}.cubin"
                 assembled = subprocess.run([paths["ptxas"], "-v", f"-arch={ARCHITECTURE}", source, "-o", code], capture_output=True, text=True, check=True)
                 text = subprocess.run([paths["nvdisasm"], "-c", code], capture_output=True, text=True, check=True).stdout
                 count, found = loops(text)
+                turns = plan.turns if direction == "forward" else 1
                 each = per_number(kernel, found, plan)
-                records.append({"kernel": kernel, "direction": direction, "shape": [batch, length, channels], "state": state,
-                                "programs": -(-plan.rows // ROWS) * plan.tiles, "chunks": plan.chunks, "channels per lane": plan.across,
+                records.append({"kernel": kernel if what == "scan" else f"{kernel} of a map", "direction": direction, "shape": list(size), "state": state,
+                                "programs": -(-plan.rows // ROWS) * plan.tiles * plan.groups // turns, "chunks": plan.chunks, "channels per lane": plan.across,
                                 **resources(assembled.stderr), "instructions": count, "per_number": None if each is None else round(each, 1)})
                 report(records[-1])
     return records
@@ -145,7 +162,7 @@ def exceeded(records):
     """One line for each record that spills or is above BOUNDS."""
     found = [f"{row['kernel']} {row['shape']}: {row['spills']} bytes of registers spilled" for row in records if row["spills"]]
     for row in records:
-        bound = BOUNDS.get((row["direction"], row["state"]))
+        bound = BOUNDS.get(("map" if row["kernel"].endswith("map") else "scan", row["direction"], row["state"]))
         if bound and row["per_number"] and row["per_number"] > bound:
             found.append(f"{row['kernel']} {row['shape']}: {row['per_number']} instructions per number, expected at most {bound}")
     return found

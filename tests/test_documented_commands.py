@@ -33,7 +33,8 @@ PARSERS = {"experiments.device_check": device_check.parser, "vmamba_jax": catalo
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
-          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand, "experiments.mender": plan.expand}
+          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand, "experiments.mender": plan.expand,
+          "experiments.analyze": limits.check_analysis}
 SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
 
@@ -74,6 +75,7 @@ def test_parses(line):
     config, rest = config_of(program, words)
     source = (ROOT / f"{program.replace('.', '/')}.py").read_text()
     known = SHARED_FLAGS | set(re.findall(r'flags\.DEFINE_\w+\("(\w+)"', source))
+    known |= set(re.findall(r'add_argument\("--(\w+)"', source))
     assert {flag.split("=")[0].lstrip("-") for flag in rest} <= known
     if config is not None:
         CHECKS[program](config)
@@ -127,6 +129,17 @@ def test_committed_page_of_the_mender_is_that_of_its_json():
     assert reports.render_mender(reports.read_mender(folder), commands=(command,)) == (folder / "mender.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["analysis_photos", "analysis_shapes"])
+def test_committed_page_of_an_analysis(name):
+    """Named with its command; where its maps are committed too, that of its files but for the bytes of the pictures."""
+    folder = ROOT / "docs" / "results" / name
+    found = reports.read_analysis(folder)
+    assert f"    {found.index['command']}\n" in (folder.parent / "README.md").read_text()
+    if any(folder.glob("cells/*.npz")):
+        text = lambda page: re.sub(r"data:image/[^\"]*", "", page)
+        assert text(reports.render_analysis(found)) == text((folder / "analysis.html").read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("folder", sorted(file.parent for file in ROOT.glob("docs/results/*/study.json")), ids=lambda folder: folder.name)
 def test_committed_page_is_that_of_its_json_and_names_its_commands(folder):
     found = reports.read_study(folder)
@@ -153,7 +166,7 @@ def test_without_arguments():
 
 
 def test_programs_without_arguments_and_help():
-    names = ("train", "evaluate", "study", "sweep")
+    names = ("train", "evaluate", "study", "sweep", "analyze")
     commands = [[f"experiments.{name}"] for name in names] + [["experiments.benchmark", "--config.parts=()"], ["vmamba_jax"], ["vmamba_jax.checkpoints"]]
     helps = [[program, "--help"] for program in (*(f"experiments.{name}" for name in (*names, "benchmark")), "vmamba_jax", "vmamba_jax.checkpoints")]
     found = run_programs(commands + helps)

@@ -47,6 +47,11 @@ def check_study(config):
             checks.choice("kind", section.get("kind"), KINDS)
 
 
+def check_analysis(config):
+    """Check a config of `configs.base.analysis`."""
+    _check(config, ANALYSIS, base.analysis(), ("data", "receptive_field", "attention", "statistics"))
+
+
 def check_benchmark(config):
     """Check a config of `configs.base.benchmark`."""
     _check(config, BENCHMARK, base.benchmark(), BENCHMARK_CLOSED)
@@ -94,6 +99,17 @@ def _shape(name, value):
     sequence(name, value, count)
     if len(value) != 2:
         raise ValueError(f"{name}={value!r}: expected (length, channels)")
+
+
+def _saved_step(name, value):
+    if value not in ("initial", "all"):
+        checks.choice(name, value, ("initial", "all")) if isinstance(value, str) else count(name, value, low=0)
+
+
+def _query(name, value):
+    sequence(name, value, functools.partial(number, low=0, below=1))
+    if len(value) != 2:
+        raise ValueError(f"{name}={value!r}: expected (row, column) as shares of the map")
 
 
 def _check(config, rules, neutral, closed):
@@ -194,6 +210,14 @@ KINDS = ("clean", "attack", "curve", "components", "disturbance", "corruption", 
 STUDY = {
     "seed": _seed, "models": _names, "train": _options, "data.name": _name, "data.root": text, "data.split": _name, "data.options": _options,
     "data.limit": _any_count, "batch_size": count, "margin": _fraction, "example": _any_count, "probes": _options}
+
+ANALYSIS_PARTS = ("receptive_field", "attention", "statistics")
+ANALYSIS = {
+    "seed": _seed, "models": _names, "steps": functools.partial(sequence, rule=_saved_step), "data.name": _name, "data.root": text, "data.split": _name,
+    "data.options": _options, "data.limit": _any_count, "batch_size": count, "parts": _all_of(ANALYSIS_PARTS, least=1),
+    "receptive_field.images": count, "receptive_field.shares": functools.partial(sequence, rule=functools.partial(number, above=0, high=1), least=1),
+    "attention.photos": count, "attention.block": functools.partial(count, low=-1), "attention.queries": functools.partial(sequence, rule=_query, least=1),
+    "statistics.images": count}
 
 BENCHMARK_CLOSED = (*PARTS, "against")
 BENCHMARK = {

@@ -35,7 +35,7 @@ def hash_of(text):
     return sum(ord(c) * 131**i for i, c in enumerate(text)) % 2**31
 
 
-def prepare(work, platform, dry=False, report=print):
+def prepare(work, platform, dry=False, report=print, plans=False):
     """Write the serialized programs, their inputs and results into the folder `work`.
 
     Args:
@@ -43,11 +43,12 @@ def prepare(work, platform, dry=False, report=print):
         platform: "cuda", "tpu" or "cpu".
         dry: tiny sizes.
         report: called with one line per program.
+        plans: only the geometries of a map's scan on a GPU.
     """
     work, index, sizes = pathlib.Path(work), {}, DRY if dry else FULL
     work.mkdir(parents=True, exist_ok=True)
     with pallas_kernels.platforms(platform):
-        for program in programs(platform, sizes):
+        for program in programs(platform, sizes, plans):
             since, name = time.perf_counter(), f"{len(index):03d}"
             facts = dict(program.facts)
             if start := facts.pop("start", None):
@@ -59,7 +60,7 @@ def prepare(work, platform, dry=False, report=print):
             index[program.name] = facts | {"part": program.part, "file": name, "lowering": round(time.perf_counter() - since, 1)}
             report(f"{index[program.name]['lowering']:6.1f} s to lower {program.name}")
     content = {"jax": jax.__version__, "platform": platform, "dry": dry, "programs": index,
-               "rivals": {"scans": sizes.scans, "images": sizes.image[0], "size": sizes.image[1]}}
+               "rivals": None if plans else {"scans": sizes.scans, "images": sizes.image[0], "size": sizes.image[1]}}
     with files.atomic(work / INDEX) as path:
         path.write_text(json.dumps(content, indent=1))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import pallas_kernels
-from experiments.device_checks import rivals
+from experiments.device_checks import map_plans, rivals
 from vmamba_jax import attacks, create_model, data, models, parallel, training
 
 BACKENDS = {"cuda": "pallas_gpu", "tpu": "pallas_tpu", "cpu": "xla"}
@@ -85,8 +85,10 @@ def with_gradients(scan):
     return run
 
 
-def programs(platform, sizes):
-    """Every `Program` of a platform: "cuda", "tpu", or "cpu" with the scan in plain XLA."""
+def programs(platform, sizes, plans=False):
+    """Every `Program` of a platform: "cuda", "tpu", or "cpu" with the scan in plain XLA; plans: only the geometries of a map's scan on a GPU."""
+    if plans:
+        return list(_map_plans(sizes))
     kernel = {"implementation": BACKENDS[platform]}
     return [*_parity(kernel, sizes), *_scan_times(kernel, sizes), *_cross_times(kernel, sizes), *_model_times(sizes), *_training(sizes)]
 
@@ -140,12 +142,25 @@ def _scan_times(kernel, sizes):
 
 def _cross_times(kernel, sizes):
     for batch, side, channels, rank in sizes.maps:
-        shapes, positions = cross_shapes(batch, side, channels, rank, BFLOAT16), batch * side * side
-        facts = {"what": "cross_selective_scan", "by": "ours", "size": (batch, side, side, channels), "state": 1, "dtype": BFLOAT16}
-        numbers, others = positions * channels, positions * 2 * 4 * (rank + 2)
-        moved = 6 * numbers + others, 16 * numbers + 3 * others            # u in bfloat16; y, its cotangent in float32
-        yield from _both_passes(f"cross_selective_scan {side} x {side} x {channels}", _cross(**kernel), shapes, shape(batch, side, side, channels),
-                                facts, moved)
+        shapes, size = cross_shapes(batch, side, channels, rank, BFLOAT16), (batch, side, side, channels)
+        facts = {"what": "cross_selective_scan", "by": "ours", "size": size, "state": 1, "dtype": BFLOAT16}
+        yield from _both_passes(f"cross_selective_scan {side} x {side} x {channels}", _cross(**kernel), shapes, shape(*size), facts, _moved(size, rank))
+
+
+def _map_plans(sizes):
+    for batch in map_plans.BATCHES:
+        for _, side, channels, rank in sizes.maps:
+            shapes, size = cross_shapes(batch, side, channels, rank, BFLOAT16), (batch, side, side, channels)
+            for name, scan in map_plans.scans(batch, side, channels):
+                facts = {"what": "cross_selective_scan", "by": name, "size": size, "state": 1, "dtype": BFLOAT16}
+                moved = _moved(size, rank)
+                yield from _both_passes(f"{size}: {name}", map_plans.of_tree(scan), shapes, shape(*size), facts, moved)
+
+
+def _moved(size, rank):
+    """Least bytes of the forward pass and of the gradient of a map's scan: u in bfloat16; y and its cotangent in float32."""
+    numbers, others = math.prod(size), math.prod(size[:-1]) * 2 * 4 * (rank + 2)
+    return 6 * numbers + others, 16 * numbers + 3 * others
 
 
 def _model_times(sizes):

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
+import shlex
+import sys
 import time
 
 import jax
@@ -11,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import pallas_kernels  # noqa: F401  its import tells the compiler where Mosaic GPU's runtime library is, which exported kernels need
+from experiments.common import environment
 from experiments.device_checks import kernels, rivals
 from experiments.device_checks.preparing import INDEX, draw
 from vmamba_jax.core import files
 
 BOUND = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 2e-2}     # largest difference over largest value
 REPORT = "device.json"
+VERSIONS = (*environment.KERNEL_PACKAGES, "torch", "timm")
 RESERVE = 90         # seconds kept for training when a timing begins
 
 
@@ -38,8 +42,11 @@ class Run:
         backend = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if backend != self.index["platform"]:
             raise ValueError(f"--work={work}: lowered for {self.index['platform']}: expected {backend}, the platform here")
-        self.report = {"kind": "device_check", "device": {"platform": backend, "kind": jax.devices()[0].device_kind, "count": 1, "cores": os.cpu_count()}, "platform": backend, "jax": jax.__version__, "dry": self.index["dry"],
-                       "budget": budget, "seconds": 0.0, "notes": [], "parity": [], "times": [], "kernels": [], "losses": [], "training": None}
+        device = {"platform": backend, "kind": jax.devices()[0].device_kind, "count": 1, "cores": os.cpu_count()}
+        command = shlex.join(["python", "-m", "experiments.device_check", *sys.argv[1:]])
+        self.report = {"kind": "device_check", "device": device, "platform": backend, "jax": jax.__version__, "versions": environment.versions(VERSIONS),
+                       "command": command, "finished": None, "dry": self.index["dry"], "budget": budget, "seconds": 0.0, "notes": [], "parity": [],
+                       "times": [], "kernels": [], "losses": [], "training": None}
 
     def left(self):
         return self.budget - (time.perf_counter() - self.began)
@@ -51,7 +58,7 @@ class Run:
             yield
         except Exception as error:
             self.report["notes"].append(f"{what}: {type(error).__name__}: {str(error).strip()[:300]}")
-        self.report.update(seconds=round(time.perf_counter() - self.began, 1), losses=losses(self.report["times"]))
+        self.report.update(finished=environment.now(), seconds=round(time.perf_counter() - self.began, 1), losses=losses(self.report["times"]))
         with files.atomic(self.work / REPORT) as path:
             path.write_text(json.dumps(self.report, indent=1))
 
@@ -72,15 +79,15 @@ class Run:
                     if facts["part"] == part:
                         with self.step(name):
                             getattr(self, f"_{part}")(name, facts, programs)
-            if self.report["platform"] == "cuda":
-                sizes = self.index["rivals"]
+            sizes = self.index["rivals"]
+            if self.report["platform"] == "cuda" and sizes:
                 with self.step("torch's models"):
                     rivals.torch_models(sizes["images"], sizes["size"], self.record, timed)
                 with self.step("mamba-ssm"):
                     if built:
                         rivals.mamba_scans(built.result(timeout=max(1, self.left() - RESERVE)), sizes["scans"], self.record, timed, self.copy_rate)
             with self.step("training"):
-                self.report["training"] = self._train(programs, 2 if dry else max(10, self.left() - 40))
+                self.report["training"] = None if "train" not in programs else self._train(programs, 2 if dry else max(10, self.left() - 40))
         return self.report
 
     def record(self, facts, seconds, rate=None, **more):

@@ -46,10 +46,10 @@ def trained(config, workdir, progress):
     return [str(workdir / "models" / label) for label in labels]
 
 
-def read(entry, config):
-    """The `StudyModel` of an entry of config.models, see `checkpoints.open_weights`; a ConfigError if it cannot be read."""
+def read(entry, config, checkpoint="best"):
+    """The `StudyModel` of an entry of config.models at a checkpoint, see `checkpoints.open_weights`; a ConfigError if it cannot be read."""
     with cli.checking(f"model {entry!r}"):
-        opened = checkpoints.open_weights(entry)
+        opened = checkpoints.open_weights(entry, checkpoint=checkpoint)
         return _trained_run(opened, config) if opened.kind == "run" else _released(opened, config)
 
 
@@ -62,7 +62,7 @@ def _trained_run(opened, config):
     classifier = Classifier(opened.create_model(), tuple(run.preprocessing.mean), tuple(run.preprocessing.std))
     if classifier.model.num_classes != len(source.classes):
         classifier = classes.over_classes(classifier, source)
-    return _study_model(folder.name, classifier, opened, source)
+    return study_model(folder.name, classifier, opened, source)
 
 
 def _released(opened, config):
@@ -72,10 +72,10 @@ def _released(opened, config):
     source = classes.weights_classes(opened, view(config, released))
     classifier = Classifier(made, opened.preprocessing["mean"], opened.preprocessing["std"])
     classifier = classes.over_classes(classifier, source, "classes" in config.data.options)
-    return _study_model(opened.name if opened.kind == "file" else pathlib.Path(opened.path).name, classifier, opened, source, released)
+    return study_model(opened.name if opened.kind == "file" else pathlib.Path(opened.path).name, classifier, opened, source, released)
 
 
-def _study_model(label, classifier, opened, source, released=None):
+def study_model(label, classifier, opened, source, released=None):
     variables = opened.variables(classifier, log=cli.report)
     return StudyModel(label, classifier, variables, source, facts(label, classifier.model, variables, opened.path), released)
 

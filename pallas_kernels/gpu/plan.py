@@ -6,6 +6,7 @@ AHEAD = 4            # default number of steps between loading an operand and us
 CORES = 132          # streaming multiprocessors of a Hopper chip
 SHORTEST = 64        # minimum steps of a chunk: below, a kernel's launch costs more than the steps it saves
 LAUNCH = 8000        # clocks of a launch
+RESIDENT = 3         # programs at once on a multiprocessor: by their registers; of many states 4 forward, 2 backward by shared memory
 DIRECTIONS = 4       # of the scan of a map
 PROGRAMS = 380       # programs of a map's scan from which two channels per lane are faster than one
 FEWEST = 160         # programs of a map's scan below which four scans are faster
@@ -60,19 +61,18 @@ def plan(batch, length, groups, per_group, state):
     Saved states take N / segment of u's memory; a segment is what shared memory holds: 32 KB at N = 1, 64 KB (states, step sizes, two sums)
     above.
     """
-    lanes, count = max(per_group, LANES), _widths(per_group, state)
-    widths = list(count)
-    programs = {m: -(-batch // ROWS) * groups * count[m] for m in widths}
+    lanes, count = max(per_group, LANES), widths(per_group, state)
+    programs = {m: -(-batch // ROWS) * groups * count[m] for m in count}
     least = -(-ROWS // batch)
-    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * _resident(state) // programs[m]))) for m in widths}
-    pairs = [(m, k) for m in widths for k in range(least, most[m] + 1)]
+    most = {m: max(least, min(length // SHORTEST, -(-2 * CORES * RESIDENT // programs[m]))) for m in count}
+    pairs = [(m, k) for m in count for k in range(least, most[m] + 1)]
     across, chunks = min(pairs, key=lambda pair: _clocks(*pair, batch, length, groups * count[pair[0]], state))
     segment = SEGMENTS[across] // (1 if state == 1 else 2)
     ahead = max(1, AHEAD // max(1, state // 2))
     return Plan(batch, length, groups, per_group, lanes, across, count[across], chunks, -(-length // chunks), segment, ahead)
 
 
-def _widths(per_group, state):
+def widths(per_group, state):
     """{channels per lane: tiles of a group} of the tile widths that compute the fewest channels twice, the widest first."""
     lanes = max(per_group, LANES)
     widest = {1: 4, 2: 2}.get(state, 1)          # registers: the forward pass keeps every state of a channel in one
@@ -81,21 +81,18 @@ def _widths(per_group, state):
     return {m: tiles for m, tiles in count.items() if m * tiles == least}
 
 
-def _resident(state):
-    """Programs that run at once on a multiprocessor: registers (at most 170 of a thread) allow 3, shared memory 2 for many states."""
-    return 3 if state <= 2 else 2
-
-
 def _clocks(across, chunks, batch, length, tiles, state):
     """Estimated time of a scan: waves of as many programs as run at once, of which the last may have fewer on a multiprocessor.
 
     A step of n programs on a multiprocessor takes 85 clocks per program and channel of a lane (memory, or for many states instructions), and no
-    less than a load's latency. The numbers are from compiled code, by a simulation of how it issues, and choose between plans only.
+    less than a load's latency; many states load B and C within the step: 1,000 clocks at N = 16 on an H200. The other numbers are from
+    compiled code, by a simulation of how it issues, and choose between plans only.
     """
-    steps, resident = -(-length // chunks), _resident(state)
-    full, rest = divmod(-(-batch * chunks // ROWS) * tiles, CORES * resident)
-    wave = lambda n: steps * max(260 + 60 * across, across * n * max(85, 22 * state))
-    clocks = full * wave(resident) + (wave(-(-rest // CORES)) if rest else 0)
+    steps = -(-length // chunks)
+    latency = 260 + 60 * across if state <= 2 else 600 + 25 * state
+    full, rest = divmod(-(-batch * chunks // ROWS) * tiles, CORES * RESIDENT)
+    wave = lambda n: steps * max(latency, across * n * max(85, 22 * state))
+    clocks = full * wave(RESIDENT) + (wave(-(-rest // CORES)) if rest else 0)
     if chunks > 1:                                    # two kernels, a loop that joins the chunks or, for many, its own kernels
         clocks = 1.7 * clocks + LAUNCH * (2 if chunks <= 16 else 6)
     return clocks + (clocks / 2 if length % chunks else 0)      # u and delta are padded by a copy
@@ -110,12 +107,12 @@ def map_plan(batch, height, width, channels, state):
     """
     if state > 1 or batch < ROWS:
         return None
-    widths = _widths(channels, state)
-    programs = lambda across: -(-batch // ROWS) * DIRECTIONS * widths[across]
-    across = next((m for m in (2, 3, 4) if m in widths and programs(m) >= PROGRAMS), 1 if 1 in widths else min(widths))
+    tiles = widths(channels, state)
+    programs = lambda across: -(-batch // ROWS) * DIRECTIONS * tiles[across]
+    across = next((m for m in (2, 3, 4) if m in tiles and programs(m) >= PROGRAMS), min(tiles))
     length = height * width
     if programs(across) < FEWEST or (ROWS - 1) * length * DIRECTIONS * max(channels, LANES) >= OFFSETS:
         return None
     fits = length * ROWS * LANES * across * 4 <= SUM_BYTES and programs(across) >= DIRECTIONS * CORES
-    return Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, widths[across], chunks=1, steps=length,
+    return Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, tiles[across], chunks=1, steps=length,
                 segment=SEGMENTS[across], ahead=AHEAD if across > 1 else 2 * AHEAD, map=(height, width), turns=DIRECTIONS if fits else 1)

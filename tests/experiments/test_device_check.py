@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from experiments import device_check
-from experiments.device_checks import preparing, programs, running
+from experiments.device_checks import map_plans, preparing, programs, running
 from experiments.device_checks.programs import Program, shape
+from pallas_kernels.gpu.plan import map_plan
 from vmamba_jax.reports import benchmarks
 
 
-def tiny(platform, sizes):
+def tiny(platform, sizes, plans=False):
     """A right and a wrong comparison, two programs timed beside each other, one that will be missing, and a training step."""
     double, u = lambda x: {"y": 2 * x["u"]}, {"u": shape(3)}
     yield Program("parity", "right", double, u, {"dtype": "float32"}, double)
@@ -52,6 +53,17 @@ def test_parts_and_report(prepared, monkeypatch, capsys):
     assert (trained["clean"], trained["pgd20"], trained["data"]) == (1, 0, "digits") and trained["steps"] >= 1
     assert (report["kind"], report["platform"], report["dry"]) == ("device_check", "cpu", True)
     assert "1 of 2 comparisons right, 2 times, 1 notes" in capsys.readouterr().out
+
+
+def test_plans_of_a_map_hold_the_chosen_one():
+    """What `--plans` times on a GPU contains what the kernels take."""
+    for batch in map_plans.BATCHES:
+        for _, side, channels, _ in programs.FULL.maps:
+            chosen, timed = map_plan(batch, side, side, channels, 1), dict(map_plans.plans(batch, side, channels))
+            assert (chosen is None and (batch, side) == (32, 56)) or chosen in timed.values()
+            assert len(timed) == len(set(timed.values())) >= 4
+    names = [program.name for program in programs.programs("cuda", programs.DRY, plans=True)]
+    assert len(names) == len(set(names)) and any("four scans, gradient" in name for name in names)
 
 
 def test_stops_at_the_budget(prepared):

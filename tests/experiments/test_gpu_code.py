@@ -18,4 +18,5 @@ def test_bounds():
     row = {"kernel": "scan", "direction": "forward", "shape": [1], "state": 1, "spills": 0, "per_number": 41.7}
     assert gpu_code.exceeded([row]) == []
     assert "90 instructions per number, expected at most" in gpu_code.exceeded([row | {"per_number": 90}])[0]
+    assert gpu_code.exceeded([row | {"kernel": "scan of a map", "per_number": 64}]) == [] != gpu_code.exceeded([row | {"per_number": 64}])
     assert "4 bytes of registers spilled" in gpu_code.exceeded([row | {"spills": 4}])[0]

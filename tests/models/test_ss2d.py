@@ -82,7 +82,7 @@ def test_states_are_recorded_on_request():
     assert set(variables) == {"params"}
     plain = jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
     y, recorded = apply(module, variables, x, mutable=["intermediates"])
-    assert set(recorded["intermediates"]) == set(probes.SS2D_STATES)
+    assert set(recorded["intermediates"]) == {*probes.SS2D_STATES, *probes.SCAN_PARAMETERS}
     np.testing.assert_allclose(y, apply(module, variables, x), atol=1e-6)
     probed = jax.jit(lambda v, x: module.apply(v, x, mutable=["intermediates"])).lower(variables, x).as_text()
     assert plain.count("stablehlo.") < probed.count("stablehlo.")

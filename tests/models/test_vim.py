@@ -195,7 +195,7 @@ def test_half_precision():
     found = recorded["intermediates"]
     assert logits.dtype == jnp.bfloat16 and found["block0_out"][0].dtype == jnp.float32 and found["final_norm"][0].dtype == jnp.bfloat16
     mixer = {name: value[0].dtype for name, value in found["layers_0"]["mixer"].items()}
-    assert {name for name, dtype in mixer.items() if dtype == jnp.float32} == {"delta", "A_bar", "s"}
+    assert {name for name, dtype in mixer.items() if dtype == jnp.float32} == {"delta", "A_bar", "s", "A", "D"}
     np.testing.assert_allclose(logits, exact, atol=0.1 * np.abs(exact).max())
     narrow = jax.eval_shape(functools.partial(TINY.clone(dtype=jnp.bfloat16, residual_in_fp32=False).apply, mutable=["intermediates"]), variables, images)
     assert narrow[1]["intermediates"]["block0_out"][0].dtype == jnp.bfloat16

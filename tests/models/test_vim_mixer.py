@@ -32,8 +32,8 @@ def test_states_are_recorded():
     found = {name: np.asarray(value[0]) for name, value in recorded["intermediates"].items()}
     sequence, maps = (2, 2, 5, 40), (2, 2, 5, 2)
     assert {name: value.shape for name, value in found.items()} == {
-        **dict.fromkeys(("x", "z", "c", "delta", "s"), sequence), "B": maps, "C": maps, "A_bar": (*sequence, 2), "y": TOKENS}
-    assert set(found) == set(probes.VIM_STATES)
+        **dict.fromkeys(("x", "z", "c", "delta", "s"), sequence), "B": maps, "C": maps, "A_bar": (*sequence, 2), "y": TOKENS, "A": (2, 40, 2), "D": (2, 40)}
+    assert set(found) == {*probes.VIM_STATES, *probes.SCAN_PARAMETERS}
     np.testing.assert_array_equal(y, found["y"])
     np.testing.assert_allclose(apply(MIXER, variables, x), y, atol=1e-6)
     assert set(jax.eval_shape(lambda: MIXER.init(jax.random.key(0), x))) == {"params"}

@@ -131,3 +131,21 @@ def test_options():
         checkpoints.model_from_options("deit", {"patches": 4})
     with pytest.raises(TypeError, match="features_only"):
         vmamba_jax.create_model("deit_tiny", features_only=True)
+
+
+def test_layer_scale(tiny):
+    """A factor per channel equals one in the last layer of each branch; timm's option and names."""
+    model, variables = tiny
+    scaled = model.clone(layer_scale=0.5)
+    assert checkpoints.model_from_options("deit", {"init_values": 1e-5, "patch_size": 14, "img_size": 518}).layer_scale == 1e-5
+    params = jax.eval_shape(scaled.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+    assert params["blocks_0"]["ls1"]["gamma"].shape == params["blocks_1"]["ls2"]["gamma"].shape == (16,)
+    images, gammas = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3)), np.random.default_rng(0).uniform(0.5, 2, (2, 2, 16)).astype(np.float32)
+    folded, own = jax.tree.map(lambda x: x, variables["params"]), jax.tree.map(lambda x: x, variables["params"])
+    for i in range(2):
+        for j, (branch, layer) in enumerate((("attn", "proj"), ("mlp", "fc2"))):
+            own[f"blocks_{i}"][f"ls{j + 1}"] = {"gamma": gammas[i, j]}
+            folded[f"blocks_{i}"][branch][layer] = {name: x * gammas[i, j] for name, x in folded[f"blocks_{i}"][branch][layer].items()}
+    found = jax.jit(scaled.apply)({"params": own}, images)
+    np.testing.assert_allclose(found, jax.jit(model.apply)({"params": folded}, images), atol=1e-5)
+    assert np.abs(found - jax.jit(model.apply)(variables, images)).max() > 1e-3

@@ -159,7 +159,7 @@ def test_plan_fills_whole_waves():
     for length, channels in ((3136, 96), (784, 192), (196, 384), (49, 768)):
         p = gpu_plan.plan(128, length, 1, channels, 1)
         programs = -(-p.rows // gpu_plan.ROWS) * p.tiles
-        assert programs <= gpu_plan.CORES * gpu_plan._resident(1) and programs / (-(-programs // gpu_plan.CORES) * gpu_plan.CORES) > 0.95
+        assert programs <= gpu_plan.CORES * gpu_plan.RESIDENT and programs / (-(-programs // gpu_plan.CORES) * gpu_plan.CORES) > 0.95
         assert p.chunks == 1 or length % p.chunks == 0
 
 
@@ -213,6 +213,8 @@ def test_interpreted_map(monkeypatch, turns, batch, height, channels):
 
 def test_plan_chunks():
     assert gpu_plan.plan(32, 3136, 1, 96, 1).chunks > 1
+    assert gpu_plan.plan(8, 2048, 1, 1536, 16).chunks == 4          # a step of 16 states waits for loads: 96 programs leave the chip idle
+    assert gpu_plan.plan(128, 197, 1, 384, 16).chunks == 1
     assert gpu_plan.plan(128, 784, 1, 384, 1).chunks == 1 and gpu_plan.plan(8, 49, 1, 768, 1).chunks == 1
 
 

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import pallas_kernels
+from vmamba_jax.analysis import blocks
 from vmamba_jax.core import scan_orders
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.classifier import as_classifier
-from vmamba_jax.models.vim.vim import Vim, class_positions
+from vmamba_jax.models.vim.vim import Vim, class_positions, raster_order
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
 
@@ -28,7 +29,7 @@ def attention_fn(model, variables, mean=None, std=None):
     Raises:
         TypeError: another model. ValueError: a VMamba without scans, or with the cascade pattern.
     """
-    return jax.tree_util.Partial(_compiled(_check_family(as_classifier(model, mean, std), (ViT, VMamba, Vim))), variables)
+    return jax.tree_util.Partial(_compiled(blocks.check_family(as_classifier(model, mean, std), (ViT, VMamba, Vim))), variables)
 
 
 def scan_attention(model, variables, images, block, signed=False, mean=None, std=None):
@@ -44,11 +45,8 @@ def scan_attention(model, variables, images, block, signed=False, mean=None, std
         signed: True: the column sums of M divided by its length, in which contributions of opposite sign cancel; False: the magnitudes of
             the contributions of all channels and states are added.
     """
-    classifier = _check_family(as_classifier(model, mean, std), (VMamba, Vim))
-    names = _scans(classifier.model)
-    if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < len(names):
-        raise ValueError(f"block={block!r}: expected an index of one of {len(names)} blocks, from 0")
-    return _compiled_scan(classifier, names[block], bool(signed))(variables, images)
+    classifier = blocks.check_family(as_classifier(model, mean, std), (VMamba, Vim))
+    return _compiled_scan(classifier, blocks.check_block(classifier.model, block), bool(signed))(variables, images)
 
 
 def received(A_bar, delta, B, C, routes, signed=False):
@@ -71,37 +69,16 @@ def received(A_bar, delta, B, C, routes, signed=False):
     return jnp.take_along_axis(paid, jnp.argsort(jnp.asarray(routes), axis=1)[None], axis=2).sum(1)
 
 
-def _check_family(classifier, families):
-    if not isinstance(classifier.model, families):
-        raise TypeError(f"model is {type(classifier.model).__name__}: expected {', '.join(family.__name__ for family in families)}")
-    return classifier
-
-
-def _scans(model):
-    """Path of each block's scans in the intermediates, in order."""
-    if isinstance(model, Vim):
-        return [(f"layers_{i}", "mixer") for i in range(model.depth)]
-    if model.ssm_ratio <= 0 or model.scan_pattern == "cascade":
-        raise ValueError(f"ssm_ratio={model.ssm_ratio}, scan_pattern={model.scan_pattern!r}: expected scans over the whole map")
-    return [(f"layers_{i}", f"blocks_{j}", "op") for i, depth in enumerate(model.depths) for j in range(depth)]
-
-
 def _map(model, states, shape, signed):
     """Attention map (b, h, w) from the recorded states of one block, for images of `shape`."""
     A_bar, delta, B, C = (states[name][0] for name in ("A_bar", "delta", "B", "C"))
     if isinstance(model, Vim):
-        rows, columns = ((side - model.patch_size) // model.stride + 1 for side in shape[1:3])
-        steps = np.arange(A_bar.shape[2])
-        found = received(A_bar, delta, B, C, np.stack([steps, steps[::-1]]), signed)
-        found = jnp.delete(found, np.array(class_positions(model.class_token, rows * columns), int), axis=1)
-        return found[:, np.argsort(scan_orders.order(model.scan_pattern, rows, columns))].reshape(-1, rows, columns)
+        rows, columns = blocks.vim_grid(model, shape)
+        found = received(A_bar, delta, B, C, blocks.vim_routes(A_bar.shape[2]), signed)[:, raster_order(model, rows, columns)]
+        return jnp.delete(found, np.array(class_positions(model.class_token, rows * columns), int), axis=1).reshape(-1, rows, columns)
     height, width = A_bar.shape[2:4]
     flat = [x.reshape(*x.shape[:2], height * width, *x.shape[4:]) for x in (A_bar, delta, B, C)]
     return received(*flat, scan_orders.routes(model.scan_pattern, height, width), signed).reshape(-1, height, width)
-
-
-def _states(tree, path):
-    return functools.reduce(lambda tree, name: tree[name], path, tree["intermediates"])
 
 
 @functools.lru_cache(maxsize=64)
@@ -110,16 +87,17 @@ def _compiled(classifier):
 
     def run(variables, images):
         logits, recorded = classifier(variables, images, mutable=["intermediates"])
+        recorded = recorded["intermediates"]
         if isinstance(model, ViT):
-            return logits, tuple(_states(recorded, (f"blocks_{i}", "attn"))["attention"][0] for i in range(model.depth))
-        return logits, tuple(_map(model, _states(recorded, path), images.shape, False) for path in paths)
-    paths = () if isinstance(model, ViT) else _scans(model)
+            return logits, tuple(blocks.states(recorded, path)["attention"][0] for path in paths)
+        return logits, tuple(_map(model, blocks.states(recorded, path), images.shape, False) for path in paths)
+    paths = blocks.mixers(model)
     return jax.jit(run)
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled_scan(classifier, path, signed):
     def run(variables, images):
-        recorded = classifier(variables, images, mutable=["intermediates"])[1]
-        return _map(classifier.model, _states(recorded, path), images.shape, signed)
+        recorded = classifier(variables, images, mutable=["intermediates"])[1]["intermediates"]
+        return _map(classifier.model, blocks.states(recorded, path), images.shape, signed)
     return jax.jit(run)

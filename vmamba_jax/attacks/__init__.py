@@ -7,7 +7,7 @@ standard deviation belong inside `logits_fn`, never to the attack. The call of a
     adversarial = attack.jit(logits_fn)(images, labels, key)     # any callable; never with weights of an earlier call
     adversarial = jax.jit(attack)(logits_fn, images, labels, key)     # logits_fn a tree of arrays, such as a jax.tree_util.Partial
 
-`gradient` holds PGD and its variants, `autoattack` AutoAttack and its parts APGD, FAB and Square, `patch_fool` Patch-Fool. `base` is the
+`gradient` holds PGD and its variants, `dense` attacks on semantic segmentation (their `outputs_fn` gives logits of every pixel), `autoattack` AutoAttack and its parts APGD, FAB and Square, `patch_fool` Patch-Fool. `base` is the
 interface they share, `threat_model` a norm ball in the box of pixel values, `norms` its geometry, `losses` the objectives, `masks` the
 pixels an attack may change, `randomized` classifiers with random numbers.
 """
@@ -18,6 +18,7 @@ from vmamba_jax.attacks.autoattack.autoattack import AutoAttack, autoattack  # t
 from vmamba_jax.attacks.autoattack.fab import FAB, fab
 from vmamba_jax.attacks.autoattack.square import Square, square
 from vmamba_jax.attacks.base import Attack, Passes
+from vmamba_jax.attacks.dense.pgd import CosPGD, SegPGD, cospgd, segpgd
 from vmamba_jax.attacks.gradient.eot import EOTPGD, eot_pgd
 from vmamba_jax.attacks.gradient.frequency import FrequencyPGD, frequency_pgd
 from vmamba_jax.attacks.gradient.masked import MaskedPGD, masked_pgd
@@ -51,7 +52,7 @@ def create(name, **options):
 _RENAMED_OPTIONS = {"neighbours": "neighbors", "neighbourhood": "neighborhood"}
 __getattr__ = deprecation.renamed(__name__, {"MomentumPGD": "vmamba_jax.attacks.gradient.transfer:momentum_pgd"})
 
-__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "EOTPGD", "FAB", "FGSM", "FrequencyPGD", "MaskedPGD", "NORMS", "PGD", "Passes",
-           "PatchFool", "Randomized", "Square", "TRANSFER", "ThreatModel", "TransferPGD", "apgd", "autoattack", "create", "eot_pgd",
+__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "CosPGD", "EOTPGD", "FAB", "FGSM", "FrequencyPGD", "MaskedPGD", "NORMS", "PGD", "Passes",
+           "PatchFool", "Randomized", "SegPGD", "Square", "TRANSFER", "ThreatModel", "TransferPGD", "apgd", "autoattack", "cospgd", "create", "eot_pgd",
            "expected_logits", "fab", "fgsm", "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "patch_fool",
-           "per_image_keys", "pgd", "square", "transfer_pgd"]
+           "per_image_keys", "pgd", "segpgd", "square", "transfer_pgd"]

@@ -1,8 +1,12 @@
-"""Losses that attacks maximize: `loss(logits, labels) -> (batch,)` for logits (batch, classes) and integer labels (batch,)."""
+"""Losses that attacks maximize: `loss(logits, labels) -> (batch,)` for logits (batch, classes) and integer labels (batch,).
+
+Those of dense predictions, maps over pixels, are from `attacks.dense.losses`.
+"""
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vmamba_jax.attacks.dense.losses import cospgd, js_avg, mask_ce_avg, mask_ce_bal, segpgd, tsallis  # noqa: F401  one name for all losses
 from vmamba_jax.core import checks
 
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.core import checks, scan_orders
+from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.vim.vim import Vim, class_positions
+from vmamba_jax.models.vim.vim import Vim, class_positions, raster_order
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
 SCORES = ("logit", "probability")
@@ -187,9 +187,7 @@ def _state(model, name, value, gradient, shape):
     if isinstance(model, Vim):
         grid = tuple((side - model.patch_size) // model.stride + 1 for side in shape[1:3])
         positions = class_positions(model.class_token, grid[0] * grid[1])
-        order = np.arange(grid[0] * grid[1] + len(positions))
-        patches = np.delete(order, np.asarray(positions, int))
-        order[patches] = patches[np.argsort(scan_orders.order(model.scan_pattern, *grid))]
+        order = raster_order(model, *grid)
         raster = lambda x: (x[:, None] if x.ndim == 3 else x)[:, :, order]
         return State(raster(value), raster(gradient), grid, positions)
     if isinstance(model, VMamba) or value.ndim == 4:

@@ -2,12 +2,14 @@
 
 A run is a folder with config.json, metrics.jsonl, timing.jsonl, results.json, evaluation.json and examples.npz, as `experiments.train` and
 `experiments.evaluate` leave it. `write` makes the page of evaluated runs, `write_training` that of one run's training.
+`write_analysis` makes the page of receptive fields, attention and hidden states of `experiments.analyze`.
 `write_study` makes the page of a grid of models and probes, from the cells of `experiments.study`.
 Nothing here imports a model or JAX: a report can be drawn again on any machine.
 """
 from vmamba_jax.reports import tables
 from vmamba_jax.reports.ads.page import ads_text, render_ads, write_ads
 from vmamba_jax.reports.ads.results import AdsStudy, read_ads
+from vmamba_jax.reports.analysis.page import Analysis, analysis_text, read_analysis, render_analysis, write_analysis
 from vmamba_jax.reports.mender.page import mender_text, render_mender, write_mender
 from vmamba_jax.reports.mender.results import Mender, read_mender
 from vmamba_jax.reports.page import render, write
@@ -18,6 +20,7 @@ from vmamba_jax.reports.sweep.results import Sweep, read_sweep
 from vmamba_jax.reports.sweep.summaries import summary_csv, summary_md, summary_tex, sweep_text
 from vmamba_jax.reports.training import render_training, write_training
 
-__all__ = ["AdsStudy", "Mender", "Run", "Study", "Sweep", "ads_text", "mender_text", "read_ads", "read_mender", "read_run", "read_study", "read_sweep", "render",
-           "render_ads", "render_mender", "render_study", "render_sweep", "render_training", "study_text", "summary_csv", "summary_md", "summary_tex", "sweep_text",
-           "tables", "write", "write_ads", "write_mender", "write_study", "write_sweep", "write_training"]
+__all__ = ["AdsStudy", "Analysis", "Mender", "Run", "Study", "Sweep", "ads_text", "analysis_text", "mender_text", "read_ads", "read_analysis",
+           "read_mender", "read_run", "read_study", "read_sweep", "render", "render_ads", "render_analysis", "render_mender", "render_study",
+           "render_sweep", "render_training", "study_text", "summary_csv", "summary_md", "summary_tex", "sweep_text", "tables", "write", "write_ads",
+           "write_analysis", "write_mender", "write_study", "write_sweep", "write_training"]

@@ -65,7 +65,9 @@ def markdown(runs, folder=None):
         text += [f"### {run['file']}\n", _origin(run, folder)]
         text += TABLES[run["kind"]](run) if run["kind"] in TABLES else [
             part for tables in (_scans, _models, _against, _memory, _growth, _sequences, _scaling, _compile, attack_tables, corruption_tables) for part in tables(run)]
-        text += ["Skipped: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n"] if run.get("notes") else []
+        if run.get("notes"):
+            text += ["Skipped: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n" if run["kind"] == "benchmark" else
+                     "Notes: " + "; ".join(run["notes"]) + ".\n"]
     return "\n".join(text)
 
 

@@ -6,6 +6,9 @@ holds 8 x 128 numbers.
 CODE = """Machine code of the kernels (u and delta in bfloat16, y in float32), compiled without a GPU; the counts are not timings. `per number` is the
 instructions of a thread for one number of the sequence and one pass over it; a scan in chunks first runs the kernel of chunk ends too.
 """
+COMPARED = """The largest difference from the plain scan in float64 over the largest value, of the result and of every gradient; from `four scans` where
+the times have them.
+"""
 
 
 def cycles(run):
@@ -30,9 +33,12 @@ def check(run):
     times = [[row["what"], row["by"], _size(row), row["dtype"], row["pass"], f"{row['ms']:.4g}", share(row),
               f"{row['images_per_s']:.4g}" if "images_per_s" in row else ""] for row in run["times"]]
     lost = [[row["what"], _size(row), row["dtype"], row["pass"], row["by"], f"{row['ours_over_theirs']:.2f}"] for row in run["losses"]]
-    text = ["#### Compared with the plain scan in float64\n", table(["program", "error", "right", "same bits twice"], parity, 1),
+    text = ["#### Compared\n", COMPARED, table(["program", "error", "right", "same bits twice"], parity, 1),
             "#### Times\n", table(["what", "by", "size", "dtype", "pass", "ms", "of copy", "images/s"], times, 5), "#### Where we lose\n",
             table(["what", "size", "dtype", "pass", "by", "our time / theirs"], lost, 5) if lost else "In no row.\n"]
+    for found in run.get("kernels", ()):
+        rows = [[row["kernel"], row["launches"], f"{row['ms']:.3f}", f"{100 * row['share']:.1f} %"] for row in found["kernels"]]
+        text += [f"#### Kernels of {found['by']}, {found['pass']}\n", table(["kernel", "launches", "ms", "share"], rows, 1)]
     if found := run["training"]:
         text += ["#### Adversarial training\n", f"PGD-10, {found['data']}, eps {found['eps']:.3g}: {found['images_per_s']:.0f} images/s over "
                  f"{found['steps']} steps; {100 * found['clean']:.1f} % clean and {100 * found['pgd20']:.1f} % under PGD-20 on {found['test_images']} test images.\n"]

@@ -13,7 +13,7 @@ DEFAULTS = dict(
     pos_embed="learn", no_embed_class=False, reg_tokens=0, pre_norm=False, final_norm=True, fc_norm=None, pool_include_prefix=False,
     dynamic_img_size=False, dynamic_img_pad=False, drop_rate=0.0, pos_drop_rate=0.0, patch_drop_rate=0.0, proj_drop_rate=0.0,
     attn_drop_rate=0.0, drop_path_rate=0.0, weight_init="", fix_init=False)
-SUPPORTED = ("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "drop_path_rate",
+SUPPORTED = ("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "init_values", "drop_path_rate",
              "dynamic_img_size")
 FIXED = tuple(name for name in DEFAULTS if name not in SUPPORTED)
 
@@ -21,7 +21,7 @@ FIXED = tuple(name for name in DEFAULTS if name not in SUPPORTED)
 def build(o):
     """The ViT of timm's options `o`, a complete dict; it accepts every image size that the patches divide, whatever `dynamic_img_size`."""
     return ViT(num_classes=o["num_classes"], patch_size=single(o, "patch_size"), embed_dim=o["embed_dim"], depth=o["depth"], num_heads=o["num_heads"],
-               mlp_ratio=o["mlp_ratio"], qkv_bias=bool(o["qkv_bias"]), in_channels=o["in_chans"], image_size=single(o, "img_size"),
+               mlp_ratio=o["mlp_ratio"], qkv_bias=bool(o["qkv_bias"]), layer_scale=o["init_values"] or None, in_channels=o["in_chans"], image_size=single(o, "img_size"),
                drop_path_rate=o["drop_path_rate"])
 
 

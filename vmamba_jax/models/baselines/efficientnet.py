@@ -58,6 +58,7 @@ class EfficientNetLite(nn.Module):
         block = rematerialized(Block, self.remat)
         for i, (shape, rate) in enumerate(zip(self._shapes(), self.drop_path_rates, strict=True)):
             x = block(*shape, rate, name=f"blocks_{i}", **options)(x, train)
+        probes.last_map(self, x)
         x = nn.relu6(_norm(train, name="bn1", **options)(_conv(HEAD, 1, 1, name="conv_head", **options)(x)))
         probes.record(self, "head_out", x)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x.mean((1, 2)))

@@ -88,10 +88,14 @@ class Swin(StagedBackbone):
         width, dtypes = self.embed_dim * 2**i, self._dtypes
         return (lambda x, train: Downsample(width, "v1", "layer_norm", name="downsample", **dtypes)(x, train)) if i else None
 
-    def _blocks(self, i):
+    def windows(self, i):
+        """[(window, shift), ...] of the blocks of stage i, in tokens."""
         window, shift = stage_windows(self.image_size // self.patch_size, self.window_size, len(self.depths), self.always_partition)[i]
-        shared = dict(num_heads=self.num_heads[i], window=window, padding=self.padding, mlp_ratio=self.mlp_ratio, qkv_bias=self.qkv_bias)
-        return [dict(shared, shift=shift * (j % 2), **self._dtypes) for j in range(self.depths[i])]
+        return [(window, shift * (j % 2)) for j in range(self.depths[i])]
+
+    def _blocks(self, i):
+        shared = dict(num_heads=self.num_heads[i], padding=self.padding, mlp_ratio=self.mlp_ratio, qkv_bias=self.qkv_bias, **self._dtypes)
+        return [dict(shared, window=window, shift=shift) for window, shift in self.windows(i)]
 
     def _pool(self, x, train):
         del train

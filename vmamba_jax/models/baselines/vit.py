@@ -26,6 +26,7 @@ class ViT(nn.Module):
         patch_size: side of a patch in pixels.
         embed_dim, depth, num_heads, mlp_ratio: width, blocks, heads of embed_dim / num_heads channels, hidden width of the MLP over the width.
         qkv_bias: bias of the q, k, v projection.
+        layer_scale: initial value of a learned factor per channel of each branch's output, as DINOv2 has; None: no factor.
         in_channels: channels of the images.
         image_size: side whose grid the position embedding has; for other sizes it is resized bicubically.
         antialias: resize it as timm (True) or as DeiT's repository (False).
@@ -40,6 +41,7 @@ class ViT(nn.Module):
     num_heads: int = 12
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    layer_scale: float | None = None
     in_channels: int = 3
     image_size: int = 224
     antialias: bool = True
@@ -65,8 +67,9 @@ class ViT(nn.Module):
 
         block = rematerialized(Block, self.remat)
         for i, rate in enumerate(self.drop_path_rates):
-            x = block(self.num_heads, self.mlp_ratio, self.qkv_bias, rate, name=f"blocks_{i}", **options)(x, train)
+            x = block(self.num_heads, self.mlp_ratio, self.qkv_bias, rate, self.layer_scale, name=f"blocks_{i}", **options)(x, train)
             probes.record(self, f"block{i}_out", x)
+        probes.last_map(self, lambda: x[:, 1:].reshape(len(x), rows, columns, width))
         x = LayerNorm(EPS, name="norm", **options)(x)
         probes.record(self, "final_norm", x)
         return dense(self.num_classes, name="head", **options)(x[:, 0]) if self.num_classes else x[:, 0]
@@ -101,18 +104,33 @@ def resize_positions(embedding, rows, columns, antialias):
 
 
 class Block(nn.Module):
-    """x + DropPath(Attention(norm1(x))), then x + DropPath(MLP(norm2(x)))."""
+    """x + DropPath(Attention(norm1(x))), then x + DropPath(MLP(norm2(x))); with `layer_scale`, each branch's output times a factor per channel."""
     num_heads: int
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     drop_path: float = 0.0
+    layer_scale: float | None = None
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        scaled = lambda y, name: y if self.layer_scale is None else LayerScale(self.layer_scale, name=name, **options)(y)
         mixed = Attention(self.num_heads, self.qkv_bias, name="attn", **options)(LayerNorm(EPS, name="norm1", **options)(x))
-        x = x + DropPath(self.drop_path)(mixed, train)
+        x = x + DropPath(self.drop_path)(scaled(mixed, "ls1"), train)
         mlp = MLP(int(x.shape[-1] * self.mlp_ratio), name="mlp", **options)
-        return x + DropPath(self.drop_path)(mlp(LayerNorm(EPS, name="norm2", **options)(x)), train)
+        return x + DropPath(self.drop_path)(scaled(mlp(LayerNorm(EPS, name="norm2", **options)(x)), "ls2"), train)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel (Touvron et al., arXiv 2103.17239)."""
+    initial: float
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],), self.param_dtype)
+        x, gamma = nn.dtypes.promote_dtype(x, gamma, dtype=self.dtype)
+        return x * gamma

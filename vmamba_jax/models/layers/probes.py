@@ -21,6 +21,9 @@ VIM_STATES = ("x", "z", "c", "B", "C", "delta", "A_bar", "s", "y")
 (b, 2, L, E, N); y: the mixer's output, (b, L, C). Both directions share the values of x and z, but not the gradients. Positions are those of the
 sequence, with its class tokens, for both directions."""
 
+SCAN_PARAMETERS = ("A", "D")
+"""Parameters of the scans, recorded beside their states: A (K, E, N), negative; D (K, E)."""
+
 SEQUENCE_STATES = ("x", "s", "a", "y")
 """States of an S4, DSS, S5, Mega or Transformer layer, (b, L, C) but for Mega's widths: x, the layer's input but for a residual connection; s, the
 output of the scan or moving average with its skip (a Transformer: of the attention); a, after Adaptive Scaling (Mega: the attention's output); y, the
@@ -28,6 +31,9 @@ layer's output."""
 
 COMPONENTS = "components"
 """Collection of the inputs and outputs of a network's components, for `analysis.error_propagation`."""
+
+MAPS = "maps"
+"""Collection of the last map before the final norm and the head, (b, h, w, C) without class tokens, for `analysis.receptive_field`."""
 
 STOPPABLE = ("x", "z", "c", "B", "C", "delta", "A_bar", "B_bar_delta")
 """Names for `stop_gradients`: `delta` blocks the step size everywhere, `A_bar` only in exp(delta A), `B_bar_delta` only in delta B."""
@@ -77,6 +83,12 @@ def component(module, name, before, after):
     """Sow (before, after), a component's input and output, as component_<name> when the caller made the collection `components` mutable."""
     if module.is_mutable_collection(COMPONENTS) and not module.is_initializing():
         module.sow(COMPONENTS, f"component_{name}", (before, after))
+
+
+def last_map(module, x):
+    """Sow the map x, or its result if it is callable, as `last` when the caller made the collection `maps` mutable."""
+    if module.is_mutable_collection(MAPS) and not module.is_initializing():
+        module.sow(MAPS, "last", x() if callable(x) else x)
 
 
 def observed(module, name):

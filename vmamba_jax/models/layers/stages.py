@@ -121,6 +121,7 @@ class StagedBackbone(nn.Module):
             x = self._after_stage(i, x, train)
         if self.out_indices:
             return maps
+        probes.last_map(self, x)
         x = self._pool(x, train)
         return self._head(x) if self.num_classes else x
 

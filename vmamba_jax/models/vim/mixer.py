@@ -114,6 +114,8 @@ class VimMixer(MixerFields, WidthField, nn.Module):
         """Both directions' scans of u with their D skips, a pair of (b, L, E); `raw` are the step sizes before bias and softplus."""
         A, D = zip(*(self._decay(suffix, u[0].shape[-1]) for suffix in self._suffixes), strict=True)
         K = len(u)
+        probes.record(self, "A", lambda: jnp.stack(A))
+        probes.record(self, "D", lambda: jnp.stack(D))
         delta = A_bar = (None,) * K
         if probes.observed(self, "delta") or probes.observed(self, "A_bar"):
             wide = jnp.promote_types(raw[0].dtype, jnp.float32)

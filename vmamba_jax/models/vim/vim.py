@@ -112,6 +112,8 @@ class Vim(MixerFields, nn.Module):
                       "perturbed": self.perturbed if perturbed[i] else ()}
             r = block(out_scale=self.depth**-0.5, drop_path=rate, name=f"layers_{i}", **fields)(r, train)
             probes.record(self, f"block{i}_out", r)
+        patches = np.delete(raster_order(self, rows, columns), np.asarray(positions, int))
+        probes.last_map(self, lambda: r[:, patches].reshape(len(r), rows, columns, width))
         x = RMSNorm(EPS, name="norm_f", **options)(r)
         probes.record(self, "final_norm", x)
 
@@ -169,6 +171,15 @@ class Vim(MixerFields, nn.Module):
 def class_positions(class_token, patches):
     """Ascending positions of the class tokens in the sequence of `patches` patches and themselves."""
     return {"middle": (patches // 2,), "head": (0,), "double": (0, patches + 1), "none": ()}[class_token]
+
+
+def raster_order(model, rows, columns):
+    """Positions in a Vim's sequence in raster order, (L,) int: `x[:, raster_order]` has the patches row by row, class tokens at their positions."""
+    positions = class_positions(model.class_token, rows * columns)
+    found = np.arange(rows * columns + len(positions))
+    patches = np.delete(found, np.asarray(positions, int))
+    found[patches] = patches[np.argsort(scan_orders.order(model.scan_pattern, rows, columns))]
+    return found
 
 
 def insert(x, tokens, positions):

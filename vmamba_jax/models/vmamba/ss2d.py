@@ -102,7 +102,10 @@ class SS2D(SSMFields, WidthField, nn.Module):
             x = DepthwiseConv(self.conv_size, self.conv_bias, name="conv2d", **options)(x)
         u = probes.probe(self, "c", act(x))
 
-        y = self._scan(u, self._parameters(inner, rank))
+        parameters = self._parameters(inner, rank)
+        probes.record(self, "A", parameters[3])
+        probes.record(self, "D", parameters[4])
+        y = self._scan(u, parameters)
         probes.component(self, "scan", u, y)
         y = self._normalize(scaled(self, self.ads, y)).astype(u.dtype)
         if self.out_act:

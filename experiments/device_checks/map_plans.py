@@ -1,0 +1,39 @@
+"""Programs that time the geometries a map's scan may be cut into on a GPU, beside four scans: what `gpu.plan.map_plan` chooses from."""
+import functools
+
+from pallas_kernels import cross, reference
+from pallas_kernels.arguments import CrossArguments, Options
+from pallas_kernels.autodiff import differentiable
+from pallas_kernels.gpu import backward, forward
+from pallas_kernels.gpu import cross as map_scan
+from pallas_kernels.gpu.plan import AHEAD, DIRECTIONS, LANES, ROWS, SEGMENTS, Plan, widths
+
+BATCHES = (128, 32)
+SHARED_BYTES = 200_000     # of a multiprocessor, for the sum of the directions
+
+
+def plans(batch, side, channels):
+    """Every (name, `Plan`) of a map: channels per lane, loads in flight, and all directions in one program where their sum fits."""
+    length = side * side
+    for across, tiles in sorted(widths(channels, 1).items()):
+        for ahead in (AHEAD, 2 * AHEAD):
+            for turns in (1, DIRECTIONS):
+                if turns > 1 and length * ROWS * LANES * across * 4 > SHARED_BYTES:
+                    continue
+                name = f"{across} a lane, {ahead} ahead" + (", all directions in a program" if turns > 1 else "")
+                yield name, Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, tiles, chunks=1, steps=length,
+                                 segment=SEGMENTS[across], ahead=ahead, map=(side, side), turns=turns)
+
+
+def scans(batch, side, channels):
+    """(name, differentiable scan of a tree of arguments) of four scans and of every plan."""
+    options = Options()
+    yield "four scans", cross.lean(forward.forward, backward.backward, reference.cross_selective_scan, options)
+    for name, p in plans(batch, side, channels):
+        passes = functools.partial(map_scan.forward, p=p), functools.partial(map_scan.backward, p=p._replace(turns=1))
+        yield name, differentiable(*passes, reference.cross_selective_scan, options)
+
+
+def of_tree(scan):
+    """The scan as a function of a tree by name."""
+    return lambda x: scan(CrossArguments(**x))

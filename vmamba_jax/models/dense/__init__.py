@@ -1,0 +1,1 @@
+"""Models of dense tasks over the backbones of classification."""
