@@ -31,9 +31,9 @@ RELEASED = {"mnist": {"epochs": 100, "options": {"validation": 5000}}, "cifar10"
             "tiny_imagenet": {"epochs": 180, "augment": {"name": "crop_flip", "pad": 4}}}
 CONTROL = "gelu"  # in place of AdS: the layer's output through a GELU, as the S4, DSS and S5 layers are linear without AdS
 CHOSEN = (  # of the grid "chosen": models, AdS, objectives
-    (("s4",), ADS, ("pgd_at",)), (("vmamba",), ("none", "relu"), ("pgd_at",)), (("s4",), ("none",), ("free", "yopo", "standard")),
+    (("s4",), (*ADS, CONTROL), ("pgd_at",)), (("vmamba",), ("none", "relu"), ("pgd_at",)), (("s4",), ("none",), ("free", "yopo", "standard")),
     (("mamba",), ("none",), ("pgd_at", "standard")))
-WIDE = (*CHOSEN, (("s4",), (CONTROL,), ("pgd_at",)), (("dss", "mamba"), ("none", "relu"), ("pgd_at",)), (("s5", "mega", "transformer"), ("none",), ("pgd_at",)),
+WIDE = (*CHOSEN, (("dss", "mamba"), ("none", "relu"), ("pgd_at",)), (("s5", "mega", "transformer"), ("none",), ("pgd_at",)),
         (("s4",), ("none", "relu"), ("trades",)), (("dss", "s5", "mega", "transformer"), ("none",), ("standard",)))
 SMALL = {"mamba": {"d_state": 4}, "mega": {"hidden": 64, "z_dim": 16, "ema_states": 4}, "transformer": {"hidden": 64, "num_heads": 2}}
 GRIDS = {

@@ -28,7 +28,7 @@ def config(*groups):
     return made
 
 
-@pytest.mark.parametrize(("arg", "groups"), [("", 12), ("data=mnist,grid=at", 4), ("data=cifar10,grid=vmamba", 2), ("data=mnist,size=released,grid=wide", 25),
+@pytest.mark.parametrize(("arg", "groups"), [("", 13), ("data=mnist,grid=at", 4), ("data=cifar10,grid=vmamba", 2), ("data=mnist,size=released,grid=wide", 25),
                                              ("data=tiny_imagenet,size=released,grid=full", 175)])
 def test_grids(arg, groups):
     planned = plan.expand(ads_study.get_config(arg + ",seeds=1"))
