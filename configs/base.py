@@ -96,6 +96,7 @@ def benchmark():
     config.repeats = 11       # rounds over the candidates of a group
     config.seconds = 120.0    # no further round begins after this time, but at least three are timed
     config.copy_mib = 256
+    config.operations = 5     # named for each program of a model, those of most time; 0: none
     config.scan = {"operations": (), "backends": (), "passes": (), "shapes": (), "states": (1,), "batches": (), "dtype": "float32"}
     config.models = {"names": (), "overrides": {}, "variants": ("ours",), "passes": (), "batches": (), "size": 224, "dtypes": ("float32",),
                      "attack": {}, "optimizer": {"name": "adamw", "learning_rate": 0.0, "weight_decay": 0.0}}
@@ -103,6 +104,7 @@ def benchmark():
     config.growth = {"names": (), "passes": (), "sizes": (), "batch": 1, "dtype": "float32"}
     config.attacks = {"models": (), "attacks": (), "images": 1, "batch": 1, "size": 224, "eps": 0.0}
     config.scaling = {"models": {}, "devices": (1,), "batch": 1, "size": 224, "attack": {}}
+    config.training = {"models": {}, "attack": {}}
     config.corruptions = {"names": (), "severity": 1, "batch": 1, "size": 224, "package_images": 1}
     config.compile = {"models": (), "backends": (), "platforms": (), "size": 224, "first_steps": (), "batch": 1, "repeats": 3}
     config.sequences = {"layers": (), "lengths": (), "passes": (), "batch": 1, "width": 128, "states": 64}

@@ -7,7 +7,7 @@
 VMamba-T's shapes and sizes (arXiv 2401.10166). Cost on two CPU cores: about half an hour, most of it compilation and the 1024-pixel images;
 PyTorch's models add three minutes. Results by device: docs/benchmarks.md.
 """
-from configs import base
+from configs import base, cifar10_at
 from vmamba_jax.evaluation import corruptions
 
 STAGES = ((3136, 96), (784, 192), (196, 384), (49, 768))  # (length, channels) of VMamba-T's four stages at 224 pixels
@@ -43,6 +43,11 @@ def get_config(arg=None):
                                   "resnet18": {"stem": "cifar", "stem_width": 16, "layers": (1, 1), "channels": (16, 32), "num_classes": 10}},
                           devices=(1, 2, 4, 8), batch=64, size=32,
                           attack={"name": "pgd", "eps": 8 / 255, "steps": 2, "step_size": 4 / 255})
+    # one step of PGD adversarial training: the models of configs/cifar10_at.py, and VMamba-T
+    small = {label: {"name": name, "size": 32, "batch": 64, "overrides": {"num_classes": 10, **overrides}}
+             for label, (name, overrides) in cifar10_at.MODELS.items() if label in ("vmamba_1m", "resnet_1m")}
+    config.training.update(models={**small, "vmamba_tiny": {"name": "vmamba_tiny", "size": 224, "batch": machine["batch"], "overrides": {}}},
+                           attack={"name": "pgd", "eps": 8 / 255, "steps": 10, "step_size": 2 / 255})
     # every corruption of ImageNet-C; the package imagecorruptions processes `package_images` at a time, on the CPU
     config.corruptions.update(names=(*corruptions.CORRUPTIONS, *corruptions.EXTRA), severity=3, batch=64, package_images=4)
     # trace and lowering of the input gradient for each platform, and the first training step of two programs; in fresh processes on the CPU

@@ -7,6 +7,7 @@
     python -m experiments.benchmark --config.parts="('corruptions',)"
     python -m experiments.benchmark --config.parts="('compile',)"
     python -m experiments.benchmark --against torch --config.parts="('sequences',)"
+    python -m experiments.benchmark --against torch --config.parts="('training',)"
     JAX_NUM_CPU_DEVICES=8 python -m experiments.benchmark --config.parts="('scaling',)"
     python -m experiments.benchmark --docs
 
@@ -23,7 +24,7 @@ import sys
 import jax
 from absl import flags
 
-from experiments.benchmarks import attacks, corruptions, models, scaling, scans, sequences, torch_models
+from experiments.benchmarks import attacks, corruptions, models, operations, scaling, scans, sequences, torch_models, training
 from experiments.benchmarks import compile as compiling
 from experiments.benchmarks.timing import Skip, measure
 from experiments.common import cli, environment, limits, results
@@ -75,7 +76,7 @@ def run(config, out, against="", *, command="", progress=True):
 
     with cli.bar("benchmark", sum(len(group) for group in groups) * (1 + config.repeats) + memory + processes + attacked, progress) as bar:
         for group in groups:
-            cases = _cases(group, content["notes"], bar)
+            cases = _cases(group, content["notes"], bar, config.operations)
             content["records"] += corruptions.compared(measure(cases, config.repeats, config.seconds, lambda: bar.advance(0)))
             save()
         if memory:
@@ -117,13 +118,15 @@ def _groups(part, config, devices, against):
         return corruptions.groups(config, devices)
     if part == "scaling":
         return scaling.groups(config, devices)
+    if part == "training":
+        return training.groups(config, devices, bool(against))
     if part == "sequences":
         return sequences.groups(config, devices, bool(against))
     return models.growth_groups(config, devices) if part == "growth" else []
 
 
-def _cases(group, notes, bar):
-    """The group's candidates, compiled and run once; a candidate that cannot run adds its reason to `notes`."""
+def _cases(group, notes, bar, expensive):
+    """The group's candidates, compiled and run once, with the operations of most time of each model's program; a candidate that cannot run adds its reason to `notes`."""
     cases = []
     for make in group:
         try:
@@ -132,6 +135,8 @@ def _cases(group, notes, bar):
             facts = [str(case.record[field]) for field in ("name", "pass", "size", "length") if field in case.record]
             bar.update(0, advance=1, description="timing " + " ".join(facts))
             case.seconds(1)
+            if expensive and case.record["what"] in ("model", "training"):
+                operations.name_in(case, expensive)
             cases.append(case)
         except Skip as skip:
             notes.append(str(skip))

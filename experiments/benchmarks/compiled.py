@@ -25,7 +25,7 @@ def batch_case(fn, tree, batch, record, mesh, **options):
     """
     args = tree, parallel.shard_batch(batch, mesh), parallel.replicate(jax.random.key(0), mesh)
     compiled, facts = build(parallel.map_batch(fn, mesh), args, record)
-    return Case(record | facts | {"devices": mesh.size}, lambda: compiled(*args), queued=queued(), **options)
+    return Case(record | facts | {"devices": mesh.size}, lambda: compiled(*args), queued=queued(), program=compiled, **options)
 
 
 def build(fn, args, record):

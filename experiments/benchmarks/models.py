@@ -125,4 +125,4 @@ def training_case(config, objective, classifier, variables, x, record, mesh):
         state, metrics = program(state, batch, key)
         return metrics
 
-    return Case(record | facts | {"devices": mesh.size}, run, queued=compiled.queued(), images=len(x["label"]))
+    return Case(record | facts | {"devices": mesh.size}, run, queued=compiled.queued(), images=len(x["label"]), program=program)

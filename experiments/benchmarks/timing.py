@@ -27,6 +27,8 @@ class Case:
         queued: whether several calls may be dispatched and then waited for together (a CPU would run them concurrently).
         images: per call.
         bytes: minimum memory traffic per call.
+        program: the compiled program of XLA, if `operations` are to be named.
+        module: class name of its model, if the share of the time outside the model is wanted.
     """
     record: dict
     run: Callable[[], Any]
@@ -34,6 +36,8 @@ class Case:
     queued: bool = True
     images: int | None = None
     bytes: int | None = None
+    program: Any = None
+    module: str | None = None
 
     def seconds(self, calls):
         """Seconds per call, averaged over `calls` calls."""

@@ -44,7 +44,7 @@ def attacked(which, attack, model, images, labels, batch, seed):
         adversarial, _ = reference.run_standard_evaluation(x, y, batch_size=batch)
     else:
         torch.manual_seed(seed)
-        adversarial = torch.cat([_pgd(model, *pair, attack) for pair in zip(x.split(batch), y.split(batch), strict=True)])
+        adversarial = torch.cat([pgd(model, *pair, attack) for pair in zip(x.split(batch), y.split(batch), strict=True)])
     seconds = time.perf_counter() - since
     with torch.no_grad():
         robust = right & (torch.cat([model(part).argmax(1) for part in adversarial.split(batch)]) == y)
@@ -123,7 +123,8 @@ def bridge(logits_fn, rows):
     return Bridge()
 
 
-def _pgd(model, x, y, attack):
+def pgd(model, x, y, attack):
+    """PGD in linf from a random start, on images (b, C, H, W), with the radius, step size and steps of our attack."""
     import torch
     z = (x + attack.eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
     for _ in range(attack.steps):

@@ -53,7 +53,7 @@ def case(name, which, batch, size, dtype, seed):
         images, labels = torch.rand(batch, 3, size, size, dtype=kind, device=device), torch.arange(batch, device=device) % 2
         record = {"what": "model", "name": name, "backend": "torch", "pass": which, "batch": batch, "size": size, "dtype": dtype}
         made = [_laid_out(record, model, images, labels, layout, wait) for layout in ("contiguous_format", "channels_last")]
-        return min(made, key=_trial)
+        return min(made, key=trial)
     except (RuntimeError, AssertionError) as error:
         raise Skip(f"{name} torch {which}: {first_line(error)}") from error
 
@@ -83,7 +83,7 @@ def _laid_out(record, model, images, labels, layout, wait):
     return Case(record | {"layout": layout, "devices": 1}, run, wait=wait, images=len(labels))
 
 
-def _trial(case):
+def trial(case):
     """Seconds of the faster of two calls, after one warm-up call."""
     case.seconds(1)
     return min(case.seconds(1), case.seconds(1))

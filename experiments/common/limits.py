@@ -22,7 +22,7 @@ SEEDS = 2 ** 32          # jax.random.key keeps 32 bits
 LARGEST_NUMBER = 3.4e38  # of float32
 OPTIMIZERS = ("adamw", "sgd")
 VALIDATION = ("accuracy", "robust_accuracy")
-PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile", "sequences")  # of a benchmark
+PARTS = ("scan", "models", "memory", "growth", "attacks", "scaling", "corruptions", "compile", "sequences", "training")  # of a benchmark
 PASSES = ("forward", "gradient", "training", "pgd")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -221,7 +221,7 @@ ANALYSIS = {
 
 BENCHMARK_CLOSED = (*PARTS, "against")
 BENCHMARK = {
-    "seed": _seed, "parts": _all_of(PARTS, least=1), "devices": _any_count, "repeats": count, "seconds": _above_zero,
+    "seed": _seed, "parts": _all_of(PARTS, least=1), "devices": _any_count, "repeats": count, "seconds": _above_zero, "operations": _any_count,
     "copy_mib": functools.partial(count, high=2 ** 20),
     "scan.operations": _all_of(("selective_scan", "cross_selective_scan")), "scan.backends": _all_of(("pallas", "xla", "reference", "associative")),
     "scan.passes": _all_of(("forward", "gradient")), "scan.shapes": functools.partial(sequence, rule=_shape), "scan.states": _counts,
@@ -236,6 +236,7 @@ BENCHMARK = {
     "attacks.models": _names, "attacks.attacks": _names, "attacks.images": count, "attacks.batch": count, "attacks.size": count,
     "attacks.eps": _positive,
     "scaling.models": _options, "scaling.devices": _counts, "scaling.batch": count, "scaling.size": count, "scaling.attack": _options,
+    "training.models": _options, "training.attack": _options,
     "corruptions.names": _names, "corruptions.severity": functools.partial(count, high=5), "corruptions.batch": count, "corruptions.size": count,
     "corruptions.package_images": count,
     "compile.models": _names, "compile.backends": _names, "compile.platforms": _all_of(("cpu", "tpu", "cuda")), "compile.size": count,

@@ -76,7 +76,7 @@ def test_same_for_all_devices_and_batches(devices, batch_size):
 
 
 @pytest.mark.parametrize(("batch_size", "attacked", "devices", "rows"), [
-    (64, 64, 1, 64), (64, 63, 1, 64), (64, 34, 1, 36), (64, 9, 2, 12), (64, 1, 8, 8), (64, 0, 1, 4), (512, 33, 8, 64),
+    (64, 64, 1, 64), (64, 63, 1, 64), (64, 33, 1, 34), (64, 9, 2, 10), (64, 1, 8, 8), (64, 0, 1, 2), (512, 33, 8, 48),
     (10, 3, 1, 3), (24, 5, 8, 8),
     (4, 9, 8, 4)])
 def test_rows_of_a_stage(batch_size, attacked, devices, rows):

@@ -40,7 +40,7 @@ STUDY = {"seed": COUNT_0, "models": {"list", "text_list"}, "train": SECTION, "da
          "data.options": SECTION, "data.limit": COUNT_0, "batch_size": COUNT, "margin": FRACTION, "example": COUNT_0, "probes": SECTION}
 NAMES, LIST = {"list", "text_list"}, {"list"}
 BENCHMARK = {
-    "seed": COUNT_0, "parts": NONE, "devices": COUNT_0, "repeats": COUNT, "seconds": {"half", "two", "huge"}, "copy_mib": COUNT,
+    "seed": COUNT_0, "parts": NONE, "devices": COUNT_0, "repeats": COUNT, "seconds": {"half", "two", "huge"}, "operations": COUNT_0, "copy_mib": COUNT,
     "scan.operations": LIST, "scan.backends": LIST, "scan.passes": LIST, "scan.shapes": LIST, "scan.states": LIST, "scan.batches": LIST,
     "scan.dtype": NONE, "models.names": NAMES, "models.overrides": SECTION, "models.variants": NAMES, "models.passes": LIST, "models.batches": LIST,
     "models.size": COUNT, "models.dtypes": LIST, "models.attack": SECTION, "models.optimizer.name": NONE, "models.optimizer.learning_rate": POSITIVE,
@@ -48,7 +48,7 @@ BENCHMARK = {
     "memory.dtype": NONE, "growth.names": NAMES, "growth.passes": LIST, "growth.sizes": LIST, "growth.batch": COUNT, "growth.dtype": NONE,
     "attacks.models": NAMES, "attacks.attacks": NAMES, "attacks.images": COUNT, "attacks.batch": COUNT, "attacks.size": COUNT, "attacks.eps": POSITIVE,
     "scaling.models": SECTION, "scaling.devices": LIST, "scaling.batch": COUNT, "scaling.size": COUNT, "scaling.attack": SECTION,
-    "corruptions.names": NAMES, "corruptions.severity": COUNT, "corruptions.batch": COUNT, "corruptions.size": COUNT,
+    "training.models": SECTION, "training.attack": SECTION, "corruptions.names": NAMES, "corruptions.severity": COUNT, "corruptions.batch": COUNT, "corruptions.size": COUNT,
     "corruptions.package_images": COUNT, "compile.models": NAMES, "compile.backends": NAMES, "compile.platforms": LIST, "compile.size": COUNT,
     "compile.first_steps": NAMES, "compile.batch": COUNT, "compile.repeats": COUNT, "sequences.layers": NAMES, "sequences.lengths": LIST, "sequences.passes": LIST,
     "sequences.batch": COUNT, "sequences.width": COUNT, "sequences.states": COUNT, "against.models": NAMES, "against.passes": LIST}

@@ -23,12 +23,13 @@ def ours(x, kernel, strides, padding):
                                             dimension_numbers=convolution.LAYOUT)
 
 
+@pytest.mark.parametrize("features", [4, 33])
 @pytest.mark.parametrize("size, strides, padding", [
     (3, (1, 1), [(1, 1), (1, 1)]), (3, (2, 2), [(1, 1), (1, 1)]), (2, (2, 2), "VALID"), (3, (2, 2), "SAME"), (1, (2, 1), [(0, 0), (0, 0)]),
     (4, (3, 2), [(0, 3), (2, 1)])])
-def test_dense_convolution(x64, size, strides, padding):
-    """Sides of 7 and 6, so that some windows do not cover the last rows, whose gradient is zero."""
-    x, kernel = normal(0, 2, 7, 6, 3), normal(1, size, size, 3, 4)
+def test_dense_convolution(x64, size, strides, padding, features):
+    """Sides of 7 and 6, so that some windows do not cover the last rows, whose gradient is zero; few channels are a product, more a convolution."""
+    x, kernel = normal(0, 2, 7, 6, 3), normal(1, size, size, 3, features)
     loss = lambda f: lambda args: jnp.sin(f(*args, strides, padding)).sum()
     np.testing.assert_allclose(ours(x, kernel, strides, padding), native(x, kernel, strides, padding), atol=1e-12)
     tangent = (normal(2, *x.shape), normal(3, *kernel.shape))
@@ -42,7 +43,7 @@ def test_dense_convolution(x64, size, strides, padding):
 
 def test_gradients_keep_the_fast_layout():
     """JAX's own gradients have swapped axes, which run 10 to 70 times slower inside loops on XLA:CPU."""
-    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 40))
 
     def layouts(f):
         gradients = lambda x, kernel: jax.grad(lambda x, kernel: jnp.sin(f(x, kernel, (2, 2), [(1, 1), (1, 1)])).sum(), (0, 1))(x, kernel)
@@ -51,6 +52,13 @@ def test_gradients_keep_the_fast_layout():
 
     assert layouts(ours) == {"[b,0,1,f]x[0,1,i,o]->[b,0,1,f]"}
     assert len(layouts(native)) == 3
+
+
+def test_small_convolution_is_a_product_on_a_cpu_only():
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 16))
+    traced = jax.jit(lambda x: ours(x, kernel, (1, 1), [(1, 1), (1, 1)])).trace(x)
+    here, elsewhere = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu"))
+    assert "stablehlo.dot_general" in here and "stablehlo.convolution" not in here and "stablehlo.convolution" in elsewhere
 
 
 def test_other_convolutions_are_native():

@@ -141,11 +141,11 @@ def check(attack, source, rows=1):
 
 
 def _rows(batch_size, attacked, devices):
-    """Rows of a stage's batches: batch_size, or for fewer images the next multiple of its sixteenth (of the devices, if they are more).
+    """Rows of a stage's batches: batch_size, or for fewer images the next multiple of its 32nd part (of the devices, if they are more).
 
     So a stage with few images left takes little time, and every stage is compiled once.
     """
-    step = -(-max(batch_size // 16, 1) // devices) * devices
+    step = -(-max(batch_size // 32, 1) // devices) * devices
     return min(batch_size, -(-max(attacked, 1) // step) * step)
 
 

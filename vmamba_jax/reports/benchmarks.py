@@ -64,7 +64,7 @@ def markdown(runs, folder=None):
     for run in runs:
         text += [f"### {run['file']}\n", _origin(run, folder)]
         text += TABLES[run["kind"]](run) if run["kind"] in TABLES else [
-            part for tables in (_scans, _models, _against, _memory, _growth, _sequences, _scaling, _compile, attack_tables, corruption_tables) for part in tables(run)]
+            part for tables in PARTS for part in tables(run)]
         if run.get("notes"):
             text += ["Skipped: " + "; ".join(f"`{note}`" for note in run["notes"]) + ".\n" if run["kind"] == "benchmark" else
                      "Notes: " + "; ".join(run["notes"]) + ".\n"]
@@ -122,6 +122,34 @@ def _against(run):
     return ["#### Against PyTorch\n",
             "Our time over PyTorch's, measured in turn in one run: below 1, ours is faster. PyTorch's models are timm's, in the faster of "
             "the two memory layouts.\n", table(["model", "pass", "batch", "size", "dtype", *(f"/ {name}" for name in theirs)], lines, 2)]
+
+
+def _training(run):
+    text = []
+    for (attack,), rows in grouped(select(run, "training"), "attack").items():
+        lines = []
+        for row in rows:
+            theirs = next((other["images_per_s"] for other in rows if other["backend"] == "torch" and other["name"] == row["name"]), None)
+            ratio = f"{row['images_per_s'] / theirs:.2f}" if theirs and row["backend"] == "ours" else ""
+            outside = f"{100 * row['outside_model']:.1f} %" if "outside_model" in row else ""
+            lines.append([_candidate(row), f"{row['size']} x {row['size']}", row["batch"], *_times(row, 1e3), _short(row["images_per_s"]), ratio,
+                          _short(row["peak_mib"]) if "peak_mib" in row else "", outside])
+        text += [f"#### Training step on {attack}\n",
+                 "A step of PGD adversarial training: the attack, then one update with AdamW. `of torch` is the ratio of images per second to torch's row of the same "
+                 "network. Peak memory is XLA's plan over all devices, or the most that torch had allocated. `outside the model` is the share of the step's "
+                 "time in operations that are in no pass of the model, from profiled steps.\n",
+                 table(["model", "pixels", "batch", "ms", "quartiles", "fastest", "images/s", "of torch", "peak MiB", "outside the model"], lines, 1)]
+    return text
+
+
+def _operations(run):
+    rows = [row for row in run["records"] if row.get("operations")]
+    listed = lambda row: ", ".join(f"`{found['operation']}` {100 * found['share']:.0f} %" for found in row["operations"])
+    return ["#### Most expensive operations\n",
+            "Share of the time of all operations, from profiled calls; layers of one kind are summed. XLA's fusions have the name of their last "
+            "operation, after the last two modules of its path.\n",
+            table(["program", "pass", "batch", "operations"],
+                  [[_candidate(row), PASSES[row["pass"]], row["batch"], listed(row)] for row in rows], 2)] if rows else []
 
 
 def _memory(run):
@@ -232,3 +260,6 @@ def _mib(row):
 def _short(value):
     """Three significant digits, no exponent."""
     return f"{float(f'{value:.3g}'):.12g}"
+
+
+PARTS = (_scans, _models, _against, _operations, _training, _memory, _growth, _sequences, _scaling, _compile, attack_tables, corruption_tables)

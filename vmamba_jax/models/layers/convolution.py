@@ -2,16 +2,21 @@
 
 XLA:CPU converts a convolution to the layout of its fast kernels only outside of loops. Inside `lax.scan` and `lax.fori_loop`, where attacks run
 their steps, the gradients that JAX derives have swapped axes and run 10 to 70 times slower. The rules below therefore write each tangent with
-swapped axes, so that its transpose, the gradient, has them in order.
+swapped axes, so that its transpose, the gradient, has them in order. A convolution of few numbers to few channels, such as a small network's
+first, is a matrix product instead.
 """
 import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+# XLA:CPU's convolution of 3 x 3 x 3 numbers to 16 channels reaches a fifth of its usual speed. The product of windows and kernel takes 0.4 times its
+# time, forward and gradients; from 64 channels, or from 3 x 3 x 8 numbers, it takes longer (5 and 32 images of 32 x 32 pixels).
+PRODUCT_NUMBERS, PRODUCT_CHANNELS = 32, 32
 
 
 # ---- dense convolution
@@ -23,6 +28,15 @@ def _conv(x, kernel, strides, padding):
 
 def _plain_conv(x, kernel, strides, padding):
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
+
+
+def _product(x, kernel, strides, padding):
+    """The convolution as a matrix product of the windows' numbers, one copy of the map per place in the kernel, and the kernel."""
+    (kh, kw, _, features), (down, right) = kernel.shape, strides
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = (x.shape[1] - kh) // down + 1, (x.shape[2] - kw) // right + 1
+    windows = [x[:, i:i + (height - 1) * down + 1:down, j:j + (width - 1) * right + 1:right] for i, j in _offsets(kernel)]
+    return jnp.concatenate(windows, -1) @ kernel.reshape(-1, features)
 
 
 def _conv_of_dx(dx, kernel, strides, padding):
@@ -62,7 +76,8 @@ def conv_general_dilated(x, kernel, window_strides, padding, *, lhs_dilation, rh
         return native(x, kernel)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], window_strides, padding)
-    ruled = functools.partial(_conv, strides=tuple(window_strides), padding=tuple(map(tuple, padding)))
+    small = np.prod(kernel.shape[:3]) <= PRODUCT_NUMBERS and kernel.shape[3] <= PRODUCT_CHANNELS
+    ruled = functools.partial(_product if small else _conv, strides=tuple(window_strides), padding=tuple(map(tuple, padding)))
     return lax.platform_dependent(x, kernel, cpu=ruled, default=native)
 
 
