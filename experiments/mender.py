@@ -7,11 +7,8 @@ A sweep (see experiments.sweep) whose repaired runs begin with the weights of th
 the files of a sweep's run, mender.json. The sweep's folder gets mender.html, mender.json and summary.md; the same command resumes a killed study, and
 --page draws mender.html again from the JSON files alone. Exit status: as of experiments.sweep.
 """
-import os
-import pathlib
 import shlex
 
-import jax
 from absl import flags
 
 from experiments import sweep
@@ -32,13 +29,6 @@ def run(config, workdir, *, progress=True, command=""):
     return found
 
 
-def _keep_programs(workdir):
-    """Keep compiled programs in the study's folder, as runs of one group share theirs, unless JAX's own setting names a folder."""
-    if not os.getenv("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(workdir).absolute() / "programs"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
 def _flags():
     flags.DEFINE_bool("page", False, "only draw the page again, from the saved JSON")
     return ("page",)
@@ -50,7 +40,7 @@ def main(config, workdir, page):
         with cli.checking("--page"):
             reports.write_mender(workdir, commands=(f"python -m experiments.mender --config configs/mender.py --workdir {shlex.quote(str(workdir))}",))
         return
-    _keep_programs(workdir)
+    sweep.keep_programs(workdir)
     found = run(config, workdir, command=command)
     print(f"{reports.mender_text(reports.read_mender(workdir))}\n\npage: {workdir}/mender.html")
     sweep.end(found)

@@ -12,6 +12,8 @@ fails. The folder gets sweep.html, summary.csv, summary.md and summary.tex. --re
 finished runs again without training. Exit status: 0, or 1 if some runs failed, or 2 if all did or the config cannot be run. More: docs/sweeps.md.
 """
 import contextlib
+import os
+import pathlib
 import shlex
 import sys
 import time
@@ -145,6 +147,13 @@ def _waiting(folder):
             except training.Locked:
                 time.sleep(0.1)
         yield
+
+
+def keep_programs(workdir):
+    """Keep compiled programs in the sweep's folder, as runs of one group share theirs, unless JAX's own setting names a folder."""
+    if not os.getenv("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(workdir).absolute() / "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def end(found):

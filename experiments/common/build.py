@@ -169,6 +169,20 @@ def classifier(config, like):
     return made
 
 
+def trained(config, folder, checkpoint="latest"):
+    """(classifier, variables of a run's checkpoint, source of its training split).
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        checkpoint: "best", "latest" or a step.
+    """
+    like = source(config, "train")
+    made = classifier(config, like)
+    with cli.checking("checkpoint"):
+        return made, checkpoints.read_variables(made, folder, checkpoint=checkpoint), like
+
+
 def attack(options, where):
     """The attack of one config section, {"name": ..., its options}; `where` is the section's name in the error."""
     with checking(where):

@@ -96,7 +96,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     if table and section.examples:
         results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, work.key, section.examples))
     elif jax.process_index() == 0:
-        (workdir / "examples.npz").unlink(missing_ok=True)  # of an earlier evaluation, under an attack or of images that this one lacks
+        (workdir / "examples.npz").unlink(missing_ok=True)  # of an earlier evaluation, with examples or under an attack that this one lacks
     results.save_json(workdir / "evaluation.json", content)
     work.finish()
     return content

@@ -26,7 +26,7 @@ def evaluate(config, folder, *, progress=True):
     """
     common.run(config, folder, "latest", progress=progress)
     folder = pathlib.Path(folder)
-    classifier, variables, source = runs.weights(config, folder)
+    classifier, variables, source = build.trained(config, folder)
     identity = results.identity(weights=parallel.fingerprint(variables), data=source.fingerprint, settings={
         "evaluation": results.plain(config.evaluation), "model": build.description(classifier), "cue": CUE})
     if results.saved(folder / "mender.json", identity, cli.report) is not None:

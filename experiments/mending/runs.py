@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import base
 from experiments.common import build, cli, training
-from vmamba_jax import analysis, checkpoints, data
+from vmamba_jax import analysis, data
 from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import Penalty, repair
 
@@ -69,10 +69,3 @@ def _penalties(config, run, rng):
         templates = {place: rng.permuted(x, axis=-1) for place, x in templates.items()}
     return (Penalty(tuple(section.external_states), (chosen["external"],), section.external),
             Penalty(tuple(section.internal_states), (chosen["internal"],), section.internal, templates))
-
-
-def weights(config, folder):
-    """(classifier, variables of the run's last step, source of the training split)."""
-    source = build.source(config, "train")
-    classifier = build.classifier(config, source)
-    return classifier, checkpoints.read_variables(classifier, folder, checkpoint="latest"), source

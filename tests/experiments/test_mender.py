@@ -84,7 +84,7 @@ def test_program(tmp_path):
 
     planned = next(each for each in plan.expand(study) if each.name == "both/seed_0")
     made = runs.make_repair(planned.config, tmp_path / planned.name)
-    start = runs.weights(plan.expand(study)[0].config, tmp_path / "base" / "seed_0")[1]
+    start = build.trained(plan.expand(study)[0].config, tmp_path / "base" / "seed_0")[1]
     np.testing.assert_array_equal(made.variables["params"]["head"]["kernel"], start["params"]["head"]["kernel"])
     masks = data.load("cued_shapes", "train", **TINY).masks
     np.testing.assert_array_equal(made.batches[0]["mask"], masks[made.batches[0]["index"]])

@@ -2,10 +2,9 @@
 import pathlib
 
 from vmamba_jax.core import files
-from vmamba_jax.reports import figures, page, tables
+from vmamba_jax.reports import claims, figures, page
 from vmamba_jax.reports.mender import figures as mender_figures
 from vmamba_jax.reports.mender import results
-from vmamba_jax.reports.sweep.summaries import markdown
 
 COLUMNS = {"test": "test", "conflict": "conflict", "plain": "no cue", "attacked": "under attack"}
 
@@ -35,7 +34,7 @@ def render_mender(study, *, commands=()):
     return page.template("mender.html").render(
         title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=environment, configs=[],
         links=[], done=done, claims=results.judged(study), groups=[group for group in study.sweep.groups if study.of(group)], columns=COLUMNS,
-        by={(row["group"], row["metric"]): row for row in rows}, value=value, interval=interval, sweep=study.sweep,
+        by={(row["group"], row["metric"]): row for row in rows}, value=claims.value, interval=claims.interval, sweep=study.sweep,
         missing=[each for each in study.sweep.runs if not each.done], examples_of=study.findings[0].examples if done else 0,
         attack=study.findings[0].attack if done else "", drawn=_drawn(study) if done else {}, ranked=results.ranked(study))
 
@@ -46,19 +45,6 @@ def _drawn(study):
             "attacked": mender_figures.scores(study, "external", ("base", "both", "adversarial"), "attacked"),
             "robust": mender_figures.accuracies(study, "attacked"), "conflict": mender_figures.accuracies(study, "conflict"),
             "adversarial": mender_figures.scores(study, "external", ("base", "adversarial"))}
-
-
-def value(claim):
-    """A claim's mean: signed points of accuracy, or a signed number."""
-    return tables.points(claim["mean"]) if claim["unit"] == "points" else f"{claim['mean']:+.2f}"
-
-
-def interval(claim):
-    """A claim's 95 % interval as text; "one seed" without."""
-    if claim["n"] < 2:
-        return "one seed"
-    scale = 100 if claim["unit"] == "points" else 1
-    return f"{scale * claim['low']:+.{1 if scale == 100 else 2}f} to {scale * claim['high']:+.{1 if scale == 100 else 2}f}"
 
 
 def _accuracy(row):
@@ -73,18 +59,17 @@ def _tables(study):
     groups = [group for group in study.sweep.groups if study.of(group)]
     accuracy = (["group", "seeds", *(f"{name}, %" for name in COLUMNS.values())],
                 [[group, len(study.of(group)), *(_accuracy(by.get((group, metric))) for metric in COLUMNS)] for group in groups])
-    claims = (["claim", "from", "difference", "95 % interval", "verdict"],
-              [[f"{each['sentence']} ({' - '.join(filter(None, (each['group'], each['against'])))})", each["source"], value(each), interval(each),
+    judged = (["claim", "from", "difference", "95 % interval", "verdict"],
+              [[f"{each['sentence']} ({' - '.join(filter(None, (each['group'], each['against'])))})", each["source"], claims.value(each), claims.interval(each),
                 each["verdict"]] for each in results.judged(study)])
-    return accuracy, claims
+    return accuracy, judged
 
 
 def mender_md(study):
     """Accuracies and claims as two GitHub Markdown tables."""
-    return "\n".join("\n".join(["| " + " | ".join(map(markdown, row)) + " |" for row in (columns, )] + ["|" + "---|" * len(columns)] +
-                               ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]) + "\n" for columns, rows in _tables(study))
+    return claims.markdown_tables(_tables(study))
 
 
 def mender_text(study):
     """Accuracies and claims for a terminal."""
-    return "\n\n".join(tables.aligned([columns, *rows]) for columns, rows in _tables(study) if rows) or "no run is done"
+    return claims.text_tables(_tables(study))

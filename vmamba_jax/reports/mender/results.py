@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vmamba_jax.core import files, statistics
 from vmamba_jax.reports import tables
+from vmamba_jax.reports.claims import MARGIN, judge
 from vmamba_jax.reports.sweep.results import Sweep, read_sweep
 
 FILE = "mender.json"
 ACCURACIES = ("test", "conflict", "plain", "attacked")
-MARGIN = 0.02  # a difference of accuracies whose interval lies within it is no difference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,15 +104,8 @@ class Claim:
         if not seeds:
             return None
         values = [self.value(ours[seed]) - (self.value(others[seed]) if others is not None else 0.0) for seed in seeds]
-        found = statistics.mean_interval(values)
-        verdict = "inconclusive"
-        if found["n"] > 1:
-            if found["low"] > 0:
-                verdict = "seen"
-            elif found["high"] < 0 or (-self.margin <= found["low"] and found["high"] <= self.margin):
-                verdict = "not seen"
-        return {"sentence": self.sentence, "source": self.source, "group": self.group, "against": self.against, "unit": self.unit, **found,
-                "values": values, "verdict": verdict}
+        return {"sentence": self.sentence, "source": self.source, "group": self.group, "against": self.against, "unit": self.unit,
+                **judge(values, self.margin)}
 
 
 def claims(external=("c", "s"), internal=("x",)):

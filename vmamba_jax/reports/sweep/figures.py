@@ -24,22 +24,35 @@ def seeds(sweep):
     """Clean and robust accuracy of each seed, with mean and 95 % interval of each group, as SVG text; "" if no run is done."""
     if not sweep.done:
         return ""
-    metrics = [metric for metric in dict.fromkeys((CLEAN, sweep.headline)) if metric in sweep.values]
+    panels = {f"Accuracy, {metric}": sweep.values[metric] for metric in dict.fromkeys((CLEAN, sweep.headline)) if metric in sweep.values}
+    return dots(sweep.groups, {title: {group: list(seeds.values()) for group, seeds in groups.items()} for title, groups in panels.items()},
+                lambda group: style(sweep, group), "Accuracy of every seed, with the mean and the 95 % interval of each group.")
+
+
+def dots(groups, panels, look, alt, percent=True):
+    """A row for each group and a panel for each figure: small markers are seeds, with mean and 95 % interval; as SVG text.
+
+    Args:
+        groups: names, from the top.
+        panels: {title: {group: values of the seeds}}.
+        look: group -> {"color", "marker"}, with other entries ignored.
+        alt: description of the figure.
+        percent: whether the values are shares shown in %.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(sweep.groups)), layout="constrained")
-        panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-        for axes, metric in zip(panels, metrics, strict=True):
-            for y, group in enumerate(sweep.groups):
-                found = list(sweep.values[metric].get(group, {}).values())
-                if found:
-                    _group(axes, y, found, style(sweep, group))
-            axes.set_title(figures.literal(f"Accuracy, {metric}"))
-            axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(groups)), layout="constrained")
+        for axes, (title, found) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True):
+            for y, group in enumerate(groups):
+                if found.get(group):
+                    _group(axes, y, found[group], look(group))
+            axes.set_title(figures.literal(title))
+            if percent:
+                axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
             axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.set_ylim(len(sweep.groups) - 0.5, -0.5)
+            axes.set_ylim(len(groups) - 0.5, -0.5)
             axes.margins(x=0.08)
-        panels[0].set_yticks(range(len(sweep.groups)), [figures.literal(group) for group in sweep.groups])
-        return figures.svg(figure, "Accuracy of every seed, with the mean and the 95 % interval of each group.")
+        figure.axes[0].set_yticks(range(len(groups)), [figures.literal(group) for group in groups])
+        return figures.svg(figure, alt)
 
 
 def _group(axes, y, found, look):

@@ -1,0 +1,1 @@
+"""The parts of `experiments.ads`: what it measures of each run."""
