@@ -112,7 +112,8 @@ class Tile:
     def _load(self, ref, index, layout):
         if self.interpret:
             return ref[index]
-        if "idx" in inspect.signature(plgpu.load).parameters:              # jax 0.10
+        idx = inspect.signature(plgpu.load).parameters.get("idx")
+        if idx is not None and idx.default is idx.empty:                   # jax 0.10; 0.11 still takes it, with a warning
             return plgpu.load(ref, index, layout=_layouts()[layout], optimized=False)
         return plgpu.load(ref.at[index], layout=_layouts()[layout], optimized=False)
 

@@ -44,7 +44,6 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Passing the index separately:DeprecationWarning")  # of jax 0.11 alone
 @pytest.mark.skipif(not (importlib.util.find_spec("jax_cuda13_plugin") and importlib.util.find_spec("nvidia")),
                     reason="the wheels of JAX's CUDA compiler are not installed: pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc")
 @pytest.mark.parametrize("imported, compiles", [("import jax.experimental.mosaic.gpu", True), ("", False)])
