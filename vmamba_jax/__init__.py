@@ -11,7 +11,7 @@ from typing import Any
 
 from vmamba_jax.version import __version__
 
-SUBMODULES = ("analysis", "attacks", "bridges", "checkpoints", "data", "evaluation", "models", "parallel", "reports", "training")
+SUBMODULES = ("adaptation", "analysis", "attacks", "bridges", "checkpoints", "data", "evaluation", "models", "parallel", "reports", "training")
 FUNCTIONS = {"classifier": "bridges", "cost": "models", "create_model": "models", "list_models": "models", "logits_fn": "models"}
 
 __all__ = [*SUBMODULES, *FUNCTIONS, "__version__"]
