@@ -6,6 +6,7 @@ import pytest
 
 import pallas_kernels
 import vmamba_jax
+from tests.helpers import doc_examples
 from vmamba_jax import models
 from vmamba_jax.models.layers.common import DepthwiseConv, LayerNorm
 from vmamba_jax.models.program_cost import Cost, cost, count
@@ -119,3 +120,11 @@ def test_vim_counts_its_causal_convolution():
 def test_errors(model, size, error, words):
     with pytest.raises(error, match=words.replace("(", r"\(")):
         cost(model, size)
+
+
+@pytest.mark.slow
+def test_documented_figures():
+    """The block of docs/models.md runs, and its figures are those of the model."""
+    code = doc_examples.blocks("models.md")[-1]
+    found = doc_examples.run(code, "models.md")["found"]
+    assert f"{found.parameters:,}, {found.gflops:.3f} and {found.activations:,}" in code

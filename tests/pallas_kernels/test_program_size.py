@@ -13,7 +13,7 @@ DEPTHS, DIMS = (3, 2), (32, 64)
 CUSTOM_CALL = {"tpu": "tpu_custom_call", "cuda": "mosaic_gpu"}
 KERNELS = {   # of one shape: names of the lowered functions that hold a kernel, without the numbers that make them unique
     "tpu": {"forward": 1, "backward": 1},
-    "cuda": {"_chunk_ends": 2, "_states": 1, "_sweep": 1},      # chunk ends of states and of adjoints
+    "cuda": {"_chunk_ends": 2, "states": 1, "sweep": 1},      # chunk ends of states and of adjoints
 }
 
 
