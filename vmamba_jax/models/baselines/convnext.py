@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, conv, dense_init
@@ -18,8 +19,8 @@ class Block(nn.Module):
     """x + DropPath(gamma * MLP(norm(conv_dw(x)))), where conv_dw is a depth-wise 7 x 7 convolution."""
     layer_scale_init: float | None = 1e-6
     drop_path: float = 0.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):

@@ -8,6 +8,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
@@ -41,8 +42,8 @@ class EfficientNetLite(nn.Module):
     drop_path_rate: float = 0.2
     dropout_rate: float = 0.2
     remat: bool = False
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     PARAMETERS = ParameterGroups(stem=r"conv_stem|bn0", head=r"conv_head|bn1|fc", blocks=((r"blocks_(\d+)/", lambda block: (block,)),),
                                  images="conv_stem/kernel", logits="fc")
@@ -94,8 +95,8 @@ class Block(nn.Module):
     expansion: int
     channels: int
     drop_path: float = 0.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -113,8 +114,8 @@ class StridedDepthwise(nn.Module):
     """Depth-wise convolution with TensorFlow's "SAME" padding, whose odd row and column are at the bottom and right."""
     kernel_size: int
     stride: int
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):

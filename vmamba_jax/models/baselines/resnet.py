@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
@@ -33,8 +34,8 @@ class Block(nn.Module):
     stride: int = 1
     zero_init_last: bool = True
     drop_path: float = 0.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
@@ -24,8 +25,8 @@ class Block(nn.Module):
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     drop_path: float = 0.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -117,8 +118,8 @@ class PatchEmbed(nn.Module):
     """Linear map of each patch, then a layer norm: (b, H, W, in) -> (b, ceil(H / patch_size), ceil(W / patch_size), features)."""
     features: int
     patch_size: int
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):

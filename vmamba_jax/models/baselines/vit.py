@@ -4,6 +4,7 @@ Source: Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877.
 """
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
@@ -47,8 +48,8 @@ class ViT(nn.Module):
     antialias: bool = True
     drop_path_rate: float = 0.0
     remat: bool = False
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     PARAMETERS = ParameterGroups(stem=r"patch_embed|pos_embed|cls_token", head=r"norm|head", positions=("pos_embed", "cls_token"),
                                  blocks=((r"blocks_(\d+)/", lambda block: (block,)),))
@@ -110,8 +111,8 @@ class Block(nn.Module):
     qkv_bias: bool = True
     drop_path: float = 0.0
     layer_scale: float | None = None
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -126,8 +127,8 @@ class Block(nn.Module):
 class LayerScale(nn.Module):
     """A learned factor per channel (Touvron et al., arXiv 2103.17239)."""
     initial: float
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):

@@ -3,6 +3,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from vmamba_jax.models.layers.common import conv
 
@@ -32,8 +33,8 @@ def _bins(length, size):
 
 class BatchNorm(nn.Module):
     """Batch norm with PyTorch's running variance, that of an unbiased estimate; Flax's is biased, which shows where a map has few positions."""
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train):
@@ -66,8 +67,8 @@ class ConvModule(nn.Module):
     """
     features: int
     kernel_size: int = 3
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train):

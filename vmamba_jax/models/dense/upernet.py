@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.dense.layers import ConvModule, adaptive_average_pool, resize
@@ -25,8 +26,8 @@ class _Head(nn.Module):
     num_classes: int
     channels: int
     dropout: float = 0.1
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @property
     def _dtypes(self):
@@ -97,8 +98,8 @@ class UperNet(nn.Module):
     aux_index: int = 2
     aux_depth: int = 1
     dropout: float = 0.1
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @property
     def in_channels(self):

@@ -7,6 +7,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
@@ -27,8 +28,8 @@ class AdaptiveScaling(nn.Module):
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     kind: str = "relu"
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):

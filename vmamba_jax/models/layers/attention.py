@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import dense, dense_init
@@ -28,8 +29,8 @@ class Attention(nn.Module):
     """
     num_heads: int
     qkv_bias: bool = True
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, bias=None):

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers.convolution import Conv, depthwise_conv
@@ -141,8 +142,8 @@ class DepthwiseConv(nn.Module):
     kernel_size: int = 3
     use_bias: bool = True
     kernel_init: Callable | None = None
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -179,8 +180,8 @@ def _standardize_jvp(eps, primals, tangents):
 class LayerNorm(nn.Module):
     """Layer norm over the channels (last axis), computed in at least float32."""
     eps: float = LAYER_NORM_EPS
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -194,8 +195,8 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) times a learned scale, over the last axis, in at least float32."""
     eps: float = 1e-5
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -256,8 +257,8 @@ class MLP(nn.Module):
     hidden: int
     act: str = "gelu"
     gated: bool = False
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):

@@ -4,6 +4,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers.common import activation, conv, dense, norm, uniform
@@ -28,8 +29,8 @@ class PatchEmbed(nn.Module):
     version: str = "v2"
     use_norm: bool = True
     norm: str = "layer_norm"
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -61,8 +62,8 @@ class Downsample(nn.Module):
     features: int
     version: str = "v3"
     norm: str = "layer_norm"
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
@@ -99,8 +100,8 @@ class StagedBackbone(nn.Module):
     drop_path_rate: float = 0.0
     remat: bool = False
     out_indices: Sequence[int] = ()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     BLOCK = None
     STAGE = "layers"

@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
@@ -35,8 +36,8 @@ class LayerFields:
     stop_gradients: tuple = ()
     perturbed: tuple = ()
     scan_implementation: str | None = None
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     STATES = probes.SEQUENCE_STATES
     STOPPABLE = probes.SEQUENCE_STATES

@@ -9,6 +9,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 import pallas_kernels
 from pallas_kernels.arguments import step_size
@@ -42,8 +43,8 @@ class MixerFields:
     stop_gradients: tuple = ()
     perturbed: tuple = ()
     scan_implementation: str | None = None
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     def mixer_fields(self):
         """{name: value} of the fields above, for a submodule that inherits them."""
@@ -144,8 +145,8 @@ class VimMixer(MixerFields, WidthField, nn.Module):
 class CausalConv(nn.Module):
     """Depth-wise convolution of (b, L, E) over each token and the TAPS - 1 tokens before it (reverse: after it); the last tap is the token's own."""
     reverse: bool = False
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -181,8 +182,8 @@ class StepProjection(nn.Module):
     """
     features: int
     random_bias: bool = True
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, steps):

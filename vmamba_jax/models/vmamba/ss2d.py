@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 import pallas_kernels
 from pallas_kernels.arguments import step_size
@@ -69,8 +70,8 @@ class SSMFields:
     stop_gradients: tuple = ()
     perturbed: tuple = ()
     scan_implementation: str | None = None
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     def ssm_fields(self):
         """{name: value} of the fields above, for a submodule that inherits them."""
