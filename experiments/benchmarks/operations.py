@@ -1,5 +1,7 @@
 """Where a program's time goes: its most expensive operations, from profiled calls of XLA or of torch, and the share of the model's passes."""
 import collections
+import gzip
+import json
 import pathlib
 import re
 import tempfile
@@ -10,7 +12,7 @@ import jax
 from experiments.benchmarks.timing import rounded
 
 # Parts of an operation's path that are no module: transformations, bodies of loops and branches, and methods ("ResNet._stem").
-WRAPPER = re.compile(r"^(shard_map|while|body|cond|closed_call|checkpoint|remat|rematted_computation|branch_\d+_fun|.*[(.].*)$")
+WRAPPER = re.compile(r"^(shard_map|while|body|cond|closed_call|eval_jaxpr|checkpoint|remat|rematted_computation|branch_\d+_fun|.*[(.].*)$")
 CALLS, BUDGET = 3, 2.0  # profiled, unless the first ones take so many seconds; other load on the machine makes an operation slower in some of them
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name=\"([^\"]*)\"", re.MULTILINE)
 
@@ -72,14 +74,14 @@ def _xla_times(case):
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             case.wait(case.run())
-        profile = jax.profiler.ProfileData.from_file(str(next(pathlib.Path(folder).rglob("*.xplane.pb"))))
-    paths, found = dict(INSTRUCTION.findall(case.program.as_text())), collections.Counter()
-    for plane in profile.planes:
-        for line in plane.lines:
-            events = [(event.start_ns, event.start_ns + event.duration_ns, operation) for event in line.events
-                      for name, operation in event.stats if name == "hlo_op"]
-            for operation, seconds in _alone(events):
-                found[paths.get(operation, re.sub(r"\.\d+$", "", operation))] += seconds
+        trace = json.loads(gzip.decompress(next(pathlib.Path(folder).rglob("*.trace.json.gz")).read_bytes()))   # jax 0.12's ProfileData aborts on stats
+    paths, found, threads = dict(INSTRUCTION.findall(case.program.as_text())), collections.Counter(), collections.defaultdict(list)
+    for event in trace["traceEvents"]:
+        if operation := event.get("args", {}).get("hlo_op"):
+            threads[event["pid"], event["tid"]].append((1e3 * event["ts"], 1e3 * (event["ts"] + event["dur"]), operation))      # nanoseconds
+    for events in threads.values():
+        for operation, seconds in _alone(events):
+            found[paths.get(operation, re.sub(r"\.\d+$", "", operation))] += seconds
     return dict(found)
 
 
