@@ -76,7 +76,7 @@ def conv_general_dilated(x, kernel, window_strides, padding, *, lhs_dilation, rh
         return native(x, kernel)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], window_strides, padding)
-    small = np.prod(kernel.shape[:3]) <= PRODUCT_NUMBERS and kernel.shape[3] <= PRODUCT_CHANNELS
+    small = np.prod(kernel.shape[:3]) <= PRODUCT_NUMBERS and kernel.shape[3] <= PRODUCT_CHANNELS and x.dtype.itemsize >= 4   # else gradients add in 16 bits
     ruled = functools.partial(_product if small else _conv, strides=tuple(window_strides), padding=tuple(map(tuple, padding)))
     return lax.platform_dependent(x, kernel, cpu=ruled, default=native)
 
