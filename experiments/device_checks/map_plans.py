@@ -6,7 +6,7 @@ from pallas_kernels.arguments import CrossArguments, Options
 from pallas_kernels.autodiff import differentiable
 from pallas_kernels.gpu import backward, forward
 from pallas_kernels.gpu import cross as map_scan
-from pallas_kernels.gpu.plan import AHEAD, DIRECTIONS, LANES, ROWS, SEGMENTS, Plan, widths
+from pallas_kernels.gpu.plan import AHEAD, DIRECTIONS, map_geometry, sum_bytes, widths
 
 BATCHES = (128, 32)
 SHARED_BYTES = 200_000     # of a multiprocessor, for the sum of the directions
@@ -14,15 +14,13 @@ SHARED_BYTES = 200_000     # of a multiprocessor, for the sum of the directions
 
 def plans(batch, side, channels):
     """Every (name, `Plan`) of a map: channels per lane, loads in flight, and all directions in one program where their sum fits."""
-    length = side * side
-    for across, tiles in sorted(widths(channels, 1).items()):
+    for across in sorted(widths(channels, 1)):
         for ahead in (AHEAD, 2 * AHEAD):
             for turns in (1, DIRECTIONS):
-                if turns > 1 and length * ROWS * LANES * across * 4 > SHARED_BYTES:
+                if turns > 1 and sum_bytes(side * side, across) > SHARED_BYTES:
                     continue
                 name = f"{across} a lane, {ahead} ahead" + (", all directions in a program" if turns > 1 else "")
-                yield name, Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, tiles, chunks=1, steps=length,
-                                 segment=SEGMENTS[across], ahead=ahead, map=(side, side), turns=turns)
+                yield name, map_geometry(batch, side, side, channels, across, ahead, turns)
 
 
 def scans(batch, side, channels):

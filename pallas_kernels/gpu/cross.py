@@ -32,16 +32,16 @@ def _passes(p):
 def forward(args, options, p):
     """(merged map, the states before each segment)."""
     dtype = options.out_dtype if p.turns > 1 else jnp.promote_types(jnp.float32, options.out_dtype).name
-    y, saved = one_forward.states(None, _rows_of(args, p), None, p=p, softplus=options.delta_softplus, out_dtype=dtype, interpret=options.interpret)
+    x = _rows_of(args, _step_sizes(args.steps, args.dt_weight, p), p)
+    y, saved = one_forward.states(None, x, None, p=p, softplus=options.delta_softplus, out_dtype=dtype, interpret=options.interpret)
     return _merged(y, args.u.shape, p).astype(options.out_dtype), saved
 
 
 def backward(args, saved, dy, options, p):
     """Cotangents of args. The step sizes, a map four times as large as u, are projected again."""
     args, dy = jax.lax.optimization_barrier((args, dy))    # else the compiler keeps those of the forward pass
-    project = lambda steps, weight: _step_sizes(steps, weight, p)
-    _, pullback = jax.vjp(project, args.steps, args.dt_weight)
-    x = _rows_of(args, p)
+    delta, pullback = jax.vjp(functools.partial(_step_sizes, p=p), args.steps, args.dt_weight)
+    x = _rows_of(args, delta, p)
     dy = widen(dy.reshape(p.rows, p.steps, -1), p)
     out = one_backward.sweep(None, x, dy, saved, None, p=p, softplus=options.delta_softplus, interpret=options.interpret)
     d_steps, d_weight = pullback(out["ddelta"])
@@ -62,12 +62,12 @@ def _step_sizes(steps, weight, p):
     return widen(delta, p)
 
 
-def _rows_of(args, p):
+def _rows_of(args, delta, p):
     """`RowArguments` whose groups are the directions; u has the channels of one."""
     channels = lambda x: x.reshape(*x.shape[:-2], -1)                              # (..., 4, E) -> (..., 4 E)
     shared = lambda x: None if x is None else over_rows(channels(x), p)
     return one_forward.RowArguments(
-        u=widen(args.u.reshape(p.rows, p.steps, -1), p), delta=_step_sizes(args.steps, args.dt_weight, p),
+        u=widen(args.u.reshape(p.rows, p.steps, -1), p), delta=delta,
         A=shared(jnp.moveaxis(args.A, -1, 0).astype(jnp.float32) * one_forward.LOG2_E),
         BC=one_forward.input_and_output_maps(args).reshape(p.rows, p.steps, *args.B.shape[3:-1], -1), D=shared(args.D), bias=shared(args.delta_bias))
 

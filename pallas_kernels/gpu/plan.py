@@ -113,6 +113,17 @@ def map_plan(batch, height, width, channels, state):
     length = height * width
     if programs(across) < FEWEST or (ROWS - 1) * length * DIRECTIONS * max(channels, LANES) >= OFFSETS:
         return None
-    fits = length * ROWS * LANES * across * 4 <= SUM_BYTES and programs(across) >= DIRECTIONS * CORES
-    return Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, tiles[across], chunks=1, steps=length,
-                segment=SEGMENTS[across], ahead=AHEAD if across > 1 else 2 * AHEAD, map=(height, width), turns=DIRECTIONS if fits else 1)
+    fits = sum_bytes(length, across) <= SUM_BYTES and programs(across) >= DIRECTIONS * CORES
+    return map_geometry(batch, height, width, channels, across, AHEAD if across > 1 else 2 * AHEAD, DIRECTIONS if fits else 1)
+
+
+def map_geometry(batch, height, width, channels, across, ahead, turns):
+    """The `Plan` of a map of one state with these channels per lane, steps ahead and directions per program."""
+    length = height * width
+    return Plan(batch, length, DIRECTIONS, channels, max(channels, LANES), across, widths(channels, 1)[across], chunks=1, steps=length,
+                segment=SEGMENTS[across], ahead=ahead, map=(height, width), turns=turns)
+
+
+def sum_bytes(length, across):
+    """Shared memory of a program that adds up the directions of a map."""
+    return 4 * length * ROWS * LANES * across

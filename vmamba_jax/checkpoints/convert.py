@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vmamba_jax.checkpoints import wrappers
 from vmamba_jax.checkpoints.families import BY_MODEL, BY_NAME
+from vmamba_jax.checkpoints.families.common import complete
 from vmamba_jax.checkpoints.known_shapes import sentence
 from vmamba_jax.checkpoints.misfit import Misfit, MisfitError
 from vmamba_jax.models.classifier import Classifier
@@ -38,14 +39,7 @@ def model_from_options(family, options):
     if family not in BY_NAME:
         raise KeyError(f"family={family!r}: expected one of {', '.join(BY_NAME)}")
     known = BY_NAME[family]
-    unknown = [name for name in options if name not in known.DEFAULTS]
-    if unknown:
-        raise ValueError(f"{', '.join(f'{n}={options[n]!r}' for n in unknown)}: expected options of {family}: {', '.join(known.DEFAULTS)}")
-    options = {**known.DEFAULTS, **options}
-    for name in known.FIXED:
-        if options[name] != known.DEFAULTS[name]:
-            raise ValueError(f"{name}={options[name]!r}: expected {known.DEFAULTS[name]!r}, the only supported value")
-    return known.build(options)
+    return known.build(complete(family, known, options))
 
 
 def convert(model, state_dict, weights=None):

@@ -27,6 +27,29 @@ def rename(state_dict, rules):
     return renamed
 
 
+def complete(name, family, options, part=""):
+    """Every option of a family: those given, and the defaults of the others.
+
+    Args:
+        name: the family's name, for the message.
+        family: the family's file.
+        options: {option: value}.
+        part: what the options are of inside a larger model, for the message; "": of the model itself.
+
+    Raises:
+        ValueError: an unknown option, or a value other than the only supported one.
+    """
+    unknown = [option for option in options if option not in family.DEFAULTS]
+    if unknown:
+        given = ", ".join(f"{option}={options[option]!r}" for option in unknown)
+        raise ValueError(f"{f'{part}: ' if part else ''}{given}: expected options of {name}: {', '.join(family.DEFAULTS)}")
+    options = {**family.DEFAULTS, **options}
+    for option in family.FIXED:
+        if options[option] != family.DEFAULTS[option]:
+            raise ValueError(f"{f'{part}.' if part else ''}{option}={options[option]!r}: expected {family.DEFAULTS[option]!r}, the only supported value")
+    return options
+
+
 def single(options, name):
     """The one number of an option that the original also accepts per side or stage; a ValueError if its numbers differ."""
     numbers = np.ravel(options[name]).tolist()

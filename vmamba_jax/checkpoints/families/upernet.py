@@ -2,7 +2,7 @@
 import re
 
 from vmamba_jax.checkpoints.families import vmamba
-from vmamba_jax.checkpoints.families.common import dotted
+from vmamba_jax.checkpoints.families.common import complete, dotted
 from vmamba_jax.core import checks
 from vmamba_jax.models.dense.upernet import UperNet
 
@@ -25,13 +25,7 @@ def build(o):
     given = dict(o["backbone"] or {})
     kind = checks.choice("backbone.type", given.pop("type", "vmamba"), TYPES)
     family = BACKBONES[TYPES[kind]]
-    unknown = [name for name in given if name not in family.DEFAULTS]
-    if unknown:
-        raise ValueError(f"backbone: {', '.join(f'{n}={given[n]!r}' for n in unknown)}: expected options of {TYPES[kind]}: {', '.join(family.DEFAULTS)}")
-    for name in family.FIXED:
-        if given.get(name, family.DEFAULTS[name]) != family.DEFAULTS[name]:
-            raise ValueError(f"backbone.{name}={given[name]!r}: expected {family.DEFAULTS[name]!r}, the only supported value")
-    backbone = family.build({**family.DEFAULTS, "out_indices": (0, 1, 2, 3), **given})
+    backbone = family.build(complete(TYPES[kind], family, {"out_indices": (0, 1, 2, 3), **given}, "backbone"))
     decode, auxiliary = _head("decode_head", o["decode_head"], DECODE), _head("auxiliary_head", o["auxiliary_head"], AUXILIARY)
     for name in ("num_classes", "dropout_ratio"):
         if decode[name] != auxiliary[name]:
@@ -78,8 +72,7 @@ def modern(state_dict, model):
     family = _family(model)
     inside = {name.removeprefix(PREFIX): x for name, x in state_dict.items() if name.startswith(PREFIX)}
     rest = {name: x for name, x in state_dict.items() if not name.startswith(PREFIX)}
-    inside = family.modern(inside, model.backbone) if hasattr(family, "modern") else inside
-    return rest | {PREFIX + name: x for name, x in inside.items()}
+    return rest | {PREFIX + name: x for name, x in family.modern(inside, model.backbone).items()}
 
 
 def fit(x, path, shape, model):
@@ -89,10 +82,9 @@ def fit(x, path, shape, model):
 
 def unfit(x, path):
     """The inverse of `fit`."""
-    return vmamba.unfit(x, (path[0], *path[2:])) if path[1] == "backbone" and hasattr(vmamba, "unfit") else x
+    return vmamba.unfit(x, (path[0], *path[2:])) if path[1] == "backbone" else x
 
 
 def original_shape(path, shape):
     """Shape in the original file of a Flax leaf of this shape."""
-    inside = path[1] == "backbone" and hasattr(vmamba, "original_shape")
-    return vmamba.original_shape((path[0], *path[2:]), shape) if inside else tuple(shape)
+    return vmamba.original_shape((path[0], *path[2:]), shape) if path[1] == "backbone" else tuple(shape)
