@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 
 from configs import ads_study
-from experiments import sweep
 from tests.helpers import fake_sweep
 
 LAST = {"s4-none-pgd_at": 0.6, "s4-relu-pgd_at": 0.7, "s4-attention-pgd_at": 0.65, "s4-none-standard": 0.1, "mamba-none-pgd_at": 0.8,
@@ -15,11 +14,7 @@ OVERFITTING = {"s4-attention-pgd_at": 0.1}
 
 def study(workdir, groups, seeds=(0, 1, 2), evaluate=None):
     """Run the sweep of these groups with stand-ins."""
-    config = ads_study.get_config()
-    config.seeds, config.control = seeds, groups[0]
-    for name in [name for name in config.runs if name not in groups]:
-        del config.runs[name]
-    return sweep.run(config, workdir, progress=False, train=fake_sweep.train, evaluate=evaluate or finding)
+    return fake_sweep.study(ads_study.get_config(), workdir, groups, seeds, evaluate or finding)
 
 
 def finding(config, folder, *, progress=True):

@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 
 from configs import mender
-from experiments import sweep
 from tests.helpers import fake_sweep
 
 STATES, BLOCKS, CLASSES = ("x", "c", "s", "y"), (0, 1), 3
@@ -14,11 +13,7 @@ CONFLICT = {"base": 0.5, "uncued": 0.9, "ce": 0.5, "external": 0.7, "internal": 
 
 def study(workdir, groups, seeds=(0, 1, 2), evaluate=None):
     """Run the sweep of these groups with stand-ins."""
-    config = mender.get_config()
-    config.seeds, config.control = seeds, groups[0]
-    for name in [name for name in config.runs if name not in groups]:
-        del config.runs[name]
-    return sweep.run(config, workdir, progress=False, train=fake_sweep.train, evaluate=evaluate or finding)
+    return fake_sweep.study(mender.get_config(), workdir, groups, seeds, evaluate or finding)
 
 
 def finding(config, folder, *, progress=True):

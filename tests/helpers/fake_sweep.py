@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from configs import digits, sweeps
+from experiments import sweep
 
 STEPS = {"steps": 40, "steps_per_epoch": 10, "validation_attack": "PGD-10"}
 SHIFT = {"standard": (0.975, 0.02), "pgd_at": (0.98, 0.69)}  # clean, robust
@@ -25,6 +26,14 @@ def plan(groups=("standard", "pgd_at"), seeds=(0, 1), **options):
     standard = digits.get_config("objective=standard")
     changes = {"standard": {"objective": standard.objective.to_dict(), "validation": standard.validation.to_dict()}}
     return sweeps.sweep(digits.get_config("objective=pgd_at"), runs={name: changes.get(name, {}) for name in groups}, seeds=seeds, **options)
+
+
+def study(config, workdir, groups, seeds, evaluate):
+    """Run these groups of a study's sweep, of which the first is the control, with `train` as a stand-in."""
+    config.seeds, config.control = seeds, groups[0]
+    for name in [name for name in config.runs if name not in groups]:
+        del config.runs[name]
+    return sweep.run(config, workdir, progress=False, train=train, evaluate=evaluate)
 
 
 def train(config, folder, *, progress=True):
@@ -60,7 +69,6 @@ def group(folder):
 
 def main(workdir, behavior, value):
     """For a process of its own: the sweep of `plan` with `train`, which "sleep"s value seconds, or "kill"s the process in its value-th run."""
-    from experiments import sweep
     calls = []
 
     def run(config, folder, *, progress=True):
