@@ -17,7 +17,7 @@ from pallas_kernels.arguments import Arguments
 from pallas_kernels.gpu.forward import LOG2_E, STATIC, chunk_ends, rows_of, step_size_and_slope
 from pallas_kernels.gpu.linear import carried
 from pallas_kernels.gpu.plan import AHEAD, ROWS
-from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, loop, narrow, pipelined_loop, to_rows, widen
+from pallas_kernels.gpu.tiles import clock, direction, from_rows, launch, loop, narrow, owned_channels, pipelined_loop, to_rows, widen
 
 
 def backward(args, saved, dy, options):
@@ -191,10 +191,6 @@ def sweep(direction, x, dy, states, incoming, *, p, softplus, interpret):
 
 
 def _owned(p):
-    """(tiles, 4, width): 1 where a channel is not in an earlier tile, else 0; None if tiles do not overlap."""
-    if not p.overlapping:
-        return None
-    start = jnp.minimum(jnp.arange(p.tiles) * p.width, p.lanes - p.width)
-    before = jnp.concatenate([jnp.zeros(1, int), start[:-1] + p.width])
-    new = start[:, None] + jnp.arange(p.width) >= before[:, None]
-    return jnp.broadcast_to(new[:, None].astype(jnp.float32), (p.tiles, ROWS, p.width))
+    """`owned_channels` in the shape of a tile."""
+    owned = owned_channels(p)
+    return None if owned is None else jnp.broadcast_to(owned[:, None], (p.tiles, ROWS, p.width))
