@@ -170,4 +170,4 @@ def states(direction, x, entry, *, p, softplus, out_dtype, interpret):
 def block_scratch(p, *streams):
     """Shared memory of a block's streams and of its B and C."""
     rows = block_rows(p)
-    return {name: (rows, LANES) for name in streams} | dict(maps=(rows, 2, SPLIT, p.part))
+    return dict.fromkeys(streams, (rows, LANES)) | dict(maps=(rows, 2, SPLIT, p.part))
