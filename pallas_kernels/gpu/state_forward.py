@@ -128,7 +128,7 @@ def states(direction, x, entry, *, p, softplus, out_dtype, interpret):
         def visit(b, operands, h):
             us, deltas, BC = operands
             dts, us = [dt for dt, _ in step_sizes(deltas, bias, softplus)], [u.astype(jnp.float32) for u in us]
-            tile.clear(b, refs.dt, refs.z, refs.maps)
+            tile.clear(b, refs.dt, refs.z, refs.maps, *([refs.u_kept] if shifted else []))
             if shifted:
                 tile.put(b, refs.u_kept, us)
             tile.put(b, refs.dt, dts)

@@ -135,7 +135,10 @@ class Machine:
                 if name == "bra":
                     at = self.program.labels[instruction.operands[0]]
                 else:
-                    self.execute(instruction, active)
+                    try:
+                        self.execute(instruction, active)
+                    except Fault as fault:
+                        raise Fault(f"{'.'.join(instruction.parts)} {', '.join(instruction.operands)}: {fault}") from fault
         return executed
 
     # ---- registers
@@ -223,7 +226,7 @@ class Machine:
             wide = np.int64 if dtype in (np.int32, np.int64) else np.uint64
             product = x[0].astype(wide) * x[1].astype(wide)
             if parts[1] == "wide":
-                return product
+                return product if np.dtype(dtype).itemsize > 2 else product.astype(np.uint32)
             if (product.astype(dtype).astype(wide) != product).any():
                 raise Fault(f"{'.'.join(parts)}: a product exceeds {np.dtype(dtype)}")
             return (product + (x[2] if name == "mad" else 0)).astype(dtype)
