@@ -11,18 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tests.helpers.ptx_memory import SHARED, Fault, SharedMemory
+
 LANES, THREADS = 32, 128
 SPACE = np.uint64(40)          # bits of an address within one array; the bits above are the array's number
-SHARED = 2**20                 # where shared memory begins
 UNWRITTEN = 0xFF               # every byte of an output before it is written: NaN
 UNSIGNED = {1: np.bool_, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 DTYPES = {"f32": np.float32, "b16": np.uint16, "u16": np.uint16, "b32": np.uint32, "u32": np.uint32, "s32": np.int32, "b64": np.uint64,
           "u64": np.uint64, "s64": np.int64, "pred": np.bool_}
 COMPARE = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
-
-
-class Fault(Exception):
-    """What a kernel must not do, or an instruction that is not known."""
 
 
 class Instruction(NamedTuple):
@@ -57,44 +54,6 @@ def parse(text):
         elif line and line not in "{}" and line[0] != "." and not line.startswith("$"):
             raise Fault(f"line of PTX {line!r}: expected an instruction or a label")
     return Program(instructions, labels, len(re.findall(r"\.param \.u64", text)))
-
-
-class SharedMemory:
-    """Words of every program's shared memory, with the warps that touched each of them since the last barrier."""
-
-    def __init__(self, programs, size):
-        shape = programs, -(-size // 4)
-        self.words, self.written, self.epoch = np.zeros(shape, np.uint32), np.zeros(shape, bool), 1
-        self.writer, self.write_epoch = np.zeros(shape, np.int8), np.zeros(shape, np.int32)
-        self.readers, self.read_epoch = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
-
-    def _index(self, address):
-        offset = address.astype(np.int64) - SHARED
-        if (offset % 4).any() or (offset < 0).any() or (offset // 4 >= self.words.shape[1]).any():
-            raise Fault(f"shared memory at {offset.min()} to {offset.max()}: expected words below {4 * self.words.shape[1]}")
-        return offset // 4
-
-    def read(self, address, program, warp):
-        at = program, self._index(address)
-        if not self.written[at].all():
-            raise Fault("a word of shared memory was read that nothing wrote")
-        if ((self.write_epoch[at] == self.epoch) & (self.writer[at] != warp)).any():
-            raise Fault("a word of shared memory was read that another warp wrote since the last barrier")
-        self.readers[at] = np.where(self.read_epoch[at] == self.epoch, self.readers[at], 0)
-        self.read_epoch[at] = self.epoch
-        np.bitwise_or.at(self.readers, at, (1 << warp).astype(np.uint8))
-        return self.words[at]
-
-    def write(self, address, program, warp, value):
-        at = program, self._index(address)
-        changed = ~self.written[at] | (self.words[at] != value)        # equal values are harmless: tiles may overlap
-        others = (self.write_epoch[at] == self.epoch) & (self.writer[at] != warp)
-        others |= (self.read_epoch[at] == self.epoch) & ((self.readers[at] & ~(1 << warp).astype(np.uint8)) != 0)
-        if (changed & others).any():
-            raise Fault("a word of shared memory was written that another warp touched since the last barrier")
-        self.words[at], self.written[at], self.writer[at], self.write_epoch[at] = value, True, warp, self.epoch
-        if (self.words[at] != value).any():
-            raise Fault("two threads wrote different values to a word of shared memory")
 
 
 class Machine:
@@ -151,7 +110,7 @@ class Machine:
             if x.dtype.itemsize != size:
                 raise Fault(f"{operand}: expected {8 * size} bits, got {8 * x.dtype.itemsize}")
         elif operand.startswith("0f"):
-            x = np.uint32(int(operand[2:], 16))
+            x = np.uint32(int(operand.replace("0f", "0x"), 0))
         elif re.fullmatch(r"-?\d+|0x[0-9A-Fa-f]+", operand):
             x = UNSIGNED[size](int(operand, 0) % (1 << 8 * size) if dtype is not np.bool_ else int(operand, 0) != 0)
         else:
