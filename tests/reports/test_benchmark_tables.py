@@ -1,5 +1,5 @@
 """Markdown tables of a benchmark's attacks and corruptions: ratios, compile times, stages."""
-from vmamba_jax.reports.tables import attack_tables, corruption_tables
+from vmamba_jax.reports.benchmarks.attacks import attack_tables, corruption_tables
 
 
 def test_attacks():
