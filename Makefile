@@ -35,10 +35,10 @@ study: $(VENV)/.installed
 	@$(IN) -m experiments.study --workdir $(STUDY)
 
 mender: $(VENV)/.installed
-	@$(IN) -m experiments.mender --config configs/mender.py --workdir $(MENDER)
+	@$(IN) -m experiments.mender --config configs/mender.py --workdir $(MENDER) --workers=0
 
 ads: $(VENV)/.installed
-	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS)
+	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS) --workers=0
 
 test: lint
 	@$(IN) -m pytest $(SIDE_BY_SIDE) -m "not slow and not aot and not peers" $(ARGS)
