@@ -8,25 +8,26 @@ import numpy as np
 LARGEST_SCALING = float(np.log(1000 / 16))  # of a side by its delta, as a logarithm
 
 
-def anchors(map_sizes, strides, scale, ratios):
-    """[(H_i * W_i * A, 4) float32, ...]: anchors of every cell of every map, row by row, the A ratios fastest.
+def anchors(map_sizes, strides, scale, ratios, dtype=np.float32):
+    """[(H_i * W_i * A, 4), ...]: anchors of every cell of every map, row by row, the A ratios fastest.
 
-    An anchor is centered at the cell's corner of lower coordinates, as in the original; its values are float32, whatever the model's dtype.
+    An anchor is centered at the cell's corner of lower coordinates; its sides are those that float32 holds, whatever the dtype. Both as in the original.
 
     Args:
         map_sizes: [(H_i, W_i), ...].
         strides: pixels per cell of each map.
         scale: side of a square anchor, in cells.
         ratios: heights over widths.
+        dtype: of the result.
     """
     root = np.sqrt(np.asarray(ratios, np.float32))
     found = []
     for (height, width), stride in zip(map_sizes, strides, strict=True):
         w, h = (np.float32(stride) * side * np.float32(scale) for side in (np.float32(1) / root, root))
         base = np.stack([-w / 2, -h / 2, w / 2, h / 2], -1)                                                                  # (A, 4)
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32) * stride, np.arange(height, dtype=np.float32) * stride)
+        x, y = np.meshgrid(np.arange(width, dtype=dtype) * stride, np.arange(height, dtype=dtype) * stride)
         shifts = np.stack([x, y, x, y], -1).reshape(-1, 1, 4)
-        found.append((base + shifts).reshape(-1, 4).astype(np.float32))
+        found.append((base + shifts).reshape(-1, 4).astype(dtype))
     return found
 
 
@@ -61,7 +62,7 @@ def encode(anchors, boxes, std):
     sides, wanted = anchors[..., 2:] - anchors[..., :2], boxes[..., 2:] - boxes[..., :2]
     good = ((sides > 0) & (wanted > 0)).all(-1, keepdims=True)
     sides, wanted = jnp.where(good, sides, 1), jnp.where(good, wanted, 1)
-    shift = ((boxes[..., :2] + boxes[..., 2:]) - (anchors[..., :2] + anchors[..., 2:])) / 2 / sides
+    shift = ((boxes[..., :2] + boxes[..., 2:]) / 2 - (anchors[..., :2] + anchors[..., 2:]) / 2) / sides
     deltas = jnp.concatenate([shift, jnp.log(wanted / sides)], -1) / jnp.asarray(std, boxes.dtype)
     return jnp.where(good, deltas, 0)
 
