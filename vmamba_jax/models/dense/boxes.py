@@ -40,6 +40,7 @@ def decode(anchors, deltas, std, size=None):
         std: (4,).
         size: (height, width) to clip the boxes to, numbers or arrays (...); None: boxes are not clipped.
     """
+    anchors, deltas = jnp.asarray(anchors), jnp.asarray(deltas)
     deltas = deltas * jnp.asarray(std, deltas.dtype)
     center, sides = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
     center = center + sides * deltas[..., :2]
@@ -59,6 +60,7 @@ def encode(anchors, boxes, std):
         anchors, boxes: (..., 4).
         std: (4,).
     """
+    anchors, boxes = jnp.asarray(anchors), jnp.asarray(boxes)
     sides, wanted = anchors[..., 2:] - anchors[..., :2], boxes[..., 2:] - boxes[..., :2]
     good = ((sides > 0) & (wanted > 0)).all(-1, keepdims=True)
     sides, wanted = jnp.where(good, sides, 1), jnp.where(good, wanted, 1)

@@ -10,6 +10,7 @@ def paste(masks, boxes, height, width):
 
     Source: MMDetection's _do_paste_mask.
     """
+    masks, boxes = jnp.asarray(masks), jnp.asarray(boxes)
     side = masks.shape[-1]
 
     def weights(first, last, length):
@@ -27,6 +28,7 @@ def crop(masks, index, boxes, size):
 
     Source: MMDetection's BitmapMasks.crop_and_resize: RoIAlign with adaptive sampling, at least 0.5.
     """
+    masks, boxes = jnp.asarray(masks), jnp.asarray(boxes)
     height, width = masks.shape[1:]
     x, y, across, down = extent(boxes, 1.0, True)
     full = lambda side: jnp.full(len(boxes), side, jnp.int32)

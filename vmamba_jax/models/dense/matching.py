@@ -23,6 +23,7 @@ def match(priors, boxes, positive, negative, low_quality, least=None, valid=None
         least: None: `negative`, as in the published configurations.
         valid: (g,) bool: the objects that exist; None: all.
     """
+    priors, boxes = jnp.asarray(priors), jnp.asarray(boxes)
     if not len(boxes):
         return jnp.zeros(len(priors), jnp.int32)
     found = overlaps(boxes[:, None], priors)                                              # (g, n)

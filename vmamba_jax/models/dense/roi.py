@@ -50,8 +50,9 @@ def roi_align(features, boxes, index, size, scale, ratio=0, aligned=True):
     Raises:
         ValueError: shapes other than these.
     """
+    features, boxes, index = jnp.asarray(features), jnp.asarray(boxes), jnp.asarray(index)
     if features.ndim != 4 or boxes.shape != (len(index), 4):
-        raise ValueError(f"features.shape={features.shape}, boxes.shape={boxes.shape}, index.shape={np.shape(index)}: expected (b, H, W, C), (n, 4), (n,)")
+        raise ValueError(f"features.shape={features.shape}, boxes.shape={boxes.shape}, index.shape={index.shape}: expected (b, H, W, C), (n, 4), (n,)")
     _, height, width, channels = features.shape
     everywhere = lambda value, dtype=jnp.int32: jnp.full(len(boxes), value, dtype)
     maps = Maps(features.reshape(-1, channels), index * (height * width), everywhere(height), everywhere(width), everywhere(scale, boxes.dtype),
@@ -79,6 +80,7 @@ def roi_align_pyramid(features, boxes, index, size, strides, finest, ratio=0):
 
 def level_of(boxes, finest, count):
     """(n,) int32: the level of a pyramid for each box, floor(log2(sqrt(area) / finest)) within the `count` levels (Lin et al. 2017, equation 1)."""
+    boxes = jnp.asarray(boxes)
     side = jnp.sqrt((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
     return jnp.clip(jnp.floor(jnp.log2(side / finest + 1e-6)), 0, count - 1).astype(jnp.int32)
 
