@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.torch_files import Call, write
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.misfit import MisfitError
 from vmamba_jax.models.dense.detection_losses import stack
@@ -72,9 +73,11 @@ def check_losses(found, recorded):
         assert float(found[name]) == pytest.approx(float(recorded[f"train/{name}_f64"].sum()), rel=1e-7), name
 
 
-def test_from_maps(recorded, model, x64):
-    """Detections and losses from the recorded pyramid, and the weights written back."""
-    variables = checkpoints.convert(model, weights(recorded))
+def test_from_maps(recorded, model, x64, tmp_path):
+    """Detections and losses from the recorded pyramid, with the weights of a file of MMDetection's trainer, and the weights written back."""
+    record = Call("mmengine.logging.history_buffer HistoryBuffer", (), {"max_length": 100, "_log_history": np.zeros(3)})
+    tree = {"meta": {"mmengine_version": "0.10.1", "epoch": 12}, "message_hub": {"log_scalars": {"train/loss": record}}, "state_dict": weights(recorded)}
+    variables = checkpoints.convert(model, checkpoints.read_torch(write(tmp_path / "epoch_12.pth", tree, "zip")))
     maps = [jnp.asarray(np.moveaxis(recorded[f"eval/fpn{i}_f64"], 1, -1)) for i in range(5)]
     both = lambda model, maps, given: (model.detect(maps, SIZES), model.losses_of(maps, SIZES, given, samples(recorded)))
     detections, losses = jax.jit(lambda v, *args: model.apply(v, *args, method=both))(variables, maps, stack(objects(recorded)))
