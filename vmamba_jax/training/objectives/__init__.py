@@ -8,10 +8,11 @@ A batch is {"image": (b, H, W, C) in [0, 1], "label": (b,) classes or (b, classe
 Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: its last measurement; separate batch
 statistics): `state = step.begin(state, image_shape, batch_size)` adds it and returns other states unchanged. `cost(name, **options)`
 returns a step's cost. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; those with an inner attack also attack_mode,
-eps_schedule and scheduled, see `InnerAttack`. `repair` needs masks and templates, so that it has no entry in `OBJECTIVES`.
+eps_schedule and scheduled, see `InnerAttack`. `repair` needs masks and templates, and `detection` a batch of objects, so that they have no entry in `OBJECTIVES`.
 """
 from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.awp import awp, perturb_weights
+from vmamba_jax.training.objectives.detection import detection
 from vmamba_jax.training.objectives.fast import fast
 from vmamba_jax.training.objectives.free import free
 from vmamba_jax.training.objectives.inner_attack import InnerAttack, clean_variables
@@ -27,7 +28,7 @@ from vmamba_jax.training.objectives.yopo import in_turn, yopo
 OBJECTIVES = {"standard": standard, "pgd_at": pgd_at, "trades": trades, "mart": mart, "free": free, "fast": fast, "yopo": yopo, "awp": awp,
               "light": light, "singh": singh, "ares": ares}
 
-__all__ = ["Cost", "InnerAttack", "OBJECTIVES", "Penalty", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "fast", "free",
+__all__ = ["Cost", "InnerAttack", "OBJECTIVES", "Penalty", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "detection", "fast", "free",
            "in_turn", "light", "mart", "perturb_weights", "pgd_at", "repair", "singh", "standard", "trades", "yopo"]
 
 
