@@ -12,7 +12,7 @@ from experiments.common.cli import ConfigError, checking
 from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, checkpoints, data, parallel, training
 from vmamba_jax.data.subsets import numbered
-from vmamba_jax.models import Classifier
+from vmamba_jax.models import Classifier, dense
 from vmamba_jax.reports import labels
 
 
@@ -161,12 +161,21 @@ def classifier(config, like):
         raise ConfigError("config.data.options: expected an option that sets the image size, such as size=224")
     fields = {"num_classes": len(like.classes), "in_channels": like.image_shape[-1], **config.model.overrides.to_dict()}
     with checking("config.model"):
-        model = vmamba_jax.create_model(config.model.name, **fields)
+        model = vmamba_jax.create_model(config.model.name, **fields) if config.head.name == "none" else dense_model(config, like)
     with checking("config.preprocessing"):
         made = Classifier(model, tuple(config.preprocessing.mean), tuple(config.preprocessing.std))
     with checking("config.model"):
         jax.eval_shape(lambda key: made.init(key, like.image_shape), jax.random.key(0))
     return made
+
+
+def dense_model(config, like):
+    """The model of config.head over the maps of config.model, with the classes of a dense source."""
+    if not isinstance(like, data.DenseSource):
+        raise ConfigError(f"config.head.name={config.head.name!r} with config.data.name={config.data.name!r}: expected a dense set, such as 'dense_shapes'")
+    backbone = vmamba_jax.create_model(config.model.name, True, **{"in_channels": like.image_shape[-1], **config.model.overrides.to_dict()})
+    with checking("config.head"):
+        return dense.create(backbone=backbone, **{"num_classes": len(like.classes), **config.head.to_dict()})
 
 
 def trained(config, folder, checkpoint="latest"):

@@ -14,6 +14,7 @@ from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
 from vmamba_jax.checkpoints.fine_tuning import HEADS
 from vmamba_jax.core import checks
 from vmamba_jax.data.augment import mix
+from vmamba_jax.models import dense
 from vmamba_jax.training.objectives import OBJECTIVES
 from vmamba_jax.training.optimization import schedules, weight_decay
 
@@ -22,6 +23,7 @@ SEEDS = 2 ** 32          # jax.random.key keeps 32 bits
 LARGEST_NUMBER = 3.4e38  # of float32
 OPTIMIZERS = ("adamw", "sgd")
 VALIDATION = ("accuracy", "robust_accuracy")
+DENSE_VALIDATION = ("mIoU", "robust_mIoU")  # besides those of `VALIDATION`, which are then accuracies of pixels
 PARTS = ("scan", "models", "memory", "growth", "ladder", "attacks", "scaling", "corruptions", "compile", "sequences", "training")  # of a benchmark
 PASSES = ("forward", "gradient", "training", "pgd")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -185,7 +187,7 @@ RUN = {
     "loader.max_bad": _any_count, "augment.name": _name,
     "mix.mixup": _positive, "mix.cutmix": _positive, "mix.probability": _fraction, "mix.switch_probability": _fraction, "mix.mode": _of(mix.MODES),
     "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
-    "model.name": _name, "model.overrides": _options,
+    "model.name": _name, "model.overrides": _options, "head.name": _of(("none", *dense.HEADS)),
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
     "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text, "init.freeze": _of(("", "backbone")),
     "objective.name": _of((*OBJECTIVES, "repair")), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,
@@ -198,7 +200,7 @@ RUN = {
     "schedule.warmup_start": _positive, "schedule.cooldown": _fraction, "schedule.cooldown_epochs": _positive, "schedule.end": _positive,
     "schedule.boundaries": functools.partial(sequence, rule=_fraction), "schedule.factor": _positive,
     "ema_decay": _decay, "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
-    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of(VALIDATION), "validation.attack": _options,
+    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of((*VALIDATION, *DENSE_VALIDATION)), "validation.attack": _options,
     "checkpoints.keep": count,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
     "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,

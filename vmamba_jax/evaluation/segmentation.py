@@ -31,7 +31,13 @@ def mean_iou(pairs, classes, ignore=IGNORE):
         total += confusion(prediction, label, classes, ignore, name=f"pairs[{number}]")
     if number < 0:
         raise ValueError("pairs=[]: expected at least one pair (prediction, label)")
-    right, labelled, predicted = np.diag(total), total.sum(1), total.sum(0)
+    return scores(total)
+
+
+def scores(total):
+    """The figures of `mean_iou` from numbers of pixels by label and prediction (classes, classes), or (classes, classes + 1) with a last column of
+    pixels without a prediction."""
+    right, labelled, predicted = np.diag(total), total.sum(1), total.sum(0)[:len(total)]
     with np.errstate(divide="ignore", invalid="ignore"):
         iou, accuracy = right / (labelled + predicted - right), right / labelled
         overall = right.sum() / labelled.sum()
