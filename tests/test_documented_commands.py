@@ -122,11 +122,19 @@ def value_of(text, old):
     return float(value) if isinstance(old, float) else value
 
 
-def test_committed_page_of_the_mender_is_that_of_its_json():
-    folder = ROOT / "docs" / "results" / "mender_shapes"
-    command = "python -m experiments.mender --config configs/mender.py --workdir runs/mender"
-    assert f"    {command}\n" in (folder.parent / "README.md").read_text()
-    assert reports.render_mender(reports.read_mender(folder), commands=(command,)) == (folder / "mender.html").read_text(encoding="utf-8")
+STUDIES = {"mender": (reports.read_mender, reports.render_mender, ["mender_shapes"]), "ads": (reports.read_ads, reports.render_ads, ["ads_digits", "ads_mnist"])}
+
+
+@pytest.mark.parametrize("program,name", [(program, name) for program, (_, _, names) in STUDIES.items() for name in names])
+def test_committed_page_of_a_study_is_that_of_its_json(program, name):
+    """Drawn again with the command that it shows, which docs/results/README.md has too."""
+    folder = ROOT / "docs" / "results" / name
+    page = (folder / f"{program}.html").read_text(encoding="utf-8")
+    command = re.search("<pre>([^<]*)</pre>", page)[1].strip()
+    read, render, _ = STUDIES[program]
+    assert render(read(folder), commands=(command,)) == page, f"run python -m experiments.{program} --workdir {folder} --page"
+    section = (folder.parent / "README.md").read_text().split(f"## {name}\n")[1].split("\n## ")[0]
+    assert f"    {command}\n" in section
 
 
 @pytest.mark.parametrize("name", ["analysis_photos", "analysis_shapes"])
