@@ -238,7 +238,8 @@ def objective(config, classifier, optimizer, steps):
     if ramp := Lengths.of(config, steps).ramp:
         options["eps_schedule"] = training.schedules.ramp(ramp)
     with checking("config.augment"):
-        options["augment"] = data.augment.create(**config.augment.to_dict())
+        made = data.augment.create(**config.augment.to_dict())
+        options["augment"] = None if config.augment.name == "none" else made
     if config.mix.mixup or config.mix.cutmix or config.mix.label_smoothing:
         with checking("config.mix"):
             options["mix"] = functools.partial(data.mix.create(**config.mix.to_dict()), num_classes=classifier.model.num_classes)
