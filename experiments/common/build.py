@@ -122,11 +122,12 @@ def batches(config, train):
     if config.transform.name == "none":
         with checking("config.batch_size"):
             return data.Batches(train, config.batch_size, **options)
+    dense_set = isinstance(train, data.DenseSource)
     with checking("config.transform"):
-        transform = data.transforms.create(**config.transform.to_dict())
+        transform = (data.transforms.joint if dense_set else data.transforms).create(**config.transform.to_dict())
     with checking("config.loader"):
         loader = config.loader.to_dict()
-        return data.Pipeline(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
+        return (data.DensePipeline if dense_set else data.Pipeline)(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
 
 
 def variables(config, classifier, classes=None):
@@ -140,9 +141,30 @@ def variables(config, classifier, classes=None):
     section = config.init
     if not section.checkpoint:
         return None
+    if config.head.name != "none":
+        return backbone_variables(config, classifier)
     with checking("config.init.checkpoint"):
         return checkpoints.read_variables(classifier.model, section.checkpoint, section.head, checkpoint=section.step, weights=section.weights or None,
                                           classes=classes, key=keys(config)[0], log=cli.report)
+
+
+def backbone_variables(config, classifier):
+    """Random variables of a dense model with the backbone's weights from config.init, which is of a classifier.
+
+    The classifier's head is left out; the heads, and the norms of the maps ("outnorm0", ...), which no classifier has, are those of random weights
+    with the same config.seed.
+    """
+    section, backbone = config.init, classifier.model.backbone
+    with checking("config.init.checkpoint"):
+        plain = backbone.clone(out_indices=())
+        found = checkpoints.read_variables(plain, section.checkpoint, "new", checkpoint=section.step, weights=section.weights or None, key=keys(config)[0],
+                                           log=cli.report)
+        made = jax.jit(lambda key: classifier.init(key, (64, 64, backbone.in_channels)))(keys(config)[0])
+        fresh = made["params"]["backbone"]
+        if absent := [name for name in fresh if name not in found["params"] and not name.startswith("outnorm")]:
+            raise ValueError(f"{section.checkpoint}: expected the weights of the backbone, {', '.join(absent)} are absent")
+        taken = {name: found["params"].get(name, value) for name, value in fresh.items()}
+        return {**made, "params": {**made["params"], "backbone": taken}}
 
 
 def keys(config):

@@ -182,7 +182,7 @@ RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
     "data.name": _name, "data.root": text, "data.options": _options,
     "extra.name": _name, "extra.root": text, "extra.fraction": _below_one, "extra.options": _options,
-    "repeats": count, "transform.name": _of(("none", *data.transforms.names())),
+    "repeats": count, "transform.name": _of(("none", *data.transforms.names(), *data.transforms.joint.names())),
     "loader.workers": functools.partial(count, low=0, high=1024), "loader.threads": functools.partial(count, low=0, high=1024),
     "loader.max_bad": _any_count, "augment.name": _name,
     "mix.mixup": _positive, "mix.cutmix": _positive, "mix.probability": _fraction, "mix.switch_probability": _fraction, "mix.mode": _of(mix.MODES),

@@ -59,6 +59,24 @@ def segmentation(logits_fn, source, *, attack=None, key=None, change=None, ignor
     return found | of_confusion(found["confusion"]) | ({} if attack is None else {"attack": getattr(attack, "settings", repr(attack))})
 
 
+def ensemble(logits_fn, source, attack, *, key, ignore=IGNORE, **loop):
+    """Scores under each part of an ensemble, and the worst case over them, from one program.
+
+    Args:
+        attack: with `attacks` and `each`, such as `attacks.sea(...)`.
+        logits_fn, source, key, ignore, loop: as for `segmentation`.
+
+    Returns:
+        {"parts": [{"loss", "mIoU", "aAcc", "interval", ...} for each part], "worst": `worst_case` of them}.
+    """
+    loop = Loop(**loop)
+    source = enter(logits_fn, source, loop)
+    found = gather(on_mesh(_judge_each(source.classes, ignore), (argument(logits_fn), argument(attack)), loop, key), source, loop)
+    confusions = np.moveaxis(found["confusion"], 1, 0)
+    return {"parts": [{"loss": part.loss} | of_confusion(each) for part, each in zip(attack.attacks, confusions, strict=True)],
+            "worst": worst_case(confusions)}
+
+
 def of_confusion(confusion):
     """Scores, with the mIoU's interval, of every image's numbers of pixels (n, classes, classes or classes + 1)."""
     return scores(confusion.sum(0, dtype=np.int64)) | {"interval": interval(confusion)}
@@ -99,12 +117,26 @@ def _judge(classes, ignore):
         labels = jnp.where(counted & ~wrong[:, None, None], labels, ignore)
         if attack is not None:
             images = attack(logits_fn, images, labels, None if key is None else keys_at(key, batch["index"]))
-        logits = logits_fn(images)
-        prediction = jnp.where(jnp.isfinite(logits).all(-1), logits.argmax(-1), classes)
-        cell = jnp.where(labels == ignore, classes * (classes + 1), labels * (classes + 1) + prediction)
-        count = lambda cells: jnp.zeros(classes * (classes + 1) + 1, jnp.int32).at[cells.reshape(-1)].add(1)[:-1]
-        return {"confusion": jax.vmap(count)(cell).reshape(-1, classes, classes + 1), "wrong": wrong, ADVERSARIAL: images}
+        return {"confusion": _counts(logits_fn(images), labels, classes, ignore), "wrong": wrong, ADVERSARIAL: images}
     return judge
+
+
+@functools.cache
+def _judge_each(classes, ignore):
+    def judge(tree, batch, key):
+        logits_fn, attack = tree
+        found, _ = attack.each(logits_fn, batch["image"], batch["label"], keys_at(key, batch["index"]))
+        counts = jax.lax.map(lambda images: _counts(logits_fn(images), batch["label"], classes, ignore), found)
+        return {"confusion": jnp.moveaxis(counts, 0, 1)}
+    return judge
+
+
+def _counts(logits, labels, classes, ignore):
+    """Each image's numbers of pixels by label and prediction, (b, classes, classes + 1)."""
+    prediction = jnp.where(jnp.isfinite(logits).all(-1), logits.argmax(-1), classes)
+    cell = jnp.where(labels == ignore, classes * (classes + 1), labels * (classes + 1) + prediction)
+    count = lambda cells: jnp.zeros(classes * (classes + 1) + 1, jnp.int32).at[cells.reshape(-1)].add(1)[:-1]
+    return jax.vmap(count)(cell).reshape(-1, classes, classes + 1)
 
 
 def corrupted(name, severity, key, *, table=None, **loop):

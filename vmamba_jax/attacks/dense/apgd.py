@@ -3,6 +3,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from vmamba_jax.attacks.autoattack.apgd import random_start
 from vmamba_jax.attacks.autoattack.apgd_schedule import Phase, ascend, dense_checkpoints
@@ -80,7 +82,18 @@ class DenseAPGD(PixelAscent):
         return losses.LOSSES[self.loss](logits, labels, ignore=self.ignore, **options.get(self.loss, {}))
 
     def run(self, outputs_fn, images, labels, keys, start=None):
-        lower, upper = self.bounds
+        return self.ascend(outputs_fn, images, labels, keys, start, lambda logits, progress: self.pixel_loss(logits, labels, progress))[0]
+
+    def ascend(self, outputs_fn, images, labels, keys, start, loss):
+        """(images, minus their shares of right pixels (batch,)) of a run; the balls share one program.
+
+        Args:
+            loss: (logits, share of the ball's steps that are done) -> the loss of each pixel.
+        """
+        factors, steps = self._phases()
+        checkpoints = np.full((len(steps), max(steps) + 1), -1, np.int32)
+        for row, n in zip(checkpoints, steps, strict=True):
+            row[:n + 1] = dense_checkpoints(n, self.rho)
 
         def evaluate(x, progress):
             def total(x):
@@ -88,18 +101,23 @@ class DenseAPGD(PixelAscent):
                 losses.check(logits, labels, self.ignore)
                 logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
                 tracked = losses.cross_entropy(logits, labels, self.ignore).mean((1, 2))
-                return self.pixel_loss(logits, labels, progress).mean((1, 2)).sum(), (tracked, -losses.right_pixels(logits, labels, self.ignore))
+                return loss(logits, progress).mean((1, 2)).sum(), (tracked, -losses.right_pixels(logits, labels, self.ignore))
             (_, (tracked, score)), gradient = jax.value_and_grad(total, has_aux=True)(x)
             return tracked, score, jnp.nan_to_num(gradient)
 
-        for i, (factor, steps) in enumerate(zip(*self._phases(), strict=True)):
-            threat = ThreatModel(self.norm, factor * self.eps, lower=lower, upper=upper)
-            if i:
-                start = threat.project(images, start)
-            elif start is None:
-                start = random_start(threat, images, keys) if self.random_start else images
-            start = ascend(Phase(threat, dense_checkpoints(steps, self.rho), steps), evaluate, images, start, numbered=True).adversarial
-        return start
+        def threat(p):
+            return ThreatModel(self.norm, jnp.asarray(factors, images.dtype)[p] * self.eps, lower=self.bounds[0], upper=self.bounds[1])
+
+        def ball(p, found):
+            run = ascend(Phase(threat(p), jnp.asarray(checkpoints)[p], jnp.asarray(steps)[p]), evaluate, images, threat(p).project(images, found[0]),
+                         numbered=True)
+            return run.adversarial, run.success
+
+        if start is None:
+            start = random_start(threat(0), images, keys) if self.random_start else images
+        score = jax.eval_shape(evaluate, images, 0.0)[1]
+        nothing = (0 * images.reshape(len(images), -1)[:, 0]).astype(score.dtype)
+        return lax.fori_loop(0, len(steps), ball, (start, nothing))
 
 
 def tsallis_pgd(eps, steps=300, norm="linf", random_start=True, **options):
@@ -148,17 +166,21 @@ class SEA(PixelAscent):
     @property
     def passes(self):
         each = self.attacks[0].passes
-        return Passes(len(self.attacks) * each.forward_backward, len(self.attacks))
+        return Passes(len(self.attacks) * each.forward_backward)
 
     def run(self, outputs_fn, images, labels, keys, start=None):
-        worst, least = images, None
-        for attack in self.attacks:
-            found = attack.run(outputs_fn, images, labels, keys, start)
-            right = losses.right_pixels(outputs_fn(found), labels, self.ignore)
-            fewer = jnp.ones_like(right, bool) if least is None else right < least
-            worst = jnp.where(per_image(fewer, images), found, worst)
-            least = right if least is None else jnp.minimum(right, least)
-        return worst
+        found, right = self.each(outputs_fn, images, labels, keys, start)
+        return jnp.take_along_axis(found, per_image(right.argmin(0), images)[None], 0)[0]
+
+    def each(self, outputs_fn, images, labels, keys, start=None):
+        """(images (parts, batch, H, W, C), their shares of right pixels (parts, batch)) of the parts, which share one program."""
+        parts = self.attacks
+
+        def run(k):
+            loss = lambda logits, progress: lax.switch(k, [lambda x, part=part: part.pixel_loss(x, labels, progress) for part in parts], logits)
+            found, score = parts[0].ascend(outputs_fn, images, labels, keys, start, loss)
+            return found, -score
+        return lax.map(run, jnp.arange(len(parts)))
 
 
 def _check_fields(attack):

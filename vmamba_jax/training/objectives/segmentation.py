@@ -17,8 +17,8 @@ from vmamba_jax.training.objectives.whole_batch import mean
 def segmentation(classifier, optimizer, *, attack=None, auxiliary=0.4, ignore=pixels.IGNORE, label_smoothing=0.0, clean_accuracy=False, **options):
     """A step of semantic segmentation; with `attack` one of adversarial training on the attacked images (PGD-AT).
 
-    The batch's "label" is (b, H, W) integers, classes or `ignore`. The step's metrics: loss, accuracy (of the pixels that count, on the images
-    trained on), auxiliary_loss, grad_norm, learning_rate; clean_accuracy on request; eps_scale with a schedule.
+    The batch's "label" is (b, H, W) integers, classes or `ignore`. The step's metrics: loss, accuracy (of pixels, on the images trained
+    on), auxiliary_loss, grad_norm, learning_rate; clean_accuracy on request; eps_scale with a schedule.
 
     Args:
         classifier: `(variables, images, train, rngs, mutable) -> logits (b, H, W, classes)` on [0, 1] images; with auxiliary=True (logits, the
@@ -115,8 +115,11 @@ def pixel_cross_entropy(logits, labels, ignore=pixels.IGNORE, label_smoothing=0.
 
 
 def pixel_accuracy(logits, labels, ignore=pixels.IGNORE, weight=None):
-    """Share of the pixels with another label than `ignore` that are right, over the whole batch; 0 if there are none."""
+    """Mean over images of the share of the pixels with another label than `ignore` that are right; an image without any has 1.
+
+    A mean over images, unlike the share over all pixels, is the mean over devices too.
+    """
     counted = labels != ignore
     right = (logits.argmax(-1) == labels) & counted
-    rows = 1.0 if weight is None else weight[:, None, None]
-    return (rows * right).sum() / jnp.maximum((rows * counted).sum(), 1)
+    number = counted.sum((1, 2))
+    return mean(jnp.where(number > 0, right.sum((1, 2)) / jnp.maximum(number, 1), 1.0), weight)
