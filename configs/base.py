@@ -30,7 +30,6 @@ def run():
                   "label_smoothing": 0.0}                                        # data.mix.create
 
     config.model = {"name": "", "overrides": {}}                                 # vmamba_jax.create_model; required
-    config.head = {"name": "none"}                                               # models.dense.create: a head over the model's maps; "none": classification
     config.preprocessing = {"mean": (0.0,), "std": (1.0,)}                       # per channel, or one value for all
     # checkpoints.read_variables: the weights to start from. checkpoint: a run's folder, a converted folder or a released file; step: "best", "latest"
     # or a number, of a run; head: "keep", "new" or "slice"; weights: "ema", "raw" or the name of a set. freeze: "backbone" trains the head alone,

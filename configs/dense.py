@@ -9,10 +9,14 @@ trained by cross-entropy and by PGD-AT. Expected of vmamba-standard: mIoU above 
 from configs import base, sweeps
 
 EPS = 4 / 255
+HEADS = {"channels": 32, "aux_channels": 16}
 MODELS = {
-    "vmamba": {"name": "vmamba_tiny", "overrides": {"dims": (16, 24, 32, 48), "depths": (1, 1, 1, 1), "ssm_ratio": 1.0, "mlp_ratio": 2.0, "drop_path_rate": 0.0}},
-    "swin": {"name": "swin_tiny", "overrides": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 4, "drop_path_rate": 0.0}},
-    "convnext": {"name": "convnext_tiny", "overrides": {"dims": (16, 24, 32, 48), "depths": (1, 1, 2, 1), "layer_scale_init": 1.0, "drop_path_rate": 0.0}}}
+    "vmamba": {"name": "upernet_vmamba_tiny", "overrides": HEADS | {"backbone": {"dims": (16, 24, 32, 48), "depths": (1, 1, 1, 1), "ssm_ratio": 1.0, "mlp_ratio": 2.0,
+                                                                                   "drop_path_rate": 0.0}}},
+    "swin": {"name": "upernet_swin_tiny", "overrides": HEADS | {"backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 4,
+                                                                               "drop_path_rate": 0.0}}},
+    "convnext": {"name": "upernet_convnext_tiny", "overrides": HEADS | {"backbone": {"dims": (16, 24, 32, 48), "depths": (1, 1, 2, 1), "layer_scale_init": 1.0,
+                                                                                       "drop_path_rate": 0.0}}}}
 OBJECTIVES = {
     "standard": {"name": "segmentation", "auxiliary": 0.4},
     "pgd_at": {"name": "segmentation", "auxiliary": 0.4, "ramp": 0.3, "attack": {"name": "dense_pgd", "eps": EPS, "steps": 2, "step_size": 0.75 * EPS}}}
@@ -23,7 +27,7 @@ def run(size=64, epochs=16):
     config = base.run()
     config.epochs, config.batch_size = epochs, 16
     config.data.update(name="dense_shapes", options={"size": size, "examples": (384, 48, 64)})
-    config.model, config.head = MODELS["vmamba"], {"name": "upernet", "channels": 32, "aux_channels": 16}
+    config.model = MODELS["vmamba"]
     config.preprocessing = {"mean": (0.45,), "std": (0.22,)}
     config.objective.update(OBJECTIVES["standard"])
     config.optimizer.update(weight_decay=0.01, clip_norm=1.0)

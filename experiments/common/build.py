@@ -12,7 +12,7 @@ from experiments.common.cli import ConfigError, checking
 from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, checkpoints, data, parallel, training
 from vmamba_jax.data.subsets import numbered
-from vmamba_jax.models import Classifier, dense
+from vmamba_jax.models import Classifier, catalog
 from vmamba_jax.reports import labels
 
 
@@ -141,7 +141,7 @@ def variables(config, classifier, classes=None):
     section = config.init
     if not section.checkpoint:
         return None
-    if config.head.name != "none":
+    if is_dense(config):
         return backbone_variables(config, classifier)
     with checking("config.init.checkpoint"):
         return checkpoints.read_variables(classifier.model, section.checkpoint, section.head, checkpoint=section.step, weights=section.weights or None,
@@ -182,8 +182,13 @@ def classifier(config, like):
     if like.image_shape is None:
         raise ConfigError("config.data.options: expected an option that sets the image size, such as size=224")
     fields = {"num_classes": len(like.classes), "in_channels": like.image_shape[-1], **config.model.overrides.to_dict()}
+    if is_dense(config) != isinstance(like, data.DenseSource):
+        raise ConfigError(f"config.model.name={config.model.name!r} with config.data.name={config.data.name!r}: expected a dense model, such as "
+                          "'upernet_vmamba_tiny', for a dense set, such as 'dense_shapes', and for no other")
+    if is_dense(config):
+        fields["backbone"] = {"in_channels": fields.pop("in_channels"), **fields.get("backbone", {})}
     with checking("config.model"):
-        model = vmamba_jax.create_model(config.model.name, **fields) if config.head.name == "none" else dense_model(config, like)
+        model = vmamba_jax.create_model(config.model.name, **fields)
     with checking("config.preprocessing"):
         made = Classifier(model, tuple(config.preprocessing.mean), tuple(config.preprocessing.std))
     with checking("config.model"):
@@ -191,13 +196,10 @@ def classifier(config, like):
     return made
 
 
-def dense_model(config, like):
-    """The model of config.head over the maps of config.model, with the classes of a dense source."""
-    if not isinstance(like, data.DenseSource):
-        raise ConfigError(f"config.head.name={config.head.name!r} with config.data.name={config.data.name!r}: expected a dense set, such as 'dense_shapes'")
-    backbone = vmamba_jax.create_model(config.model.name, True, **{"in_channels": like.image_shape[-1], **config.model.overrides.to_dict()})
-    with checking("config.head"):
-        return dense.create(backbone=backbone, **{"num_classes": len(like.classes), **config.head.to_dict()})
+def is_dense(config):
+    """Whether config.model names a segmenter or a detector."""
+    with checking("config.model"):
+        return catalog.entry(config.model.name).family in catalog.HEADS.values()
 
 
 def trained(config, folder, checkpoint="latest"):

@@ -14,7 +14,6 @@ from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
 from vmamba_jax.checkpoints.fine_tuning import HEADS
 from vmamba_jax.core import checks
 from vmamba_jax.data.augment import mix
-from vmamba_jax.models import dense
 from vmamba_jax.training.objectives import OBJECTIVES
 from vmamba_jax.training.optimization import schedules, weight_decay
 
@@ -187,7 +186,7 @@ RUN = {
     "loader.max_bad": _any_count, "augment.name": _name,
     "mix.mixup": _positive, "mix.cutmix": _positive, "mix.probability": _fraction, "mix.switch_probability": _fraction, "mix.mode": _of(mix.MODES),
     "mix.correct_lam": checks.flag, "mix.label_smoothing": _below_one,
-    "model.name": _name, "model.overrides": _options, "head.name": _of(("none", *dense.HEADS)),
+    "model.name": _name, "model.overrides": _options,
     "preprocessing.mean": functools.partial(sequence, rule=number, least=1), "preprocessing.std": functools.partial(sequence, rule=_above_zero, least=1),
     "init.checkpoint": text, "init.step": _step, "init.head": _of(HEADS), "init.weights": text, "init.freeze": _of(("", "backbone")),
     "objective.name": _of((*OBJECTIVES, "repair")), "objective.label_smoothing": _below_one, "objective.accumulate": count, "objective.ramp": _fraction,

@@ -1,15 +1,8 @@
-"""Models of dense tasks over the backbones of classification."""
-from vmamba_jax.core import checks
-from vmamba_jax.models.dense.upernet import UperNet
+"""Models of dense tasks over the backbones of classification, and the pieces that detectors are made of."""
+from vmamba_jax.models.dense.boxes import anchors, decode, encode, overlaps
+from vmamba_jax.models.dense.instance_masks import crop, paste
+from vmamba_jax.models.dense.matching import match, sample
+from vmamba_jax.models.dense.roi import level_of, roi_align, roi_align_pyramid
+from vmamba_jax.models.dense.suppression import nms
 
-HEADS = {"upernet": UperNet}
-
-
-def create(name, **options):
-    """The model of a dense task by name, for configs.
-
-    Args:
-        name: a key of `HEADS`.
-        **options: its fields; `backbone` returns four maps, as `create_model(..., features_only=True)` does.
-    """
-    return checks.by_name("head", name, HEADS, options)(**options)
+__all__ = ["anchors", "crop", "decode", "encode", "level_of", "match", "nms", "overlaps", "paste", "roi_align", "roi_align_pyramid", "sample"]
