@@ -13,7 +13,7 @@ HEADS = {"channels": 32, "aux_channels": 16}
 MODELS = {
     "vmamba": {"name": "upernet_vmamba_tiny", "overrides": HEADS | {"backbone": {"dims": (16, 24, 32, 48), "depths": (1, 1, 1, 1), "ssm_ratio": 1.0, "mlp_ratio": 2.0,
                                                                                    "drop_path_rate": 0.0}}},
-    "swin": {"name": "upernet_swin_tiny", "overrides": HEADS | {"backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 4,
+    "swin": {"name": "upernet_swin_tiny", "overrides": HEADS | {"backbone": {"embed_dim": 7, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 4,
                                                                                "drop_path_rate": 0.0}}},
     "convnext": {"name": "upernet_convnext_tiny", "overrides": HEADS | {"backbone": {"dims": (16, 24, 32, 48), "depths": (1, 1, 2, 1), "layer_scale_init": 1.0,
                                                                                        "drop_path_rate": 0.0}}}}

@@ -31,7 +31,7 @@ def run(config, workdir, *, progress=True, command=""):
         raise cli.ConfigError("config.study is missing: expected a config of configs/dense.py")
     workdir = cli.folder(workdir)
     planned = plan.expand(config)
-    results.save_json(workdir / "study.json", {"config": results.plain(config), "runs": [{"name": each.name, "group": each.group, "seed": each.seed} for each in planned]})
+    results.save_json(workdir / "runs.json", {"config": results.plain(config), "runs": [{"name": each.name, "group": each.group, "seed": each.seed} for each in planned]})
     for each in planned:
         training.run(each.config, workdir / each.name, progress=progress)
         findings.evaluate(each.config, workdir / each.name, config.study, group=each.group, progress=progress)

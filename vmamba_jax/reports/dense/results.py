@@ -7,7 +7,7 @@ import numpy as np
 
 from vmamba_jax.core import files, statistics
 
-FILE, IMAGES, INDEX = "dense.json", "dense.npz", "study.json"
+FILE, IMAGES, INDEX = "dense.json", "dense.npz", "runs.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Dense:
 
     Attributes:
         folder: of the study.
-        index: content of study.json.
+        index: content of runs.json.
         found: `Found` of each run with a dense.json, in the config's order.
         missing: names of the other runs.
     """
@@ -73,7 +73,7 @@ def read_dense(folder):
     """The `Dense` study in a folder of `experiments.dense`.
 
     Raises:
-        FileNotFoundError: no study.json there. ValueError: a damaged file, by name.
+        FileNotFoundError: no runs.json there. ValueError: a damaged file, by name.
     """
     folder = pathlib.Path(folder)
     index = files.read_json(folder / INDEX)
