@@ -5,10 +5,8 @@ import functools
 import numpy as np
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.labels import IGNORE
 from vmamba_jax.data.source import Source, check_source, digest
-
-IGNORE = 255  # label of a pixel that counts for nothing
-INSTANCES = ("boxes", "classes", "masks", "crowd")
 
 
 class DenseSource(Source):

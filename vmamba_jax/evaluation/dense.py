@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vmamba_jax.attacks.dense.losses import IGNORE
 from vmamba_jax.core import checks, closures
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.core.labels import IGNORE
 from vmamba_jax.evaluation import corruptions as all_corruptions
 from vmamba_jax.evaluation.corruptions.accuracy import corrupter
 from vmamba_jax.evaluation.corruptions.apply import check

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks.dense.losses import IGNORE
 from vmamba_jax.core import checks
+from vmamba_jax.core.labels import IGNORE
 
 
 def mean_iou(pairs, classes, ignore=IGNORE):

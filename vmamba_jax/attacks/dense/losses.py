@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
-
-IGNORE = 255
+from vmamba_jax.core.labels import IGNORE
 
 
 def cross_entropy(logits, labels, ignore=IGNORE):

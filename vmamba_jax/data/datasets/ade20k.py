@@ -7,9 +7,10 @@ import numpy as np
 from PIL import Image
 
 from vmamba_jax.core import checks, limits
+from vmamba_jax.core.labels import IGNORE
 from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
 from vmamba_jax.data.decoding.images import BadImageError, Decoder, as_array, center_crop, check_pixels, file_size, read_file, resize_short
-from vmamba_jax.data.dense import IGNORE, DenseSource
+from vmamba_jax.data.dense import DenseSource
 from vmamba_jax.data.source import digest
 
 CLASSES = 150

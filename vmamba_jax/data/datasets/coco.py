@@ -5,12 +5,13 @@ import pathlib
 import numpy as np
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.labels import IGNORE
 from vmamba_jax.data.annotations.instances import read_instances, read_panoptic
 from vmamba_jax.data.annotations.segments import segment_mask
 from vmamba_jax.data.datasets.dense_shapes import boxes_of
 from vmamba_jax.data.datasets.locate import DataNotFoundError, check_split, root_folder
 from vmamba_jax.data.decoding.images import Decoder, as_array, file_size, read_file
-from vmamba_jax.data.dense import IGNORE, DenseSource
+from vmamba_jax.data.dense import DenseSource
 from vmamba_jax.data.source import digest
 
 PARTS = {"train": "train2017", "validation": "val2017", "test": "val2017"}

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.labels import IGNORE
 from vmamba_jax.data.decoding.images import MOST_RESIZED, BadImageError, as_array, as_photo
-from vmamba_jax.data.dense import IGNORE
 
 TRIES = 10  # further draws of a crop that one category fills
 
