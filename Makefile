@@ -37,10 +37,10 @@ study: $(VENV)/.installed
 	@$(IN) -m experiments.study --workdir $(STUDY)
 
 mender: $(VENV)/.installed
-	@$(IN) -m experiments.mender --config configs/mender.py --workdir $(MENDER)
+	@$(IN) -m experiments.mender --config configs/mender.py --workdir $(MENDER) --workers=0
 
 ads: $(VENV)/.installed
-	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS)
+	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS) --workers=0
 
 dense: $(VENV)/.installed
 	@$(IN) -m experiments.dense --config configs/dense.py --workdir $(DENSE)

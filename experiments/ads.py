@@ -24,8 +24,8 @@ def run(config, workdir, *, progress=True, command=""):
                      progress=progress, command=command)
 
 
-def main(config, workdir, page):
-    study.main(config, workdir, page, name="ads", file="configs/ads_study.py", run=run, write=reports.write_ads,
+def main(config, workdir, **options):
+    study.main(config, workdir, **options, name="ads", file="configs/ads_study.py", run=run, write=reports.write_ads,
                text=lambda folder: reports.ads_text(reports.read_ads(folder)))
 
 

@@ -19,8 +19,8 @@ def run(config, workdir, *, progress=True, command=""):
                      train=runs.train)
 
 
-def main(config, workdir, page):
-    study.main(config, workdir, page, name="mender", file="configs/mender.py", run=run, write=reports.write_mender,
+def main(config, workdir, **options):
+    study.main(config, workdir, **options, name="mender", file="configs/mender.py", run=run, write=reports.write_mender,
                text=lambda folder: reports.mender_text(reports.read_mender(folder)))
 
 

@@ -9,12 +9,13 @@ from absl import flags
 from experiments import sweep
 from experiments.common import cli
 from experiments.sweeps import plan
+from experiments.sweeps import workers as processes
 
 
 def flag_names():
     """Define the flags of a study's program. Returns their names."""
     flags.DEFINE_bool("page", False, "only draw the page again, from the saved JSON")
-    return ("page",)
+    return ("page", *processes.flag_names())
 
 
 def run(config, workdir, *, name, evaluate, write, progress=True, command="", **options):
@@ -40,11 +41,11 @@ def run(config, workdir, *, name, evaluate, write, progress=True, command="", **
     return found
 
 
-def main(config, workdir, page, *, name, file, run, write, text):
+def main(config, workdir, *, page, workers, name, file, run, write, text):
     """The main function of a study's program.
 
     Args:
-        config, workdir, page: of the command line.
+        config, workdir, page, workers: of the command line.
         name: as of `run`; the page is <name>.html.
         file: of the study's configs, for the command on a page that is drawn again.
         run: `(config, workdir, *, command)`.
@@ -55,8 +56,11 @@ def main(config, workdir, page, *, name, file, run, write, text):
         with cli.checking("--page"):
             write(workdir, commands=(_command(name, workdir, f"--config {file} "),))
         return
-    sweep.keep_programs(workdir)
-    found = run(config, workdir, command=cli.command(f"experiments.{name}"))
+    if (wanted := processes.count(workers)) > 1:
+        found = processes.run(config, workdir, wanted, f"experiments.{name}", sweep.line)
+    else:
+        sweep.keep_programs(workdir)
+        found = run(config, workdir, command=cli.command(f"experiments.{name}"))
     print(f"{text(workdir)}\n\npage: {workdir}/{name}.html")
     sweep.end(found)
 
