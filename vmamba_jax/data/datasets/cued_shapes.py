@@ -10,6 +10,7 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.data.datasets.locate import SPLITS
+from vmamba_jax.data.datasets.textures import textures
 from vmamba_jax.data.source import Arrays
 
 CLASSES = ("disk", "square", "triangle", "cross", "ring", "bars")
@@ -71,8 +72,8 @@ def _scenes(seed, place, size, n, contrast):
     rng = np.random.default_rng([seed, place, size])
     labels = rng.permutation(np.arange(n) % len(CLASSES)).astype(np.int32)
     masks = _shapes(labels, size, rng)
-    base = _textures(n, size, rng)
-    inside = _textures(n, size, rng)
+    base = textures(n, size, rng)
+    inside = textures(n, size, rng)
     levels = rng.uniform(50, 205, (n, 2, 1))
     near = np.abs(levels[:, 1] - levels[:, 0])[:, 0] < 60  # too little contrast between shape and background
     levels[near, 1] = np.where(levels[near, 0] < 128, levels[near, 0] + 90, levels[near, 0] - 90)
@@ -82,16 +83,6 @@ def _scenes(seed, place, size, n, contrast):
     squares = _squares(masks, size, rng)
     others = (labels + rng.integers(1, len(CLASSES), n)).astype(np.int32) % len(CLASSES)
     return images, masks, labels, squares, others, rng.uniform(size=n)
-
-
-def _textures(n, size, rng):
-    """Colored noise of mean 0 whose amplitude falls with the frequency, as in natural images, (n, size, size, 3)."""
-    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
-    frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.normal(size=(n, 4, size, size))) / frequency**1.2
-    noise = np.fft.irfft2(spectrum, (size, size))
-    noise /= noise.std((2, 3), keepdims=True)
-    return 18 * noise[:, :1].transpose(0, 2, 3, 1) + 6 * noise[:, 1:].transpose(0, 2, 3, 1)
 
 
 def _shapes(labels, size, rng):
