@@ -119,6 +119,8 @@ def test_feature_maps_and_features():
     images = jax.ShapeDtypeStruct((2, 18, 33, 3), jnp.float32)
     maps, variables = jax.eval_shape(lambda x: TINY.clone(out_indices=(0, 1)).init_with_output(jax.random.key(0), x), images)
     assert [x.shape for x in maps] == [(2, 5, 9, 8), (2, 3, 5, 16)] and not {"norm", "hidden", "head"} & set(variables["params"])
+    maps, _ = jax.eval_shape(lambda x: TINY.clone(out_indices=(0, 1), patch_size=2).init_with_output(jax.random.key(0), x), images)
+    assert [x.shape[1:3] for x in maps] == [(9, 17), (5, 9)]
     features, _ = jax.eval_shape(lambda x: TINY.clone(num_classes=0).init_with_output(jax.random.key(0), x), images)
     assert features.shape == (2, 64)
 
@@ -133,7 +135,7 @@ def test_initial_distributions():
 
 @pytest.mark.parametrize("fields,shape,words", [
     ({}, (1, 8, 8, 1), "expected (batch, height, width, 3)"), (dict(dims=(8,)), (1, 8, 8, 3), "depths=(1, 1), dims=(8,)"),
-    (dict(conv_ratio=3.0), (1, 8, 8, 3), "conv_ratio=3.0: expected 1 to 21 of the 8 channels"), (dict(act="tanh"), (1, 8, 8, 3), "activation='tanh'"),
+    (dict(conv_ratio=3.0), (1, 8, 8, 3), "conv_ratio=3.0: expected 1 to 21 of the 8 channels"), (dict(patch_size=8), (1, 8, 8, 3), "patch_size=8: expected one of 4, 2, 1"), (dict(act="tanh"), (1, 8, 8, 3), "activation='tanh'"),
 ])
 def test_wrong_fields_and_images(fields, shape, words):
     with pytest.raises(ValueError) as raised:

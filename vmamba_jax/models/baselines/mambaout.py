@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import DepthwiseConv, DropPath, LayerNorm, LayerScale, activation, conv, dense, dense_init
 from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
@@ -57,7 +58,8 @@ class MambaOut(StagedBackbone):
     The other fields are those of `StagedBackbone`; `mutable=["intermediates"]` also returns every block's gate before its activation.
 
     Attributes:
-        depths, dims: blocks and width of each stage; the first has stride 4, every further one halves the map, rounding up.
+        depths, dims: blocks and width of each stage; every stage but the first halves the map, rounding up.
+        patch_size: stride of the stem: 4 (timm's), 2 or 1.
         expansion_ratio, conv_ratio, kernel_size, act, layer_scale_init: as for `GatedConv`; `act` is also the stem's.
         stem_norm: norm between the stem's two convolutions.
         norm_first: norm before the convolution between two stages, not after it.
@@ -68,6 +70,7 @@ class MambaOut(StagedBackbone):
     """
     depths: Sequence[int] = (3, 3, 9, 3)
     dims: Sequence[int] = (96, 192, 384, 576)
+    patch_size: int = 4
     expansion_ratio: float = 8 / 3
     conv_ratio: float = 1.0
     kernel_size: int = 7
@@ -87,7 +90,7 @@ class MambaOut(StagedBackbone):
 
     def _stem(self, images, train):
         del train
-        x = Stem(self.dims[0], self.act, self.stem_norm, name="stem", **self._dtypes)(images)
+        x = Stem(self.dims[0], self.patch_size, self.act, self.stem_norm, name="stem", **self._dtypes)(images)
         probes.record(self, "stem_out", x)
         return x
 
@@ -109,10 +112,15 @@ class MambaOut(StagedBackbone):
         x = activation("gelu")(dense(self.HIDDEN * x.shape[-1], name="hidden", **self._dtypes)(x))
         return LayerNorm(EPS, name="hidden_norm", **self._dtypes)(x) if self.head_norm else x
 
+    def _check(self, images):
+        super()._check(images)
+        checks.choice("patch_size", self.patch_size, (4, 2, 1))
+
 
 class Stem(nn.Module):
-    """Two 3 x 3 convolutions of stride 2, with norm and activation between them and a norm at the end."""
+    """Two 3 x 3 convolutions of total stride patch_size, with norm and activation between them and a norm at the end."""
     features: int
+    patch_size: int = 4
     act: str = "gelu"
     inner_norm: bool = True
     dtype: DTypeLike | None = None
@@ -121,9 +129,9 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x):
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = _halving(self.features // 2, "conv1", **options)(x)
+        x = _conv(self.features // 2, min(self.patch_size, 2), "conv1", **options)(x)
         x = LayerNorm(EPS, name="norm1", **options)(x) if self.inner_norm else x
-        x = _halving(self.features, "conv2", **options)(activation(self.act)(x))
+        x = _conv(self.features, max(self.patch_size // 2, 1), "conv2", **options)(activation(self.act)(x))
         return LayerNorm(EPS, name="norm2", **options)(x)
 
 
@@ -137,10 +145,10 @@ class Reduction(nn.Module):
     @nn.compact
     def __call__(self, x):
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        norm, halving = LayerNorm(EPS, name="norm", **options), _halving(self.features, "conv", **options)
-        return halving(norm(x)) if self.norm_first else norm(halving(x))
+        norm, reduce = LayerNorm(EPS, name="norm", **options), _conv(self.features, 2, "conv", **options)
+        return reduce(norm(x)) if self.norm_first else norm(reduce(x))
 
 
-def _halving(features, name, **options):
-    """3 x 3 convolution of stride 2 and padding 1 with timm's initialization: normal(0.02) kernel, zero bias."""
-    return conv(features, 3, 2, 1, kernel_init=dense_init, bias_init=nn.initializers.zeros, name=name, **options)
+def _conv(features, stride, name, **options):
+    """3 x 3 convolution with padding 1 and timm's initialization: normal(0.02) kernel, zero bias."""
+    return conv(features, 3, stride, 1, kernel_init=dense_init, bias_init=nn.initializers.zeros, name=name, **options)
