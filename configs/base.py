@@ -72,6 +72,20 @@ def study():
     return config
 
 
+def attack_quality():
+    """The config of `experiments.attack_quality`: every key, with the value that changes nothing."""
+    config = ml_collections.ConfigDict()
+    config.models = {}        # label: model section, trained by the recipe of configs/digits.py:objective=pgd_at
+    config.epochs = 0         # of the training; 0: the recipe's
+    config.seeds = ()         # of the training and of the attacks
+    config.limit = 0          # random subset of the test images, the same for every model; 0: all
+    config.eps = 0.0          # radius of the robust accuracies, one of the radii
+    config.radii = ()         # ascending, linf; the optimality's limit is the largest
+    config.budgets = ()       # gradient passes per image and radius
+    config.margin = 0.01      # differences of optimality, or of accuracy, within it count as none
+    return config
+
+
 def analysis():
     """The config of `experiments.analyze`: every key, with the value that changes nothing."""
     config = ml_collections.ConfigDict()
