@@ -4,6 +4,7 @@ from vmamba_jax.core.statistics import summary, wilson_interval
 from vmamba_jax.evaluation import corruptions, disturbances, segmentation, shifts, smoothing
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
 from vmamba_jax.evaluation.calibration import calibration_error
+from vmamba_jax.evaluation.certify import certified_accuracy, certify
 from vmamba_jax.evaluation.corruptions.accuracy import corruption_accuracy, corruption_errors
 from vmamba_jax.evaluation.disturbances.accuracy import disturbed_accuracy
 from vmamba_jax.evaluation.gradient_masking import gradient_masking_signs
@@ -11,7 +12,7 @@ from vmamba_jax.evaluation.shifts import over_classes
 from vmamba_jax.evaluation.staged import per_image
 from vmamba_jax.evaluation.transfer_matrix import transfer_matrix
 
-__all__ = ["accuracy", "accuracy_curve", "calibration_error", "corruption_accuracy", "corruption_errors", "corruptions", "disturbances",
+__all__ = ["accuracy", "accuracy_curve", "calibration_error", "certified_accuracy", "certify", "corruption_accuracy", "corruption_errors", "corruptions", "disturbances",
            "disturbed_accuracy", "gradient_masking_signs", "over_classes", "per_image", "robust_accuracy", "segmentation", "shifts", "smoothing", "summary", "transfer_matrix",
            "wilson_interval"]
 
