@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.helpers.toy_training import Classifier, SHAPE, batch, close
+from tests.helpers.toy_training import SHAPE, Classifier, batch, close
 from vmamba_jax import training
 from vmamba_jax.training.objectives import losses
 
