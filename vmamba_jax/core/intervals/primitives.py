@@ -113,7 +113,7 @@ def _convolve(bind, params, x, y):
 
 def _convert(bind, params, x):
     old, new = x.low.dtype, params["new_dtype"]
-    if old == bool:
+    if jnp.issubdtype(old, jnp.bool_):
         return Interval(bind(x.low), bind(x.high))
     if not jnp.issubdtype(new, jnp.floating) or jnp.finfo(new).bits < max(jnp.finfo(old).bits, 32):
         raise TypeError(f"dtype={jnp.dtype(new).name} from {old.name} in the function: expected float32 or float64 throughout, whose rounding errors are bounded")
