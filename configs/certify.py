@@ -12,8 +12,8 @@ runs, about 2 minutes each on a CPU core.
 from configs import base, sweeps
 
 NOISES, EPS = (0.25, 0.5), 0.002
-OBJECTIVES = {"standard": {"name": "standard"}, **{f"noise_{sigma}": {"name": "noise", "sigma": sigma} for sigma in NOISES},
-              "interval": {"name": "interval", "eps": EPS, "share": 0.5, "ramp": 0.5}}
+OBJECTIVES = {"interval": {"name": "interval", "eps": EPS, "share": 0.5, "ramp": 0.5}, "standard": {"name": "standard"},
+              **{f"noise_{100 * sigma:03.0f}": {"name": "noise", "sigma": sigma} for sigma in NOISES}}
 
 
 def get_config(arg=None):
@@ -32,7 +32,7 @@ def get_config(arg=None):
     config.evaluation.attacks = {"pgd": config.evaluation.attacks.pgd.to_dict()}
     chosen = tuple(filter(None, arg["groups"].split("+"))) or tuple(OBJECTIVES)
     runs = {name: {"objective": base.choose("groups", name, OBJECTIVES)} for name in chosen}
-    made = sweeps.sweep(config, runs=runs, seeds=tuple(range(arg["seeds"])), control=chosen[0], title="Certified accuracy of a small VMamba on digits")
+    made = sweeps.sweep(config, runs=runs, seeds=tuple(range(arg["seeds"])), control="standard" if "standard" in chosen else chosen[0], title="Certified accuracy of a small VMamba on digits")
     made.study = {"images": 180, "sigmas": NOISES, "n0": 50, "n": 1000, "alpha": 0.001, "l2_radii": (0.0, 0.125, 0.25, 0.5, 0.75, 1.0),
                   "eps": (0.00025, 0.0005, 0.001, 0.002, 0.004), "attacked": (0.001, 0.004), "attacked_images": 90,
                   "autoattack": {"name": "autoattack", "steps": 20, "queries": 100}, "looseness_images": 32, "samples": 500}
