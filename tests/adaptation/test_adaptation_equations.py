@@ -52,7 +52,7 @@ class Descent:
 
     def __init__(self, params, chosen, rate, momentum):
         self.params, self.chosen, self.rate, self.momentum = params, chosen, rate, momentum
-        self.velocity = {path: 0.0 for path in chosen}
+        self.velocity = dict.fromkeys(chosen, 0.0)
 
     def moved(self, values):
         return {name: {leaf: values.get((name, leaf), x) for leaf, x in layer.items()} for name, layer in self.params.items()}
@@ -140,7 +140,7 @@ def test_sar(x64, recovery):
         value = float(sum(entropy(z[i]) for i in first) / len(first))
         memory["mean"] = value if memory["mean"] is None else 0.9 * memory["mean"] + 0.1 * value
         if memory["mean"] < recovery:
-            descent.params, descent.velocity = variables["params"], {path: 0.0 for path in NORM}
+            descent.params, descent.velocity = variables["params"], dict.fromkeys(NORM, 0.0)
         selected.append((len(first), len(second)))
         return descent.params, features(descent.params, x)[1]
 

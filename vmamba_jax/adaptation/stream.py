@@ -1,4 +1,6 @@
 """Accuracy of a method of adaptation on a stream of corrupted images."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def stream_accuracy(method, variables, source, *, key, corruptions=corrupting.CO
     init = init or method.init
     order_key, corrupt_key, step_key = jax.random.split(key, 3)
     order = np.asarray(jax.random.permutation(order_key, n))
-    step, state, rows, batches = jax.jit(method.step), init(variables), [], 0
+    step, state, rows, batches = _compiled(method), init(variables), [], 0
     for name, severity in [(name, severity) for name in corruptions for severity in severities]:
         correct = np.zeros(n, bool)
         if setting == "reset":
@@ -57,6 +59,12 @@ def stream_accuracy(method, variables, source, *, key, corruptions=corrupting.CO
         if progress:
             progress(rows[-1])
     return rows
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(method):
+    """One jitted step for equal methods."""
+    return jax.jit(method.step)
 
 
 def corrupted(name, severity, images, keys, table=None):
