@@ -1,11 +1,8 @@
 """GPU kernels run by `ptx.Machine` in the place of a GPU: `launched` replaces `plgpu.kernel`."""
 import importlib.util
-import os
-import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -16,7 +16,9 @@ from vmamba_jax.training.objectives.detection import detection
 from vmamba_jax.training.objectives.fast import fast
 from vmamba_jax.training.objectives.free import free
 from vmamba_jax.training.objectives.inner_attack import InnerAttack, clean_variables
+from vmamba_jax.training.objectives.interval import interval
 from vmamba_jax.training.objectives.mart import mart
+from vmamba_jax.training.objectives.noise import noise
 from vmamba_jax.training.objectives.pgd_at import ReleasedPGD, pgd_at
 from vmamba_jax.training.objectives.recipes import ares, light, singh
 from vmamba_jax.training.objectives.repair import Penalty, repair
@@ -27,10 +29,11 @@ from vmamba_jax.training.objectives.trades import trades
 from vmamba_jax.training.objectives.yopo import in_turn, yopo
 
 OBJECTIVES = {"standard": standard, "pgd_at": pgd_at, "trades": trades, "mart": mart, "free": free, "fast": fast, "yopo": yopo, "awp": awp,
-              "light": light, "singh": singh, "ares": ares, "segmentation": segmentation}
+              "light": light, "singh": singh, "ares": ares, "segmentation": segmentation, "noise": noise, "interval": interval}
 
 __all__ = ["Cost", "InnerAttack", "OBJECTIVES", "Penalty", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "detection",
-           "fast", "free", "in_turn", "light", "mart", "perturb_weights", "pgd_at", "repair", "segmentation", "singh", "standard", "trades", "yopo"]
+           "fast", "free", "in_turn", "interval", "light", "mart", "noise", "perturb_weights", "pgd_at", "repair", "segmentation", "singh", "standard",
+           "trades", "yopo"]
 
 
 def create(name, classifier, optimizer, **options):
