@@ -40,6 +40,8 @@ def rows_of(args):
     """(`Plan`, `RowArguments`) of a scan's `Arguments`."""
     batch, length, channels = args.u.shape
     groups, state = args.B.shape[2:]
+    if state != 1:
+        raise ValueError(f"A with {state} states: expected 1; `state_forward` has the kernels of several")
     p = plan(batch, length, groups, channels // groups, state)
     shared = lambda x: None if x is None else over_rows(x, p)
     return p, RowArguments(

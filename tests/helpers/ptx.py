@@ -110,7 +110,7 @@ class Machine:
             if x.dtype.itemsize != size:
                 raise Fault(f"{operand}: expected {8 * size} bits, got {8 * x.dtype.itemsize}")
         elif operand.startswith("0f"):
-            x = np.uint32(int(operand.replace("0f", "0x"), 0))
+            x = np.uint32(int.from_bytes(bytes.fromhex(operand[2:]), "big"))
         elif re.fullmatch(r"-?\d+|0x[0-9A-Fa-f]+", operand):
             x = UNSIGNED[size](int(operand, 0) % (1 << 8 * size) if dtype is not np.bool_ else int(operand, 0) != 0)
         else:
