@@ -42,7 +42,9 @@ def _command(workdir):
     return f"python -m experiments.dense --workdir {shlex.quote(str(workdir))}"
 
 
-def main(config, workdir, page):
+def main(config, workdir, page, workers):
+    if workers not in (0, 1):
+        raise cli.ConfigError(f"--workers={workers}: expected 1, as this study has no runs that several processes share")
     if page:
         with cli.checking("--page"):
             reports.write_dense(workdir, commands=(f"python -m experiments.dense --config configs/dense.py --workdir {shlex.quote(str(workdir))}",))

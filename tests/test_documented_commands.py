@@ -33,8 +33,8 @@ PARSERS = {"experiments.device_check": device_check.parser, "vmamba_jax": catalo
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
-          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand, "experiments.mender": plan.expand,
-          "experiments.dense": plan.expand,
+          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
+          **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "ads", "dense", "certify", "adapt")},
           "experiments.analyze": limits.check_analysis}
 SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")

@@ -148,6 +148,24 @@ def test_degenerate_boxes_and_polygons(tmp_path):
     assert mask[1:4, 1:5].all() and mask.sum() == 12
 
 
+def test_smaller_instances_are_in_front_of_larger_ones(tmp_path):
+    """Whatever their order in the file; crowd regions are behind all."""
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    square = lambda x1, y1, x2, y2: [[x1, y1, x2, y1, x2, y2, x1, y2]]
+    content = instances(bbox=[2, 1, 3, 3], segmentation=square(2, 1, 4, 3), category_id=7)
+    content["categories"] += [{"id": 8, "name": "dog"}, {"id": 9, "name": "herd"}]
+    large = {"id": 5, "category_id": 8, "bbox": [1, 0, 6, 6], "segmentation": square(1, 0, 6, 5)}
+    crowd = {"id": 6, "category_id": 9, "iscrowd": 1, "bbox": [2, 2, 1, 1], "segmentation": square(2, 2, 2, 2)}
+    content["annotations"] += [instances(**large)["annotations"][0], instances(**crowd)["annotations"][0]]
+    write(tmp_path, "a.json", content)
+    found = data.load("coco", "train", tmp_path, images="images", annotations="a.json").example(0)
+    wanted = np.full((6, 8), 255)
+    wanted[0:6, 1:7], wanted[1:4, 2:5] = 1, 0
+    np.testing.assert_array_equal(found["label"], wanted)
+    assert found["crowd"].tolist() == [False, False, True]
+
+
 @pytest.fixture
 def ade(tmp_path):
     rng = np.random.default_rng(0)

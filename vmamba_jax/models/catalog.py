@@ -140,6 +140,8 @@ _MODELS = {
     "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1_814_073_344),
     "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4_089_184_256),
     "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 405_522_944),
+    "efficientnet_lite1": (EfficientNetLite, dict(depth=1.1), 5_416_680, 623_399_232),
+    "efficientnet_lite2": (EfficientNetLite, dict(width=1.1, depth=1.2, dropout_rate=0.3), 6_092_072, 887_794_672),
 }
 
 def _sequence(layer, state, side, channels, classes, depth, hidden):

