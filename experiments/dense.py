@@ -8,10 +8,12 @@ drawn over images, dense.json and dense.md. The same command resumes a killed st
 """
 import shlex
 
+from absl import flags
+
 from experiments import sweep
 from experiments.common import cli, results, training
 from experiments.dense_study import findings
-from experiments.sweeps import plan, study
+from experiments.sweeps import plan
 from vmamba_jax import reports
 
 
@@ -42,6 +44,11 @@ def _command(workdir):
     return f"python -m experiments.dense --workdir {shlex.quote(str(workdir))}"
 
 
+def _flags():
+    flags.DEFINE_bool("page", False, "only draw the page again, from the saved files")
+    return ("page",)
+
+
 def main(config, workdir, page):
     if page:
         with cli.checking("--page"):
@@ -53,4 +60,4 @@ def main(config, workdir, page):
 
 
 if __name__ == "__main__":
-    cli.main(main, doc=__doc__, define=study.flag_names)
+    cli.main(main, doc=__doc__, define=_flags)
