@@ -1,6 +1,6 @@
 # Commands on a machine with Python >= 3.11 and make:
 #   make quickstart   sets up .venv, trains and evaluates on real digits, writes runs/quickstart/report.html
-#   make study        trains four small models on digits, puts them under every probe of robustness, writes runs/study/study.html
+#   make study        trains five small models on digits, puts them under every probe of robustness, writes runs/study/study.html
 #   make mender       locates and repairs the flaw of small models on shapes with a planted cue, writes runs/mender/mender.html
 #   make ads          trains state space models with and without Adaptive Scaling on digits, writes runs/ads/ads.html
 #   make dense        trains a small UperNet on rendered shapes, attacks, corrupts and occludes its images, writes runs/dense/dense.html

@@ -23,7 +23,7 @@ MODELS = {
             "large": {"name": "vim_tiny", "overrides": {"embed_dim": 256, "depth": 20, "image_size": 64, "patch_size": 8, "stride": 8,
                                                         "drop_path_rate": 0.0}}}}
 SIZES = {"small": {"size": 32, "examples": (1536, 192, 384)}, "large": {"size": 64, "examples": (20000, 1000, 2000)}}
-CUES = {"planted": {}, "strong": {"contrast": 0.2}}  # options of the set
+CUES = {"planted": {}, "strong": {"contrast": 0.4}}  # options of the set
 # Weights of the external and internal penalty at which each begins near the cross-entropy, about 1. The released ones, 1e7 and 1e8, are for batches of
 # 256 and a larger model: here 1e7 and 1e4 both end at chance.
 WEIGHTS = (3.0, 1e5)

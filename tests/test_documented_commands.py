@@ -33,8 +33,8 @@ PARSERS = {"experiments.device_check": device_check.parser, "vmamba_jax": catalo
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
-          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand, "experiments.mender": plan.expand,
-          "experiments.dense": plan.expand,
+          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
+          **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "ads", "dense", "certify", "adapt")},
           "experiments.analyze": limits.check_analysis}
 SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
@@ -75,6 +75,8 @@ def test_parses(line):
         return
     config, rest = config_of(program, words)
     source = (ROOT / f"{program.replace('.', '/')}.py").read_text()
+    source += "".join((ROOT / "experiments" / "sweeps" / f"{name}.py").read_text() for name in ("study", "workers") if f"{name}.flag_names" in source)
+    source += (ROOT / "experiments" / "sweeps" / "workers.py").read_text() if "study.flag_names" in source else ""
     known = SHARED_FLAGS | set(re.findall(r'flags\.DEFINE_\w+\("(\w+)"', source))
     known |= set(re.findall(r'add_argument\("--(\w+)"', source))
     assert {flag.split("=")[0].lstrip("-") for flag in rest} <= known

@@ -176,7 +176,7 @@ _names = functools.partial(sequence, rule=_name)
 _counts = functools.partial(sequence, rule=count)
 
 RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "evaluation",
-              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "data", "model")
+              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "evaluation.states", "data", "model")
 RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
     "data.name": _name, "data.root": text, "data.options": _options,
@@ -205,6 +205,7 @@ RUN = {
     "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,
     "evaluation.skip_attacks": checks.flag, "evaluation.corruptions.names": _corruptions,
     "evaluation.corruptions.severities": functools.partial(sequence, rule=functools.partial(count, high=5), least=1), "evaluation.calibration.bins": _any_count,
+    "evaluation.states.images": _any_count,
     "evaluation.curve.attack": text, "evaluation.curve.radii": functools.partial(sequence, rule=_positive)}
 
 KINDS = ("clean", "attack", "curve", "components", "disturbance", "corruption", "shift", "trajectory", "centre")  # of a study's probes

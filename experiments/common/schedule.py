@@ -7,7 +7,7 @@ from vmamba_jax import training
 from vmamba_jax.core import checks
 
 SCHEDULES = {"constant": (), "cosine": ("cooldown", "cooldown_epochs", "end"), "linear": ("end",), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
-CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
+CONSTANT_RADIUS = ("standard", "noise", "free", "yopo")  # objectives without a schedule of the radius
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, data, training
 
 RUNS = ("digits", "mnist_at", "cifar10_at", "imagenet", "folder", "evaluate_weights")
-BASES = dict.fromkeys((*RUNS, "ade20k"), base.run) | {"robustness_study": base.study, "benchmark": base.benchmark}
+BASES = dict.fromkeys((*RUNS, "ade20k"), base.run) | {
+    "robustness_study": base.study, "benchmark": base.benchmark, "attack_quality": base.attack_quality}
 TRAINED = ("digits", "mnist_at", "cifar10_at")  # test_imagenet_configs.py has the recipes of imagenet
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vmamba_jax.models import dense
+from vmamba_jax.models.dense.detection import Detections, Proposals, detect, propose
 
 TOLERANCE = {np.float64: 1e-9, np.float32: 2e-5}
 STD1, STD01 = (1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.2, 0.2)
@@ -147,3 +148,26 @@ def test_paste(parts, x64, dtype):
 def test_crop(parts):
     found = dense.crop(jnp.asarray(parts["crop_masks"]), jnp.asarray(parts["crop_index"]), jnp.asarray(parts["crop_boxes"]), 28)
     np.testing.assert_array_equal(found, parts["cropped"])
+
+
+def test_detect():
+    """Scores above the limit only, suppression within a class, places without a detection, none from an invalid proposal; the scores have gradients."""
+    proposals = jnp.asarray([[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10]])
+    logits = jnp.log(jnp.asarray([[0.6, 0.3, 0.1], [0.5, 0.02, 0.48], [0.9, 0.05, 0.05]]))
+    args = jnp.zeros((3, 2, 4)), proposals, jnp.asarray([True, True, False]), STD01, (8, 20), Detections(0.05, 4, 0.5)
+    boxes, scores, labels, valid = jax.jit(lambda logits: detect(logits, *args))(logits)
+    np.testing.assert_allclose(scores, [0.6, 0.3, 0, 0], atol=1e-6)
+    assert labels.tolist() == [0, 1, -1, -1] and valid.tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(boxes, [[0, 0, 10, 8]] * 2 + [[0] * 4] * 2)
+    gradient = jax.jit(jax.grad(lambda logits: detect(logits, *args)[1].sum()))(logits)
+    assert np.abs(gradient[0]).min() > 0.01 and not gradient[1:].any()
+
+
+def test_propose():
+    """The best anchors of each level, without those that are empty inside the image; no suppression across levels."""
+    anchors = [jnp.asarray([[0.0, 0, 8, 8], [0, 0, 8, 9], [4, 0, 12, 8]]), jnp.asarray([[0.0, 0, 8, 8], [30, 30, 40, 40]])]
+    logits = [jnp.asarray([1.0, 2.0, 0.0]), jnp.asarray([0.5, 3.0])]
+    boxes, scores, valid = propose(logits, [jnp.zeros((3, 4)), jnp.zeros((2, 4))], anchors, STD1, (20, 20), Proposals(2, 3, 0.7))
+    np.testing.assert_array_equal(boxes, [[0, 0, 8, 9], [0, 0, 8, 8], [0, 0, 0, 0]])
+    np.testing.assert_allclose(scores, [jax.nn.sigmoid(2.0), jax.nn.sigmoid(0.5), 0], atol=1e-6)
+    assert valid.tolist() == [True, True, False]

@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.torch_files import Call, write
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints.misfit import MisfitError
-from vmamba_jax.models.dense.detection_losses import stack
+from vmamba_jax.models.dense.detection_losses import inside, stack
+from vmamba_jax.models.dense.fpn import nearest
 
 BACKBONE = dict(type="MM_VSSM", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), ssm_d_state=1, ssm_ratio=1.0, ssm_conv_bias=False, forward_type="v05_noz",
                 norm_layer="ln2d", downsample_version="v3", drop_path_rate=0.0)
@@ -72,12 +74,19 @@ def check_losses(found, recorded):
         assert float(found[name]) == pytest.approx(float(recorded[f"train/{name}_f64"].sum()), rel=1e-7), name
 
 
-def test_from_maps(recorded, model, x64):
-    """Detections and losses from the recorded pyramid, and the weights written back."""
-    variables = checkpoints.convert(model, weights(recorded))
-    maps = [jnp.asarray(np.moveaxis(recorded[f"eval/fpn{i}_f64"], 1, -1)) for i in range(5)]
-    both = lambda model, maps, given: (model.detect(maps, SIZES), model.losses_of(maps, SIZES, given, samples(recorded)))
-    detections, losses = jax.jit(lambda v, *args: model.apply(v, *args, method=both))(variables, maps, stack(objects(recorded)))
+def test_from_maps(recorded, model, x64, tmp_path):
+    """Pyramid, detections and losses from the backbone's recorded maps, with the weights of a file of MMDetection's trainer, and the weights written back."""
+    record = Call("mmengine.logging.history_buffer HistoryBuffer", (), {"max_length": 100, "_log_history": np.zeros(3)})
+    tree = {"meta": {"mmengine_version": "0.10.1", "epoch": 12}, "message_hub": {"log_scalars": {"train/loss": record}}, "state_dict": weights(recorded)}
+    variables = checkpoints.convert(model, checkpoints.read_torch(write(tmp_path / "epoch_12.pth", tree, "zip")))
+
+    def run(model, maps, given):
+        maps = model.neck(maps)
+        return maps, model.detect(maps, SIZES), model.losses_of(maps, SIZES, given, samples(recorded))
+    maps = [jnp.asarray(np.moveaxis(recorded[f"eval/map{i}_f64"], 1, -1)) for i in range(4)]
+    maps, detections, losses = jax.jit(lambda v, *args: model.apply(v, *args, method=run))(variables, maps, stack(objects(recorded)))
+    for i, x in enumerate(maps):
+        np.testing.assert_allclose(np.moveaxis(np.asarray(x), -1, 1), recorded[f"eval/fpn{i}_f64"], atol=1e-12)
     check_detections(detections, recorded, np.float64, 1e-9)
     check_losses(losses, recorded)
     written = checkpoints.to_state_dict(model, variables)
@@ -154,3 +163,16 @@ def test_object_errors(model, change, message):
     good = {"boxes": np.zeros((1, 1, 4)), "labels": np.zeros((1, 1), int), "masks": np.zeros((1, 1, 32, 32), bool), "valid": np.ones((1, 1), bool)}
     with pytest.raises(ValueError, match=message):
         model.apply({}, jnp.zeros((1, 32, 32, 3)), objects=good | change, method="losses")
+
+
+def test_anchors_in_padding_are_left_out():
+    """An image of 33 x 20 in a batch of 96 x 64 pixels is padded to 64 x 32, as MMDetection pads it alone."""
+    found = inside([(12, 8), (3, 2)], (8, 32), 3, np.array([[33, 20], [96, 64]]))
+    wanted = [np.repeat(np.pad(np.ones(part, bool), [(0, h - part[0]), (0, w - part[1])]).ravel(), 3) for part, h, w in (((8, 4), 12, 8), ((2, 1), 3, 2))]
+    np.testing.assert_array_equal(found[0], np.concatenate(wanted))
+    assert found[1].all() and found.shape == (2, 3 * (96 + 6))
+
+
+def test_maps_that_do_not_double():
+    """PyTorch's nearest: cell floor(i * 3 / 5) of three."""
+    np.testing.assert_array_equal(nearest(jnp.arange(3.0).reshape(1, 3, 1, 1), (5, 2))[0, :, 0, 0], [0, 0, 1, 1, 2])

@@ -4,6 +4,7 @@ Source: timm's `adapt_input_conv` (channels) and `load_pretrained` (head) of hug
 """
 import collections
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def head_paths(model):
 def images_path(model):
     """Path of the kernel that reads the images."""
     model, _ = family_of(model)
-    return ("params", *model.PARAMETERS.images.split("/"))
+    return next(path for path in leaves_of(model) if path[0] == "params" and re.fullmatch(model.PARAMETERS.images, "/".join(path[1:])))
 
 
 def adapt(model, leaves, head, *, classes=None, known=None, key=None):

@@ -55,7 +55,8 @@ def coco_ap(annotations, detections, kind):
         hotcoco = importlib.import_module("hotcoco")
     except ImportError as error:
         raise ImportError(MISSING) from error
-    truth = hotcoco.COCO(annotations)
+    named = [{"name": str(each["id"]), **each} for each in annotations["categories"]]  # hotcoco warns about categories without a name
+    truth = hotcoco.COCO({**annotations, "categories": named})
     scores = hotcoco.COCOeval(truth, truth.load_res(boxes), kind)
     scores.evaluate()
     scores.accumulate()

@@ -53,6 +53,12 @@ def calibration(runs):
             for run in runs if (found := run.evaluation.get("calibration"))]
 
 
+def states(runs):
+    """[(run's label, [cell of each block, ...], number of images), ...] of the runs with scans: share of the scans' output that goes around them through D."""
+    return [(run.label, [{name: row["skip"][name] for name in ("low", "high")} | {"value": row["skip"]["mean"]} for row in found["blocks"]], found["examples"])
+            for run in runs if (found := run.evaluation.get("states"))]
+
+
 def attack_name(result):
     """An attack's label, norm and radius: "PGD-20, L∞ 8/255"; "unbounded" for a radius of None."""
     radius = "unbounded" if result["eps"] is None else radius_name(result["eps"])
@@ -66,7 +72,7 @@ def current_label(result):
 
 
 def text(runs):
-    """The tables of accuracy, corruptions and calibration for a terminal."""
+    """The tables of accuracy, corruptions, calibration and hidden states for a terminal."""
     columns, rows = accuracy(runs)
     shown = lambda cells: ["-" if cell is None else percent(cell["value"]) for cell in cells]
     blocks = [aligned([["", *columns]] + [[label, *shown(cells)] for label, cells in rows])]
@@ -74,6 +80,8 @@ def text(runs):
                for label, columns, rows, sentence in corruptions(runs)]
     blocks += [f"{label}: expected calibration error {ece}, in bins of equally many images {adaptive}; mean confidence {confidence}, accuracy {right}"
                for label, right, confidence, ece, adaptive, _ in calibration(runs)]
+    blocks += [f"{label}: share of the scans' output that goes around them through D, by block: {', '.join(percent(cell['value']) for cell in cells)}"
+               for label, cells, _ in states(runs)]
     return "\n\n".join(blocks)
 
 

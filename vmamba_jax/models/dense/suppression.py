@@ -19,7 +19,7 @@ def nms(boxes, scores, threshold, groups=None, count=None):
         groups: (n,) integers; None: all boxes are of one group.
         count: largest number of boxes kept; None: n.
     """
-    boxes, scores = jnp.asarray(boxes), jnp.asarray(scores)
+    boxes, scores = jax.lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
     groups = None if groups is None else jnp.asarray(groups)
     checks.number("threshold", threshold, low=0, high=1)
     if boxes.shape != (*scores.shape, 4) or scores.ndim != 1:

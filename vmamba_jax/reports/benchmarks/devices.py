@@ -21,9 +21,9 @@ def cycles(run):
 
 def code(run):
     """Parts of the page for a file of kind "gpu_static_code"."""
-    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["state"], row["chunks"], row["programs"], row["registers"], row["spills"],
-             "" if row["per_number"] is None else row["per_number"]] for row in run["records"]]
-    columns = ["kernel", "direction", "batch x length x channels", "N", "chunks", "programs", "registers", "spilled bytes", "per number"]
+    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["state"], row["chunks"], row["programs"], row["registers"],
+             row["spills"], f"{row['shared'] / 1024:.3g}" if "shared" in row else "", "" if row["per_number"] is None else row["per_number"]] for row in run["records"]]
+    columns = ["kernel", "direction", "batch x length x channels", "N", "chunks", "programs", "registers", "spilled bytes", "shared KiB", "per number"]
     return ["#### Machine code\n", CODE, table(columns, rows, 3)]
 
 
