@@ -154,8 +154,8 @@ def test_no_certified_image_is_broken_by_autoattack():
 
 def test_errors():
     with pytest.raises(ValueError, match="eps=-1"):
-        evaluation.interval_accuracy(lambda x: x, (np.zeros((1, 2, 2, 1)), np.zeros(1, int)), eps=-1)
+        evaluation.interval_accuracy(lambda x: x, (np.zeros((1, 2, 2, 1), np.float32), np.zeros(1, int)), eps=-1)
     with pytest.raises(ValueError, match=r"certified.shape=\(2,\), robust.shape=\(3,\): expected bool arrays of one shape"):
         evaluation.disagreements(np.ones(2, bool), np.ones(3, bool))
     with pytest.raises(NotImplementedError, match="primitive 'sort' in the function"):
-        evaluation.interval_accuracy(lambda x: jnp.sort(x.reshape(len(x), -1)), (np.zeros((1, 2, 2, 1)), np.zeros(1, int)), eps=0.1)
+        evaluation.interval_accuracy(lambda x: jnp.sort(x.reshape(len(x), -1)), (np.zeros((1, 2, 2, 1), np.float32), np.zeros(1, int)), eps=0.1)
