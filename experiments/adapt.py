@@ -6,13 +6,10 @@ A sweep (see experiments.sweep). Each run's folder gets, besides the files of a 
 and adapt.md; the same command resumes a killed study, and --page draws them again from the JSON files alone. Exit status: as of experiments.sweep.
 """
 import functools
-import shlex
 
-from absl import flags
-
-from experiments import sweep
 from experiments.adapting import findings
 from experiments.common import cli
+from experiments.sweeps import study
 from vmamba_jax import reports
 
 
@@ -20,29 +17,14 @@ def run(config, workdir, *, progress=True, command=""):
     """Run every unfinished run, and write the page. Returns {run's name: its record}, as `sweep.run`; arguments and errors are those of it."""
     if "study" not in config:
         raise cli.ConfigError("config.study is missing: expected a config of configs/adaptation.py")
-    workdir = cli.folder(workdir)
-    evaluate = functools.partial(findings.evaluate, study=config.study)
-    found = sweep.run(config, workdir, progress=progress, commands=(command,) if command else (), evaluate=evaluate)
-    reports.write_adapt(workdir, commands=(command or f"python -m experiments.adapt --workdir {shlex.quote(str(workdir))}",))
-    return found
+    return study.run(config, workdir, name="adapt", evaluate=functools.partial(findings.evaluate, study=config.study), write=reports.write_adapt,
+                     progress=progress, command=command)
 
 
-def _flags():
-    flags.DEFINE_bool("page", False, "only draw the page again, from the saved JSON")
-    return ("page",)
-
-
-def main(config, workdir, page):
-    command = cli.command("experiments.adapt")
-    if page:
-        with cli.checking("--page"):
-            reports.write_adapt(workdir, commands=(f"python -m experiments.adapt --config configs/adaptation.py --workdir {shlex.quote(str(workdir))}",))
-        return
-    sweep.keep_programs(workdir)
-    found = run(config, workdir, command=command)
-    print(f"{reports.adapt_text(reports.read_adapt(workdir))}\n\npage: {workdir}/adapt.html")
-    sweep.end(found)
+def main(config, workdir, **options):
+    study.main(config, workdir, **options, name="adapt", file="configs/adaptation.py", run=run, write=reports.write_adapt,
+               text=lambda folder: reports.adapt_text(reports.read_adapt(folder)))
 
 
 if __name__ == "__main__":
-    cli.main(main, doc=__doc__, define=_flags)
+    cli.main(main, doc=__doc__, define=study.flag_names)

@@ -27,7 +27,7 @@ from vmamba_jax.core import command_line
 
 COLUMNS = ("name", "parameters", "multiply-adds", "top-1", "measured by", "weights' tag", "preprocessing", "file", "published at")
 UNREADABLE = 1  # exit status of `predict` if it could not read some of the photos
-NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255"}  # mean -> display name of mean and std
+NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255", (0.0,) * 3: "0, 1"}  # mean -> display name of mean and std
 
 
 def main(argv=None):
@@ -95,7 +95,7 @@ def run_models(args):
 def catalog_rows(name):
     """A model's rows of the catalog: one per release of its weights, or one row if none was released."""
     entry = models.entry(name)
-    facts = (name, f"{entry.parameters:,}", f"{entry.gflops:.2f} G")
+    facts = (name, f"{entry.parameters:,}", "" if entry.flops is None else f"{entry.gflops:.2f} G")
     if not entry.releases:
         yield (*facts, "", "", "never released", "", "", "")
     for release in entry.releases:
