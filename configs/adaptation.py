@@ -6,8 +6,8 @@ TENT (arXiv 2006.10726), ETA and EATA (2204.02610), SAR (2302.12400), SHOT (2002
 
 One VMamba block with batch norms (group `layer_norm`: with layer norms, `groups=batch_norm+layer_norm`) reads a digit as 4 x 4 patches of 2 pixels; it is
 trained on clean digits, then adapts to the 360 test digits in batches of 60 under each corruption of severity 5. Attacks are PGD on clean digits: on the
-model before it adapts, through the adaptation, and by a quarter of a batch against the rest (poisoned). Results: docs/results/adaptation_digits. Cost:
-3 runs, about 8 minutes for the first and 2 for each further one on a CPU core.
+model before it adapts, through the adaptation, and by a quarter of a batch against the rest (poisoned). The study has not been run yet, so its learning
+rates are not tuned.
 """
 from configs import base, sweeps
 

@@ -6,8 +6,8 @@ Cohen, Rosenfeld and Kolter 2019 (arXiv 1902.02918); Gowal et al. 2018 (arXiv 18
 
 One VMamba block reads a digit as 4 x 4 patches of 2 pixels, without the norms of the patch embedding and of the scan's output, each of which widens the
 bounds about tenfold. Groups: standard training, training on images with Gaussian noise of 0.25 and 0.5, and on interval bounds of radius 0.002. The page
-gives certified accuracy against radius, the same images under AutoAttack, and how loose the bounds are. Results: docs/results/certify_digits. Cost: 12
-runs, about 2 minutes each on a CPU core.
+gives certified accuracy against radius, the same images under AutoAttack, and how loose the bounds are. Results of one seed: docs/results/certify_digits.
+Cost: 12 runs, about 3 minutes each on a free CPU core.
 """
 from configs import base, sweeps
 

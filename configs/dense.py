@@ -22,7 +22,7 @@ OBJECTIVES = {
     "pgd_at": {"name": "segmentation", "auxiliary": 0.4, "ramp": 0.3, "attack": {"name": "dense_pgd", "eps": EPS, "steps": 2, "step_size": 0.75 * EPS}}}
 
 
-def run(size=64, epochs=16):
+def run(size=64, epochs=40):
     """The training config of a small UperNet on the shapes; `configs.dense.get_config` makes a sweep of it."""
     config = base.run()
     config.epochs, config.batch_size = epochs, 16
@@ -32,7 +32,7 @@ def run(size=64, epochs=16):
     config.objective.update(OBJECTIVES["standard"])
     config.optimizer.update(weight_decay=0.01, clip_norm=1.0)
     config.schedule.update(name="cosine", learning_rate=4e-3, warmup=0.1)
-    config.validation.update(every_epochs=4, select="mIoU", attack={"name": "dense_pgd", "eps": EPS, "steps": 3, "step_size": 0.75 * EPS})
+    config.validation.update(every_epochs=8, select="mIoU", attack={"name": "dense_pgd", "eps": EPS, "steps": 3, "step_size": 0.75 * EPS})
     config.evaluation.update(batch_size=64, examples=6)
     return config
 

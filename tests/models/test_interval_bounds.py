@@ -39,11 +39,11 @@ def block(weights, images):
 
 
 @functools.cache
-def plain():
+def plain(classes=3, n=4):
     """(logits function, images, their predicted classes) of `block`, for the fast tests."""
     rng = np.random.default_rng(1)
-    weights = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 2, 1, 4), (4, 6), (4, 1), (4, 3))]
-    fn, images = jax.tree_util.Partial(block, tuple(weights)), jnp.asarray(rng.uniform(size=(4, 4, 4, 1)), jnp.float32)
+    weights = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 2, 1, 4), (4, 6), (4, 1), (4, classes))]
+    fn, images = jax.tree_util.Partial(block, tuple(weights)), jnp.asarray(rng.uniform(size=(n, 4, 4, 1)), jnp.float32)
     return fn, images, fn(images).argmax(-1)
 
 
@@ -141,21 +141,21 @@ def test_interval_accuracy_and_attack():
 @pytest.mark.slow
 def test_no_certified_image_is_broken_by_autoattack():
     """On the same images, at a radius where both the certificate and the attack decide some."""
-    fn, _, _ = small()
-    images = np.random.default_rng(3).uniform(size=(48, 8, 8, 1)).astype(np.float32)
-    labels = np.asarray(fn(images).argmax(-1))
-    for eps in (1e-5, 1e-4):
+    fn, images, labels = (np.asarray(x) if i else x for i, x in enumerate(plain(classes=5, n=48)))
+    for eps in (1e-3, 1e-2):
         found = evaluation.interval_accuracy(fn, (images, labels), eps=eps, batch_size=48)
-        robust = evaluation.robust_accuracy(fn, (images, labels), "autoattack", eps=eps, steps=20, queries=100, targets=2, key=jax.random.key(0),
+        robust = evaluation.robust_accuracy(fn, (images, labels), "autoattack", eps=eps, steps=20, queries=100, n_targets=3, key=jax.random.key(0),
                                             batch_size=48)
         assert not evaluation.disagreements(found["certified"], robust["robust"]).size
-        assert 0 < found["certified"].sum() < 48
+        if eps == 1e-3:
+            assert 0 < found["certified"].sum() < 48
+    assert robust["robust"].sum() < 48
 
 
 def test_errors():
     with pytest.raises(ValueError, match="eps=-1"):
-        evaluation.interval_accuracy(lambda x: x, (np.zeros((1, 2, 2, 1)), np.zeros(1, int)), eps=-1)
+        evaluation.interval_accuracy(lambda x: x, (np.zeros((1, 2, 2, 1), np.float32), np.zeros(1, int)), eps=-1)
     with pytest.raises(ValueError, match=r"certified.shape=\(2,\), robust.shape=\(3,\): expected bool arrays of one shape"):
         evaluation.disagreements(np.ones(2, bool), np.ones(3, bool))
     with pytest.raises(NotImplementedError, match="primitive 'sort' in the function"):
-        evaluation.interval_accuracy(lambda x: jnp.sort(x.reshape(len(x), -1)), (np.zeros((1, 2, 2, 1)), np.zeros(1, int)), eps=0.1)
+        evaluation.interval_accuracy(lambda x: jnp.sort(x.reshape(len(x), -1)), (np.zeros((1, 2, 2, 1), np.float32), np.zeros(1, int)), eps=0.1)

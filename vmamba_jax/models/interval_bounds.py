@@ -21,6 +21,7 @@ from pallas_kernels.arguments import step_size
 from vmamba_jax.core import intervals
 from vmamba_jax.core.intervals import arithmetic as ia
 from vmamba_jax.core.intervals.arithmetic import Interval
+from vmamba_jax.core.intervals.interpreter import scan_counts
 from vmamba_jax.models.classifier import Classifier
 from vmamba_jax.models.layers.common import gelu, silu, standardize
 
@@ -110,7 +111,7 @@ def _softplus(x):
 def _scan(equation):
     """The rule of the recurrence of the reference selective scan, which treats both places of the step size together."""
     params = equation.params
-    if equation.primitive.name != "scan" or (params["num_consts"], params["num_carry"], len(equation.invars)) != (1, 1, 6):
+    if equation.primitive.name != "scan" or len(equation.invars) != 6 or scan_counts(equation) != (1, 1):
         return None
     u, delta, B, C = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars[2:])
     if not (len(u.shape) == len(B.shape) == 4 and u.shape == delta.shape and B.shape == C.shape and B.shape[:3] == u.shape[:3]):

@@ -70,7 +70,7 @@ def _outputs(equation, inputs, rules):
     if body is not None and (rule := rules.find(equation)) is not None:
         return rule(*inputs)
     if name == "scan":
-        return _scan(equation.params, inputs, rules)
+        return _scan(equation, inputs, rules)
     if name == "cond":
         return _either(equation.params["branches"], inputs, rules)
     if body is not None and name != "pallas_call" and hasattr(getattr(body, "jaxpr", body), "eqns"):
@@ -88,14 +88,22 @@ def _either(branches, inputs, rules):
     return [hull(*each) for each in zip(*found, strict=True)]
 
 
-def _scan(params, inputs, rules):
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+def scan_counts(equation):
+    """(numbers of constants, of carried values) of a scan's inputs, from the shapes, as its parameters differ between versions of JAX."""
+    body = getattr(equation.params["jaxpr"], "jaxpr", equation.params["jaxpr"])
+    alike = lambda outer, inner: sum(len(a.aval.shape) == len(b.aval.shape) for a, b in zip(outer, inner, strict=True))
+    carried = alike(equation.outvars, body.outvars)
+    return alike(equation.invars, body.invars) - carried, carried
+
+
+def _scan(equation, inputs, rules):
+    params, (first, count) = equation.params, scan_counts(equation)
+    last = first + count
     constants, carry, xs = inputs[:first], inputs[first:last], inputs[last:]
     carry = [ia.of(x) if jnp.issubdtype(jnp.asarray(ia.of(x).low).dtype, jnp.floating) else x for x in carry]
 
     def step(carry, xs):
         found = _run(params["jaxpr"], [*constants, *carry, *xs], rules)
-        count = params["num_carry"]
         carry = [ia.of(new) if isinstance(old, Interval) else new for old, new in zip(carry, found[:count], strict=True)]
         return carry, found[count:]
 
