@@ -60,6 +60,7 @@ def test_roi_align_is_vectorized(parts):
 
 def test_levels(parts):
     np.testing.assert_array_equal(dense.level_of(jnp.asarray(parts["level_rois"][:, 1:]), 56, 4), parts["levels"])
+    np.testing.assert_array_equal(dense.level_of(jnp.asarray([[0, 0, 111.99999, 111.99999], [0, 0, 111.9, 112]]), 56, 4), [1, 0])     # rounding is forgiven
 
 
 def test_anchors(parts):
@@ -102,6 +103,7 @@ def test_nms(parts, threshold, grouped):
 def test_nms_of_nothing():
     boxes, scores = jnp.asarray([[0.0, 0, 4, 4], [0, 0, 4, 4]]), jnp.asarray([jnp.nan, -jnp.inf])
     np.testing.assert_array_equal(dense.nms(boxes, scores, 0.5), [-1, -1])
+    np.testing.assert_array_equal(dense.nms(boxes * jnp.asarray([[0], [1]]), jnp.asarray([0.9, 0.1]), 0.5), [0, 1])            # the first is empty
     with pytest.raises(ValueError, match=r"boxes.shape=\(2, 4\), scores.shape=\(3,\): expected"):
         dense.nms(boxes, jnp.zeros(3), 0.5)
 

@@ -193,7 +193,7 @@ def _segmentation(value, where, size):
 
 
 def _decoded(text):
-    """Run lengths of COCO's compressed text, or None: groups of five bits, each run from the third on relative to the one before the last."""
+    """Run lengths of COCO's compressed text, or None: groups of five bits, each run from the fourth on relative to the one two before it."""
     runs, value, shift = [], 0, 0
     for code in text.encode("latin1", "replace") if isinstance(text, str) else text:
         code -= 48

@@ -137,8 +137,8 @@ def _align(maps, boxes, size, ratio, aligned):
 
 def _covered(start, length, side):
     """(first cell, number of tiles), (n,) int32 each, of the cells that boxes read along one axis."""
-    first = jnp.clip(jnp.floor(jnp.minimum(start, start + length)), 0, side - 1).astype(jnp.int32)
-    last = jnp.clip(jnp.ceil(jnp.maximum(start, start + length)), 0, side - 1).astype(jnp.int32)
+    first = jnp.clip(jnp.floor(start), 0, side - 1).astype(jnp.int32)
+    last = jnp.clip(jnp.ceil(start + length), 0, side - 1).astype(jnp.int32)
     return first, (last - first) // TILE + 1
 
 
@@ -182,12 +182,15 @@ _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def _tile(tile, rows, columns, grid):
-    """(cells (k, T, T), weights of its rows (k, size, T), of its columns (k, size, T)) of each box's tile of this number, zero if it has fewer."""
-    first, height, width, top, left, across, count = (grid[:, i] for i in range(7))
+    """(cells (k, T, T), weights of its rows (k, size, T), of its columns (k, size, T)) of each box's tile of this number.
+
+    A box with fewer tiles gets rows below it, whose weights are zero.
+    """
+    first, height, width, top, left, across, _ = (grid[:, i] for i in range(7))
 
     def axis(weights, start, side):
         at = start[:, None] + jnp.arange(TILE)
-        inside = (at < side[:, None]) & (tile < count)[:, None]
+        inside = at < side[:, None]
         at = jnp.minimum(at, side[:, None] - 1)
         return at, jnp.where(inside[:, None], jnp.take_along_axis(weights, at[:, None], 2), 0)
 
