@@ -50,10 +50,11 @@ def run():
 
     config.validation = {"every_epochs": 1, "limit": 0, "select": "accuracy", "attack": {}}
     config.checkpoints = {"keep": 1}
-    # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured
+    # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured;
+    # states.images: the first images, on which the hidden states of a model with scans are measured, 0: not
     config.evaluation = {"split": "test", "batch_size": 256, "seed": 0, "examples": 10, "limit": 0, "autoattack": "", "attacks": {},
                          "skip_attacks": False, "curve": {"attack": "", "radii": ()},
-                         "corruptions": {"names": "", "severities": (1, 2, 3, 4, 5)}, "calibration": {"bins": 0}}
+                         "corruptions": {"names": "", "severities": (1, 2, 3, 4, 5)}, "calibration": {"bins": 0}, "states": {"images": 0}}
     return config
 
 
@@ -68,6 +69,20 @@ def study():
     config.margin = 0.03      # differences within it count as none
     config.example = 0        # index, in the subset, of the image that the page shows under every probe
     config.probes = {}        # name: kind and settings
+    return config
+
+
+def attack_quality():
+    """The config of `experiments.attack_quality`: every key, with the value that changes nothing."""
+    config = ml_collections.ConfigDict()
+    config.models = {}        # label: model section, trained by the recipe of configs/digits.py:objective=pgd_at
+    config.epochs = 0         # of the training; 0: the recipe's
+    config.seeds = ()         # of the training and of the attacks
+    config.limit = 0          # random subset of the test images, the same for every model; 0: all
+    config.eps = 0.0          # radius of the robust accuracies, one of the radii
+    config.radii = ()         # ascending, linf; the optimality's limit is the largest
+    config.budgets = ()       # gradient passes per image and radius
+    config.margin = 0.01      # differences of optimality, or of accuracy, within it count as none
     return config
 
 
@@ -210,7 +225,7 @@ def validation(objective, *, eps, every_epochs, steps=10, norm="linf", limit=0):
 
 
 def evaluation(eps, radii, *, steps=20, restarts=5, norm="linf", batch_size=256):
-    """The evaluation section: clean accuracy, FGSM and PGD at radius `eps`, and PGD at every radius of a curve.
+    """The evaluation section: clean accuracy, FGSM and PGD at radius `eps`, PGD at every radius of a curve, and the hidden states of 50 images.
 
     Each attack is one entry, `--config.evaluation.attacks.pgd.restarts=10` changes it. The curve scales the step size with the radius.
     `--config.evaluation.autoattack=standard` (or plus, rand) adds AutoAttack at the curve's radius and norm.
@@ -230,6 +245,7 @@ def evaluation(eps, radii, *, steps=20, restarts=5, norm="linf", batch_size=256)
             "pgd": {"name": "pgd", "eps": eps, "steps": steps, "step_size": 2.5 * eps / steps, "norm": norm, "restarts": restarts},
         },
         "curve": {"attack": "pgd", "radii": tuple(radii)},
+        "states": {"images": 50},
     }
 
 

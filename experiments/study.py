@@ -3,7 +3,7 @@
     python -m experiments.study --workdir runs/study
     python -m experiments.study --workdir runs/study --config configs/robustness_study.py:models=runs/a+runs/b
 
-Without --config, the config is configs/robustness_study.py, which trains four small models on digits first. One model under one probe is a cell, a
+Without --config, the config is configs/robustness_study.py, which trains five small models on digits first. One model under one probe is a cell, a
 JSON file in WORKDIR/cells named by a digest of weights, images, settings and versions: a finished cell is not computed again, however the study
 changes, and a killed AutoAttack resumes within its cell. A cell that does not apply or fails records the reason, and the study continues.
 The folder gets study.json and study.html; `python -m experiments.study --workdir DIR --page` draws the page again from the JSON alone.

@@ -27,7 +27,7 @@ from vmamba_jax.core import command_line
 
 COLUMNS = ("name", "parameters", "multiply-adds", "top-1", "measured by", "weights' tag", "preprocessing", "file", "published at")
 UNREADABLE = 1  # exit status of `predict` if it could not read some of the photos
-NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255"}  # mean -> display name of mean and std
+NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255", (0.0,) * 3: "0, 1"}  # mean -> display name of mean and std
 
 
 def main(argv=None):

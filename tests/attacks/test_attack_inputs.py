@@ -20,6 +20,7 @@ ATTACKS = {
     "transfer_pgd": attacks.transfer_pgd(EPS, 2, diversity=0.5, scales=2, neighbors=1, resize_rate=0.7), "eot_pgd": attacks.eot_pgd(EPS, 2),
     "apgd": attacks.apgd(EPS, 3), "apgd highest": attacks.apgd(EPS, 3, keep="highest_loss"), "fab": attacks.fab(EPS, 3),
     "fab targeted": attacks.fab(EPS, 3, n_targets=2), "square": attacks.square(EPS, 3),
+    "pma": attacks.pma(EPS, 3), "apgd malt": attacks.apgd(EPS, 2, loss="probability_margin", n_targets=2, targets="malt"),
     "autoattack": attacks.autoattack(EPS, steps=2, queries=2, n_targets=2), "patch_fool": attacks.patch_fool(2, steps=2, mean=0.5, std=0.5),
 }
 

@@ -91,7 +91,8 @@ def test_backbone_from_a_classifier(small):
     ("vim", dict(img_size=16, patch_size=8, stride=8, embed_dim=16, depth=1, num_classes=3)),
     ("deit", dict(img_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2, num_classes=3)),
     ("swin", dict(img_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4, num_classes=3)),
-    ("convnext", dict(depths=(1, 1), dims=(8, 16), num_classes=3)), ("resnet", dict(layers=(1, 1, 1, 1), channels=(2, 2, 2, 2), num_classes=3)),
+    ("convnext", dict(depths=(1, 1), dims=(8, 16), num_classes=3)),
+    ("mambaout", dict(depths=(1, 1), dims=(8, 16), num_classes=3)), ("resnet", dict(layers=(1, 1, 1, 1), channels=(2, 2, 2, 2), num_classes=3)),
     ("efficientnet_lite", dict(num_classes=3)),
 ])
 @pytest.mark.often(4)

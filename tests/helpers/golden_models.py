@@ -65,6 +65,36 @@ def check_float32(model, name):
     np.testing.assert_allclose(gradient, nhwc(arrays["input_grad"]), atol=2e-5 * np.abs(arrays["input_grad"]).max())
 
 
+def check_gradients(model, name, float64=True):
+    """Compare logits, input gradient and every weight's gradient of sum(logits x cotangent), at 1e-9 (gradients of weights, stored in float32: 1e-6) or,
+    in float32, at 2e-5 of the largest value. Returns the recorded intermediates; `float64` needs the x64 fixture."""
+    arrays, info = load(name)
+    dtype, suffix, tolerance = (np.float64, "_f64", 1e-9) if float64 else (np.float32, "", 2e-5)
+    variables = checkpoints.convert(model, weights(name, dtype))
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def everything(variables, images):
+        logits, recorded = model.apply(variables, images, mutable=["intermediates"])
+        return (logits * arrays["cotangent"]).sum(), (logits, recorded["intermediates"])
+
+    (gradients, gradient), (logits, recorded) = everything(variables, jnp.asarray(nhwc(arrays["input"]), dtype))
+    assert logits.dtype == dtype
+    gradients = checkpoints.to_state_dict(model, gradients)
+    assert gradients.keys() == set(info["state_dict"])
+    for found, wanted, near in ((logits, arrays["logits" + suffix], tolerance), (gradient, nhwc(arrays["input_grad" + suffix]), tolerance),
+                                *((gradients[key], arrays[f"grad/{key}"], max(tolerance, 1e-6)) for key in gradients)):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=near * np.abs(wanted).max())
+    return recorded
+
+
+def check_logits(model, name):
+    """Compare the float32 logits alone with those of a file that `check_gradients` reads: a program that compiles in a second."""
+    arrays, _ = load(name)
+    variables = checkpoints.convert(model, weights(name, np.float32))
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, nhwc(arrays["input"])), arrays["logits"], rtol=0, atol=2e-5 * np.abs(arrays["logits"]).max())
+
+
 def abstract(model, side=64):
     """Shapes of the model's variables; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)

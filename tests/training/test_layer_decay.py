@@ -25,6 +25,9 @@ TABLES = {  # beginning of the path -> depth
         "stem_0": 0, "stem_1": 0, "stages_0/blocks_0": 1, "stages_1/downsample_0": 2, "stages_1/downsample_1": 2, "stages_1/blocks_0": 2,
         "stages_2/downsample_0": 3, "stages_2/downsample_1": 3, "stages_2/blocks_0": 3, "stages_2/blocks_1": 4, "stages_3/downsample_0": 5,
         "stages_3/downsample_1": 5, "stages_3/blocks_0": 5, "norm": 6, "head": 6},
+    ("mambaout_tiny", (("dims", (4, 8)), ("depths", (1, 2)))): {
+        "stem": 0, "stages_0/blocks_0": 1, "stages_1/downsample": 2, "stages_1/blocks_0": 2, "stages_1/blocks_1": 3, "norm": 4, "hidden": 4,
+        "hidden_norm": 4, "head": 4},
     ("resnet18", ()): {
         "conv1": 0, "bn1": 0, "layer1_0": 1, "layer1_1": 2, "layer2_0": 3, "layer2_1": 4, "layer3_0": 5, "layer3_1": 6, "layer4_0": 7,
         "layer4_1": 8, "fc": 9},
@@ -54,7 +57,7 @@ def test_depths_of_every_family(case):
     assert used == set(table)
 
 
-@pytest.mark.parametrize("name", ["vmamba_tiny", "swin_tiny", "convnext_tiny", "resnet18"])
+@pytest.mark.parametrize("name", ["vmamba_tiny", "swin_tiny", "convnext_tiny", "mambaout_tiny", "resnet18"])
 def test_depths_of_a_backbone(name):
     """The norms of the maps belong to the head's group."""
     model = vmamba_jax.create_model(name, features_only=True)

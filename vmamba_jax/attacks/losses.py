@@ -18,14 +18,14 @@ def cross_entropy(logits, labels):
 def margin(logits, labels):
     """max_{j != y} z_j - z_y: positive exactly if misclassified (Carlini & Wagner 2017, f_6 without confidence)."""
     _need(logits, 2, "margin")
-    return _highest_other(logits, labels) - at(logits, labels)
+    return highest_other(logits, labels) - at(logits, labels)
 
 
 def dlr(logits, labels):
     """Difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)) (Croce & Hein 2020, equation 6)."""
     _need(logits, 3, "dlr")
     top = lax.top_k(logits, 3)[0]
-    return (_highest_other(logits, labels) - at(logits, labels)) / (top[:, 0] - top[:, 2] + 1e-12)
+    return (highest_other(logits, labels) - at(logits, labels)) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 def dlr_targeted(logits, labels, targets):
@@ -35,7 +35,25 @@ def dlr_targeted(logits, labels, targets):
     return (at(logits, targets) - at(logits, labels)) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+def probability_margin(logits, labels):
+    """max_{j != y} p_j - p_y for p = softmax(z): the margin in probabilities, in [-1, 1] (Xie et al. 2024, arXiv 2411.15210)."""
+    _need(logits, 2, "probability_margin")
+    wrong, highest = other_probabilities(logits, labels)
+    return highest + wrong - 1
+
+
+def other_probabilities(logits, labels):
+    """(1 - p_y, max_{j != y} p_j) for p = softmax(z), each (batch,).
+
+    Both are multiples of 1 - p_y = sigmoid(logsumexp_{j != y} z_j - z_y), whose gradient is exact where p_y rounds to 1: that of the softmax is 0 there.
+    """
+    others = jnp.where(jnp.arange(logits.shape[1]) == labels[:, None], -jnp.inf, logits)
+    total = jax.nn.logsumexp(others, 1)
+    wrong = jax.nn.sigmoid(total - at(logits, labels))
+    return wrong, wrong * jnp.exp(others.max(1) - total)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr, "probability_margin": probability_margin}
 
 
 def get(loss):
@@ -107,7 +125,8 @@ def at(logits, labels):
     return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
 
 
-def _highest_other(logits, labels):
+def highest_other(logits, labels):
+    """The highest logit of another class than the label: (batch,)."""
     return jnp.where(jnp.arange(logits.shape[1]) == labels[:, None], -jnp.inf, logits).max(1)
 
 

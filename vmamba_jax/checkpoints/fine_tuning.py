@@ -4,6 +4,7 @@ Source: timm's `adapt_input_conv` (channels) and `load_pretrained` (head) of hug
 """
 import collections
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +21,23 @@ def loose(model, head):
     """Paths of the leaves that may differ from the model's: none for head="keep", else those of the head and the kernel that reads the images."""
     if checks.choice("head", head, HEADS) == "keep":
         return frozenset()
+    if not hasattr(type(family_of(model)[0]), "PARAMETERS"):
+        raise ValueError(f"head={head!r}: expected 'keep' for a segmenter or a detector")
     return frozenset({*head_paths(model), images_path(model)})
 
 
 def head_paths(model):
     """Paths of the dense layer that returns the logits, its kernel first."""
     model, _ = family_of(model)
+    if not hasattr(type(model), "PARAMETERS"):  # a segmenter or a detector
+        return []
     return sorted((path for path in leaves_of(model) if path[:2] == ("params", model.PARAMETERS.logits)), key=lambda path: path[-1] != "kernel")
 
 
 def images_path(model):
     """Path of the kernel that reads the images."""
     model, _ = family_of(model)
-    return ("params", *model.PARAMETERS.images.split("/"))
+    return next(path for path in leaves_of(model) if path[0] == "params" and re.fullmatch(model.PARAMETERS.images, "/".join(path[1:])))
 
 
 def adapt(model, leaves, head, *, classes=None, known=None, key=None):

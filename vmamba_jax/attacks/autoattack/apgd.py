@@ -9,7 +9,7 @@ from jax import lax
 
 from vmamba_jax.attacks import losses, norms
 from vmamba_jax.attacks.autoattack.apgd_schedule import Phase, ascend, dense_checkpoints, sparse_checkpoints
-from vmamba_jax.attacks.autoattack.search import Search, first_successes, ranked_targets
+from vmamba_jax.attacks.autoattack.search import Search, first_successes, malt_targets, ranked_targets
 from vmamba_jax.attacks.base import Passes
 from vmamba_jax.attacks.randomized import value_and_gradient
 from vmamba_jax.attacks.threat_model import ThreatModel
@@ -30,9 +30,11 @@ class APGD(Search):
         norm: "linf", "l2" or "l1".
         random_start: begin at a random point: on the ball's surface in linf and l2, a projected Gaussian in l1; then clipped to the box.
         restarts: runs, per target, from different random starts.
-        loss: "cross_entropy", "margin", "dlr" or a callable (logits, labels) -> (batch,); with `n_targets` "dlr_targeted", or any of the
-            others, which is then minimized at the target.
-        n_targets: number of classes to attack towards, those of rank 2, 3, ... of the clean logits; None: untargeted.
+        loss: "cross_entropy", "margin", "dlr", "probability_margin" or a callable (logits, labels) -> (batch,); with `n_targets` "dlr_targeted",
+            or any of the others, which is then minimized at the target.
+        n_targets: number of classes to attack towards, in the order of `targets`; None: untargeted.
+        targets: "logits": classes of rank 2, 3, ... of the clean logits; "malt": those of the nearest linearized boundaries, see
+            `autoattack.search.malt_targets`.
         rho: fraction of rising steps between two checkpoints that keeps the step size (linf and l2).
         eot: number of gradients averaged at each iterate of a `Randomized` classifier.
         large_eps: l1 only: begin in balls of three and two times the radius, 30% of the steps each (Croce & Hein 2021).
@@ -50,6 +52,7 @@ class APGD(Search):
     restarts: int = 1
     loss: str = "cross_entropy"
     n_targets: int | None = None
+    targets: str = "logits"
     rho: float = 0.75
     eot: int = 1
     large_eps: bool = False
@@ -67,6 +70,8 @@ class APGD(Search):
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"restarts={self.restarts} with random_start=False: expected restarts=1, as every restart would be the same")
         checks.choice("keep", self.keep, ("first_hit", "highest_loss"))
+        if checks.choice("targets", self.targets, ("logits", "malt")) == "malt" and self.n_targets is None:
+            raise ValueError("targets='malt' with n_targets=None: expected a number of classes to attack towards")
         if self.n_targets is not None:
             self._set(n_targets=checks.count("n_targets", self.n_targets))
             if self.targeted or self.keep == "highest_loss":
@@ -89,7 +94,8 @@ class APGD(Search):
 
     def search(self, logits_fn, images, labels, keys, clean, active):
         if self.n_targets is not None:
-            targets = ranked_targets(clean, self.n_targets)
+            targets = (ranked_targets(clean, self.n_targets) if self.targets == "logits" else
+                       malt_targets(logits_fn, images, labels, keys, clean, self.n_targets, self.norm))
 
         def attempt(i, left):
             criterion = (losses.criterion(labels, self.loss, self.targeted) if self.n_targets is None else

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from vmamba_jax.attacks import randomized
 from vmamba_jax.attacks.autoattack.apgd import APGD
 from vmamba_jax.attacks.autoattack.fab import FAB
+from vmamba_jax.attacks.autoattack.pma import PMA
 from vmamba_jax.attacks.autoattack.search import Search
 from vmamba_jax.attacks.autoattack.square import Square
 from vmamba_jax.attacks.norms import per_image
@@ -18,6 +19,7 @@ VERSIONS = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
+    "pma+": ("pma", "apgd-t"),
 }
 
 
@@ -60,10 +62,11 @@ class AutoAttack(Search):
     Args:
         eps: radius >= 0 in pixel units; may be traced.
         norm: "linf", "l2" or "l1".
-        version: "standard"; "plus", with more restarts and untargeted stages; "rand", for `Randomized` classifiers.
+        version: "standard"; "plus", with more restarts and untargeted stages; "rand", for `Randomized` classifiers; "pma+", the probability
+            margin attack and then targeted APGD (Xie et al. 2024, arXiv 2411.15210).
         n_targets: number of classes that the targeted stages attack towards; None: as the reference, 9 (in l1 5 for APGD of "standard"). A
             classifier of n < 10 classes needs n_targets <= n - 1; the error comes before any work.
-        steps: gradient steps of a run of APGD and FAB.
+        steps: gradient steps of a run of APGD, FAB and PMA.
         queries: queries of Square.
         eot: number of gradients averaged at each iterate, version "rand" only.
         bounds: lowest and highest value of a pixel.
@@ -102,6 +105,7 @@ class AutoAttack(Search):
             "apgd-ce": lambda: APGD(**untargeted),
             "apgd-dlr": lambda: APGD(**untargeted, loss="dlr"),
             "apgd-t": lambda: APGD(**apgd, loss="dlr_targeted", n_targets=self.n_targets or (5 if radii else 9)),
+            "pma": lambda: PMA(**common, steps=self.steps),
             "fab": lambda: FAB(**fab, restarts=5),
             "fab-t": lambda: FAB(**fab, n_targets=self.n_targets or 9),
             "square": lambda: Square(**common, queries=self.queries),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.attacks import losses, norms
-from vmamba_jax.attacks.autoattack.search import Search, first_successes, ranked_targets
+from vmamba_jax.attacks.autoattack.search import DUAL, Search, first_successes, ranked_targets
 from vmamba_jax.attacks.norms import per_image
 from vmamba_jax.core import checks
 from vmamba_jax.core.keys import attempt_keys, fold_in
@@ -137,7 +137,7 @@ def plane(logits_fn, labels, targets):
 
 def nearest_plane(logits_fn, labels, norm):
     """The function x -> (z_c - z_y (batch,), its gradient) for each image's class c whose linearized boundary is nearest."""
-    dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[norm]
+    dual = DUAL[norm]
 
     def linearize(x):
         logits, pull = jax.vjp(lambda x: losses.checked(logits_fn(x), x), x)

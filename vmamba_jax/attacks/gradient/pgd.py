@@ -19,7 +19,7 @@ class FGSM(NormAttack):
     Args:
         eps: radius >= 0 in pixel units; may be traced.
         norm: "linf", "l2" or "l1".
-        loss: "cross_entropy", "margin", "dlr", or a callable (logits, labels) -> (batch,).
+        loss: "cross_entropy", "margin", "dlr", "probability_margin", or a callable (logits, labels) -> (batch,).
         targeted: labels are targets, and the loss is minimized.
         l1_fraction: norm "l1" only: fraction of the values that take the step, by sign; None: all move along the normalized gradient.
         bounds: lowest and highest value of a pixel.
@@ -59,7 +59,7 @@ class PGD(NormAttack):
         start: "uniform" in the ball (see `ThreatModel.random_start`), "gaussian": images + 0.001 N(0, 1), not projected (Zhang et al. 2019,
             TRADES as released), or a callable (images, keys) -> images.
         restarts: runs from different random starts; a misclassified image is preferred, then the highest loss.
-        loss: "cross_entropy", "margin", "dlr", or a callable (logits, labels) -> (batch,).
+        loss: "cross_entropy", "margin", "dlr", "probability_margin", or a callable (logits, labels) -> (batch,).
         targeted: labels are targets, and the loss is minimized.
         l1_fraction: norm "l1" only: fraction of the values that a step moves, by sign (Tramer & Boneh 2019, q = 0.99); None: all move along
             the normalized gradient.

@@ -1,7 +1,12 @@
-"""ViT and DeiT: timm's constructor (VisionTransformer) and names, which are also those of DeiT's repository."""
+"""ViT and DeiT: timm's constructor (VisionTransformer) and names, which are also those of DeiT's repository.
+
+The options conv_stem, stem_width and stem_end are the class, width and end_siz of the stem that Singh et al. (nmndeep/revisiting-at) put in place of
+timm's patch embedding.
+"""
 import numpy as np
 
 from vmamba_jax.checkpoints.families.common import dotted, single
+from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.vit import ViT, resize_positions
 
 MODEL = ViT
@@ -12,17 +17,24 @@ DEFAULTS = dict(
     qkv_bias=True, qk_norm=False, scale_attn_norm=False, scale_mlp_norm=False, proj_bias=True, init_values=None, class_token=True,
     pos_embed="learn", no_embed_class=False, reg_tokens=0, pre_norm=False, final_norm=True, fc_norm=None, pool_include_prefix=False,
     dynamic_img_size=False, dynamic_img_pad=False, drop_rate=0.0, pos_drop_rate=0.0, patch_drop_rate=0.0, proj_drop_rate=0.0,
-    attn_drop_rate=0.0, drop_path_rate=0.0, weight_init="", fix_init=False)
+    attn_drop_rate=0.0, drop_path_rate=0.0, weight_init="", fix_init=False,
+    conv_stem=None, stem_width=48, stem_end=8)
 SUPPORTED = ("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "init_values", "drop_path_rate",
-             "dynamic_img_size")
+             "dynamic_img_size", "conv_stem", "stem_width", "stem_end")
 FIXED = tuple(name for name in DEFAULTS if name not in SUPPORTED)
 
 
 def build(o):
     """The ViT of timm's options `o`, a complete dict; it accepts every image size that the patches divide, whatever `dynamic_img_size`."""
-    return ViT(num_classes=o["num_classes"], patch_size=single(o, "patch_size"), embed_dim=o["embed_dim"], depth=o["depth"], num_heads=o["num_heads"],
+    stem, patch_size = o["conv_stem"], single(o, "patch_size")
+    if stem is not None:
+        checks.choice("conv_stem", stem, ("ConvBlock",))
+        end = o["stem_width"] * o["stem_end"]
+        if (end, patch_size) != (o["embed_dim"], 16):
+            raise ValueError(f"conv_stem={stem!r}: expected a stem that ends in embed_dim={o['embed_dim']} channels, not {end}, and patch_size=16, not {patch_size}")
+    return ViT(num_classes=o["num_classes"], patch_size=patch_size, embed_dim=o["embed_dim"], depth=o["depth"], num_heads=o["num_heads"],
                mlp_ratio=o["mlp_ratio"], qkv_bias=bool(o["qkv_bias"]), layer_scale=o["init_values"] or None, in_channels=o["in_chans"], image_size=single(o, "img_size"),
-               drop_path_rate=o["drop_path_rate"])
+               drop_path_rate=o["drop_path_rate"], conv_stem=() if stem is None else tuple(o["stem_width"] * 2**i for i in range(4)))
 
 
 def original_name(model, path):

@@ -1,1 +1,1 @@
-"""Comparison models: ViT/DeiT, Swin, ConvNeXt, ResNet, EfficientNet-Lite."""
+"""Comparison models: ViT/DeiT, Swin, ConvNeXt, MambaOut, ResNet, EfficientNet-Lite."""

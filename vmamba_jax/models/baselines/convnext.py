@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, conv, dense_init
+from vmamba_jax.models.layers.conv_stem import ConvStem
 from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
 
 EPS = 1e-6
@@ -41,6 +42,7 @@ class ConvNeXt(StagedBackbone):
     Attributes:
         depths, dims: blocks and width of each stage.
         patch_size: stride of the stem; every further stage halves the map, rounding down.
+        conv_stem: channels of the 3 x 3 convolutions of a `ConvStem` (Singh et al., arXiv 2303.01870), the last dims[0]; (): patches.
         layer_scale_init: initial value of each block's scale per channel; None: no scale.
 
     Raises:
@@ -49,6 +51,7 @@ class ConvNeXt(StagedBackbone):
     depths: Sequence[int] = (3, 3, 9, 3)
     dims: Sequence[int] = (96, 192, 384, 768)
     patch_size: int = 4
+    conv_stem: Sequence[int] = ()
     layer_scale_init: float | None = 1e-6
     drop_path_rate: float = 0.1
 
@@ -56,13 +59,16 @@ class ConvNeXt(StagedBackbone):
     STAGE = "stages"
     NORM_EPS = EPS
     PARAMETERS = ParameterGroups(
-        stem=r"stem_[01]", head=r"norm|head|outnorm\d+", images="stem_0/kernel",
+        stem=r"stem(_[01])?", head=r"norm|head|outnorm\d+", images=r"(stem/)?stem_0/kernel",
         blocks=((r"stages_(\d+)/blocks_(\d+)/", lambda stage, block: (stage, block)), (r"stages_(\d+)/downsample_[01]/", lambda stage: (stage, 0))))
 
     def _stem(self, images, train):
         del train
-        x = _patches(self.dims[0], self.patch_size, name="stem_0", **self._dtypes)(images)
-        x = LayerNorm(EPS, name="stem_1", **self._dtypes)(x)
+        if self.conv_stem:
+            x = ConvStem(self.conv_stem, self.patch_size, eps=EPS, name="stem", **self._dtypes)(images)
+        else:
+            x = _patches(self.dims[0], self.patch_size, name="stem_0", **self._dtypes)(images)
+            x = LayerNorm(EPS, name="stem_1", **self._dtypes)(x)
         probes.record(self, "stem_out", x)
         return x
 
@@ -87,6 +93,8 @@ class ConvNeXt(StagedBackbone):
 
     def _check(self, images):
         super()._check(images)
+        if self.conv_stem and self.conv_stem[-1] != self.dims[0]:
+            raise ValueError(f"conv_stem={tuple(self.conv_stem)}: expected the first stage's width, {self.dims[0]}, as its last channels")
         smallest = self.patch_size * 2**(len(self.depths) - 1)
         if min(images.shape[1:3]) < smallest:
             raise ValueError(f"images.shape={images.shape}: expected sides of at least {smallest}, the network's stride")

@@ -2,6 +2,8 @@
 
 Source: Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877.
 """
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -9,7 +11,8 @@ from jax.typing import DTypeLike
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
 from vmamba_jax.models.layers.attention import Attention
-from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, conv, dense, uniform
+from vmamba_jax.models.layers.common import MLP, DropPath, LayerNorm, LayerScale, conv, dense, uniform
+from vmamba_jax.models.layers.conv_stem import ConvStem
 from vmamba_jax.models.layers.patches import resize_grid
 from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
 
@@ -25,6 +28,8 @@ class ViT(nn.Module):
     Attributes:
         num_classes: width of the head; 0 returns the class token's features.
         patch_size: side of a patch in pixels.
+        conv_stem: channels of the 3 x 3 convolutions of a `ConvStem` (Singh et al., arXiv 2303.01870), which ends in a 1 x 1 convolution to
+            embed_dim; (): one convolution of disjoint patches.
         embed_dim, depth, num_heads, mlp_ratio: width, blocks, heads of embed_dim / num_heads channels, hidden width of the MLP over the width.
         qkv_bias: bias of the q, k, v projection.
         layer_scale: initial value of a learned factor per channel of each branch's output, as DINOv2 has; None: no factor.
@@ -43,6 +48,7 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     layer_scale: float | None = None
+    conv_stem: Sequence[int] = ()
     in_channels: int = 3
     image_size: int = 224
     antialias: bool = True
@@ -52,14 +58,17 @@ class ViT(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     PARAMETERS = ParameterGroups(stem=r"patch_embed|pos_embed|cls_token", head=r"norm|head", positions=("pos_embed", "cls_token"),
-                                 blocks=((r"blocks_(\d+)/", lambda block: (block,)),))
+                                 images=r"patch_embed/(stem_0/)?kernel", blocks=((r"blocks_(\d+)/", lambda block: (block,)),))
 
     @nn.compact
     def __call__(self, images, train=False):
         self._check(images)
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         patch, width = self.patch_size, self.embed_dim
-        x = conv(width, patch, patch, bias_init=uniform((patch**2 * self.in_channels)**-0.5), name="patch_embed", **options)(images)
+        if self.conv_stem:
+            x = ConvStem(self.conv_stem, patch, width, EPS, name="patch_embed", **options)(images)
+        else:
+            x = conv(width, patch, patch, bias_init=uniform((patch**2 * self.in_channels)**-0.5), name="patch_embed", **options)(images)
         rows, columns = x.shape[1:3]
         x = x.reshape(len(x), -1, width)
         probes.record(self, "patch_embed_out", x)
@@ -122,16 +131,3 @@ class Block(nn.Module):
         x = x + DropPath(self.drop_path)(scaled(mixed, "ls1"), train)
         mlp = MLP(int(x.shape[-1] * self.mlp_ratio), name="mlp", **options)
         return x + DropPath(self.drop_path)(scaled(mlp(LayerNorm(EPS, name="norm2", **options)(x)), "ls2"), train)
-
-
-class LayerScale(nn.Module):
-    """A learned factor per channel (Touvron et al., arXiv 2103.17239)."""
-    initial: float
-    dtype: DTypeLike | None = None
-    param_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x):
-        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],), self.param_dtype)
-        x, gamma = nn.dtypes.promote_dtype(x, gamma, dtype=self.dtype)
-        return x * gamma

@@ -245,6 +245,19 @@ class DropPath(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
+class LayerScale(nn.Module):
+    """A learned factor per channel (Touvron et al., arXiv 2103.17239)."""
+    initial: float
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],), self.param_dtype)
+        x, gamma = nn.dtypes.promote_dtype(x, gamma, dtype=self.dtype)
+        return x * gamma
+
+
 class MLP(nn.Module):
     """Two linear layers with an activation between them: fc2(act(fc1(x))).
 

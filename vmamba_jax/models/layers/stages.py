@@ -39,7 +39,7 @@ class ParameterGroups:
         head: regular expression of the top-level names after the last block.
         positions: leaf names of position embeddings and class tokens.
         ssm: leaf names of the scan's decay A, skip D and step bias.
-        images: path of the kernel that reads the images, its third axis their channels.
+        images: regular expression of the path of the kernel that reads the images, its third axis their channels.
         logits: top-level name of the dense layer that returns the logits.
     """
     stem: str

@@ -15,6 +15,7 @@ from vmamba_jax.core.statistics import differences_interval, paired_interval, qu
 
 # An attack that leaves both models at or below this accuracy does not separate them; one that lowers accuracy by no more says nothing about gradients.
 FLOOR = 0.05
+CONTROL = "MambaOut"  # the family of VMamba's blocks without the scan
 ALIKE = 2.0   # largest ratio of the parameter counts of two models of the same size
 RULE = ("A comparison is the difference of two accuracies on the same images, with its paired interval (Agresti and Min 2005: half an image added to "
         "each of the four cells); the intervals of one claim hold jointly at 95 % (Bonferroni). Seen: at least one interval lies entirely on the "
@@ -50,9 +51,16 @@ class Claim:
 
 def claims(study):
     """[(heading, [Claim, ...]), ...] in the order of the paper."""
-    return [("Attacks and size", [_stronger(study), _no_scaling(study)]),
-            ("Where the attacker's gradient goes", [_through(study, ("B", "C"), "above"), _through(study, ("delta",), "below")]),
-            ("Where the image is disturbed", [_continuity(study), _center(study)])]
+    found = [("Attacks and size", [_stronger(study), _no_scaling(study)]),
+             ("Where the attacker's gradient goes", [_through(study, ("B", "C"), "above"), _through(study, ("delta",), "below")]),
+             ("Where the image is disturbed", [_continuity(study), _center(study)])]
+    if not controlled(study):
+        return found
+    without = f"a {CONTROL} of its size, which has no scan"
+    return [*found, ("The scan itself, with a network without it as the control", [
+        _stronger(study, controlled(study), f"Under whole-image and patch attacks, a VMamba is more accurate than {without}."),
+        _continuity(study, controlled(study), f"Breaking the continuity of the image costs a VMamba more accuracy than {without}."),
+        _center(study, controlled(study), f"The loss falls faster with the disturbance's distance from the image center in a VMamba than in {without}.")])]
 
 
 def judge(comparisons, claimed, margin):
@@ -86,10 +94,10 @@ def correct(row):
     return np.unpackbits(np.frombuffer(bytes.fromhex(row["right"]), np.uint8))[:row["examples"]].astype(int)
 
 
-def _stronger(study):
-    found = [(f"{study.title(name)}: {a} minus {b}", correct(x) - correct(y)) for a, b in pairs(study) for name in study.of_kind("attack")
+def _stronger(study, compared=None, sentence="Under whole-image and patch attacks, a VMamba is more accurate than a transformer of its size."):
+    compared = pairs(study) if compared is None else compared
+    found = [(f"{study.title(name)}: {a} minus {b}", correct(x) - correct(y)) for a, b in compared for name in study.of_kind("attack")
              if (x := _row(study, a, name)) and (y := _row(study, b, name)) and _comparable(x, y)]
-    sentence = "Under whole-image and patch attacks, a VMamba is more accurate than a transformer of its size."
     return _claim(sentence, "above", _compared(found), study)
 
 
@@ -109,21 +117,26 @@ def _through(study, components, side):
     return _claim(sentence, side, made, study)
 
 
-def _continuity(study):
-    """Accuracy lost to shuffling by a state space model minus that lost by a transformer, image by image."""
-    found = [(f"{study.title(name)}, {x['x']}: {a} minus {b}", (correct(before_a) - correct(x)) - (correct(before_b) - correct(y))) for a, b in pairs(study)
+def _continuity(study, compared=None, sentence="Breaking the continuity of the image costs a VMamba more accuracy than a transformer of its size."):
+    """Accuracy lost to shuffling by a state space model minus that lost by the other model, image by image."""
+    compared = pairs(study) if compared is None else compared
+    found = [(f"{study.title(name)}, {x['x']}: {a} minus {b}", (correct(before_a) - correct(x)) - (correct(before_b) - correct(y))) for a, b in compared
              if (before_a := _row(study, a, "clean")) and (before_b := _row(study, b, "clean"))
              for name in study.in_group("shuffle") for x, y in zip(study.rows(a, name), study.rows(b, name), strict=False)]
-    sentence = "Breaking the continuity of the image costs a VMamba more accuracy than a transformer of its size."
     return _claim(sentence, "above", _compared(found), study)
 
 
-def _center(study):
-    cells = [(model, cell) for model in study.labels("state space") if (cell := study.cell(model, "centre")).get("status") == "done"
-             and cell["slope_error"] is not None]
-    z = quantile(max(len(cells), 1))
-    made = [Comparison(model, b, b - z * error, b + z * error) for model, cell in cells for b, error in [(cell["slope"], cell["slope_error"])]]
-    sentence = "A VMamba loses more accuracy the closer to the image center the disturbance is: the loss falls with the distance."
+def _center(study, compared=None,
+            sentence="A VMamba loses more accuracy the closer to the image center the disturbance is: the loss falls with the distance."):
+    """The slope of each state space model, or its difference from that of the other model of each pair."""
+    slope = lambda model: (cell["slope"], cell["slope_error"]) if (cell := study.cell(model, "centre")).get("status") == "done" \
+        and cell["slope_error"] is not None else None
+    if compared is None:
+        found = [(model, *measured) for model in study.labels("state space") if (measured := slope(model))]
+    else:
+        found = [(f"{a} minus {b}", x[0] - y[0], math.hypot(x[1], y[1])) for a, b in compared if (x := slope(a)) and (y := slope(b))]
+    z = quantile(max(len(found), 1))
+    made = [Comparison(label, b, b - z * error, b + z * error) for label, b, error in found]
     return dataclasses.replace(_claim(sentence, "below", made, study), unit=(100, "points for each step of the window outward"))
 
 
@@ -131,13 +144,22 @@ def _claim(sentence, side, comparisons, study):
     return Claim(sentence, judge(comparisons, side, study.margin), comparisons)
 
 
-def pairs(study):
-    """[(state space model, transformer), ...]: to each state space model the transformer nearest in parameters, if it has the same size."""
+def controlled(study):
+    """[(state space model, its control without a scan), ...], as `pairs`."""
+    return pairs(study, [model["label"] for model in study.models if model["family"] == CONTROL])
+
+
+def pairs(study, others=None):
+    """[(state space model, other), ...]: to each state space model the other one nearest in parameters, if it has the same size.
+
+    others: labels; None: the transformers.
+    """
+    others = study.labels("transformer") if others is None else others
     parameters = {model["label"]: model["parameters"] for model in study.models}
     found = []
     for a in study.labels("state space"):
         apart = lambda b, a=a: abs(math.log(parameters[a] / parameters[b]))
-        nearest = min(study.labels("transformer"), key=apart, default=None)
+        nearest = min(others, key=apart, default=None)
         if nearest is not None and apart(nearest) <= math.log(ALIKE):
             found.append((a, nearest))
     return found
