@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vmamba_jax import evaluation
-from vmamba_jax.evaluation.detection import CocoAP, detections_of, run_lengths
+from vmamba_jax.data.annotations import encode_rle
+from vmamba_jax.evaluation.detection import CocoAP, detections_of
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 MASK = np.array([[0, 1, 1], [0, 0, 1]], bool)
@@ -35,8 +36,8 @@ def test_equals_pycocotools(shapes, kind, tmp_path, capfd):
 def one():
     """Annotations of one image and one object, and a detection equal to it."""
     truth = {"images": [{"id": 7, "height": 2, "width": 3}], "categories": [{"id": 4}],
-             "annotations": [{"id": 1, "image_id": 7, "category_id": 4, "iscrowd": 0, "area": 3, "bbox": [1, 0, 2, 2], "segmentation": run_lengths(MASK)}]}
-    return truth, [{"image_id": 7, "category_id": 4, "score": 0.5, "bbox": [1, 0, 2, 2], "segmentation": run_lengths(MASK)}]
+             "annotations": [{"id": 1, "image_id": 7, "category_id": 4, "iscrowd": 0, "area": 3, "bbox": [1, 0, 2, 2], "segmentation": encode_rle(MASK)}]}
+    return truth, [{"image_id": 7, "category_id": 4, "score": 0.5, "bbox": [1, 0, 2, 2], "segmentation": encode_rle(MASK)}]
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -50,14 +51,13 @@ def test_one_object(kind, capfd):
     assert "".join(capfd.readouterr()) == ""
 
 
-def test_compressed_run_lengths():
+def test_compressed_encode_rle():
     """COCO's text form gives the same numbers."""
     truth, detections = one()
-    assert run_lengths(MASK) == {"size": [2, 3], "counts": [2, 1, 1, 2]}
     text = hotcoco.mask.encode(np.asfortranarray(MASK.astype(np.uint8)))["counts"]
-    text = text.decode() if isinstance(text, bytes) else text
-    detections[0]["segmentation"] = {"size": [2, 3], "counts": text}
-    assert evaluation.detection.coco_ap(truth, detections, "segm").AP == pytest.approx(1)
+    for counts in (text, text.encode()) if isinstance(text, str) else (text, text.decode()):
+        detections[0]["segmentation"] = {"size": [2, 3], "counts": counts}
+        assert evaluation.detection.coco_ap(truth, detections, "segm").AP == pytest.approx(1)
 
 
 TRUTH = [
@@ -70,16 +70,16 @@ TRUTH = [
     (("annotations", 0, "bbox"), [1, 0, -2, 2], "annotation 1: bbox=.*the last two >= 0"),
     (("annotations", 0, "area"), None, "annotation 1: area=None: expected"),
     (("annotations", 0, "iscrowd"), 2, "annotation 1: iscrowd=2: expected 0 or 1"),
-    (("annotations", 0, "segmentation", "size"), [3, 2], r"annotation 1: segmentation of size \[3, 2\]: expected \[2, 3\]"),
-    (("annotations", 0, "segmentation", "counts"), [2, 1, 1, 3], r"annotation 1: segmentation counts .*, which sum to 7: expected .* sum to 6"),
-    (("annotations", 0, "segmentation", "counts"), "2~1", "annotation 1: segmentation counts 2~1: expected"),
-    (("annotations", 0, "segmentation"), [[1, 2, 3, 4]], "annotation 1: segmentation=.*: expected polygons"),
+    (("annotations", 0, "segmentation", "size"), [3, 2], r'annotation 1: run lengths of "size" \[3, 2\]: expected \[2, 3\]'),
+    (("annotations", 0, "segmentation", "counts"), [2, 1, 1, 3], "annotation 1: run lengths with the sum 7: expected 6"),
+    (("annotations", 0, "segmentation", "counts"), "2~1", "annotation 1: \"counts\" '2~1': expected"),
+    (("annotations", 0, "segmentation"), [[1, 2, 3, 4]], "annotation 1: polygon .*: expected"),
     (("categories",), None, "annotations: categories=None: expected a list of dicts"),
 ]
 DETECTIONS = [
     ((0, "image_id"), 8, r"detections\[0\]: image_id=8: expected"), ((0, "category_id"), 1, r"detections\[0\]: category_id=1: expected"),
     ((0, "score"), float("inf"), r"detections\[0\]: score=inf: expected a finite number"),
-    ((0, "segmentation", "counts"), [2, 1, -1, 4], r"detections\[0\]: segmentation counts .*: expected"),
+    ((0, "segmentation", "counts"), [2, 1, -1, 4], r'detections\[0\]: "counts" .*: expected run lengths from 0'),
     ((0, "segmentation"), None, r"detections\[0\]: segmentation=None: expected run lengths"), ((0,), 3, r"detections\[0\]=3: expected a dict"),
 ]
 
@@ -135,4 +135,4 @@ def test_detections_of_outputs(golden):
         x, y, width, height = each["bbox"]
         np.testing.assert_allclose([x, y, x + width, y + height], arrays[f"eval/rescaled_boxes{image}"][j], rtol=1e-5, atol=1e-4)
         assert each["category_id"] == arrays[f"eval/labels{image}"][j] + 11
-        assert each["segmentation"] == run_lengths(arrays[f"eval/rescaled_masks{image}"][j])
+        assert each["segmentation"] == encode_rle(arrays[f"eval/rescaled_masks{image}"][j])

@@ -58,8 +58,17 @@ def test_roi_align_is_vectorized(parts):
     np.testing.assert_allclose(found, jnp.where((level == 0)[:, None, None, None], *by_map), atol=1e-6)
 
 
+def test_map_smaller_than_a_tile():
+    """The last rows of the last map: each output cell is the mean of four cells, and the gradient spreads over them."""
+    x = jnp.arange(32.0).reshape(1, 4, 4, 2)
+    pool = lambda x: dense.roi_align(x, jnp.asarray([[0.0, 0, 4, 4]]), jnp.asarray([0]), 2, 1.0, 1)
+    np.testing.assert_allclose(pool(x)[0], x[0].reshape(2, 2, 2, 2, 2).mean((1, 3)), rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(lambda x: pool(x)[..., 0].sum())(x)[..., 0], 0.25, rtol=1e-6)
+
+
 def test_levels(parts):
     np.testing.assert_array_equal(dense.level_of(jnp.asarray(parts["level_rois"][:, 1:]), 56, 4), parts["levels"])
+    np.testing.assert_array_equal(dense.level_of(jnp.asarray([[0, 0, 111.99996, 111.99996], [0, 0, 111.9, 112]]), 56, 4), [1, 0])     # rounding is forgiven
 
 
 def test_anchors(parts):
@@ -102,6 +111,7 @@ def test_nms(parts, threshold, grouped):
 def test_nms_of_nothing():
     boxes, scores = jnp.asarray([[0.0, 0, 4, 4], [0, 0, 4, 4]]), jnp.asarray([jnp.nan, -jnp.inf])
     np.testing.assert_array_equal(dense.nms(boxes, scores, 0.5), [-1, -1])
+    np.testing.assert_array_equal(dense.nms(boxes * jnp.asarray([[0], [1]]), jnp.asarray([0.9, 0.1]), 0.5), [0, 1])            # the first is empty
     with pytest.raises(ValueError, match=r"boxes.shape=\(2, 4\), scores.shape=\(3,\): expected"):
         dense.nms(boxes, jnp.zeros(3), 0.5)
 

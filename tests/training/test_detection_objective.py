@@ -8,7 +8,8 @@ import pytest
 
 import vmamba_jax
 from vmamba_jax import evaluation, models, training
-from vmamba_jax.evaluation.detection import detections_of, run_lengths
+from vmamba_jax.data.annotations import encode_rle
+from vmamba_jax.evaluation.detection import detections_of
 from vmamba_jax.models.dense.detection import Proposals
 from vmamba_jax.models.dense.detection_losses import Sampling
 from vmamba_jax.training import objectives
@@ -94,7 +95,7 @@ def discs(seed, n, side=64, most=3):
             for name, value in (("boxes", box), ("labels", label), ("masks", mask), ("valid", True)):
                 found[name][i, j] = value
             truth["annotations"].append({"id": len(truth["annotations"]) + 1, "image_id": i, "category_id": label, "iscrowd": 0, "area": int(mask.sum()),
-                                         "bbox": [int(v) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])], "segmentation": run_lengths(mask)})
+                                         "bbox": [int(v) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])], "segmentation": encode_rle(mask)})
     return {"image": np.clip(images, 0, 1).astype(np.float32), **found, "boxes": found["boxes"].astype(np.float32)}, truth
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vmamba_jax.core import checks, limits
+from vmamba_jax.data.annotations.segments import checked_polygons, checked_runs, encode_rle
 from vmamba_jax.models.dense.instance_masks import paste
 
 KINDS = {"bbox": "bbox", "segm": "segmentation"}
@@ -83,15 +84,8 @@ def detections_of(outputs, image_ids, sizes, scales=None, categories=None):
         for box, score, label, mask in zip(boxes, outputs["scores"][i][valid], outputs["labels"][i][valid], masks, strict=True):
             x1, y1, x2, y2 = map(float, box)
             found.append({"image_id": image, "category_id": int(label) if categories is None else categories[int(label)], "score": float(score),
-                          "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": run_lengths(mask)})
+                          "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": encode_rle(mask)})
     return found
-
-
-def run_lengths(mask):
-    """{"size": [height, width], "counts": [zeros, ones, zeros, ...]} of a mask (height, width), column by column."""
-    flat = np.asarray(mask, bool).ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat, prepend=False))
-    return {"size": list(np.shape(mask)), "counts": np.diff([0, *changes, flat.size]).tolist()}
 
 
 # ---- checks
@@ -134,8 +128,10 @@ def _index(content, name):
         x, y, width, height = _box(each, where)
         if x >= size[1] or y >= size[0] or x + width < 0 or y + height < 0:
             raise ValueError(f"{where}: bbox={each['bbox']}: expected a part inside the image of {size[1]} x {size[0]} pixels")
-        if "segmentation" in each:
-            _segmentation(each["segmentation"], where, size)
+        if isinstance(each.get("segmentation"), dict):
+            checked_runs(where, each["segmentation"], *size)
+        elif "segmentation" in each:
+            checked_polygons(where, each["segmentation"])
     return images, categories
 
 
@@ -151,7 +147,9 @@ def _detection(each, where, images, categories, key):
     elif not isinstance(each.get(key), dict):
         raise ValueError(f"{where}: segmentation={str(each.get(key))[:60]}: expected run lengths {{'size', 'counts'}}")
     else:
-        _segmentation(each[key], where, size)
+        counts = each[key].get("counts")
+        each = {**each, key: {**each[key], "counts": counts.decode("latin1") if isinstance(counts, bytes) else counts}}
+        checked_runs(where, each[key], *size)
     return {name: each[name] for name in ("image_id", "category_id", "score", key)}
 
 
@@ -175,37 +173,6 @@ def _box(each, where):
     if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(map(_finite, box)) or min(box[2:]) < 0:
         raise ValueError(f"{where}: bbox={str(box)[:60]}: expected finite [x, y, width, height], the last two >= 0")
     return box
-
-
-def _segmentation(value, where, size):
-    if isinstance(value, list):
-        if not value or not all(isinstance(x, list) and len(x) >= 6 and not len(x) % 2 and all(map(_finite, x)) for x in value):
-            raise ValueError(f"{where}: segmentation={str(value)[:60]}: expected polygons [x, y, ...] of at least three corners")
-        return
-    if not isinstance(value, dict) or list(value.get("size", ())) != list(size):
-        found = value.get("size") if isinstance(value, dict) else value
-        raise ValueError(f"{where}: segmentation of size {str(found)[:60]}: expected {list(size)}, the image's height and width")
-    counts = value.get("counts")
-    runs = _decoded(counts) if isinstance(counts, (str, bytes)) else counts
-    if not isinstance(runs, list) or not all(_whole(run) and run >= 0 for run in runs) or sum(runs) != size[0] * size[1]:
-        total = f", which sum to {sum(runs)}" if isinstance(runs, list) and all(map(_whole, runs)) else ""
-        raise ValueError(f"{where}: segmentation counts {str(counts)[:60]}{total}: expected run lengths that sum to {size[0] * size[1]} pixels")
-
-
-def _decoded(text):
-    """Run lengths of COCO's compressed text, or None: groups of five bits, each run from the third on relative to the one before the last."""
-    runs, value, shift = [], 0, 0
-    for code in text.encode("latin1", "replace") if isinstance(text, str) else text:
-        code -= 48
-        if not 0 <= code < 64 or shift > 60:
-            return None
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            value -= (1 << shift) if code & 16 else 0
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value, shift = 0, 0
-    return None if shift else runs
 
 
 def _whole(x):

@@ -28,20 +28,30 @@ def segment_mask(where, segmentation, height, width):
         ValueError: anything else, or run lengths that do not fill the image; the message begins with `where`.
     """
     if isinstance(segmentation, dict):
-        return _decode(where, segmentation, height, width)
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError(f'{where}: "segmentation" {str(segmentation)[:60]!r}: expected a list of polygons, or run lengths with "counts" and "size"')
+        counts = checked_runs(where, segmentation, height, width)
+        values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        return values.reshape(width, height).T.copy()
     drawn = Image.new("1", (width, height))
-    for polygon in segmentation:
-        count = len(polygon) if isinstance(polygon, list) else 0
-        if count < 6 or count % 2 or count > 2 * MOST_CORNERS:
-            raise ValueError(f'{where}: polygon {str(polygon)[:60]}: expected x and y of 3 to {MOST_CORNERS} corners')
-        values = numbers(where, "polygon", polygon, count)
+    for values in checked_polygons(where, segmentation):
         ImageDraw.Draw(drawn).polygon(list(zip(values[::2], values[1::2], strict=True)), fill=1, outline=1)
     return np.asarray(drawn).copy()
 
 
-def _decode(where, rle, height, width):
+def checked_polygons(where, segmentation):
+    """[[x1, y1, x2, y2, ...], ...] of a list of polygons; arguments and errors as of `segment_mask`."""
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError(f'{where}: "segmentation" {str(segmentation)[:60]!r}: expected a list of polygons, or run lengths with "counts" and "size"')
+    found = []
+    for polygon in segmentation:
+        count = len(polygon) if isinstance(polygon, list) else 0
+        if count < 6 or count % 2 or count > 2 * MOST_CORNERS:
+            raise ValueError(f'{where}: polygon {str(polygon)[:60]}: expected x and y of 3 to {MOST_CORNERS} corners')
+        found.append(numbers(where, "polygon", polygon, count))
+    return found
+
+
+def checked_runs(where, rle, height, width):
+    """[zeros, ones, zeros, ...] of run lengths {"counts", "size"}; arguments and errors as of `segment_mask`."""
     if rle.get("size") != [height, width]:
         raise ValueError(f'{where}: run lengths of "size" {str(rle.get("size"))[:60]}: expected {[height, width]}, the height and width of the image')
     counts = rle.get("counts")
@@ -51,12 +61,11 @@ def _decode(where, rle, height, width):
         raise ValueError(f'{where}: "counts" {str(counts)[:60]}: expected run lengths from 0 to {height * width}')
     if sum(counts) != height * width:
         raise ValueError(f"{where}: run lengths with the sum {sum(counts)}: expected {height * width}, the pixels of {width} x {height}")
-    values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return values.reshape(width, height).T.copy()
+    return counts
 
 
 def _decompress(where, text):
-    """Run lengths of COCO's compressed string: five bits a character, the differences to the run before the last from the third on."""
+    """Run lengths of COCO's compressed string: five bits a character, from the fourth run on the differences to the one two before it."""
     runs, i = [], 0
     codes = [ord(letter) - 48 for letter in text]
     if not all(0 <= code < 64 for code in codes):

@@ -50,12 +50,9 @@ def sample(key, matched, count, fraction):
     """
     order = jax.random.uniform(key, matched.shape)
     pick = lambda member, k: _first(jnp.where(member, order, jnp.inf), k)
-    positives = pick(matched > 0, min(int(count * fraction), len(matched)))
-    taken = (positives >= 0).sum()
-    both = jnp.concatenate([positives, pick(matched == BACKGROUND, min(count, len(matched)))])
-    keep = (both >= 0) & ((jnp.arange(len(both)) < len(positives)) | (jnp.arange(len(both)) - len(positives) < count - taken))
-    both = both[jnp.argsort(~keep, stable=True)][:count]
-    return jnp.pad(jnp.where(jnp.arange(len(both)) < keep.sum(), both, -1), (0, count - len(both)), constant_values=-1)
+    both = jnp.concatenate([pick(matched > 0, min(int(count * fraction), len(matched))), pick(matched == BACKGROUND, min(count, len(matched)))])
+    both = both[jnp.argsort(both < 0, stable=True)][:count]
+    return jnp.pad(both, (0, count - len(both)), constant_values=-1)
 
 
 def _first(order, count):

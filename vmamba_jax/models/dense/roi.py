@@ -129,16 +129,18 @@ def _align(maps, boxes, size, ratio, aligned):
     left, across = _covered(x, width, maps.width)
     grid = jnp.stack([maps.first, maps.height, maps.width, top, left, across, down * across], 1)
     n, chunk = len(boxes), min(CHUNK, len(boxes))
-    pad = lambda x: jnp.pad(x, ((0, -n % chunk), *((0, 0),) * (x.ndim - 1))).reshape(-1, chunk, *x.shape[1:])
+    order = jnp.argsort(grid[:, 6])  # a chunk takes as long as its largest box
+    pad = lambda x: jnp.pad(x[order], ((0, -n % chunk), *((0, 0),) * (x.ndim - 1))).reshape(-1, chunk, *x.shape[1:])
     dtype = jnp.promote_types(maps.cells.dtype, jnp.float32)
-    pooled = _pool(maps.cells.astype(dtype), pad(rows.astype(dtype)), pad(columns.astype(dtype)), pad(grid))
-    return pooled.reshape(-1, *pooled.shape[2:])[:n].astype(maps.cells.dtype)
+    cells = jnp.pad(maps.cells.astype(dtype), ((0, TILE), (0, 0)))  # a tile's row may reach beyond the last cell
+    pooled = _pool(cells, pad(rows.astype(dtype)), pad(columns.astype(dtype)), pad(grid))
+    return pooled.reshape(-1, *pooled.shape[2:])[jnp.argsort(order)].astype(maps.cells.dtype)
 
 
 def _covered(start, length, side):
     """(first cell, number of tiles), (n,) int32 each, of the cells that boxes read along one axis."""
-    first = jnp.clip(jnp.floor(jnp.minimum(start, start + length)), 0, side - 1).astype(jnp.int32)
-    last = jnp.clip(jnp.ceil(jnp.maximum(start, start + length)), 0, side - 1).astype(jnp.int32)
+    first = jnp.clip(jnp.floor(start), 0, side - 1).astype(jnp.int32)
+    last = jnp.clip(jnp.ceil(start + length), 0, side - 1).astype(jnp.int32)
     return first, (last - first) // TILE + 1
 
 
@@ -151,7 +153,7 @@ def _pool(cells, rows, columns, grid):
 
         def add(tile, total):
             at, y, x = _tile(tile, rows, columns, grid)
-            return total + _einsum("kpxc,kqx->kpqc", _einsum("kpy,kyxc->kpxc", y, cells[at]), x)
+            return total + _einsum("kpxc,kqx->kpqc", _einsum("kpy,kyxc->kpxc", y, _read(cells, at)), x)
 
         return jax.lax.fori_loop(0, grid[:, 6].max(), add, jnp.zeros((len(grid), size, size, cells.shape[-1]), cells.dtype))
 
@@ -170,7 +172,7 @@ def _pool_backward(kept, gradient):
 
         def add(tile, total):
             at, y, x = _tile(tile, rows, columns, grid)
-            return total.at[at].add(_einsum("kpy,kpxc->kyxc", y, _einsum("kpqc,kqx->kpxc", gradient, x)))
+            return _add(total, at, _einsum("kpy,kpxc->kyxc", y, _einsum("kpqc,kqx->kpxc", gradient, x)))
 
         return jax.lax.fori_loop(0, grid[:, 6].max(), add, total), None
 
@@ -181,17 +183,35 @@ _pool.defvjp(_pool_forward, _pool_backward)
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
+# A row of a tile is one slice of the cells: reading it whole takes a fifth of the time of reading its cells one by one (CPU, 256 channels).
+_SLICES = jax.lax.GatherDimensionNumbers(offset_dims=(1, 2), collapsed_slice_dims=(), start_index_map=(0,))
+_ADDED = jax.lax.ScatterDimensionNumbers(update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,))
+
+
+def _read(cells, at):
+    """(k, T, T, C): rows of tiles that begin at cells `at` (k, T)."""
+    found = jax.lax.gather(cells, at.reshape(-1, 1), _SLICES, (TILE, cells.shape[1]), mode="promise_in_bounds")
+    return found.reshape(*at.shape, TILE, cells.shape[1])
+
+
+def _add(cells, at, tiles):
+    """`cells` plus tiles (k, T, T, C) whose rows begin at cells `at` (k, T)."""
+    return jax.lax.scatter_add(cells, at.reshape(-1, 1), tiles.reshape(-1, *tiles.shape[2:]), _ADDED, mode="promise_in_bounds")
+
+
 def _tile(tile, rows, columns, grid):
-    """(cells (k, T, T), weights of its rows (k, size, T), of its columns (k, size, T)) of each box's tile of this number, zero if it has fewer."""
-    first, height, width, top, left, across, count = (grid[:, i] for i in range(7))
+    """(first cells (k, T) of the rows of each box's tile of this number, weights of its rows (k, size, T), of its columns (k, size, T)).
+
+    A box with fewer tiles gets rows below it, whose weights are zero.
+    """
+    first, height, width, top, left, across, _ = (grid[:, i] for i in range(7))
 
     def axis(weights, start, side):
         at = start[:, None] + jnp.arange(TILE)
-        inside = (at < side[:, None]) & (tile < count)[:, None]
-        at = jnp.minimum(at, side[:, None] - 1)
+        inside, at = at < side[:, None], jnp.clip(at, 0, jnp.maximum(side[:, None] - 1, 0))
         return at, jnp.where(inside[:, None], jnp.take_along_axis(weights, at[:, None], 2), 0)
 
     across = jnp.maximum(across, 1)
     y, of_rows = axis(rows, top + TILE * (tile // across), height)
     x, of_columns = axis(columns, left + TILE * (tile % across), width)
-    return first[:, None, None] + y[:, :, None] * width[:, None, None] + x[:, None], of_rows, of_columns
+    return first[:, None] + y * width[:, None] + x[:, :1], of_rows, of_columns
