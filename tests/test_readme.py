@@ -95,7 +95,7 @@ def test_page_of_models(capsys):
         assert main(["models", form]) == 0
         assert capsys.readouterr().out in (ROOT / "docs" / "models.md").read_text(), f"run python -m vmamba_jax models {form}"
     for name in vmamba_jax.list_models():
-        family, size, *rest = [*name.split("_"), ""]
+        family, _, *rest = [*name.split("_"), ""]
         assert f"`{family}" in README and all(f"_{part}`" in README for part in rest if part), name
 
 

@@ -56,10 +56,10 @@ def test_scores():
 
 @pytest.mark.slow
 def test_program(tmp_path, monkeypatch):
-    """One epoch of tiny models, one seed: every attack scored; the same command measures nothing again, and --page draws the page from the JSON."""
+    """One epoch of a perceptron, one seed: every attack scored; the same command measures nothing again, and --page draws the page from the JSON."""
     config = attack_quality.get_config()
-    config.models = {"out": {"name": "mambaout_tiny", "overrides": {"dims": (4, 8), "depths": (1, 1), "patch_size": 2, "drop_path_rate": 0.0}}}
-    config.seeds, config.epochs, config.limit, config.radii, config.budgets = (0,), 1, 20, (0.1, 0.2), (20,)
+    config.models = {"perceptron": {"name": "perceptron", "overrides": {}}}
+    config.seeds, config.epochs, config.limit, config.radii, config.budgets = (0,), 3, 20, (0.1, 0.2), (20,)
     found = program.run(config, tmp_path, progress=False, command="the command")
     [cell] = found["cells"]
     assert list(cell["attacks"]) == list(program.candidates(20)) and found["examples"] == 20
