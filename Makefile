@@ -3,6 +3,7 @@
 #   make study        trains five small models on digits, puts them under every probe of robustness, writes runs/study/study.html
 #   make mender       locates and repairs the flaw of small models on shapes with a planted cue, writes runs/mender/mender.html
 #   make ads          trains state space models with and without Adaptive Scaling on digits, writes runs/ads/ads.html
+#   make dense        trains a small UperNet on rendered shapes, attacks, corrupts and occludes its images, writes runs/dense/dense.html
 #   make test         sets up .venv, runs the checks
 #   make test-slow    runs those that take longer: every golden model, programs killed in several processes
 #   make test-peers   compares with live reference programs, which it installs (PyTorch among them)
@@ -16,6 +17,7 @@ WORKDIR ?= runs/quickstart
 STUDY ?= runs/study
 MENDER ?= runs/mender
 ADS ?= runs/ads
+DENSE ?= runs/dense
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 WORKERS ?= $(shell [ $(CORES) -gt 1 ] && echo $$(( $(CORES) < 8 ? $(CORES) : 8 )) || echo 0)
 # Whole files to each worker: what a file's tests share is made once.
@@ -24,7 +26,7 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
 IN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart study mender ads test test-slow test-peers test-aot lint install install-aot clean FORCE
+.PHONY: quickstart study mender ads dense test test-slow test-peers test-aot lint install install-aot clean FORCE
 .NOTPARALLEL:
 .DEFAULT_GOAL := quickstart
 
@@ -35,10 +37,13 @@ study: $(VENV)/.installed
 	@$(IN) -m experiments.study --workdir $(STUDY)
 
 mender: $(VENV)/.installed
-	@$(IN) -m experiments.mender --config configs/mender.py --workdir $(MENDER)
+	@$(IN) -m experiments.mender --config configs/mender.py --workdir $(MENDER) --workers=0
 
 ads: $(VENV)/.installed
-	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS)
+	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS) --workers=0
+
+dense: $(VENV)/.installed
+	@$(IN) -m experiments.dense --config configs/dense.py --workdir $(DENSE)
 
 test: lint
 	@$(IN) -m pytest $(SIDE_BY_SIDE) -m "not slow and not aot and not peers" $(ARGS)

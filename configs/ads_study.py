@@ -91,7 +91,7 @@ def get_config(arg=None):
     attack = {"name": "pgd", "eps": about["eps"], "steps": 10, "step_size": about["step_size"]}
     config.validation.update(every_epochs=about["every_epochs"] if small else 1, limit=180 if small else 1000, select="robust_accuracy", attack=attack)
     config.evaluation.update(batch_size=180 if small else 200, limit=about["limit"], examples=0 if small else 10, attacks={"pgd": attack},
-                             curve={"attack": "pgd", "radii": (0.0, about["eps"])})
+                             curve={"attack": "pgd", "radii": (0.0, about["eps"])}, states={"images": 50})
 
     groups = dict.fromkeys(each for part in grid for each in itertools.product(*part))
     runs = {f"{name}-{ads}-{method}": {

@@ -50,10 +50,11 @@ def run():
 
     config.validation = {"every_epochs": 1, "limit": 0, "select": "accuracy", "attack": {}}
     config.checkpoints = {"keep": 1}
-    # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured
+    # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured;
+    # states.images: the first images, on which the hidden states of a model with scans are measured, 0: not
     config.evaluation = {"split": "test", "batch_size": 256, "seed": 0, "examples": 10, "limit": 0, "autoattack": "", "attacks": {},
                          "skip_attacks": False, "curve": {"attack": "", "radii": ()},
-                         "corruptions": {"names": "", "severities": (1, 2, 3, 4, 5)}, "calibration": {"bins": 0}}
+                         "corruptions": {"names": "", "severities": (1, 2, 3, 4, 5)}, "calibration": {"bins": 0}, "states": {"images": 0}}
     return config
 
 
@@ -224,7 +225,7 @@ def validation(objective, *, eps, every_epochs, steps=10, norm="linf", limit=0):
 
 
 def evaluation(eps, radii, *, steps=20, restarts=5, norm="linf", batch_size=256):
-    """The evaluation section: clean accuracy, FGSM and PGD at radius `eps`, and PGD at every radius of a curve.
+    """The evaluation section: clean accuracy, FGSM and PGD at radius `eps`, PGD at every radius of a curve, and the hidden states of 50 images.
 
     Each attack is one entry, `--config.evaluation.attacks.pgd.restarts=10` changes it. The curve scales the step size with the radius.
     `--config.evaluation.autoattack=standard` (or plus, rand) adds AutoAttack at the curve's radius and norm.
@@ -244,6 +245,7 @@ def evaluation(eps, radii, *, steps=20, restarts=5, norm="linf", batch_size=256)
             "pgd": {"name": "pgd", "eps": eps, "steps": steps, "step_size": 2.5 * eps / steps, "norm": norm, "restarts": restarts},
         },
         "curve": {"attack": "pgd", "radii": tuple(radii)},
+        "states": {"images": 50},
     }
 
 

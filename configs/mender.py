@@ -7,6 +7,7 @@ Hu et al., "Vision Mamba Mender" (NeurIPS 2024), on a set whose flaw is known: s
 
 A sweep of ten groups, see configs/sweeps.py: base; uncued (the same images without cue); adversarial (base by PGD training); and, from the weights
 of base, repair by both penalties, by one of them, and by the controls: cross-entropy alone, random masks, random templates, a random block.
+`cue=strong` has shapes of little contrast, so that the model must read the cue: a control of the locator, whose flaw is then certain.
 Cost: see docs/mender.md. `size=large` is 64 x 64 pixels and models of 10 to 11 million parameters, for a GPU.
 """
 from configs import base, sweeps
@@ -22,6 +23,7 @@ MODELS = {
             "large": {"name": "vim_tiny", "overrides": {"embed_dim": 256, "depth": 20, "image_size": 64, "patch_size": 8, "stride": 8,
                                                         "drop_path_rate": 0.0}}}}
 SIZES = {"small": {"size": 32, "examples": (1536, 192, 384)}, "large": {"size": 64, "examples": (20000, 1000, 2000)}}
+CUES = {"planted": {}, "strong": {"contrast": 0.4}}  # options of the set
 # Weights of the external and internal penalty at which each begins near the cross-entropy, about 1. The released ones, 1e7 and 1e8, are for batches of
 # 256 and a larger model: here 1e7 and 1e4 both end at chance.
 WEIGHTS = (3.0, 1e5)
@@ -39,13 +41,13 @@ def repair(external, internal, random=""):
 
 
 def get_config(arg=None):
-    """Axes: `model=vmamba` or `vim`, `size=small` or `large`, `seeds` (a number)."""
-    arg = base.parse_arg(arg, model="vmamba", size="small", seeds=3)
+    """Axes: `model=vmamba` or `vim`, `size=small` or `large`, `cue=planted` or `strong`, `seeds` (a number)."""
+    arg = base.parse_arg(arg, model="vmamba", size="small", cue="planted", seeds=3)
     config = base.run()
     small = arg["size"] == "small"
     base.choose("size", arg["size"], SIZES)
     config.epochs, config.batch_size = (16, 64) if small else (40, 256)
-    config.data.update(name="cued_shapes", options=SIZES[arg["size"]])
+    config.data.update(name="cued_shapes", options=SIZES[arg["size"]] | base.choose("cue", arg["cue"], CUES))
     config.preprocessing = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     config.model = base.choose("model", arg["model"], MODELS)[arg["size"]]
     config.optimizer.update(weight_decay=0.05, clip_norm=1.0)
@@ -60,4 +62,5 @@ def get_config(arg=None):
     runs |= {name: {"objective": repair(*parts), "epochs": epochs, "schedule": {"learning_rate": rate}, "validation": {"every_epochs": epochs}}
              for name, parts in CONTROLS.items()}
     return sweeps.sweep(config, runs=runs, seeds=tuple(range(arg["seeds"])), control="ce",
-                        title=f"Vision Mamba Mender: a {'VMamba' if arg['model'] == 'vmamba' else 'Vim'} on shapes with a planted background cue")
+                        title=f"Vision Mamba Mender: a {'VMamba' if arg['model'] == 'vmamba' else 'Vim'} on shapes with a planted background cue"
+                              + (", which the model must read" if arg["cue"] == "strong" else ""))

@@ -9,14 +9,10 @@ ads.json and ads.md; the same command resumes a killed study, and --page draws t
 experiments.sweep.
 """
 import functools
-import shlex
 
-from absl import flags
-
-from experiments import sweep
 from experiments.ads_study import findings
 from experiments.common import cli
-from experiments.sweeps import plan
+from experiments.sweeps import study
 from vmamba_jax import reports
 
 
@@ -24,32 +20,14 @@ def run(config, workdir, *, progress=True, command=""):
     """Run every unfinished run, and write the page. Returns {run's name: its record}, as `sweep.run`; arguments and errors are those of it."""
     if "study" not in config:
         raise cli.ConfigError("config.study is missing: expected a config of configs/ads_study.py")
-    workdir = cli.folder(workdir)
-    evaluate = functools.partial(findings.evaluate, study=config.study)
-    found = sweep.run(config, workdir, progress=progress, commands=(command,) if command else (), evaluate=evaluate)
-    for each in plan.expand(config):  # those measured by an earlier version or with another config.study; the others are not measured again
-        if found[each.name].get("status") == "done":
-            evaluate(each.config, workdir / each.name, progress=progress)
-    reports.write_ads(workdir, commands=(command or f"python -m experiments.ads --workdir {shlex.quote(str(workdir))}",))
-    return found
+    return study.run(config, workdir, name="ads", evaluate=functools.partial(findings.evaluate, study=config.study), write=reports.write_ads,
+                     progress=progress, command=command)
 
 
-def _flags():
-    flags.DEFINE_bool("page", False, "only draw the page again, from the saved JSON")
-    return ("page",)
-
-
-def main(config, workdir, page):
-    command = cli.command("experiments.ads")
-    if page:
-        with cli.checking("--page"):
-            reports.write_ads(workdir, commands=(f"python -m experiments.ads --config configs/ads_study.py --workdir {shlex.quote(str(workdir))}",))
-        return
-    sweep.keep_programs(workdir)
-    found = run(config, workdir, command=command)
-    print(f"{reports.ads_text(reports.read_ads(workdir))}\n\npage: {workdir}/ads.html")
-    sweep.end(found)
+def main(config, workdir, **options):
+    study.main(config, workdir, **options, name="ads", file="configs/ads_study.py", run=run, write=reports.write_ads,
+               text=lambda folder: reports.ads_text(reports.read_ads(folder)))
 
 
 if __name__ == "__main__":
-    cli.main(main, doc=__doc__, define=_flags)
+    cli.main(main, doc=__doc__, define=study.flag_names)

@@ -1,10 +1,10 @@
-"""Compile the GPU kernels for a Hopper GPU that is not there, and count registers, spills and instructions per number.
+"""Compile the GPU kernels for a Hopper GPU that is not there, and count registers, spills, shared memory and instructions per number.
 
     python -m experiments.gpu_code --out docs/benchmarks/gpu_code_h100.json
 
 This needs the wheels of JAX's CUDA plugin without a GPU (pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc, of JAX's own
 version) and NVIDIA's disassembler (NVDISASM names it; the triton wheel has one). The counts are of machine code, not timings. The exit status is 1
-if a kernel spills registers or exceeds BOUNDS.
+if a kernel spills registers or exceeds BOUNDS, or if fewer than three of its programs fit on a multiprocessor.
 """
 import functools
 import glob
@@ -35,7 +35,9 @@ device_description_str: "NVIDIA H100"
 """
 SHAPES = ((128, 3136, 96, 1), (128, 784, 192, 1), (128, 196, 384, 1), (128, 49, 768, 1), (8, 2048, 1536, 16))   # batch, length, channels, state
 MAPS = ((128, 56, 96, 6), (128, 28, 192, 12), (128, 14, 384, 24), (128, 7, 768, 48))     # batch, side, channels, rank
-BOUNDS = {("scan", "forward", 1): 62, ("scan", "backward", 1): 150, ("map", "forward", 1): 66, ("map", "backward", 1): 178}   # instructions per number
+BOUNDS = {("scan", "forward", 1): 62, ("scan", "backward", 1): 150, ("map", "forward", 1): 66, ("map", "backward", 1): 178,   # instructions per number
+          ("scan", "forward", 16): 155, ("scan", "backward", 16): 520}
+REGISTERS, SHARED, RESERVED = 65536, 233472, 1024      # of a multiprocessor; bytes of shared memory, and those that every program takes besides its own
 KERNELS = {"forward": ("chunk ends", "scan"), "backward": ("chunk ends of adjoints", "sweep")}
 LABEL = re.compile(r"^(\.L_x_\d+):")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?);")
@@ -51,8 +53,8 @@ class Loop(NamedTuple):
         return self.last - self.first + 1
 
 
-def loops(disassembly):
-    """(number of instructions, the innermost `Loop`s of more than three instructions in order) of a disassembled kernel."""
+def all_loops(disassembly):
+    """(number of instructions, the `Loop`s of more than three instructions in order) of a disassembled kernel."""
     labels, instructions = {}, []
     for line in disassembly.splitlines():
         if match := LABEL.match(line):
@@ -64,14 +66,24 @@ def loops(disassembly):
         match = re.search(r"\bBRA\b.*\((\.L_x_\d+)\)", text)
         if match and labels.get(match[1], len(instructions)) <= i and i - labels[match[1]] > 2:
             found.append(Loop(labels[match[1]], i))
-    inner = [loop for loop in found if not any(other != loop and loop.first <= other.first and other.last <= loop.last for other in found)]
-    return len(instructions), sorted(inner)
+    return len(instructions), sorted(found)
 
 
-def resources(verbose):
-    """{"registers", "spills"} in ptxas's verbose output; spills in bytes. Shared memory is requested at launch and not in it."""
-    number = lambda pattern: int(found[1]) if (found := re.search(pattern, verbose)) else 0
-    return {"registers": number(r"Used (\d+) registers"), "spills": number(r"(\d+) bytes spill stores")}
+def loops(disassembly):
+    """`all_loops`, of which only the innermost."""
+    count, found = all_loops(disassembly)
+    return count, [loop for loop in found if not any(other != loop and _holds(loop, other) for other in found)]
+
+
+def _holds(loop, other):
+    return loop.first <= other.first and other.last <= loop.last
+
+
+def resources(verbose, dumped=""):
+    """{"registers", "spills", "shared"} in ptxas's verbose output and in what Mosaic GPU dumps; spills and shared memory in bytes."""
+    number = lambda pattern, text=verbose: int(found[1]) if (found := re.search(pattern, text)) else 0
+    return {"registers": number(r"Used (\d+) registers"), "spills": number(r"(\d+) bytes spill stores"),
+            "shared": number(r"smem_scratch_bytes=(\d+)", dumped)}
 
 
 def per_number(kernel, found, plan):
@@ -82,6 +94,23 @@ def per_number(kernel, found, plan):
     if len(found) < 2 or plan.ahead < 2:
         return None
     return found[0].size / turn + found[1].size / (plan.across * (plan.ahead // 2))      # the states again, then the adjoints
+
+
+def per_number_of_states(found, plan):
+    """`per_number` of a kernel of several states, from `all_loops`: a block's instructions beside the loops over its quads, and those loops.
+
+    A thread has BLOCK / QUAD numbers of a block. Both directions of time have their own loops, of which one runs. Of three, the first runs for
+    half of the quads: the states of a first half, which come before those of the second.
+    """
+    from pallas_kernels.gpu.state_tiles import QUADS
+    inner = [loop for loop in found if not any(other != loop and _holds(loop, other) for other in found)]
+    block = max(found, key=lambda loop: loop.size)
+    one = inner[:len(inner) // 2]
+    if block in inner or len(inner) % 2:
+        return None
+    turns = [QUADS / 2, *[QUADS] * 2] if len(one) == 3 else [QUADS] * len(one)
+    once = block.size - sum(loop.size for loop in inner)
+    return (once + sum(turn * loop.size for turn, loop in zip(turns, one, strict=True))) / QUADS
 
 
 def tools():
@@ -99,12 +128,12 @@ def tools():
 
 
 def compile_for_hopper(fn, args):
-    """Compile a function for the absent GPU; Mosaic GPU writes the kernels into the folder of MOSAIC_GPU_DUMP_TO."""
+    """The function compiled for the absent GPU; Mosaic GPU writes the kernels into the folder of MOSAIC_GPU_DUMP_TO."""
     import jax
     from jax.experimental import topologies
     device = topologies.get_topology_desc(platform="cuda", topology_name="h100", target_config=TARGET, topology="1x1x1").devices[0]
     sharding = jax.sharding.SingleDeviceSharding(device)
-    jax.jit(fn, in_shardings=sharding, out_shardings=sharding).trace(*args).lower(lowering_platforms=("cuda",)).compile()
+    return jax.jit(fn, in_shardings=sharding, out_shardings=sharding).trace(*args).lower(lowering_platforms=("cuda",)).compile()
 
 
 def cases():
@@ -113,7 +142,7 @@ def cases():
     import jax.numpy as jnp
 
     from pallas_kernels.arguments import Arguments, CrossArguments, Options
-    from pallas_kernels.gpu import backward, cross, forward
+    from pallas_kernels.gpu import backward, cross, forward, state_backward, state_forward
     from pallas_kernels.gpu.plan import map_plan
     from pallas_kernels.gpu.plan import plan as scan_plan
     shape = lambda *size, dtype=jnp.float32: jax.ShapeDtypeStruct(size, dtype)
@@ -121,7 +150,8 @@ def cases():
     for batch, length, channels, state in SHAPES:
         stream, maps = narrow(batch, length, channels), shape(batch, length, 1, state)
         args = Arguments(stream, stream, shape(channels, state), maps, maps, shape(channels), shape(channels))
-        passes = (functools.partial(f, options=Options()) for f in (forward.forward, backward.backward))
+        both = (forward.forward, backward.backward) if state == 1 else (state_forward.forward, state_backward.backward)
+        passes = (functools.partial(f, options=Options()) for f in both)
         yield "scan", (batch, length, channels), state, scan_plan(batch, length, 1, channels, state), *passes, args
     for batch, side, channels, rank in MAPS:
         maps, each = shape(batch, side, side, 4, 1), shape(4, channels)
@@ -135,7 +165,8 @@ def measure(dumps, report=print):
     """Records of every kernel of `cases`, u and delta in bfloat16, y in float32."""
     import jax
 
-    from pallas_kernels.gpu.plan import ROWS
+    from pallas_kernels.gpu.state_tiles import StateTile
+    from pallas_kernels.gpu.tiles import Tile
     paths, records = tools(), []
     for what, size, state, plan, forward, backward, args in cases():
         y, saved = jax.eval_shape(forward, args)
@@ -148,23 +179,32 @@ def measure(dumps, report=print):
                 code = f"{source}.cubin"
                 assembled = subprocess.run([paths["ptxas"], "-v", f"-arch={ARCHITECTURE}", source, "-o", code], capture_output=True, text=True, check=True)
                 text = subprocess.run([paths["nvdisasm"], "-c", code], capture_output=True, text=True, check=True).stdout
-                count, found = loops(text)
-                turns = plan.turns if direction == "forward" else 1
-                each = per_number(kernel, found, plan)
+                if plan.part:
+                    count, found = all_loops(text)
+                    each, programs = per_number_of_states(found, plan), StateTile.programs(plan)
+                else:
+                    count, found = loops(text)
+                    each, programs = per_number(kernel, found, plan), Tile.programs(plan if direction == "forward" else plan._replace(turns=1))
+                dumped = pathlib.Path(source).with_suffix(".resources.txt")
                 records.append({"kernel": kernel if what == "scan" else f"{kernel} of a map", "direction": direction, "shape": list(size), "state": state,
-                                "programs": -(-plan.rows // ROWS) * plan.tiles * plan.groups // turns, "chunks": plan.chunks, "channels per lane": plan.across,
-                                **resources(assembled.stderr), "instructions": count, "per_number": None if each is None else round(each, 1)})
+                                "programs": programs, "chunks": plan.chunks, "channels per lane": plan.across,
+                                **resources(assembled.stderr, dumped.read_text() if dumped.exists() else ""), "instructions": count, "per_number": None if each is None else round(each, 1)})
                 report(records[-1])
     return records
 
 
 def exceeded(records):
-    """One line for each record that spills or is above BOUNDS."""
+    """One line for each record that spills, is above BOUNDS, or leaves no room for three programs on a multiprocessor."""
     found = [f"{row['kernel']} {row['shape']}: {row['spills']} bytes of registers spilled" for row in records if row["spills"]]
     for row in records:
         bound = BOUNDS.get(("map" if row["kernel"].endswith("map") else "scan", row["direction"], row["state"]))
         if bound and row["per_number"] and row["per_number"] > bound:
             found.append(f"{row['kernel']} {row['shape']}: {row['per_number']} instructions per number, expected at most {bound}")
+    for row in records:
+        resident = min(REGISTERS // (128 * -(-row["registers"] // 8) * 8), SHARED // (row["shared"] + RESERVED))
+        if resident < 3:
+            found.append(f"{row['kernel']} {row['shape']}: {resident} programs on a multiprocessor, expected at least 3 ({row['registers']} registers, "
+                         f"{row['shared']} bytes of shared memory)")
     return found
 
 

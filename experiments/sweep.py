@@ -7,9 +7,10 @@ A config is a file whose `get_config` returns `configs.sweeps.sweep(base, runs={
 `runs`. Each run gets a folder WORKDIR/<group>/seed_<seed> with the files of experiments.train and experiments.evaluate and their reports.
 
 The same command resumes a killed sweep: a finished run is not repeated, an interrupted one continues from its checkpoint, a failed one is tried
-again. Started several times, on one host or on several that share WORKDIR, each process takes the next free run. Other runs continue when one
-fails. The folder gets sweep.html, summary.csv, summary.md and summary.tex. --reevaluate: accept changed config.base.evaluation fields, and evaluate
-finished runs again without training. Exit status: 0, or 1 if some runs failed, or 2 if all did or the config cannot be run. More: docs/sweeps.md.
+again. Started several times, on one host or on several that share WORKDIR, each process takes the next free run; --workers=N starts N of them on this
+machine, each on its share of the cores. Other runs continue when one fails. The folder gets sweep.html, summary.csv, summary.md and summary.tex.
+--reevaluate: accept changed config.base.evaluation fields, and evaluate finished runs again without training. Exit status: 0, or 1 if some runs
+failed, or 2 if all did or the config cannot be run. More: docs/sweeps.md.
 """
 import contextlib
 import os
@@ -25,7 +26,7 @@ from absl import flags
 from experiments import evaluate as evaluation
 from experiments import train as training_program
 from experiments.common import cli, environment, results
-from experiments.sweeps import display, plan, records
+from experiments.sweeps import display, plan, records, workers
 from vmamba_jax import reports, training
 
 REDRAW = 60  # seconds between two drawings of the page while runs follow one another
@@ -64,7 +65,7 @@ def run(config, workdir, *, progress=True, reevaluate=False, commands=(), train=
             each, lock = taken
             with lock:
                 record = _run(each, workdir / each.name, train, evaluate, commands)
-            shown.say(_line(each, record, workdir))
+            shown.say(line(each, record, workdir))
             if time.monotonic() - drawn > REDRAW:
                 _write(workdir, index, commands)
                 drawn = time.monotonic()
@@ -111,7 +112,7 @@ def _run(planned, folder, train, evaluate, commands):
     return records.end(record, planned, folder, time.perf_counter() - since, reason)
 
 
-def _line(planned, record, workdir):
+def line(planned, record, workdir):
     """One line about a run that ended."""
     if record["status"] == "failed":
         return f"failed  {planned.name}: {record['reason']}"
@@ -131,13 +132,13 @@ def _index(config, planned):
 
 def _write(workdir, index, commands):
     """Write sweep.json, page and summary; one process at a time."""
-    with _waiting(workdir):
+    with waiting(workdir):
         results.save_json(workdir / "sweep.json", index)
         reports.write_sweep(workdir, reports.read_sweep(workdir), commands=commands)
 
 
 @contextlib.contextmanager
-def _waiting(folder):
+def waiting(folder):
     """Hold the lock of a folder, waiting while another process has it."""
     with contextlib.ExitStack() as stack:
         while True:
@@ -169,11 +170,14 @@ def end(found):
 
 def _flags():
     flags.DEFINE_bool("reevaluate", False, "evaluate finished runs again if config.base.evaluation differs from what they were evaluated with")
-    return ("reevaluate",)
+    return ("reevaluate", *workers.flag_names())
 
 
-def main(config, workdir, reevaluate):
-    found = run(config, workdir, reevaluate=reevaluate, commands=(cli.command("experiments.sweep"),))
+def main(config, workdir, reevaluate, **options):
+    if (processes := workers.count(options["workers"])) > 1:
+        found = workers.run(config, workdir, processes, "experiments.sweep", line)
+    else:
+        found = run(config, workdir, reevaluate=reevaluate, commands=(cli.command("experiments.sweep"),))
     print(f"{reports.sweep_text(reports.read_sweep(workdir))}\n\npage: {workdir}/sweep.html")
     end(found)
 

@@ -33,7 +33,8 @@ PARSERS = {"experiments.device_check": device_check.parser, "vmamba_jax": catalo
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
-          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark, "experiments.sweep": plan.expand, "experiments.mender": plan.expand,
+          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
+          **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "ads", "dense", "certify", "adapt")},
           "experiments.analyze": limits.check_analysis}
 SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
@@ -74,6 +75,8 @@ def test_parses(line):
         return
     config, rest = config_of(program, words)
     source = (ROOT / f"{program.replace('.', '/')}.py").read_text()
+    source += "".join((ROOT / "experiments" / "sweeps" / f"{name}.py").read_text() for name in ("study", "workers") if f"{name}.flag_names" in source)
+    source += (ROOT / "experiments" / "sweeps" / "workers.py").read_text() if "study.flag_names" in source else ""
     known = SHARED_FLAGS | set(re.findall(r'flags\.DEFINE_\w+\("(\w+)"', source))
     known |= set(re.findall(r'add_argument\("--(\w+)"', source))
     assert {flag.split("=")[0].lstrip("-") for flag in rest} <= known
@@ -122,11 +125,19 @@ def value_of(text, old):
     return float(value) if isinstance(old, float) else value
 
 
-def test_committed_page_of_the_mender_is_that_of_its_json():
-    folder = ROOT / "docs" / "results" / "mender_shapes"
-    command = "python -m experiments.mender --config configs/mender.py --workdir runs/mender"
-    assert f"    {command}\n" in (folder.parent / "README.md").read_text()
-    assert reports.render_mender(reports.read_mender(folder), commands=(command,)) == (folder / "mender.html").read_text(encoding="utf-8")
+STUDIES = {"mender": (reports.read_mender, reports.render_mender, ["mender_shapes"]), "ads": (reports.read_ads, reports.render_ads, ["ads_digits", "ads_mnist"])}
+
+
+@pytest.mark.parametrize("program,name", [(program, name) for program, (_, _, names) in STUDIES.items() for name in names])
+def test_committed_page_of_a_study_is_that_of_its_json(program, name):
+    """Drawn again with the command that it shows, which docs/results/README.md has too."""
+    folder = ROOT / "docs" / "results" / name
+    page = (folder / f"{program}.html").read_text(encoding="utf-8")
+    command = re.search("<pre>([^<]*)</pre>", page)[1].strip()
+    read, render, _ = STUDIES[program]
+    assert render(read(folder), commands=(command,)) == page, f"run python -m experiments.{program} --workdir {folder} --page"
+    section = (folder.parent / "README.md").read_text().split(f"## {name}\n")[1].split("\n## ")[0]
+    assert f"    {command}\n" in section
 
 
 @pytest.mark.parametrize("name", ["analysis_photos", "analysis_shapes"])

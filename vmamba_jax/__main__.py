@@ -95,7 +95,7 @@ def run_models(args):
 def catalog_rows(name):
     """A model's rows of the catalog: one per release of its weights, or one row if none was released."""
     entry = models.entry(name)
-    facts = (name, f"{entry.parameters:,}", f"{entry.gflops:.2f} G")
+    facts = (name, f"{entry.parameters:,}", "" if entry.flops is None else f"{entry.gflops:.2f} G")
     if not entry.releases:
         yield (*facts, "", "", "never released", "", "", "")
     for release in entry.releases:

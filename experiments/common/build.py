@@ -12,7 +12,7 @@ from experiments.common.cli import ConfigError, checking
 from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, checkpoints, data, parallel, training
 from vmamba_jax.data.subsets import numbered
-from vmamba_jax.models import Classifier
+from vmamba_jax.models import Classifier, catalog
 from vmamba_jax.reports import labels
 
 
@@ -122,11 +122,12 @@ def batches(config, train):
     if config.transform.name == "none":
         with checking("config.batch_size"):
             return data.Batches(train, config.batch_size, **options)
+    dense_set = isinstance(train, data.DenseSource)
     with checking("config.transform"):
-        transform = data.transforms.create(**config.transform.to_dict())
+        transform = (data.transforms.joint if dense_set else data.transforms).create(**config.transform.to_dict())
     with checking("config.loader"):
         loader = config.loader.to_dict()
-        return data.Pipeline(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
+        return (data.DensePipeline if dense_set else data.Pipeline)(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
 
 
 def variables(config, classifier, classes=None):
@@ -140,9 +141,30 @@ def variables(config, classifier, classes=None):
     section = config.init
     if not section.checkpoint:
         return None
+    if is_dense(config):
+        return backbone_variables(config, classifier)
     with checking("config.init.checkpoint"):
         return checkpoints.read_variables(classifier.model, section.checkpoint, section.head, checkpoint=section.step, weights=section.weights or None,
                                           classes=classes, key=keys(config)[0], log=cli.report)
+
+
+def backbone_variables(config, classifier):
+    """Random variables of a dense model with the backbone's weights from config.init, which is of a classifier.
+
+    The classifier's head is left out; the heads, and the norms of the maps ("outnorm0", ...), which no classifier has, are those of random weights
+    with the same config.seed.
+    """
+    section, backbone = config.init, classifier.model.backbone
+    with checking("config.init.checkpoint"):
+        plain = backbone.clone(out_indices=())
+        found = checkpoints.read_variables(plain, section.checkpoint, "new", checkpoint=section.step, weights=section.weights or None, key=keys(config)[0],
+                                           log=cli.report)
+        made = jax.jit(lambda key: classifier.init(key, (64, 64, backbone.in_channels)))(keys(config)[0])
+        fresh = made["params"]["backbone"]
+        if absent := [name for name in fresh if name not in found["params"] and not name.startswith("outnorm")]:
+            raise ValueError(f"{section.checkpoint}: expected the weights of the backbone, {', '.join(absent)} are absent")
+        taken = {name: found["params"].get(name, value) for name, value in fresh.items()}
+        return {**made, "params": {**made["params"], "backbone": taken}}
 
 
 def keys(config):
@@ -160,6 +182,11 @@ def classifier(config, like):
     if like.image_shape is None:
         raise ConfigError("config.data.options: expected an option that sets the image size, such as size=224")
     fields = {"num_classes": len(like.classes), "in_channels": like.image_shape[-1], **config.model.overrides.to_dict()}
+    if is_dense(config) != isinstance(like, data.DenseSource):
+        raise ConfigError(f"config.model.name={config.model.name!r} with config.data.name={config.data.name!r}: expected a dense model, such as "
+                          "'upernet_vmamba_tiny', for a dense set, such as 'dense_shapes', and for no other")
+    if is_dense(config):
+        fields["backbone"] = {"in_channels": fields.pop("in_channels"), **fields.get("backbone", {})}
     with checking("config.model"):
         model = vmamba_jax.create_model(config.model.name, **fields)
     with checking("config.preprocessing"):
@@ -167,6 +194,12 @@ def classifier(config, like):
     with checking("config.model"):
         jax.eval_shape(lambda key: made.init(key, like.image_shape), jax.random.key(0))
     return made
+
+
+def is_dense(config):
+    """Whether config.model names a segmenter or a detector."""
+    with checking("config.model"):
+        return catalog.entry(config.model.name).family in catalog.HEADS.values()
 
 
 def trained(config, folder, checkpoint="latest"):
@@ -229,7 +262,8 @@ def objective(config, classifier, optimizer, steps):
     if ramp := Lengths.of(config, steps).ramp:
         options["eps_schedule"] = training.schedules.ramp(ramp)
     with checking("config.augment"):
-        options["augment"] = data.augment.create(**config.augment.to_dict())
+        made = data.augment.create(**config.augment.to_dict())
+        options["augment"] = None if config.augment.name == "none" else made
     if config.mix.mixup or config.mix.cutmix or config.mix.label_smoothing:
         with checking("config.mix"):
             options["mix"] = functools.partial(data.mix.create(**config.mix.to_dict()), num_classes=classifier.model.num_classes)

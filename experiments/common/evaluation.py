@@ -1,4 +1,4 @@
-"""The evaluation of one model in a folder: accuracy, attacks, the curve over radii, corruptions, calibration. `experiments.evaluate` runs it."""
+"""The evaluation of one model in a folder: accuracy, attacks, the curve over radii, corruptions, calibration, hidden states; see `experiments.evaluate`."""
 import jax
 import numpy as np
 
@@ -6,7 +6,7 @@ import vmamba_jax
 from configs import base
 from experiments.common import build, classes, cli, corrupted, limits, results
 from experiments.common.parts import Parts
-from vmamba_jax import attacks, checkpoints, evaluation, parallel
+from vmamba_jax import analysis, attacks, checkpoints, evaluation, parallel
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.evaluation import staged
@@ -14,6 +14,7 @@ from vmamba_jax.evaluation.loop import Loop
 from vmamba_jax.evaluation.sets import enter
 
 SIGNS = 64  # images that the signs of gradient masking are measured on, at most
+STATES = 8  # images of a batch whose hidden states are in memory together, unless there are more devices
 
 
 def run(config, workdir, checkpoint="best", *, progress=True, command=""):
@@ -70,8 +71,9 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
             with cli.checking("config.evaluation.autoattack" if name == "autoattack" else f"config.evaluation.attacks.{name}"):
                 staged.check(each, entered)
     corrupting, bins = corrupted.names(section.corruptions.names), section.calibration.bins
+    measuring = section.states.images if analysis.has_scans(classifier) else 0
     parts = Parts(workdir, weights=weights, data=source.fingerprint, model=description)
-    measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)]) + len(corrupting) + bool(bins) + (not named)
+    measured = len(named) + len([radius for radius in radii if radius not in (0.0, attack.eps)]) + len(corrupting) + bool(bins) + bool(measuring) + (not named)
     with cli.bar("evaluation", measured * len(source), progress) as bar:
         work = _Work(logits_fn, source, section, mesh, parts, workdir, bar)
         table = {name: work.attack(name, each) for name, each in named.items()}
@@ -81,6 +83,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
                  for radius in radii}
         rows = [row for name in corrupting for row in work.corruption(name)]
         calibration = work.calibration(bins) if bins else None
+        states = work.states(classifier, variables, measuring) if measuring else None
     if parts.reused:
         cli.report(f"measured earlier, and not again: {', '.join(parts.reused)}")
 
@@ -91,7 +94,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
         "curve": {"attack": section.curve.attack, "label": build.attack_label(attack), "norm": attack.norm, "radii": list(curve),
                   "robust_accuracy": list(curve.values())} if table else None,
         "corruptions": {"rows": rows, **corrupted.summary(rows, source)} if rows else None, "calibration": calibration,
-        "seconds": round(parts.seconds, 1),
+        "states": states, "seconds": round(parts.seconds, 1),
     }
     if table and section.examples:
         results.save_arrays(workdir / "examples.npz", **_examples(logits_fn, source, attack, work.key, section.examples))
@@ -153,6 +156,12 @@ class _Work:
         """Expected calibration errors over so many bins of confidence."""
         return self._part("calibration", {"bins": bins}, "calibration", lambda progress: evaluation.calibration_error(
             self.logits_fn, self.source, bins=bins, progress=progress, **self.loop))
+
+    def states(self, classifier, variables, images):
+        """Statistics of the hidden states of the first images, see `analysis.state_statistics`."""
+        batch = min(self.section.batch_size, max(STATES, self.loop["mesh"].size))
+        return self._part("states", {"images": images}, "hidden states", lambda progress: analysis.state_statistics(
+            classifier, variables, self.source.gather(np.arange(min(images, len(self.source)))), progress=progress, **self.loop | {"batch_size": batch}))
 
     def finish(self):
         """Remove the states of the multi-stage attacks, which are done."""

@@ -22,6 +22,7 @@ SEEDS = 2 ** 32          # jax.random.key keeps 32 bits
 LARGEST_NUMBER = 3.4e38  # of float32
 OPTIMIZERS = ("adamw", "sgd")
 VALIDATION = ("accuracy", "robust_accuracy")
+DENSE_VALIDATION = ("mIoU", "robust_mIoU")  # besides those of `VALIDATION`, which are then accuracies of pixels
 PARTS = ("scan", "models", "memory", "growth", "ladder", "attacks", "scaling", "corruptions", "compile", "sequences", "training")  # of a benchmark
 PASSES = ("forward", "gradient", "training", "pgd")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -175,12 +176,12 @@ _names = functools.partial(sequence, rule=_name)
 _counts = functools.partial(sequence, rule=count)
 
 RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "evaluation",
-              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "data", "model")
+              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "evaluation.states", "data", "model")
 RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
     "data.name": _name, "data.root": text, "data.options": _options,
     "extra.name": _name, "extra.root": text, "extra.fraction": _below_one, "extra.options": _options,
-    "repeats": count, "transform.name": _of(("none", *data.transforms.names())),
+    "repeats": count, "transform.name": _of(("none", *data.transforms.names(), *data.transforms.joint.names())),
     "loader.workers": functools.partial(count, low=0, high=1024), "loader.threads": functools.partial(count, low=0, high=1024),
     "loader.max_bad": _any_count, "augment.name": _name,
     "mix.mixup": _positive, "mix.cutmix": _positive, "mix.probability": _fraction, "mix.switch_probability": _fraction, "mix.mode": _of(mix.MODES),
@@ -198,12 +199,13 @@ RUN = {
     "schedule.warmup_start": _positive, "schedule.cooldown": _fraction, "schedule.cooldown_epochs": _positive, "schedule.end": _positive,
     "schedule.boundaries": functools.partial(sequence, rule=_fraction), "schedule.factor": _positive,
     "ema_decay": _decay, "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
-    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of(VALIDATION), "validation.attack": _options,
+    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of((*VALIDATION, *DENSE_VALIDATION)), "validation.attack": _options,
     "checkpoints.keep": count,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
     "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,
     "evaluation.skip_attacks": checks.flag, "evaluation.corruptions.names": _corruptions,
     "evaluation.corruptions.severities": functools.partial(sequence, rule=functools.partial(count, high=5), least=1), "evaluation.calibration.bins": _any_count,
+    "evaluation.states.images": _any_count,
     "evaluation.curve.attack": text, "evaluation.curve.radii": functools.partial(sequence, rule=_positive)}
 
 KINDS = ("clean", "attack", "curve", "components", "disturbance", "corruption", "shift", "trajectory", "centre")  # of a study's probes

@@ -6,8 +6,8 @@ from experiments.common.cli import ConfigError, checking
 from vmamba_jax import training
 from vmamba_jax.core import checks
 
-SCHEDULES = {"constant": (), "cosine": ("cooldown", "cooldown_epochs", "end"), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
-CONSTANT_RADIUS = ("standard", "free", "yopo")  # objectives without a schedule of the radius
+SCHEDULES = {"constant": (), "cosine": ("cooldown", "cooldown_epochs", "end"), "linear": ("end",), "piecewise": ("boundaries", "factor")}  # fields besides those that all have
+CONSTANT_RADIUS = ("standard", "noise", "free", "yopo")  # objectives without a schedule of the radius
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Lengths:
                 raise ConfigError(f"config.schedule.{field}={schedule[field]!r}: expected {neutral[field]!r} for the {schedule.name} schedule, which does "
                                   "not use it")
         warmup, cooldown = _length(config, "schedule.warmup", updates), _length(config, "schedule.cooldown", updates)
-        if schedule.name == "cosine" and warmup + cooldown >= updates:
+        if schedule.name in ("cosine", "linear") and warmup + cooldown >= updates:
             given = ", ".join(f"config.schedule.{name}={schedule[name]:g}" for name in ("warmup", "warmup_epochs", "cooldown", "cooldown_epochs")
                               if schedule[name] or name == "warmup")
             raise ConfigError(f"{given}: expected to leave some of the {updates} updates ({epochs} epochs) to the cosine")
@@ -58,7 +58,7 @@ class Lengths:
     def rate(self, section):
         """The learning-rate schedule of a config's schedule section."""
         options = {"warmup_steps": self.warmup, "warmup_start": section.warmup_start}
-        if section.name == "cosine":
+        if section.name in ("cosine", "linear"):
             options |= {"total_steps": self.warmup + self.decay, "end": section.end}
         if section.name == "piecewise":
             options |= {"boundaries": list(self.boundaries), "factor": section.factor}
@@ -69,10 +69,10 @@ class Lengths:
         """A block of lines: steps, and each part of the schedule in steps and epochs."""
         section, per_epoch = config.schedule, self.updates / self.epochs
         part = lambda n, per=per_epoch, unit="updates": f"{n} {unit}, {n / per:.3g} epochs"
-        end = section.end if section.name == "cosine" else section.learning_rate
+        end = section.end if section.name in ("cosine", "linear") else section.learning_rate
         rows = [("steps", f"{self.steps} ({self.epochs} epochs of {self.steps // self.epochs}), {config.batch_size} images each"),
                 ("warm-up", f"{part(self.warmup)}: learning rate {section.warmup_start:g} to {section.learning_rate:g}" if self.warmup else "none"),
-                (section.name, f"{part(self.decay)}: learning rate {section.learning_rate:g}" + f" to {end:g}" * (section.name == "cosine")),
+                (section.name, f"{part(self.decay)}: learning rate {section.learning_rate:g}" + f" to {end:g}" * (section.name in ("cosine", "linear"))),
                 ("cool-down", f"{part(self.cooldown)}: learning rate {end:g}" if self.cooldown else "none"),
                 ("ramp", f"{part(self.ramp, self.steps / self.epochs, 'steps')}: attack radius from 0" if self.ramp else "none")]
         if self.boundaries:

@@ -92,12 +92,27 @@ def _about(run):
 
 
 def _validation(run):
-    """`(state, step) -> {"validation/accuracy": ..., "validation/robust_accuracy": ...}`."""
+    """`(state, step) -> {"validation/accuracy": ..., "validation/robust_accuracy": ...}`; of a dense set those of pixels, and both mIoUs."""
+    if isinstance(run.train, data.DenseSource):
+        return _dense_validation(run)
+
     def validate(state, step):
         logits_fn = vmamba_jax.logits_fn(run.classifier, state.variables(ema=state.ema is not None))
         result = evaluation.robust_accuracy(logits_fn, run.validation, run.attack, key=jax.random.key(run.config.seed), mesh=run.mesh,
                                             batch_size=run.config.evaluation.batch_size)
         return {f"validation/{name}": result[name] for name in limits.VALIDATION}
+
+    return validate
+
+
+def _dense_validation(run):
+    options = {"mesh": run.mesh, "batch_size": run.config.evaluation.batch_size}
+
+    def validate(state, step):
+        logits_fn = vmamba_jax.logits_fn(run.classifier, state.variables(ema=state.ema is not None))
+        found = {"": evaluation.dense.segmentation(logits_fn, run.validation, **options),
+                 "robust_": evaluation.dense.segmentation(logits_fn, run.validation, attack=run.attack, key=jax.random.key(run.config.seed), **options)}
+        return {f"validation/{prefix}{name}": each[key] for prefix, each in found.items() for name, key in (("accuracy", "aAcc"), ("mIoU", "mIoU"))}
 
     return validate
 

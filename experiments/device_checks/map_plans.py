@@ -14,7 +14,7 @@ SHARED_BYTES = 200_000     # of a multiprocessor, for the sum of the directions
 
 def plans(batch, side, channels):
     """Every (name, `Plan`) of a map: channels per lane, loads in flight, and all directions in one program where their sum fits."""
-    for across in sorted(widths(channels, 1)):
+    for across in sorted(widths(channels)):
         for ahead in (AHEAD, 2 * AHEAD):
             for turns in (1, DIRECTIONS):
                 if turns > 1 and sum_bytes(side * side, across) > SHARED_BYTES:

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from configs import base
+from experiments import sweep
 from experiments.common import build, cli, training
 from vmamba_jax import analysis, data
 from vmamba_jax.core import checks
@@ -35,6 +36,9 @@ def make_repair(config, folder):
     plain = ml_collections.ConfigDict(config.to_dict())
     plain.objective = base.run().objective
     start = config.init.checkpoint or str(folder.parent.parent / section.start / folder.name)
+    if not config.init.checkpoint and pathlib.Path(start).is_dir():
+        with sweep.waiting(start):  # until no other process trains it
+            pass
     if not pathlib.Path(start).exists() or (not config.init.checkpoint and not (pathlib.Path(start) / "results.json").is_file()):
         raise cli.RunError(f"config.objective.start={section.start!r}: expected a finished run in {start}; run the group first")
     plain.init.checkpoint = start

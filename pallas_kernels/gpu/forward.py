@@ -1,4 +1,4 @@
-"""Forward pass of the selective scan on NVIDIA GPUs, and what the backward pass shares with it."""
+"""Forward pass of the selective scan of one state per channel on NVIDIA GPUs, and what the other passes share with it."""
 import functools
 import math
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class RowArguments(NamedTuple):
     """Arrays as the kernels load them; D and bias may be None."""
     u: jax.Array             # (rows, steps, channels)
     delta: jax.Array         # (rows, steps, channels)
-    A: jax.Array             # (N, 4, channels), times log2(e): a decay is exp2(dt A)
-    BC: jax.Array            # (rows, steps, G, 2 N), of which C is the second half: one address for both
+    A: jax.Array             # (1, 4, channels), times log2(e): a decay is exp2(dt A)
+    BC: jax.Array            # (rows, steps, G, 2): B and C, one address for both
     D: jax.Array | None      # (4, channels)
     bias: jax.Array | None   # (4, channels)
 
@@ -32,7 +32,7 @@ def step_size_and_slope(raw, softplus):
 
 
 def input_and_output_maps(args):
-    """B and C side by side in float32, (..., G, 2 N)."""
+    """B and C side by side in float32, (..., G, 2)."""
     return jnp.concatenate([args.B, args.C], -1, dtype=jnp.float32)
 
 
@@ -40,6 +40,8 @@ def rows_of(args):
     """(`Plan`, `RowArguments`) of a scan's `Arguments`."""
     batch, length, channels = args.u.shape
     groups, state = args.B.shape[2:]
+    if state != 1:
+        raise ValueError(f"A with {state} states: expected 1; `state_forward` has the kernels of several")
     p = plan(batch, length, groups, channels // groups, state)
     shared = lambda x: None if x is None else over_rows(x, p)
     return p, RowArguments(
@@ -60,7 +62,7 @@ def forward(args, options):
 
 
 def chunk_ends(p, source, x, options, adjoint):
-    """Each chunk's end when begun at zero, and its total decay exp(A sum dt), both (rows, N, channels).
+    """Each chunk's end when begun at zero, and its total decay exp(A sum dt), both (rows, 1, channels).
 
     Args:
         p: the `Plan`.
@@ -75,37 +77,34 @@ def chunk_ends(p, source, x, options, adjoint):
 
 @functools.partial(jax.jit, static_argnames=(*STATIC, "adjoint"))
 def _chunk_ends(direction, source, delta, BC, A, bias, *, p, softplus, interpret, adjoint):
-    count = A.shape[0]
 
     def body(tile, refs):
         rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p, tile.group)
-        A = [tile.load_float(refs.A, n, slice(None), columns) for n in range(count)]
+        A = tile.load_float(refs.A, 0, slice(None), columns)
         bias = None if refs.bias is None else tile.load_float(refs.bias, slice(None), columns)
-        values = lambda t: [tile.load_row_values(refs.BC, rows, t, tile.group, adjoint * count + n) for n in range(count)]
 
         def fetch(i):
             t = time(i)
-            return tile.load(refs.source, rows, t, columns), tile.load(refs.delta, rows, t, columns), values(t) if count <= 2 else None
+            return (tile.load(refs.source, rows, t, columns), tile.load(refs.delta, rows, t, columns),
+                    tile.load_row_values(refs.BC, rows, t, tile.group, int(adjoint)))
 
         def step(i, operands, carry):
             h, total = carry
-            source, delta, V = operands
-            V = V or values(time(i))
+            source, delta, value = operands
             delta = delta.astype(jnp.float32)
             dt, _ = step_size_and_slope(delta if bias is None else delta + bias, softplus)
             z = source.astype(jnp.float32) * (1.0 if adjoint else dt)
             if adjoint:
-                h = [jnp.exp2(dt * A[n]) * (h[n] + z * tile.spread(V[n])) for n in range(count)]
+                h = jnp.exp2(dt * A) * (h + z * tile.spread(value))
             else:
-                h = [jnp.exp2(dt * A[n]) * h[n] + z * tile.spread(V[n]) for n in range(count)]
+                h = jnp.exp2(dt * A) * h + z * tile.spread(value)
             return h, total + dt
 
-        h, total = pipelined_loop(p.steps, fetch, step, ([tile.zeros() for _ in range(count)], tile.zeros()), p.ahead)
-        for n in range(count):
-            tile.store(refs.end, rows, n, columns, h[n])
-            tile.store(refs.decay, rows, n, columns, jnp.exp2(total * A[n]))
+        h, total = pipelined_loop(p.steps, fetch, step, (tile.zeros(), tile.zeros()), p.ahead)
+        tile.store(refs.end, rows, 0, columns, h)
+        tile.store(refs.decay, rows, 0, columns, jnp.exp2(total * A))
 
-    shape = (p.rows, count, p.channels), jnp.float32
+    shape = (p.rows, 1, p.channels), jnp.float32
     inputs = dict(direction=direction, source=source, delta=delta, BC=BC, A=A, bias=bias)
     out = launch(body, p, interpret, inputs, dict(end=shape, decay=shape))
     return out["end"], out["decay"]
@@ -113,11 +112,11 @@ def _chunk_ends(direction, source, delta, BC, A, bias, *, p, softplus, interpret
 
 @functools.partial(jax.jit, static_argnames=(*STATIC, "out_dtype"))
 def states(direction, x, entry, *, p, softplus, out_dtype, interpret):
-    """y and the state before each segment (rows, segments, N, channels).
+    """y and the state before each segment (rows, segments, 1, channels).
 
     y is (rows, steps, channels); of a map whose programs scan all four directions, their sum in shared memory, (rows, steps, lanes).
     """
-    count, merged = x.A.shape[0], p.turns > 1
+    merged = p.turns > 1
 
     def body(tile, refs):
         if not merged:
@@ -137,45 +136,41 @@ def states(direction, x, entry, *, p, softplus, out_dtype, interpret):
     def scan(tile, refs):
         rows, columns, time = tile.rows, tile.columns, clock(refs.direction, p, tile.group)
         u_columns = columns if p.map is None else tile.shared_columns
-        A = [tile.load_float(refs.A, n, slice(None), columns) for n in range(count)]
+        A = tile.load_float(refs.A, 0, slice(None), columns)
         bias = None if refs.bias is None else tile.load_float(refs.bias, slice(None), columns)
         D = None if refs.D is None else tile.load_float(refs.D, slice(None), columns)
-        maps = lambda t: [tile.load_row_values(refs.BC, rows, t, tile.group, n) for n in range(2 * count)]
+        maps = lambda t: [tile.load_row_values(refs.BC, rows, t, tile.group, n) for n in range(2)]
 
         def fetch(i):
             t = time(i)
-            return t, tile.load(refs.u, rows, t, u_columns), tile.load(refs.delta, rows, t, columns), maps(t) if count <= 2 else None
+            return t, tile.load(refs.u, rows, t, u_columns), tile.load(refs.delta, rows, t, columns), maps(t)
 
         def save(i, h):
             @pl.when(jax.lax.rem(i, p.segment) == 0)
             def _():
-                for n in range(count):
-                    tile.store(refs.saved, rows, jax.lax.div(i, p.segment), n, columns, h[n])
+                tile.store(refs.saved, rows, jax.lax.div(i, p.segment), 0, columns, h)
 
         def step(i, operands, h):
-            t, u, delta, BC = operands
-            BC = BC or maps(t)
+            t, u, delta, (B, C) = operands
             u, delta = u.astype(jnp.float32), delta.astype(jnp.float32)
             dt, _ = step_size_and_slope(delta if bias is None else delta + bias, softplus)
             z, y = dt * u, None if D is None else D * u
-            new = []
-            for n in range(count):
-                new.append(jnp.exp2(dt * A[n]) * h[n] + z * tile.spread(BC[n]))
-                term = new[n] * tile.spread(BC[count + n])
-                y = term if y is None else y + term
+            h = jnp.exp2(dt * A) * h + z * tile.spread(B)
+            term = h * tile.spread(C)
+            y = term if y is None else y + term
             if merged:
                 tile.store(refs.sum, t, tile.load(refs.sum, t) + y)
             else:
                 tile.store(refs.y, rows, t, columns, y)
-            return new
+            return h
 
         if merged:
             tile.sync()
-        start = [tile.zeros() if refs.entry is None else tile.load_float(refs.entry, rows, n, columns) for n in range(count)]
+        start = tile.zeros() if refs.entry is None else tile.load_float(refs.entry, rows, 0, columns)
         pipelined_loop(p.steps, fetch, step, start, p.ahead, save)
 
     inputs = dict(direction=direction, u=x.u, delta=x.delta, A=x.A, BC=x.BC, D=x.D, bias=x.bias, entry=entry)
     y = (p.rows, p.steps, p.lanes if merged else p.channels), jnp.dtype(out_dtype)
-    out = launch(body, p, interpret, inputs, dict(y=y, saved=((p.rows, p.segments, count, p.channels), jnp.float32)),
+    out = launch(body, p, interpret, inputs, dict(y=y, saved=((p.rows, p.segments, 1, p.channels), jnp.float32)),
                  dict(sum=(p.steps, ROWS, p.width)) if merged else None)
     return out["y"], out["saved"]

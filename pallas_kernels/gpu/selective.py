@@ -12,9 +12,8 @@ import jax
 
 from pallas_kernels import arguments, cross, reference
 from pallas_kernels.autodiff import differentiable, differentiable_recurrence
+from pallas_kernels.gpu import backward, forward, state_backward, state_forward
 from pallas_kernels.gpu import cross as gpu_cross
-from pallas_kernels.gpu.backward import backward
-from pallas_kernels.gpu.forward import forward
 from pallas_kernels.gpu.linear import linear_states
 from pallas_kernels.gpu.plan import OFFSETS, ROWS, plan
 from pallas_kernels.gpu.tiles import UNAVAILABLE
@@ -55,15 +54,20 @@ def _machine():
     return RuntimeError(message)
 
 
+def _passes(args):
+    """(forward, backward) of a scan with as many states per channel."""
+    return (forward.forward, backward.backward) if args.A.shape[-1] == 1 else (state_forward.forward, state_backward.backward)
+
+
 def selective_scan(args, options):
     """y of `scan.selective_scan`."""
-    return differentiable(forward, backward, reference.selective_scan, arguments.narrowed(options))(args).astype(options.out_dtype)
+    return differentiable(*_passes(args), reference.selective_scan, arguments.narrowed(options))(args).astype(options.out_dtype)
 
 
 def cross_selective_scan(args, options):
     """Merged map of `scan.cross_selective_scan`."""
     plain, narrow, fused = reference.cross_selective_scan, arguments.narrowed(options), gpu_cross.passes(args)
-    scan = differentiable(*fused, plain, narrow) if fused else cross.lean(forward, backward, plain, narrow)
+    scan = differentiable(*fused, plain, narrow) if fused else cross.lean(*_passes(args), plain, narrow)
     return scan(args).astype(options.out_dtype)
 
 

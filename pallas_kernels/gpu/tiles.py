@@ -24,10 +24,11 @@ from jax.experimental import pallas as pl
 from pallas_kernels.gpu.plan import AHEAD, LANES, ROWS
 
 try:
-    from jax.experimental.mosaic.gpu.fragmented_array import TiledLayout, Tiling
+    from jax.experimental.mosaic.gpu import warpgroup_barrier
+    from jax.experimental.mosaic.gpu.fragmented_array import Replicated, TiledLayout, Tiling
     from jax.experimental.pallas import mosaic_gpu as plgpu
 except ImportError as error:  # a jaxlib built without Mosaic GPU; selective.refusal reports it
-    plgpu, UNAVAILABLE = None, error
+    plgpu, Replicated, warpgroup_barrier, UNAVAILABLE = None, None, None, error
 else:
     UNAVAILABLE = None
 
@@ -68,6 +69,16 @@ def over_rows(x, p):
     return jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], ROWS, x.shape[-1]))
 
 
+def owned_channels(p):
+    """(tiles, width): 1 where a channel is not in an earlier tile, else 0; None if tiles do not overlap."""
+    if not p.overlapping:
+        return None
+    start = jnp.minimum(jnp.arange(p.tiles) * p.width, p.lanes - p.width)
+    before = jnp.concatenate([jnp.zeros(1, int), start[:-1] + p.width])
+    new = start[:, None] + jnp.arange(p.width) >= before[:, None]
+    return new.astype(jnp.float32)
+
+
 def direction(reverse):
     """The direction of time as an array that a kernel loads, so that one kernel serves both directions."""
     return jnp.full((1,), reverse, jnp.int32)
@@ -75,15 +86,46 @@ def direction(reverse):
 
 # ---- inside of a kernel
 
+def tiled_layout(tiles, warps, lanes, vector):
+    """Layout of an array cut into `tiles`, of which these dimensions lie on warps, on lanes and in one register."""
+    layout = TiledLayout(Tiling(tiles), warps, lanes, vector, _check_canonical=False).canonicalize()
+    return plgpu.Layout.TILED(layout.tiling, layout.warp_dims, layout.lane_dims, layout.vector_dim)
+
+
 @functools.cache
 def _layouts():
     """Layouts of a (4, width) tile, rows on warps and channels on lanes, and of a (4,) vector with one number per row."""
-    tile = TiledLayout(Tiling(((ROWS, LANES), (1,))), warp_dims=(-3,), lane_dims=(-2,), vector_dim=-1)
-    tile = plgpu.Layout.TILED(tile.tiling, tile.warp_dims, tile.lane_dims, tile.vector_dim)
+    tile = tiled_layout(((ROWS, LANES), (1,)), (-3,), (-2,), -1)
     return tile, tile.reduce(1)
 
 
-class Tile:
+class BaseTile:
+    """Loads and stores of arrays in a stated layout; `interpret`: on a CPU, where arrays have none."""
+    interpret = False
+
+    def _as(self, x, layout):
+        return x if self.interpret else plgpu.layout_cast(x, layout)
+
+    def _load(self, ref, index, layout):
+        if self.interpret:
+            return ref[index]
+        idx = inspect.signature(plgpu.load).parameters.get("idx")
+        if idx is not None and idx.default is idx.empty:                   # jax 0.10; 0.11 still takes it, with a warning
+            return plgpu.load(ref, index, layout=layout, optimized=False)
+        return plgpu.load(ref.at[index], layout=layout, optimized=False)
+
+    def _store(self, ref, index, x):
+        if self.interpret or not hasattr(plgpu, "store"):
+            ref[index] = x.astype(ref.dtype)
+        else:
+            plgpu.store(ref.at[index], x.astype(ref.dtype), optimized=False)
+
+    def sync(self):
+        """Make what the threads stored in shared memory visible to all of them."""
+        plgpu.commit_smem()
+
+
+class Tile(BaseTile):
     """One program's tile: its position, and loads and stores there."""
 
     def __init__(self, p, interpret):
@@ -94,6 +136,11 @@ class Tile:
         self.rows = pl.ds(jnp.minimum(jax.lax.div(rest, part) * ROWS, p.rows - ROWS), ROWS)
         self.start = jnp.minimum(self.index * p.width, p.lanes - p.width)
         self.turn(0)
+
+    @staticmethod
+    def programs(p):
+        """Number of programs of a plan."""
+        return -(-p.rows // ROWS) * (p.groups // p.turns) * p.tiles
 
     def turn(self, k):
         """Move to the k-th group of the program."""
@@ -106,26 +153,9 @@ class Tile:
         """The tile's channels in an array that the groups share."""
         return pl.ds(self.start, self.shape[1])
 
-    def _as(self, x, layout):
-        return x if self.interpret else plgpu.layout_cast(x, _layouts()[layout])
-
-    def _load(self, ref, index, layout):
-        if self.interpret:
-            return ref[index]
-        idx = inspect.signature(plgpu.load).parameters.get("idx")
-        if idx is not None and idx.default is idx.empty:                   # jax 0.10; 0.11 still takes it, with a warning
-            return plgpu.load(ref, index, layout=_layouts()[layout], optimized=False)
-        return plgpu.load(ref.at[index], layout=_layouts()[layout], optimized=False)
-
-    def _store(self, ref, index, x):
-        if self.interpret or not hasattr(plgpu, "store"):
-            ref[index] = x.astype(ref.dtype)
-        else:
-            plgpu.store(ref.at[index], x.astype(ref.dtype), optimized=False)
-
     def load(self, ref, *index):
         """The tile at an index of an array whose last axis is channels, or of scratch, in its own dtype."""
-        return self._load(ref, index, 0)
+        return self._load(ref, index, _layouts()[0])
 
     def load_float(self, ref, *index):
         """`load` in float32."""
@@ -133,7 +163,7 @@ class Tile:
 
     def load_row_values(self, ref, *index):
         """One number per row, (4,)."""
-        return self._load(ref, index, 1)
+        return self._load(ref, index, _layouts()[1])
 
     def store(self, ref, *index_and_value):
         """Store a tile at an index."""
@@ -143,18 +173,14 @@ class Tile:
     def store_sum(self, ref, *index_and_value):
         """Store a tile's sums over channels, one number per row."""
         *index, x = index_and_value
-        self._store(ref, tuple(index), self._as(x.sum(1), 1))
+        self._store(ref, tuple(index), self._as(x.sum(1), _layouts()[1]))
 
     def spread(self, x):
         """One number per row -> the tile."""
-        return self._as(jax.lax.broadcast_in_dim(x, self.shape, (0,)), 0)
-
-    def sync(self):
-        """Make what a warp stored in shared memory visible to all its lanes."""
-        plgpu.commit_smem()
+        return self._as(jax.lax.broadcast_in_dim(x, self.shape, (0,)), _layouts()[0])
 
     def zeros(self):
-        return self._as(jnp.zeros(self.shape, jnp.float32), 0)
+        return self._as(jnp.zeros(self.shape, jnp.float32), _layouts()[0])
 
 
 def pipelined_loop(count, fetch, step, carry, ahead=AHEAD, begin=None):
@@ -240,7 +266,7 @@ def interpreter():
         return InterpretGPUParams()
 
 
-def launch(body, p, interpret, inputs, outputs, scratch=None):
+def launch(body, p, interpret, inputs, outputs, scratch=None, tile=Tile):
     """Run `body(tile, refs)` for every tile.
 
     Args:
@@ -250,6 +276,7 @@ def launch(body, p, interpret, inputs, outputs, scratch=None):
         inputs: name -> array, or None for an absent one, which is None in refs too.
         outputs: name -> (shape, dtype).
         scratch: name -> shape of float32 shared memory; None: no shared memory.
+        tile: class of the tile.
 
     Returns:
         name -> array of the outputs.
@@ -259,13 +286,13 @@ def launch(body, p, interpret, inputs, outputs, scratch=None):
     names = [*present, *outputs, *(scratch or {})]
 
     def kernel(*refs):
-        body(Tile(p, interpret), types.SimpleNamespace(**dict(zip(names, refs, strict=True)), **absent))
+        body(tile(p, interpret), types.SimpleNamespace(**dict(zip(names, refs, strict=True)), **absent))
 
     # No barriers around loads and stores: a warp loads only what it stored itself, or what no thread of this launch stores.
     parameters = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane, unsafe_no_auto_barriers=True,
                                       approx_math=True)
     run = plgpu.kernel(kernel, out_type=tuple(jax.ShapeDtypeStruct(*x) for x in outputs.values()),
                        scratch_types=tuple(plgpu.SMEM(shape, jnp.float32) for shape in (scratch or {}).values()),
-                       grid=(-(-p.rows // ROWS) * (p.groups // p.turns) * p.tiles,), grid_names=("program",), compiler_params=parameters,
+                       grid=(tile.programs(p),), grid_names=("program",), compiler_params=parameters,
                        **(dict(interpret=interpreter()) if interpret else {}))
     return dict(zip(outputs, run(*present.values()), strict=True))

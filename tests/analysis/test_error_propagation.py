@@ -9,8 +9,7 @@ import pytest
 
 from tests.helpers.vim_equations import random_variables
 from vmamba_jax import analysis, attacks
-from vmamba_jax.analysis import selective_bounds
-from vmamba_jax.models import SequenceClassifier
+from vmamba_jax.models import SequenceClassifier, interval_bounds
 from vmamba_jax.models.sequence.convolution import causal
 from vmamba_jax.reports import error_propagation as figures
 
@@ -146,7 +145,7 @@ def test_one_step_of_the_bound(h, v):
     grid = [np.linspace(*ends, 41)[(...,) + (None,) * (2 - i)] for i, ends in enumerate(((0.05, 2.0), h, v))]
     values = np.exp(grid[0] * -1.3) * grid[1] + grid[0] * grid[2]
     as_pair = lambda ends: tuple(jnp.float32(x) for x in ends)
-    low, high = selective_bounds._next_joint(A, delta, as_pair(h), as_pair(v))
+    low, high = interval_bounds.next_state(A, delta, as_pair(h), as_pair(v))
     assert low <= values.min() <= low + 2e-3 and high - 2e-3 <= values.max() <= high
 
 

@@ -41,6 +41,19 @@ def test_checkpoint_of_torch(kind):
     assert read["args"] == {"lr": 1e-3, "dims": (32, 64), "device": "cuda:0", "dtype": "torch.float16"} and type(read["args"]) is dict
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_training_records_are_skipped_by_name(tmp_path, kind):
+    """A file of MMDetection's trainer: weights, and objects that are read as their names; an object beside them is still refused."""
+    history = Call("mmengine.logging.history_buffer HistoryBuffer", (), {"max_length": 100, "_log_history": np.arange(3.0), "_statistics_methods": {}})
+    tree = {"meta": {"mmengine_version": "0.10.1", "cfg": "model = dict()"}, "message_hub": {"log_scalars": {"train/loss": history, "train/lr": history}},
+            "state_dict": {"w": np.arange(4.0)}}
+    read = read_torch(write(tmp_path / "a.pth", tree, kind))
+    assert read["message_hub"]["log_scalars"] == dict.fromkeys(("train/loss", "train/lr"), "skipped: mmengine.logging.history_buffer.HistoryBuffer")
+    np.testing.assert_array_equal(read["state_dict"]["w"], np.arange(4.0))
+    with pytest.raises(ValueError, match="refused: mmengine.runner.Runner"):
+        read_torch(write(tmp_path / "b.pth", tree | {"runner": Call("mmengine.runner Runner")}, kind))
+
+
 def test_a_whole_module_is_refused():
     with pytest.raises(ValueError, match=r"torch_module.pth: refused: torch\.nn\.modules\.linear\.Linear"):
         read_torch(GOLDEN / "torch_module.pth")

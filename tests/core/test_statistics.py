@@ -101,3 +101,11 @@ def test_summary_drops_arrays():
 
 def test_no_jax():
     subprocess.run([sys.executable, "-c", "import sys, vmamba_jax.core.statistics; sys.exit('jax' in sys.modules)"], check=True)
+
+
+def test_rank_correlation():
+    assert statistics.rank_correlation([1, 2, 3, 10], [0.1, 0.2, 5, 6]) == 1.0 and statistics.rank_correlation([1, 2, 3], [3, 2, 1]) == -1.0
+    assert statistics.rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert statistics.rank_correlation([1, 1, 1], [1, 2, 3]) is None
+    with pytest.raises(ValueError, match="x has 2 and y 3 values"):
+        statistics.rank_correlation([1, 2], [1, 2, 3])

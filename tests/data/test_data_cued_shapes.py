@@ -48,6 +48,12 @@ def test_a_shape_differs_from_its_surroundings(splits):
     gray, masks = plain.images.mean(-1), plain.masks
     inside, outside = ((gray * m).sum((1, 2)) / m.sum((1, 2)) for m in (masks, ~masks))
     assert (np.abs(inside - outside) > 20).mean() > 0.9
+    faint = data.load("cued_shapes", "test", contrast=0.2, **SMALL)
+    np.testing.assert_array_equal(faint.masks, plain.masks)
+    gray = data.load("cued_shapes", "plain", contrast=0.2, **SMALL).images.mean(-1)
+    fainter_inside, same_outside = ((gray * m).sum((1, 2)) / m.sum((1, 2)) for m in (masks, ~masks))
+    np.testing.assert_allclose(same_outside, outside)
+    assert np.median(np.abs(fainter_inside - outside) / np.abs(inside - outside)) == pytest.approx(0.2, abs=0.15)
 
 
 def test_seeds(splits):
@@ -57,7 +63,7 @@ def test_seeds(splits):
 
 def test_errors():
     for options, message in (({"split": "val"}, "split='val': expected one of"), ({"size": 8}, "size=8: expected an integer >= 16"),
-                             ({"agreement": 1.5}, "agreement=1.5"), ({"examples": (3, 2)}, r"examples=\(3, 2\): expected a number for each")):
+                             ({"agreement": 1.5}, "agreement=1.5"), ({"contrast": -0.1}, "contrast=-0.1"), ({"examples": (3, 2)}, r"examples=\(3, 2\): expected a number for each")):
         with pytest.raises(ValueError, match=message):
             data.load("cued_shapes", **{"split": "train", **options})
 

@@ -220,7 +220,7 @@ def test_every_corruption_and_severity_has_its_own_keys(monkeypatch):
     from vmamba_jax.evaluation.corruptions import accuracy
     monkeypatch.setattr(corruptions, "corrupt", lambda name, severity, images, keys, table: keys)
     batch = {"image": None, "index": jnp.arange(2)}
-    keys = [jax.random.key_data(accuracy._corrupter.__wrapped__(name, severity, None)((), batch, KEY)).tolist()
+    keys = [jax.random.key_data(accuracy.corrupter.__wrapped__(name, severity, None)((), batch, KEY)).tolist()
             for name in corruptions.FUNCTIONS for severity in corruptions.SEVERITIES]
     assert len({tuple(key) for pair in keys for key in pair}) == 2 * 19 * 5
 

@@ -16,7 +16,8 @@ from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, data, training
 
 RUNS = ("digits", "mnist_at", "cifar10_at", "imagenet", "folder", "evaluate_weights")
-BASES = dict.fromkeys(RUNS, base.run) | {"robustness_study": base.study, "benchmark": base.benchmark, "attack_quality": base.attack_quality}
+BASES = dict.fromkeys((*RUNS, "ade20k"), base.run) | {
+    "robustness_study": base.study, "benchmark": base.benchmark, "attack_quality": base.attack_quality}
 TRAINED = ("digits", "mnist_at", "cifar10_at")  # test_imagenet_configs.py has the recipes of imagenet
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -151,7 +152,7 @@ BAD = [
     ({"schedule.warmup": 0.0, "schedule.warmup_epochs": 2.0}, "config.schedule.warmup_epochs=2: expected at most the 1 epochs of the training"),
     ({"objective.ramp": 0.0, "objective.ramp_epochs": 0.01}, "config.objective.ramp_epochs=0.01: expected 0 for no ramp, or a fraction that covers"),
     ({"model.overrides.num_classes": 3}, r"config.model.overrides.num_classes=3: expected 10, the classes of the training images \(0, 1, 2, ...\)"),
-    ({"schedule.name": "line"}, "config.schedule.name='line': expected one of 'constant', 'cosine', 'piecewise'"),
+    ({"schedule.name": "line"}, "config.schedule.name='line': expected one of 'constant', 'cosine', 'linear', 'piecewise'"),
     ({"log_every": 0}, "config.log_every=0: expected at least 1"), ({"repeats": 0}, "config.repeats=0: expected at least 1"),
     ({"checkpoints.keep": 0}, "config.checkpoints.keep=0: expected at least 1"),
     ({"validation.every_epochs": 0}, "config.validation.every_epochs=0: expected at least 1"),

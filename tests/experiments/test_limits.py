@@ -35,7 +35,7 @@ RUN = {
     "validation.select": NONE, "validation.attack": SECTION, "checkpoints.keep": COUNT, "evaluation.split": NAME, "evaluation.batch_size": COUNT,
     "evaluation.seed": COUNT_0, "evaluation.examples": COUNT_0, "evaluation.limit": COUNT_0, "evaluation.autoattack": {"empty"},
     "evaluation.attacks": SECTION, "evaluation.curve.attack": TEXT, "evaluation.skip_attacks": {"true"}, "evaluation.corruptions.names": {"empty"},
-    "evaluation.corruptions.severities": NONE, "evaluation.calibration.bins": COUNT_0, "evaluation.curve.radii": {"list"}}
+    "evaluation.corruptions.severities": NONE, "evaluation.calibration.bins": COUNT_0, "evaluation.states.images": COUNT_0, "evaluation.curve.radii": {"list"}}
 STUDY = {"seed": COUNT_0, "models": {"list", "text_list"}, "train": SECTION, "data.name": NAME, "data.root": TEXT, "data.split": NAME,
          "data.options": SECTION, "data.limit": COUNT_0, "batch_size": COUNT, "margin": FRACTION, "example": COUNT_0, "probes": SECTION}
 NAMES, LIST = {"list", "text_list"}, {"list"}

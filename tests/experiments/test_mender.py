@@ -30,11 +30,12 @@ def config(*groups, model="vmamba"):
     return made
 
 
-@pytest.mark.parametrize("arg", ["", "model=vim", "size=large,seeds=5", "model=vim,size=large"])
+@pytest.mark.parametrize("arg", ["", "model=vim", "size=large,seeds=5", "model=vim,size=large", "cue=strong"])
 def test_plan(arg):
     planned = plan.expand(mender.get_config(arg))
     groups = ["base", "uncued", "adversarial", *mender.CONTROLS]
     assert [each.group for each in planned[:10]] == groups and len(planned) == 10 * (5 if "seeds" in arg else 3)
+    assert all(("contrast" in each.config.data.options) == ("strong" in arg) for each in planned)
     sections = {each.group: each.config.objective for each in planned}
     assert sections["external"].internal == 0 and sections["both"].internal > 0 and sections["ce"].external == sections["ce"].internal == 0
     assert sections["random_masks"].random == "masks" and sections["adversarial"].name == "pgd_at"

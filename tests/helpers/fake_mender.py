@@ -28,7 +28,7 @@ def finding(config, folder, *, progress=True):
                                     "by_direction": [10 * a]}}
     place = [(state, block) for block in BLOCKS for state in STATES]
     report = lambda first, second: {"alpha": 0.5, "beta": 0.3, "groups": {first: [0], second: [1]}, "classes": CLASSES,
-                                    "rows": [{"state": state, "block": block, first: kinds(2.0), second: kinds(1.0)} for state, block in place]}
+                                    "rows": [{"state": state, "block": block, first: kinds(2.0 + 0.1 * i), second: kinds(1.0)} for i, (state, block) in enumerate(place)]}
     cue = 0.4 if group == "base" else 0.05
     content = {"conflict": row(CONFLICT.get(group, 0.5) + noise()), "plain": row(0.6), "location": report("simple", "difficult"),
                "attacked": report("clean", "attacked"), "seconds": 1.0, "identity": {},

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import signal
+import sys
 import time
 
 import numpy as np
@@ -81,3 +82,7 @@ def main(workdir, behavior, value):
 
     sweep.run(plan(), workdir, train=run, evaluate=evaluate, progress=False)
     print(len(calls))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))

@@ -126,11 +126,11 @@ def test_old_gpu_warns_once(monkeypatch):
     (1, 1, 1, 1, 1), (32, 3136, 1, 96, 1), (128, 784, 1, 384, 1), (3, 49, 2, 130, 2), (1, 65536, 1, 192, 16), (9, 1021, 3, 100, 5)])
 def test_plan_coverage(batch, length, groups, per_group, state):
     p = gpu_plan.plan(batch, length, groups, per_group, state)
-    assert p.chunks * p.steps >= length and p.rows >= gpu_plan.ROWS
+    assert p.chunks * p.steps >= length and p.rows >= (gpu_plan.ROWS if state == 1 else 1)
     assert per_group <= p.lanes <= p.tiles * p.width and p.width <= p.lanes
     assert p.segment % p.ahead == 0 and state / p.segment <= 0.5
-    states = min(p.segment, p.steps) * gpu_plan.ROWS * p.width * 4
-    assert states * (1 if state == 1 else 4) <= 64 * 1024
+    states = min(p.segment, p.steps) * p.width * 4 * (gpu_plan.ROWS if state == 1 else gpu_plan.SPLIT * p.part)
+    assert states <= 64 * 1024 and (state == 1) == (p.part == 0) and state <= max(1, gpu_plan.SPLIT * p.part) < 2 * max(state, gpu_plan.SPLIT)
 
 
 def test_any_batch_fits_the_grid(monkeypatch):
@@ -213,7 +213,8 @@ def test_interpreted_map(monkeypatch, turns, batch, height, channels):
 
 def test_plan_chunks():
     assert gpu_plan.plan(32, 3136, 1, 96, 1).chunks > 1
-    assert gpu_plan.plan(8, 2048, 1, 1536, 16).chunks == 4          # a step of 16 states waits for loads: 96 programs leave the chip idle
+    assert gpu_plan.plan(8, 2048, 1, 1536, 16).chunks == 1          # 384 programs: one wave
+    assert gpu_plan.plan(1, 2048, 1, 1536, 16).chunks > 1
     assert gpu_plan.plan(128, 197, 1, 384, 16).chunks == 1
     assert gpu_plan.plan(128, 784, 1, 384, 1).chunks == 1 and gpu_plan.plan(8, 49, 1, 768, 1).chunks == 1
 

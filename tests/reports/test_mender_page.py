@@ -31,6 +31,8 @@ def test_claims(folder):
     assert verdict("The locator finds the planted")["mean"] == pytest.approx(0.35 / 0.04, rel=0.1)
     assert verdict("The locator ranks")["verdict"] == "not seen"  # the stand-ins of both groups have the same scores
     assert verdict("External scores of c and s")["verdict"] == "seen"
+    judged = [each for each in json.loads((folder / "mender.json").read_text())["claims"] if "the same states" in each["sentence"]]
+    assert [each["n"] for each in judged] == [3, 3] and all(each["mean"] > 0.95 for each in judged)
     judged = results.judged(reports.read_mender(folder))
     by = {(each["group"], each["against"], each["sentence"].split(" on ")[-1][:12]): each for each in judged}
     assert by["external", "ce", "the conflict"]["verdict"] == "seen" and by["external", "random_masks", "the conflict"]["verdict"] == "seen"
@@ -42,6 +44,7 @@ def test_verdicts():
         "of": staticmethod(lambda group: dict(enumerate(values)))}))
     assert claim([0.1, 0.11, 0.12])["verdict"] == "seen" and claim([-0.1, -0.11, -0.12])["verdict"] == "not seen"
     assert claim([0.001, -0.001, 0.0])["verdict"] == "not seen" and claim([0.001, -0.001, 0.0], 0.0)["verdict"] == "inconclusive"
+    assert claim([0.1, None, 0.12])["n"] == 2 and claim([None]) is None
     assert claim([0.5])["verdict"] == "inconclusive" and claim([0.5, -0.5])["verdict"] == "inconclusive" and claim([]) is None
 
 

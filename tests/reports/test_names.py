@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import fake_runs, fake_study
 from tests.helpers.html_page import Page
 from vmamba_jax import reports
-from vmamba_jax.reports import benchmark_figures
+from vmamba_jax.reports import benchmarks
 from vmamba_jax.reports.sweep import summaries
 
 NAMES = ["budget_$5_vs_$6", "$", "a$b", "_hidden", "__x__", "<b>&amp;", "\"quoted\" 'too'", "with  spaces", "\u00fcn\u00ef \u5b9f\u9a13 \u2603", "100%", "\\frac{1}{2}",
@@ -45,7 +45,7 @@ def test_figure_of_a_benchmark(name):
     run = {"kind": "benchmark", "device": {"platform": "tpu", "kind": name, "count": 1}, "records": [
         {"what": "model", "name": name, "backend": "ours", "pass": "forward", "batch": 1, "dtype": "float32", "images_per_s": 1.0},
         *({"what": "growth", "name": name, "pass": "forward", "batch": 1, "dtype": "float32", "tokens": n, "seconds": seconds} for n in (1, 2))]}
-    assert html.escape(name.encode("utf-8", "backslashreplace").decode(), quote=False).replace("  ", " ") in benchmark_figures.figure(run).replace("  ", " ")
+    assert html.escape(name.encode("utf-8", "backslashreplace").decode(), quote=False).replace("  ", " ") in benchmarks.figure(run).replace("  ", " ")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,6 +41,9 @@ def test_decay_masks(rule, column):
 def test_decay_masks_of_mamba2_and_of_functions():
     tree = {"Ds": jnp.ones((4, 2, 3)), "A_logs": jnp.ones((4, 2)), "w": [jnp.ones((2, 2))]}
     assert weight_decay.mask("released")(tree) == {"Ds": True, "A_logs": True, "w": [True]}
+    named = {"norm": {"scale": 0.0}, "outnorm1": {"bias": 0.0}, "bn": {"scale": 0.0}, "op": {"A_logs": 0.0, "bias": 0.0}, "pos_embed": 0.0}
+    assert weight_decay.mask("norms")(named) == {"norm": {"scale": False}, "outnorm1": {"bias": False}, "bn": {"scale": True}, "op": {"A_logs": True, "bias": True},
+                                                 "pos_embed": False}
     assert weight_decay.mask("documented")(tree) == {"Ds": False, "A_logs": False, "w": [True]}
     assert weight_decay.mask(lambda path, x: path == ("w", "0"))(tree) == {"Ds": False, "A_logs": False, "w": [True]}
     assert all(by_name(weight_decay.mask("everything")(params())).values())
@@ -72,6 +75,7 @@ def test_official_cosine():
     ("piecewise", {"boundaries": (3, 5)}, {0: 0.4, 2: 0.4, 3: 0.04, 4: 0.04, 5: 0.004}),
     ("piecewise", {"boundaries": (3, 5), "factor": 0.5, "warmup_steps": 2}, {0: 0.0, 1: 0.2, 2: 0.4, 3: 0.2, 5: 0.1}),
     ("piecewise", {"boundaries": ()}, {0: 0.4, 9: 0.4}),
+    ("linear", {"total_steps": 10, "warmup_steps": 2, "end": 0.1}, {0: 0.0, 1: 0.2, 2: 0.4, 6: 0.25, 10: 0.1, 12: 0.1}),
 ])
 def test_schedules(name, options, expected):
     rate = schedules.create(name, 0.4, **options)
@@ -147,7 +151,7 @@ def test_learning_rate_of_other_optimizers():
     (lambda: schedules.constant(0.1, warmup_steps=-1), "warmup_steps=-1: expected an integer >= 0"),
     (lambda: schedules.piecewise(0.1, boundaries=(5, 3)), r"boundaries=\(5, 3\): expected ascending"),
     (lambda: schedules.piecewise(0.1, boundaries=(5,), warmup_steps=6), r"warmup_steps=6: expected at most the first of boundaries=\(5,\)"),
-    (lambda: schedules.create("linear", 0.1), "schedule='linear': expected one of 'constant', 'cosine', 'piecewise'"),
+    (lambda: schedules.create("line", 0.1), "schedule='line': expected one of 'constant', 'cosine', 'linear', 'piecewise'"),
     (lambda: schedules.ramp(0), "steps=0: expected an integer >= 1"),
 ])
 def test_errors(make, message):

@@ -1,9 +1,11 @@
 """What the methods of test-time adaptation share: the state, the passes through the model, and which parameters adapt."""
 import dataclasses
+import functools
 
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -17,28 +19,89 @@ class State:
 
     Attributes:
         variables: the model's variables with the parameters adapted so far.
-        moments: state of the optimizer, over the parameters that adapt.
+        moments: state of the optimizer, over the parameters that adapt; () without one.
+        memory: what else a method keeps from batch to batch.
     """
     variables: dict
-    moments: optax.OptState
+    moments: optax.OptState = ()
+    memory: dict = flax.struct.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class Adaptation:
-    """Base of the methods: Adam on some of the parameters, one update or several a batch.
-
-    Batch norms use the statistics of the batch, in every pass; the running ones are neither read nor changed.
+class Method:
+    """Base of all methods: a model, and the passes through it.
 
     Attributes:
         model: a Linen module, which gets the images as they are, or a `Classifier`, which normalizes images in [0, 1].
-        learning_rate: of Adam, > 0.
     """
     model: nn.Module | Classifier
-    learning_rate: float = 1e-4
 
     def __post_init__(self):
         if not isinstance(self.model, (nn.Module, Classifier)):
             raise TypeError(f"model={self.model!r}: expected a Linen module or a Classifier")
+
+    def init(self, variables):
+        """The `State` before the first batch."""
+        return State(variables)
+
+    def step(self, state, images, key=None):
+        """(state, logits) after a batch (b, H, W, C)."""
+        raise NotImplementedError
+
+    @property
+    def module(self):
+        """The Linen module."""
+        return self.model.model if isinstance(self.model, Classifier) else self.model
+
+    def _logits(self, variables, images, key=None, train=True):
+        """Logits under the batch's statistics (train) or the running ones; with drop path if a key is given."""
+        module = self.module if key is not None or not hasattr(self.module, "drop_path_rate") else self.module.clone(drop_path_rate=0.0)
+        call = functools.partial(module.apply, variables)
+        if isinstance(self.model, Classifier):
+            call = functools.partial(dataclasses.replace(self.model, model=module), variables)
+        if not train:
+            return call(images, train=False)
+        return call(images, train=True, rngs=None if key is None else {"dropout": key}, mutable=["batch_stats"])[0]
+
+    def _features_and_logits(self, variables, images, head, train=True):
+        """(input (b, C) of the linear layer `head`, logits)."""
+        found = []
+
+        def record(call, args, kwargs, context):
+            if context.method_name == "__call__" and context.module.path == (head,):
+                found.append(args[0])
+            return call(*args, **kwargs)
+
+        self._check_head(variables, head)
+        with nn.intercept_methods(record):
+            logits = self._logits(variables, images, train=train)
+        return found[-1], logits
+
+    def _check_head(self, variables, head):
+        if "kernel" not in variables["params"].get(head, {}):
+            raise ValueError(f"head={head!r}: expected the last linear layer among {', '.join(variables['params'])}")
+
+    def _classes(self, variables, head):
+        """Number of logits."""
+        self._check_head(variables, head)
+        columns = getattr(self.model, "columns", None)
+        return variables["params"][head]["kernel"].shape[-1] if columns is None else len(columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation(Method):
+    """Base of the methods that descend a loss of some of the parameters: by Adam, or by the optimizer that the method states.
+
+    Batch norms use the statistics of the batch, in every pass; the running ones are neither read nor changed.
+
+    Attributes:
+        model: as for `Method`.
+        learning_rate: of the optimizer, > 0.
+    """
+    learning_rate: float = 1e-4
+
+    def __post_init__(self):
+        super().__post_init__()
         checks.number("learning_rate", self.learning_rate, above=0)
 
     def adapts(self, path, variables):
@@ -46,7 +109,7 @@ class Adaptation:
         raise NotImplementedError
 
     def update(self, adapted, moments, state, images, key):
-        """(adapted parameters, moments) after a batch."""
+        """(adapted parameters, moments) after a batch, and with them the new memory if the method keeps one."""
         raise NotImplementedError
 
     def init(self, variables):
@@ -66,14 +129,9 @@ class Adaptation:
         """
         if key is None and getattr(self.module, "drop_path_rate", 0):
             raise ValueError(f"key=None with drop_path_rate={self.module.drop_path_rate}: expected a random key")
-        adapted, moments = self.update(self._adapted(state.variables), state.moments, state, images, key)
+        adapted, moments, *memory = self.update(self._adapted(state.variables), state.moments, state, images, key)
         variables = self._with(state.variables, adapted)
-        return State(variables, moments), self._logits(variables, images)
-
-    @property
-    def module(self):
-        """The Linen module."""
-        return self.model.model if isinstance(self.model, Classifier) else self.model
+        return State(variables, moments, *memory), self._logits(variables, images)
 
     @property
     def _optimizer(self):
@@ -87,18 +145,53 @@ class Adaptation:
         """The variables with these parameters in their places."""
         return variables | {"params": unflatten_dict(flatten_dict(variables["params"]) | adapted)}
 
-    def _logits(self, variables, images, key=None):
-        """Logits under the batch's statistics; with drop path if a key is given."""
-        module = self.module if key is not None or not hasattr(self.module, "drop_path_rate") else self.module.clone(drop_path_rate=0.0)
-        rngs = None if key is None else {"dropout": key}
-        if isinstance(self.model, Classifier):
-            return dataclasses.replace(self.model, model=module)(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])[0]
-        return module.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])[0]
-
     def _descend(self, loss, adapted, moments):
         """(adapted parameters, moments) after one update of Adam on `loss(adapted)`."""
-        updates, moments = self._optimizer.update(jax.grad(loss)(adapted), moments, adapted)
+        return self._apply(jax.grad(loss)(adapted), adapted, moments)
+
+    def _apply(self, gradient, adapted, moments):
+        """(adapted parameters, moments) after one update of the optimizer by this gradient."""
+        updates, moments = self._optimizer.update(gradient, moments, adapted)
         return optax.apply_updates(adapted, updates), moments
+
+
+@dataclasses.dataclass(frozen=True)
+class NormAdaptation(Adaptation):
+    """Base of the methods that adapt scales and biases of norms, by SGD with momentum.
+
+    Attributes:
+        model, learning_rate: as for `Adaptation`.
+        norms: "batch": batch norms; "all": layer norms too, which a model without batch norms needs.
+        momentum: of SGD, in [0, 1).
+    """
+    norms: str = "batch"
+    momentum: float = 0.9
+
+    needs = "a model with batch norms, or norms='all'"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.choice("norms", self.norms, ("batch", "all"))
+        checks.number("momentum", self.momentum, low=0, below=1)
+
+    def adapts(self, path, variables):
+        return in_norm(path, variables, self.norms)
+
+    @property
+    def _optimizer(self):
+        return optax.sgd(self.learning_rate, self.momentum)
+
+
+def in_norm(path, variables, norms):
+    """Whether a parameter is a scale or bias of a batch norm or, with norms="all", of any norm."""
+    norm = path[:-1] in batch_norms(variables) or (norms == "all" and path[:-1] + ("scale",) in flatten_dict(variables["params"]))
+    return norm and path[-1] in ("scale", "bias")
+
+
+def entropy(logits):
+    """Entropy (b,) of the predictions in nats."""
+    log_p = jax.nn.log_softmax(logits)
+    return -(jnp.exp(log_p) * log_p).sum(-1)
 
 
 def batch_norms(variables):

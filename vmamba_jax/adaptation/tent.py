@@ -1,11 +1,7 @@
 """TENT: the norms adapt to the batches by lower entropy of the predictions."""
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
-
-from vmamba_jax.adaptation.base import Adaptation, batch_norms
+from vmamba_jax.adaptation.base import Adaptation, entropy, in_norm
 from vmamba_jax.core import checks
 
 
@@ -30,15 +26,10 @@ class Tent(Adaptation):
         checks.choice("norms", self.norms, ("batch", "all"))
 
     def adapts(self, path, variables):
-        known = path[:-1] in batch_norms(variables)
-        norm = known or (self.norms == "all" and path[:-1] + ("scale",) in flatten_dict(variables["params"]))
-        return norm and path[-1] in ("scale", "bias")
+        return in_norm(path, variables, self.norms)
 
     def update(self, adapted, moments, state, images, key):
-        def entropy(adapted):
-            log_p = jax.nn.log_softmax(self._logits(self._with(state.variables, adapted), images, key))
-            return -(jnp.exp(log_p) * log_p).sum(-1).mean()
-        return self._descend(entropy, adapted, moments)
+        return self._descend(lambda adapted: entropy(self._logits(self._with(state.variables, adapted), images, key)).mean(), adapted, moments)
 
 
 tent = Tent

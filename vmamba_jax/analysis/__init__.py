@@ -13,9 +13,9 @@ from vmamba_jax.analysis.receptive_field import contribution, displayed, recepti
 from vmamba_jax.analysis.scan_trajectories import trajectory_accuracy
 from vmamba_jax.analysis.selective_bounds import SelectiveScan, bound_looseness, error_growth, selective_bound
 from vmamba_jax.analysis.state_correlation import locate, ranking, templates
-from vmamba_jax.analysis.state_statistics import state_statistics
+from vmamba_jax.analysis.state_statistics import has_scans, state_statistics
 
 __all__ = ["Attention", "SelectiveScan", "attention_fn", "attention_matrix", "attention_rollout", "bound_looseness", "center_sensitivity",
            "change_rate", "change_rates", "component_gradients", "contribution", "displayed", "error_growth", "feature_errors", "layer_kernels",
-           "locate", "ranking", "receptive_field", "scan_attention", "searched_error", "selective_bound", "sequence_errors", "state_statistics",
+           "has_scans", "locate", "ranking", "receptive_field", "scan_attention", "searched_error", "selective_bound", "sequence_errors", "state_statistics",
            "templates", "trajectory_accuracy", "worst_case_error", "worst_case_perturbation"]

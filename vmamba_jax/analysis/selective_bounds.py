@@ -17,6 +17,8 @@ from jax import lax
 import pallas_kernels
 from vmamba_jax.analysis.error_bounds import searched_error, worst_case_error
 from vmamba_jax.core import checks
+from vmamba_jax.core.intervals import arithmetic as ia
+from vmamba_jax.models.interval_bounds import next_state
 
 
 @jax.tree_util.register_dataclass
@@ -78,42 +80,31 @@ def selective_bound(scan, low, high, *, joint=True):
     raw = _linear(low, high, to_step, jnp.abs(scan.x_proj[:, :rank]) @ jnp.abs(scan.dt_proj), scan.dt_bias)
     rest = scan.x_proj[:, rank:]
     BC = _linear(low, high, rest, jnp.abs(rest), jnp.zeros(rest.shape[1], low.dtype))
-    delta = _widened(jax.nn.softplus(raw[0]), jax.nn.softplus(raw[1]), 8)
+    delta = ia.widened(jax.nn.softplus(raw[0]), jax.nn.softplus(raw[1]), 8)
     delta = (jnp.maximum(delta[0], 0), delta[1])
     B, C = ([x[..., part] for x in BC] for part in (slice(states), slice(states, None)))
     first = lambda pair: tuple(x.swapaxes(0, 1) for x in pair)
 
     def step(h, inputs):
         (dl, dh), (bl, bh), (cl, ch), (ul, uh) = inputs
-        v = _product((bl[:, None], bh[:, None]), (ul[..., None], uh[..., None]))     # (b, E, N)
+        v = ia.product((bl[:, None], bh[:, None]), (ul[..., None], uh[..., None]))     # (b, E, N)
         interval = (dl[..., None], dh[..., None])
-        h = (_next_joint if joint else _next_plain)(A, interval, h, v)
-        y = [x.sum(-1) for x in _product((cl[:, None], ch[:, None]), h)]
+        h = (next_state if joint else _next_plain)(A, interval, h, v)
+        y = [x.sum(-1) for x in ia.product((cl[:, None], ch[:, None]), h)]
         size = (jnp.maximum(jnp.abs(cl), jnp.abs(ch))[:, None] * jnp.maximum(*map(jnp.abs, h))).sum(-1)
-        skip = _product((scan.D, scan.D), (ul, uh))
-        return h, _widened(y[0] + skip[0], y[1] + skip[1], states + 8, size + jnp.maximum(*map(jnp.abs, skip)))
+        skip = ia.product((scan.D, scan.D), (ul, uh))
+        return h, ia.widened(y[0] + skip[0], y[1] + skip[1], states + 8, size + jnp.maximum(*map(jnp.abs, skip)))
 
     zero = jnp.zeros((low.shape[0], low.shape[2], states), low.dtype)
-    _, y = lax.scan(step, (zero, zero), (first(delta), first(B), first(C), first((low, high))))
+    _, y = lax.scan(step, ia.Interval(zero, zero), (first(delta), first(B), first(C), first((low, high))))
     return first(y)
-
-
-def _next_joint(A, delta, h, v):
-    """Ends of exp(delta A) h + delta v over delta, h and v in their intervals."""
-    def extreme(h, v, choose):
-        ratio = v / (-A * h)                                                          # exp(delta A) at the stationary point
-        inside = jnp.where(ratio > 0, jnp.log(jnp.where(ratio > 0, ratio, 1)) / A, delta[0])
-        values = [jnp.exp(d * A) * h + d * v for d in (delta[0], delta[1], jnp.clip(inside, *delta))]
-        return functools.reduce(choose, values)
-    low, high = extreme(h[0], v[0], jnp.minimum), extreme(h[1], v[1], jnp.maximum)
-    return _widened(low, high, 16, jnp.maximum(*map(jnp.abs, h)) + delta[1] * jnp.maximum(*map(jnp.abs, v)))
 
 
 def _next_plain(A, delta, h, v):
     """The same, from the intervals of exp(delta A) and of delta v, each on its own."""
     decay = (jnp.exp(delta[1] * A), jnp.exp(delta[0] * A))
-    low, high = (a + b for a, b in zip(_product(decay, h), _product(delta, v), strict=True))
-    return _widened(low, high, 16, jnp.maximum(*map(jnp.abs, h)) + delta[1] * jnp.maximum(*map(jnp.abs, v)))
+    low, high = (a + b for a, b in zip(ia.product(decay, h), ia.product(delta, v), strict=True))
+    return ia.widened(low, high, 16, jnp.maximum(*map(jnp.abs, h)) + delta[1] * jnp.maximum(*map(jnp.abs, v)))
 
 
 def _linear(low, high, W, magnitude, bias):
@@ -121,20 +112,7 @@ def _linear(low, high, W, magnitude, bias):
     center, radius = (low + high) / 2, (high - low) / 2
     middle, spread = (jnp.matmul(x, w, precision="highest") for x, w in ((center, W), (radius, jnp.abs(W))))
     size = jnp.matmul(jnp.abs(center) + radius, magnitude, precision="highest") + jnp.abs(bias)
-    return _widened(middle + bias - spread, middle + bias + spread, 2 * low.shape[-1] + 16, size)
-
-
-def _product(x, y):
-    """Ends of the product of two intervals."""
-    ends = [a * b for a in x for b in y]
-    return functools.reduce(jnp.minimum, ends), functools.reduce(jnp.maximum, ends)
-
-
-def _widened(low, high, operations, size=None):
-    """The interval, wider on both sides by so many roundings of numbers of this size (None: of its ends), and by the smallest normal number."""
-    unit, tiny = jnp.finfo(low.dtype).eps, jnp.finfo(low.dtype).tiny
-    size = jnp.maximum(jnp.abs(low), jnp.abs(high)) if size is None else size
-    return low - (operations * unit * size + tiny), high + (operations * unit * size + tiny)
+    return ia.widened(middle + bias - spread, middle + bias + spread, 2 * low.shape[-1] + 16, size)
 
 
 def bound_looseness(scan, u, eps, key, *, samples=1000, steps=40, joint=True):

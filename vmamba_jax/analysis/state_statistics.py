@@ -12,6 +12,16 @@ from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.vmamba import VMamba
 
 MEASURES = ("delta", "decay", "B", "C", "skip")
+FAMILIES = (VMamba, Vim)
+
+
+def has_scans(model):
+    """Whether `state_statistics` admits the model: a VMamba with scans and without the cascade pattern, or a Vim, in any form that it accepts."""
+    try:
+        blocks.mixers(blocks.check_family(as_classifier(model), FAMILIES).model)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def state_statistics(model, variables, source, *, mean=None, std=None, **loop):
@@ -34,7 +44,7 @@ def state_statistics(model, variables, source, *, mean=None, std=None, **loop):
     Raises:
         TypeError: another model. ValueError: a VMamba without scans, or with the cascade pattern.
     """
-    loop, classifier = Loop(**loop), blocks.check_family(as_classifier(model, mean, std), (VMamba, Vim))
+    loop, classifier = Loop(**loop), blocks.check_family(as_classifier(model, mean, std), FAMILIES)
     places = [(0, i) for i in range(classifier.model.depth)] if isinstance(classifier.model, Vim) else [
         blocks.place(classifier.model, i) for i in range(sum(classifier.model.depths))]
     blocks.mixers(classifier.model)

@@ -19,7 +19,8 @@ from vmamba_jax.attacks.autoattack.fab import FAB, fab
 from vmamba_jax.attacks.autoattack.pma import PMA, pma
 from vmamba_jax.attacks.autoattack.square import Square, square
 from vmamba_jax.attacks.base import Attack, Passes
-from vmamba_jax.attacks.dense.pgd import CosPGD, SegPGD, cospgd, segpgd
+from vmamba_jax.attacks.dense.apgd import SEA, DenseAPGD, dense_apgd, sea, tsallis_pgd
+from vmamba_jax.attacks.dense.pgd import CosPGD, DensePGD, SegPGD, cospgd, dense_pgd, segpgd
 from vmamba_jax.attacks.gradient.eot import EOTPGD, eot_pgd
 from vmamba_jax.attacks.gradient.frequency import FrequencyPGD, frequency_pgd
 from vmamba_jax.attacks.gradient.masked import MaskedPGD, masked_pgd
@@ -34,10 +35,12 @@ from vmamba_jax.core.keys import per_image_keys
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
            "transfer_pgd": transfer_pgd, "eot_pgd": eot_pgd, "apgd": apgd, "fab": fab, "square": square, "pma": pma, "autoattack": autoattack,
            "patch_fool": patch_fool}
+DENSE = {"dense_pgd": dense_pgd, "segpgd": segpgd, "cospgd": cospgd, "dense_apgd": dense_apgd, "tsallis_pgd": tsallis_pgd, "sea": sea}
+"""Attacks on dense predictions, by name; `create` makes these too."""
 
 
 def create(name, **options):
-    """The attack `name` with its own options, as a config or a saved `attack.settings` spells them.
+    """The attack `name` of `ATTACKS` or `DENSE` with its own options, as a config or a saved `attack.settings` spells them.
 
     Raises:
         ValueError: an unknown name; the message lists the names.
@@ -47,13 +50,14 @@ def create(name, **options):
         if old in options:
             deprecation.warn(f"option {old!r}", repr(new))
             options[new] = options.pop(old)
-    return checks.by_name("attack", name, ATTACKS, options)(**options)
+    return checks.by_name("attack", name, DENSE if name in DENSE else ATTACKS, options)(**options)
 
 
 _RENAMED_OPTIONS = {"neighbours": "neighbors", "neighbourhood": "neighborhood"}
 __getattr__ = deprecation.renamed(__name__, {"MomentumPGD": "vmamba_jax.attacks.gradient.transfer:momentum_pgd"})
 
-__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "CosPGD", "EOTPGD", "FAB", "FGSM", "FrequencyPGD", "MaskedPGD", "NORMS", "PGD", "PMA", "Passes",
-           "PatchFool", "Randomized", "SegPGD", "Square", "TRANSFER", "ThreatModel", "TransferPGD", "apgd", "autoattack", "cospgd", "create", "eot_pgd",
-           "expected_logits", "fab", "fgsm", "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "patch_fool",
-           "per_image_keys", "pgd", "pma", "segpgd", "square", "transfer_pgd"]
+__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "CosPGD", "DENSE", "DenseAPGD", "DensePGD", "EOTPGD", "FAB", "FGSM", "FrequencyPGD",
+           "MaskedPGD", "NORMS", "PGD", "PMA", "Passes", "PatchFool", "Randomized", "SEA", "SegPGD", "Square", "TRANSFER", "ThreatModel",
+           "TransferPGD", "apgd", "autoattack", "cospgd", "create", "dense_apgd", "dense_pgd", "eot_pgd", "expected_logits", "fab", "fgsm",
+           "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "patch_fool", "per_image_keys", "pgd", "pma", "sea", "segpgd", "square",
+           "transfer_pgd", "tsallis_pgd"]

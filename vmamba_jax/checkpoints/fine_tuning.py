@@ -21,12 +21,16 @@ def loose(model, head):
     """Paths of the leaves that may differ from the model's: none for head="keep", else those of the head and the kernel that reads the images."""
     if checks.choice("head", head, HEADS) == "keep":
         return frozenset()
+    if not hasattr(type(family_of(model)[0]), "PARAMETERS"):
+        raise ValueError(f"head={head!r}: expected 'keep' for a segmenter or a detector")
     return frozenset({*head_paths(model), images_path(model)})
 
 
 def head_paths(model):
     """Paths of the dense layer that returns the logits, its kernel first."""
     model, _ = family_of(model)
+    if not hasattr(type(model), "PARAMETERS"):  # a segmenter or a detector
+        return []
     return sorted((path for path in leaves_of(model) if path[:2] == ("params", model.PARAMETERS.logits)), key=lambda path: path[-1] != "kernel")
 
 

@@ -114,6 +114,15 @@ def slope(x, y):
             "slope_error_images": float(slopes.std(ddof=1)) / math.sqrt(len(y)) if len(y) > 1 else None}
 
 
+def rank_correlation(x, y):
+    """Spearman's rank correlation of two sequences of n >= 2 numbers, in [-1, 1]; None if one of them is constant, as it is undefined then."""
+    if len(x) != len(y) or len(x) < 2:
+        raise ValueError(f"x has {len(x)} and y {len(y)} values: expected the same number, at least 2")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(scipy.stats.spearmanr(x, y).statistic)
+
+
 def summary(result):
     """The entries of a result of `accuracy` or `robust_accuracy` that are no arrays, with a 95 % "_interval" per accuracy; plain JSON."""
     row = {}

@@ -198,6 +198,9 @@ def subset(source, which, seed=0, *, stratified=False):
         stratified: draw from every class in proportion to its size.
     """
     check_source(source)
+    dense = hasattr(source, "example")
+    if stratified and dense:
+        raise ValueError(f"stratified=True with {source!r}: expected False, as its labels are maps")
     if np.ndim(which):
         if stratified:
             raise ValueError("stratified=True: expected False with which=positions; it applies to a number of examples")
@@ -214,6 +217,8 @@ def subset(source, which, seed=0, *, stratified=False):
             indices, _ = splits.stratified(source.labels, (n, len(source) - n), checks.count("seed", seed, 0))
         else:
             indices = np.sort(splits.permutation(len(source), checks.count("seed", seed, 0))[:n])
+    if dense:
+        return source.subset(indices)
     if isinstance(source, Arrays):
         return Arrays(*source.gather(indices), source.classes, name=source.name, split=_part(source, indices))
     return Subset(source, indices)

@@ -165,6 +165,14 @@ def judge(logits, labels):
     return {"correct": losses.correct(logits, labels), FINITE: jnp.isfinite(logits).all(-1)}
 
 
+def _check_labels(labels, index, classes, shape):
+    """Raise unless labels are classes of the images at positions `index`, or maps of their shape; `dense` checks the maps' values on the device."""
+    if getattr(labels, "ndim", 1) == 1:
+        checks.classes(labels, len(index), classes, positions=index)
+    elif labels.shape != shape[:3] or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels of shape {labels.shape} and {labels.dtype}: expected {shape[:3]} integers, one class per pixel")
+
+
 def batches(source, loop, which=None):
     """Yield sharded batches {"image" in [0, 1], "label", "index"} that cover a set once, in order.
 
@@ -186,6 +194,6 @@ def batches(source, loop, which=None):
         first = start + rows * processes.index(jax.process_index())
         index = which[np.unique(np.minimum(np.arange(first, first + rows), len(which) - 1))]
         images, labels = read(index)
-        checks.classes(labels, len(index), classes, positions=index)
+        _check_labels(labels, index, classes, images.shape)
         batch = {"image": unit_interval(images), "label": np.asarray(labels, np.int32), "index": index.astype(np.int32)}
         yield parallel.shard_batch(parallel.pad_batch(batch, rows)[0], mesh)

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmamba_jax.attacks.dense.losses import IGNORE
 from vmamba_jax.core import checks
+from vmamba_jax.core.labels import IGNORE
 
 
 def mean_iou(pairs, classes, ignore=IGNORE):
@@ -31,7 +31,13 @@ def mean_iou(pairs, classes, ignore=IGNORE):
         total += confusion(prediction, label, classes, ignore, name=f"pairs[{number}]")
     if number < 0:
         raise ValueError("pairs=[]: expected at least one pair (prediction, label)")
-    right, labelled, predicted = np.diag(total), total.sum(1), total.sum(0)
+    return scores(total)
+
+
+def scores(total):
+    """The figures of `mean_iou` from numbers of pixels by label and prediction (classes, classes), or (classes, classes + 1) with a last column of
+    pixels without a prediction."""
+    right, labelled, predicted = np.diag(total), total.sum(1), total.sum(0)[:len(total)]
     with np.errstate(divide="ignore", invalid="ignore"):
         iou, accuracy = right / (labelled + predicted - right), right / labelled
         overall = right.sum() / labelled.sum()

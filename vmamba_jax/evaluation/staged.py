@@ -1,6 +1,5 @@
 """Robust accuracy under an attack of several stages: each stage attacks only the images that are still robust; a killed run resumes."""
 import dataclasses
-import json
 import math
 import pathlib
 import time
@@ -10,13 +9,11 @@ import numpy as np
 
 from vmamba_jax import parallel
 from vmamba_jax.attacks.autoattack.autoattack import check_stages
-from vmamba_jax.core import files, limits, zip_files
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import fold_in, keys_at
-from vmamba_jax.evaluation import identity
+from vmamba_jax.evaluation import state_file
 from vmamba_jax.evaluation.loop import classify, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
-from vmamba_jax.version import __version__
 
 ROBUST, MISCLASSIFIED = -1, -2  # in `broken_by`: no stage broke the image; misclassified without any attack
 
@@ -62,26 +59,14 @@ class Ledger:
         return {"accuracy": mean(self.broken_by != MISCLASSIFIED), "robust_accuracy": mean(self.robust)}
 
     def _load(self):
-        try:
-            found = zip_files.read_npz(self.path, ("facts", *self.ARRAYS))
-            facts = limits.parse_json(str(found.pop("facts")).encode(), "facts")
-            self._check(facts, found)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"state={str(self.path)!r} is damaged ({error}): expected the state of an evaluation; remove it") from error
-        saved, own = facts["identity"], self.identity
-        if differing := sorted(name for name in own.keys() | saved.keys() if own.get(name) != saved.get(name)):
-            shown = "; ".join(f"{name}: {saved.get(name)!r} in the file, {own.get(name)!r} in this run" for name in differing)
-            raise ValueError(f"state={str(self.path)!r} is of another evaluation ({shown}): expected that of this one; remove it")
+        facts, found = state_file.read(self.path, {name: getattr(self, name) for name in self.ARRAYS}, self.identity, self._check)
         self.stages = facts["stages"]
         for name, array in found.items():
             setattr(self, name, array)
 
-    def _check(self, facts, found):
-        """Raise ValueError for a file of another form: missing facts, arrays of another length or type, values that no run writes."""
-        own = {name: getattr(self, name) for name in self.ARRAYS}
-        if any(found[name].shape != array.shape or found[name].dtype != array.dtype for name, array in own.items()):
-            raise ValueError("its arrays have another length or type")
-        if not isinstance(facts, dict) or not isinstance(facts["identity"], dict) or not isinstance(facts["stages"], list):
+    def _check(self, facts):
+        """Raise ValueError for stages that no run writes."""
+        if not isinstance(facts["stages"], list):
             raise ValueError("its facts have another form")
         kinds = {"name": str, "attacked": int, "broken": int, "seconds": (int, float)}
         if not all(isinstance(stage, dict) and stage.keys() == kinds.keys() and all(isinstance(stage[k], kind) for k, kind in kinds.items())
@@ -89,17 +74,14 @@ class Ledger:
             raise ValueError("its stages have another form")
 
     def save(self):
-        """Write the file; on process 0 only."""
-        if not self.path or jax.process_index():
-            return
-        with files.atomic(self.path) as part, open(part, "wb") as file:
-            facts = json.dumps({"identity": self.identity, "stages": self.stages})
-            np.savez(file, facts=facts, **{name: getattr(self, name) for name in self.ARRAYS})
+        """Write the file, if there is one."""
+        if self.path:
+            state_file.write(self.path, {"identity": self.identity, "stages": self.stages}, {name: getattr(self, name) for name in self.ARRAYS})
 
 
 def run(logits_fn, source, attack, key, loop, state=None, model_id=None):
     """`robust_accuracy` for an attack with `stages()`; arguments and result as there."""
-    found = _identity(logits_fn, source, attack.settings, key, model_id, state) if state else {}
+    found = state_file.identify(logits_fn, source, attack.settings, key, model_id, state) if state else {}
     source = enter(logits_fn, source, loop)
     n = source.examples
     check(attack, source, max(_rows(loop.batch_size, n, loop.mesh.size) // loop.mesh.size, 1))
@@ -159,13 +141,6 @@ def per_image(result):
     broken = [None if code == ROBUST else names[0 if code == MISCLASSIFIED else code + 1] for code in result["broken_by"].tolist()]
     margins = [round(margin, 6) if math.isfinite(margin) else None for margin in result["margin"].tolist()]
     return [{"index": i, "broken_by": name, "margin": margin} for i, (name, margin) in enumerate(zip(broken, margins, strict=True))]
-
-
-def _identity(logits_fn, source, settings, key, model_id, state):
-    """What a state file and the run that resumes from it must share: weights, set, attack, key and versions."""
-    data = parallel.fingerprint(source) if isinstance(source, tuple) else getattr(source, "fingerprint", None) or identity.of(source)[0]
-    return {"model": identity.of_model(logits_fn, model_id, state), "data": data, "attack": json.loads(json.dumps(settings)),
-            "key": np.asarray(jax.random.key_data(key)).tolist(), "versions": f"vmamba_jax {__version__}, jax {jax.__version__}"}
 
 
 def _attack_and_classify(tree, batch, key):

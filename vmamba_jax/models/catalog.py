@@ -11,6 +11,8 @@ from vmamba_jax.models.baselines.mambaout import MambaOut
 from vmamba_jax.models.baselines.resnet import ResNet
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
+from vmamba_jax.models.dense.mask_rcnn import MaskRCNN
+from vmamba_jax.models.dense.upernet import UperNet
 from vmamba_jax.models.releases import RELEASES, Preprocessing
 from vmamba_jax.models.sequence.classifier import SequenceClassifier
 from vmamba_jax.models.vim.vim import Vim
@@ -25,14 +27,14 @@ class Entry:
         family: class of the Linen module.
         fields: its fields that differ from the defaults.
         parameters: exact count, with 1000 classes unless `fields` has another number.
-        flops: multiply-adds of the forward pass at the released evaluation's size, as `cost` counts them.
+        flops: multiply-adds of the forward pass at the released evaluation's size, as `cost` counts them; None: not counted.
         releases: published weights, a tuple of `Release`; the properties below are those of the first.
         unreleased: preprocessing of a model without releases.
     """
     family: type
     fields: dict
     parameters: int
-    flops: int
+    flops: int | None
     releases: tuple = ()
     unreleased: Preprocessing = Preprocessing()
 
@@ -41,7 +43,7 @@ class Entry:
         """The released evaluation's `Preprocessing`."""
         return self.releases[0].preprocessing if self.releases else self.unreleased
 
-    gflops = property(lambda self: self.flops / 1e9, doc="`flops` in units of 1e9.")
+    gflops = property(lambda self: None if self.flops is None else self.flops / 1e9, doc="`flops` in units of 1e9.")
     mean = property(lambda self: self.preprocessing.mean, doc="Per channel, in units of [0, 1] images.")
     std = property(lambda self: self.preprocessing.std, doc="Per channel, in units of [0, 1] images.")
     image_size = property(lambda self: self.preprocessing.size, doc="Side of the released evaluation's crop, in pixels.")
@@ -170,6 +172,27 @@ MODELS = {name: Entry(*facts, releases=RELEASES.get(name, ())) for name, facts i
 FAMILIES = tuple(dict.fromkeys(entry.family for entry in MODELS.values()))
 """Classes of the catalog's models, each once."""
 
+HEADS = {"upernet": UperNet, "mask_rcnn": MaskRCNN}
+_DENSE = {  # backbone: parameters with UperNet (150 classes, both heads) and with Mask R-CNN (80 classes)
+    "vmamba_tiny": (61_902_572, 49_755_312), "vmamba_tiny_s2l5": (62_359_340, 50_212_080), "vmamba_small": (81_801_260, 69_654_000),
+    "vmamba_base": (122_069_292, 107_931_376), "vmamba_tiny_v0": (54_546_956, 42_399_696), "vmamba_small_v0": (76_070_924, 63_923_664),
+    "vmamba_base_v0": (109_765_548, 95_627_632), "swin_tiny": (59_941_862, 47_794_602), "swin_small": (81_259_766, 69_112_506),
+    "swin_base": (121_279_716, 107_141_800), "convnext_tiny": (60_242_636, 48_095_376), "convnext_small": (81_877_196, 69_729_936),
+    "convnext_base": (122_102_956, 107_965_040), "resnet50": (66_496_876, 44_396_336),
+}
+_DETECTION_SWIN = dict(always_partition=True, padding="before_roll")  # as in MMSegmentation and MMDetection
+
+
+def _dense_entries():
+    for i, (head, family) in enumerate(HEADS.items()):
+        for name, counts in _DENSE.items():
+            backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | (_DETECTION_SWIN if MODELS[name].family is Swin else {})
+            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=Preprocessing(size=512, resize=512))
+
+
+DENSE = dict(_dense_entries())
+"""Segmenters and detectors, each over a backbone of the catalog."""
+
 # The original repositories' builders and timm's architectures, where their names differ.
 _TIMM = {"deit": "patch16_224", "vit": "patch16_224", "swin": "patch4_window7_224"}
 ALIASES = {
@@ -182,8 +205,11 @@ ALIASES = {
 
 
 def list_models(pattern="*"):
-    """Names of the models that match a shell-style pattern, in the catalog's order."""
-    return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
+    """Names of the models that match a shell-style pattern, in the catalog's order.
+
+    Without the name of its head, "upernet" or "mask_rcnn", at its beginning, a pattern matches classifiers only.
+    """
+    return [name for name in (DENSE if pattern.startswith(tuple(HEADS)) else MODELS) if fnmatch.fnmatchcase(name, pattern)]
 
 
 def entry(name):
@@ -197,9 +223,14 @@ def entry(name):
         KeyError: an unknown name or tag; the message lists the known ones.
     """
     base, _, tag = name.partition(".")
-    found = MODELS.get(ALIASES.get(base, base))
+    head = next((head for head in HEADS if base.startswith(f"{head}_")), None)
+    if head is not None:
+        backbone = base.removeprefix(f"{head}_")
+        found = DENSE.get(f"{head}_{ALIASES.get(backbone, backbone)}")
+    else:
+        found = MODELS.get(ALIASES.get(base, base))
     if found is None:
-        raise KeyError(f"model={name!r}: expected one of {', '.join(MODELS)}")
+        raise KeyError(f"model={name!r}: expected one of {', '.join(MODELS if head is None else list_models(f'{head}_*'))}")
     if not tag:
         return found
     tags = {release.tag.partition(".")[2] or release.tag: release for release in found.releases}
@@ -215,7 +246,8 @@ def create_model(name, features_only=False, **overrides):
         name: as for `entry`.
         features_only: return the maps of all stages (strides 4, 8, 16, 32) instead of logits, the same as out_indices=(0, 1, 2, 3). Each map passes
             a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet.
-        overrides: fields of the module, such as num_classes=10, dtype="bfloat16", scan_pattern="bidi".
+        overrides: fields of the module, such as num_classes=10, dtype="bfloat16", scan_pattern="bidi". Of a segmenter or detector, `backbone` is a
+            dict of the backbone's fields, and the backbone has its dtypes too.
 
     Raises:
         KeyError: an unknown name.
@@ -227,6 +259,8 @@ def create_model(name, features_only=False, **overrides):
     unknown = [key for key in overrides if key not in known]
     if unknown:
         raise TypeError(f"{', '.join(f'{key}={overrides[key]!r}' for key in unknown)}: expected fields of {name}: {', '.join(known)}")
+    if found.family in HEADS.values():
+        overrides = overrides | {"backbone": _backbone(name, found.fields["backbone"], overrides)}
     fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
     model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
@@ -234,6 +268,18 @@ def create_model(name, features_only=False, **overrides):
     if "out_indices" not in known:
         raise TypeError(f"features_only=True: expected a model with stages, not {name}")
     return model.clone(out_indices=tuple(range(len(model.depths))))
+
+
+def _backbone(name, backbone, overrides):
+    """The backbone of a segmenter or detector with the overrides."""
+    given = overrides.get("backbone", {})
+    if not isinstance(given, dict):
+        raise TypeError(f"backbone={given!r}: expected a dict of the backbone's fields")
+    known = [field.name for field in dataclasses.fields(backbone) if field.name not in ("parent", "name", "out_indices")]
+    if unknown := [key for key in given if key not in known]:
+        raise TypeError(f"{', '.join(f'backbone.{key}={given[key]!r}' for key in unknown)}: expected fields of {name}'s backbone: {', '.join(known)}")
+    dtypes = {key: overrides[key] for key in ("dtype", "param_dtype") if key in overrides} | given
+    return backbone.clone(**{key: _dtype(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
 
 
 def _dtype(field, value):

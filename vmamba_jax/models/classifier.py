@@ -58,7 +58,7 @@ class Classifier:
             raise ValueError(f"images.shape={images.shape}: expected {len(self.mean)} channels, as mean and std have")
         return (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
 
-    def __call__(self, variables, images, *, train=False, rngs=None, mutable=False):
+    def __call__(self, variables, images, *, train=False, rngs=None, mutable=False, **options):
         """Logits (b, classes) of images (b, H, W, channels) in [0, 1]; with `mutable`, (logits, updated collections).
 
         Args:
@@ -67,9 +67,12 @@ class Classifier:
             train: training mode: drop path is active (needs rngs={"dropout": key}) and batch norm uses the batch's statistics (needs
                 mutable=["batch_stats"]).
             rngs, mutable: as for `nn.Module.apply`.
+            options: further keywords of the model's call, such as auxiliary=True of `UperNet`; only with columns=None.
         """
+        if options and self.columns is not None:
+            raise ValueError(f"{', '.join(options)} with columns={self.columns}: expected columns=None")
         mode = {"train": train} if _has_train(type(self.model)) else {}
-        found = self.model.apply(variables, self.normalize(images), **mode, rngs=rngs, mutable=mutable)
+        found = self.model.apply(variables, self.normalize(images), **mode, **options, rngs=rngs, mutable=mutable)
         if self.columns is None:
             return found
         logits, *updates = found if mutable else (found,)

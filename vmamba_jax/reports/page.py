@@ -24,7 +24,8 @@ def render(runs, *, title, about="", commands=(), folder="."):
         title=title, about=about, colors=figures.SERIES,
         headline=headline(runs), columns=columns, rows=rows, percent=tables.percent, interval=tables.interval,
         robustness=figures.robustness(attacked) if (attacked := [run for run in runs if run.headline]) else "", corrupted=tables.corruptions(runs),
-        calibrated=tables.calibration(runs), training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
+        calibrated=tables.calibration(runs), around=tables.states(runs),
+        training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
         examples=[_examples(run) for run in runs if run.examples],
         **reproduction(runs, commands, folder))
 

@@ -1,15 +1,7 @@
-"""Tables of numbers: accuracy under each attack, configs side by side, the environment of a run; and a benchmark's attacks and corruptions."""
+"""Tables of numbers: accuracy under each attack, configs side by side, the environment of a run."""
 from vmamba_jax.core.statistics import accuracy_interval
 from vmamba_jax.reports import labels
 from vmamba_jax.reports.figures import norm_name, radius_name
-
-ATTACKS_NOTE = (
-    "Each row is one run over all images; `ours` is the second of two runs, and `compile` is what the first took more. `ours / torch` is the ratio of "
-    "images per second to torch's row of the same attack, weights and images; `torch driving ours` is torch's program attacking our model through a "
-    "bridge.\n")
-CORRUPTIONS_NOTE = (
-    "`ours` is a batch over the given JAX devices; `imagecorruptions` is one image after the other in one Python thread, its usual use. `ratio` is "
-    "the ratio of images per second: at least 10 for {fast} of {all}.\n")
 
 
 def accuracy(runs):
@@ -61,6 +53,12 @@ def calibration(runs):
             for run in runs if (found := run.evaluation.get("calibration"))]
 
 
+def states(runs):
+    """[(run's label, [cell of each block, ...], number of images), ...] of the runs with scans: share of the scans' output that goes around them through D."""
+    return [(run.label, [{name: row["skip"][name] for name in ("low", "high")} | {"value": row["skip"]["mean"]} for row in found["blocks"]], found["examples"])
+            for run in runs if (found := run.evaluation.get("states"))]
+
+
 def attack_name(result):
     """An attack's label, norm and radius: "PGD-20, L∞ 8/255"; "unbounded" for a radius of None."""
     radius = "unbounded" if result["eps"] is None else radius_name(result["eps"])
@@ -74,7 +72,7 @@ def current_label(result):
 
 
 def text(runs):
-    """The tables of accuracy, corruptions and calibration for a terminal."""
+    """The tables of accuracy, corruptions, calibration and hidden states for a terminal."""
     columns, rows = accuracy(runs)
     shown = lambda cells: ["-" if cell is None else percent(cell["value"]) for cell in cells]
     blocks = [aligned([["", *columns]] + [[label, *shown(cells)] for label, cells in rows])]
@@ -82,6 +80,8 @@ def text(runs):
                for label, columns, rows, sentence in corruptions(runs)]
     blocks += [f"{label}: expected calibration error {ece}, in bins of equally many images {adaptive}; mean confidence {confidence}, accuracy {right}"
                for label, right, confidence, ece, adaptive, _ in calibration(runs)]
+    blocks += [f"{label}: share of the scans' output that goes around them through D, by block: {', '.join(percent(cell['value']) for cell in cells)}"
+               for label, cells, _ in states(runs)]
     return "\n\n".join(blocks)
 
 
@@ -127,53 +127,6 @@ def environment(runs):
                 shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
                 found.setdefault(name, []).append(shown)
     return [(name, " · ".join(dict.fromkeys(values))) for name, values in found.items()]
-
-
-def attack_tables(run):
-    """Markdown tables of a benchmark's attacks: time, compile time, and agreement with the reference; [] if it has none."""
-    rows = [record for record in run["records"] if record["what"] == "attack"]
-    if not rows:
-        return []
-    lines = ["#### Attacks\n", ATTACKS_NOTE,
-             "| model | attack | images | by | seconds | images/s | ours / torch | compile | clean | robust | same result |",
-             "|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"]
-    same = lambda a, b: all(a[field] == b[field] for field in ("name", "attack", "images", "size", "eps"))
-    for row in rows:
-        theirs = next((other for other in rows if other["backend"] == "torch" and same(row, other)), None)
-        ratio = f"{row['images_per_s'] / theirs['images_per_s']:.2f}" if theirs and row["backend"] == "ours" else ""
-        compiling = f"{row['compile_s']:.1f} s" if "compile_s" in row else ""
-        alike = f"{row['agreeing']} of {row['images']}" if "agreeing" in row else ""
-        lines.append(f"| `{row['name']}`, {row['size']} px | {row['attack']}, eps {255 * row['eps']:.3g}/255 | {row['images']} | {row['backend']} "
-                     f"| {row['seconds']:.4g} | {row['images_per_s']:.4g} | {ratio} | {compiling} | {percent(row['accuracy'])} "
-                     f"| {percent(row['robust_accuracy'])} | {alike} |")
-    lines.append("")
-    for row in rows:
-        if "stages" in row:
-            lines += [f"`{row['name']}`, {row['attack']}: " + ", ".join(
-                f"{stage['name']} broke {stage['broken']} of {stage['attacked']} in {stage['seconds']:.3g} s" for stage in row["stages"]) + ".\n"]
-    return ["\n".join(lines) + "\n"]
-
-
-def corruption_tables(run):
-    """Markdown tables of a benchmark's corruptions, one for each image size and severity, beside the package imagecorruptions; [] if it has none."""
-    rows = [record for record in run["records"] if record["what"] == "corruption"]
-    tables = []
-    for size, severity in dict.fromkeys((row["size"], row["severity"]) for row in rows):
-        found = [row for row in rows if (row["size"], row["severity"]) == (size, severity)]
-        ours = [row for row in found if row["backend"] == "ours"]
-        theirs = {row["name"]: row for row in found if row["backend"] != "ours"}
-        ratios = [row["ratio"] for row in ours if "ratio" in row]
-        lines = [f"#### Corruptions, {size} x {size} pixels, severity {severity}\n",
-                 CORRUPTIONS_NOTE.format(fast=sum(ratio >= 10 for ratio in ratios), all=len(ratios)),
-                 "| corruption | batch | devices | ms per image | images/s | imagecorruptions, images/s | ratio |",
-                 "|---|---:|---:|---:|---:|---:|---:|"]
-        for row in ours:
-            other = f"{theirs[row['name']]['images_per_s']:.4g}" if row["name"] in theirs else ""
-            ratio = f"{row['ratio']:.1f}" if "ratio" in row else ""
-            lines.append(f"| `{row['name']}` | {row['batch']} | {row['devices']} | {1000 / row['images_per_s']:.3g} | {row['images_per_s']:.4g} "
-                         f"| {other} | {ratio} |")
-        tables.append("\n".join(lines) + "\n")
-    return tables
 
 
 def _cell(value, n):

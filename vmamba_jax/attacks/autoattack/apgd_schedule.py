@@ -117,7 +117,7 @@ class Run(NamedTuple):
     best_gradient: jax.Array
     best_value: jax.Array    # (batch,)
     adversarial: jax.Array   # a misclassified iterate where `success`, else the start
-    success: jax.Array       # (batch,) bool
+    success: jax.Array       # (batch,) bool, or the highest score
     schedule: DenseSchedule | SparseSchedule
 
 
@@ -138,34 +138,42 @@ class Phase(NamedTuple):
     final: bool | jax.Array = True
 
     def begin(self, evaluate, images, start, keys):
-        """The `Run` before its first evaluation; see `ascend`."""
+        """The `Run` before its first evaluation; see `ascend`. keys: the second argument of `evaluate`."""
         zero = 0 * images.reshape(len(images), -1)[:, 0]
-        value = zero.astype(jax.eval_shape(evaluate, images, keys)[0].dtype)
+        value, success, _ = jax.eval_shape(evaluate, images, keys)
+        value = zero.astype(value.dtype)
         if self.threat.norm == "l1":
             schedule = SparseSchedule.start(self.threat, images, start if self.resumed else None)
         else:
             schedule = DenseSchedule.start(self.threat, images, value)
-        return Run(start, start, start, 0 * images, value - jnp.inf, start, zero != 0, schedule)
+        return Run(start, start, start, 0 * images, value - jnp.inf, start, zero != 0 if success.dtype == bool else zero.astype(success.dtype) - jnp.inf, schedule)
 
 
-def ascend(phase, evaluate, images, start, keys=None, *, active=None, keep_last=False):
+def ascend(phase, evaluate, images, start, keys=None, *, active=None, keep_last=False, numbered=False):
     """The `Run` after a phase's steps from `start`; it evaluates steps + 1 iterates, each once.
 
     Args:
         phase: the `Phase`.
-        evaluate: (x, keys) -> (value (batch,), success (batch,) bool, gradient), see `randomized.value_and_gradient`.
+        evaluate: (x, keys) -> (value (batch,), success (batch,) bool, gradient), see `randomized.value_and_gradient`. success may be a score in
+            place of a bool: `adversarial` is then the last iterate of highest score, which `success` of the `Run` holds.
         images: the clean images, (batch, H, W, C).
         start: (batch, H, W, C), inside the phase's threat model.
         keys: one random key per image for a `Randomized` classifier, else None.
         active: (batch,) bool; the run ends early once all of these are misclassified. None: it takes all its steps.
         keep_last: `adversarial` is the last misclassified iterate, as in the reference, instead of the first.
+        numbered: evaluate gets the share of the steps that are done, in [0, 1], in place of the keys.
     """
+    def second(j):
+        return j / phase.steps if numbered else None if keys is None else fold_in(keys, j)
+
     checkpoints = jnp.asarray(phase.checkpoints)
 
     def step(state):
         j, run = state
-        value, success, gradient = evaluate(run.x, None if keys is None else fold_in(keys, j))
-        better, take = value > run.best_value, success & (keep_last | ~run.success)
+        value, success, gradient = evaluate(run.x, second(j))
+        better = value > run.best_value
+        scored = success.dtype != bool
+        take = success >= run.success if scored else success & (keep_last | ~run.success)
         best, best_gradient = (jnp.where(per_image(better, images), new, old)
                                for new, old in ((run.x, run.best), (gradient, run.best_gradient)))
         best_value = jnp.where(better, value, run.best_value)
@@ -175,13 +183,14 @@ def ascend(phase, evaluate, images, start, keys=None, *, active=None, keep_last=
         adversarial = jnp.where(per_image(take, images), run.x, run.adversarial)
         # The momentum of step j is the difference from iterate j - 1 to the point that the next step begins at, as in the reference.
         following = schedule.move(j, phase.threat, images, x, jnp.where(j == 0, x, run.before), gradient)
-        return j + 1, Run(following, x, best, best_gradient, best_value, adversarial, run.success | success, schedule)
+        return j + 1, Run(following, x, best, best_gradient, best_value, adversarial,
+                          jnp.maximum(run.success, success) if scored else run.success | success, schedule)
 
     def unfinished(state):
         j, run = state
         return (j <= phase.steps) & (True if active is None else (active & ~(run.success & phase.final)).any())
 
-    return lax.while_loop(unfinished, step, (0, phase.begin(evaluate, images, start, keys)))[1]
+    return lax.while_loop(unfinished, step, (0, phase.begin(evaluate, images, start, second(0))))[1]
 
 
 def changed(images, x):

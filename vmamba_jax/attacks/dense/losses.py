@@ -8,8 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.labels import IGNORE
 
-IGNORE = 255
+
+def cross_entropy(logits, labels, ignore=IGNORE):
+    """-log softmax(z)_y of each pixel."""
+    return _mapped(logits, labels, ignore, lambda nll: nll)
 
 
 def segpgd(logits, labels, step, steps, targeted=False, ignore=IGNORE):
@@ -76,6 +80,26 @@ def tsallis(logits, labels, q, ignore=IGNORE):
     near = jnp.abs(1 - q) < 1e-6
     power = jnp.where(near, 1.0, 1 - jnp.asarray(q, jnp.promote_types(logits.dtype, jnp.float32)))
     return _mapped(logits, labels, ignore, lambda nll: jnp.where(near, nll, -jnp.expm1(-power * nll) / power))
+
+
+def tsallis_schedule(logits, labels, progress, first=-2.0, last=1.0, ignore=IGNORE):
+    """`tsallis` whose q moves linearly from `first` to `last`.
+
+    Args:
+        progress: share of a phase's steps that are done, in [0, 1]; may be traced.
+
+    Source: TsallisPGD (arXiv 2605.03405), section 4.
+    """
+    return tsallis(logits, labels, first + (last - first) * progress, ignore)
+
+
+def right_pixels(logits, labels, ignore=IGNORE):
+    """The share of an image's pixels that are right, (batch,); ignored pixels count as right, as do all of an image without others."""
+    return (_right(logits, labels) | (labels == ignore)).mean((1, 2), dtype=jnp.promote_types(logits.dtype, jnp.float32))
+
+
+LOSSES = {"cross_entropy": cross_entropy, "mask_ce_avg": mask_ce_avg, "mask_ce_bal": mask_ce_bal, "js_avg": js_avg, "cospgd": cospgd,
+          "tsallis_schedule": tsallis_schedule}
 
 
 def _mapped(logits, labels, ignore, of):

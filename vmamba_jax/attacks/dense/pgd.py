@@ -1,5 +1,6 @@
-"""PGD on dense predictions: SegPGD and CosPGD."""
+"""PGD on dense predictions: on any loss, SegPGD and CosPGD."""
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,11 @@ from vmamba_jax.core import checks
 from vmamba_jax.core.keys import image_keys
 from vmamba_jax.core.records import record
 
+NAMED = ("cross_entropy", "mask_ce_avg", "js_avg")  # losses of `dense_pgd` by name
+
 
 @record("eps", "step_size")
-class DensePGD(NormAttack):
+class PixelAscent(NormAttack):
     """Projected gradient ascent on a loss of every pixel: the base of the attacks below, which returns the last iterate.
 
     Args:
@@ -69,8 +72,7 @@ class DensePGD(NormAttack):
         checks.pixels(images, *self.bounds)
         if key is None and self.needs_key and start is None:
             raise ValueError(f"key=None: expected a random key, as {self.needs_key}")
-        if labels.shape != images.shape[:3]:
-            raise ValueError(f"labels.shape={labels.shape}: expected {images.shape[:3]}, one label per pixel")
+        self._check_targets(images, labels)
         if start is not None and start.shape != images.shape:
             raise ValueError(f"start.shape={start.shape}: expected {images.shape}, the images' shape")
         if not len(images):
@@ -78,15 +80,22 @@ class DensePGD(NormAttack):
         keys = None if key is None else image_keys(key, len(images))
         return self.run(outputs_fn, images, labels, keys, start=start)
 
+    def _check_targets(self, images, labels):
+        if getattr(labels, "shape", None) != images.shape[:3]:
+            raise ValueError(f"labels.shape={getattr(labels, 'shape', type(labels).__name__)}: expected {images.shape[:3]}, one label per pixel")
+
+    def image_loss(self, outputs, labels, step):
+        """The loss of each image at a step, (batch,): the mean over its pixels."""
+        losses.check(outputs, labels, self.ignore)
+        return self.pixel_loss(outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)), labels, step).mean((1, 2))
+
     def run(self, outputs_fn, images, labels, keys, start=None):
         threat = self.threat_model
         direction, size = ascent(threat, self.l1_fraction), jnp.asarray(self.step_size, images.dtype)
         sign = -1 if self.targeted else 1
 
         def total(x, step):
-            logits = outputs_fn(x)
-            losses.check(logits, labels, self.ignore)
-            return sign * self.pixel_loss(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels, step).mean((1, 2)).sum()
+            return sign * self.image_loss(outputs_fn(x), labels, step).sum()
 
         def advance(step, x):
             return threat.project(images, x + size * direction(jnp.nan_to_num(jax.grad(total)(x, step)), x))
@@ -97,24 +106,61 @@ class DensePGD(NormAttack):
 
 
 @record("eps", "step_size")
-class SegPGD(DensePGD):
+class SegPGD(PixelAscent):
     """PGD on `losses.segpgd`: right pixels weigh less and wrong ones more from step to step, up to one half each (Gu et al. 2022)."""
     name = "segpgd"
-    __doc__ += "\n" + DensePGD.__doc__.partition("\n")[2]
+    __doc__ += "\n" + PixelAscent.__doc__.partition("\n")[2]
 
     def pixel_loss(self, logits, labels, step):
         return losses.segpgd(logits, labels, step, self.steps, self.targeted, self.ignore)
 
 
 @record("eps", "step_size")
-class CosPGD(DensePGD):
+class CosPGD(PixelAscent):
     """PGD on `losses.cospgd`: each pixel weighs by the cosine of its probabilities and its label (Agnihotri et al. 2024)."""
     name = "cospgd"
-    __doc__ += "\n" + DensePGD.__doc__.partition("\n")[2]
+    __doc__ += "\n" + PixelAscent.__doc__.partition("\n")[2]
 
     def pixel_loss(self, logits, labels, step):
         del step
         return losses.cospgd(logits, labels, self.targeted, self.ignore)
 
 
-segpgd, cospgd = SegPGD, CosPGD
+@record("eps", "step_size")
+class DensePGD(PixelAscent):
+    """PGD on a loss of dense predictions; returns the last iterate.
+
+    Args:
+        loss: "cross_entropy", "mask_ce_avg" or "js_avg", of semantic segmentation; or a callable (outputs, labels) -> a map (batch, H, W) or values
+            (batch,). Outputs and labels reach a callable as they are, so that they may be those of a detector: any tree of arrays.
+        eps, steps, step_size, norm, random_start, targeted, ignore, l1_fraction, bounds: see `segpgd`; a callable takes care of `ignore` itself.
+
+    Source: Madry et al. 2018; on detectors Xie et al. 2017.
+    """
+    _: dataclasses.KW_ONLY
+    loss: str | Callable = "cross_entropy"
+
+    name = "dense_pgd"
+
+    def _check_loss(self):
+        if not callable(self.loss):
+            checks.choice("loss", self.loss, NAMED)
+
+    def _check_targets(self, images, labels):
+        if not callable(self.loss):
+            super()._check_targets(images, labels)
+
+    def pixel_loss(self, logits, labels, step):
+        del step
+        return losses.LOSSES[self.loss](logits, labels, ignore=self.ignore)
+
+    def image_loss(self, outputs, labels, step):
+        if not callable(self.loss):
+            return super().image_loss(outputs, labels, step)
+        value = self.loss(outputs, labels)
+        if value.ndim not in (1, 3):
+            raise ValueError(f"loss returned shape {value.shape}: expected a map (batch, H, W) or values (batch,)")
+        return value.reshape(len(value), -1).mean(1)
+
+
+segpgd, cospgd, dense_pgd = SegPGD, CosPGD, DensePGD

@@ -6,8 +6,20 @@ leaf. It may define modern(state_dict, model) -> the same weights under those na
 unfit(x, path) and original_shape(path, shape), if the layout of `convert` does not apply; BUFFERS, patterns of names without weights; and
 of(model), which returns the family of a model whose class serves several.
 """
-from vmamba_jax.checkpoints.families import convnext, efficientnet_lite, mambaout, resnet, sequence, swin, upernet, vim, vit, vmamba
+from vmamba_jax.checkpoints.families import (
+    convnext,
+    efficientnet_lite,
+    mambaout,
+    mask_rcnn,
+    resnet,
+    sequence,
+    swin,
+    upernet,
+    vim,
+    vit,
+    vmamba,
+)
 
 BY_NAME = {"vmamba": vmamba, "vim": vim, "deit": vit, "vit": vit, "resnet": resnet, "efficientnet_lite": efficientnet_lite,
-           "swin": swin, "convnext": convnext, "mambaout": mambaout, "upernet": upernet, **sequence.FAMILIES}
+           "swin": swin, "convnext": convnext, "mambaout": mambaout, "upernet": upernet, "mask_rcnn": mask_rcnn, **sequence.FAMILIES}
 BY_MODEL = {family.MODEL: family for family in BY_NAME.values()}

@@ -29,7 +29,8 @@ def read_torch(path):
 
     Returns:
         The file's object: {name: NumPy array} for a bare state dict; for a training checkpoint its nested dicts and lists, with tensors as
-        NumPy arrays (bfloat16 and float8 from ml_dtypes) and configuration objects as plain dicts. Tensors that share a storage in the file
+        NumPy arrays (bfloat16 and float8 from ml_dtypes) and configuration objects as plain dicts; for the objects of MMSegmentation's and
+        MMDetection's training records, the text "skipped: " and their name. Tensors that share a storage in the file
         share memory.
 
     Raises:

@@ -5,6 +5,7 @@ in the file, its number of elements). `allowed` lists every global such a file m
 two file formats fill. Every number of the file is checked before an array is made, and no storage is larger than the file can fill.
 """
 import dataclasses
+import functools
 import math
 import sys
 
@@ -23,6 +24,8 @@ STORAGES = {"Double": "float64", "Float": "float32", "Half": "float16", "BFloat1
 # Dictionaries with attribute access, in which the trainers of published weights store their configuration.
 CONFIGS = ("yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict", "addict.addict.Dict",
            "mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict")
+# Objects of OpenMMLab's training records (`meta`, `message_hub`) in files of MMSegmentation and MMDetection: read as their names, never made.
+SKIPPED = ("mmengine.logging.history_buffer.HistoryBuffer", "mmengine.logging.message_hub.MessageHub")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,9 +227,16 @@ def containers():
     yield AllowedGlobal("collections.Counter", plain_dict, ignore_state)
     yield AllowedGlobal("collections.defaultdict", lambda factory=None, items=(): plain_dict(items), ignore_state)
     yield from (AllowedGlobal(name, plain_dict, ignore_state) for name in CONFIGS)
+    yield from (AllowedGlobal(name, functools.partial(skipped, name), ignore_state) for name in SKIPPED)
     yield from (AllowedGlobal(name, dict, set_attributes) for name in ("argparse.Namespace", "types.SimpleNamespace"))
     yield from (AllowedGlobal(f"pathlib.{name}", path) for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"))
     yield from (AllowedGlobal(f"pathlib._local.{name}", path) for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"))
+
+
+def skipped(name, *args):
+    """What stands for an object that is not made; its arguments and state are read and dropped."""
+    del args
+    return f"skipped: {name}"
 
 
 def path(*parts):

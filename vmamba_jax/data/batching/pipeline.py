@@ -85,25 +85,30 @@ class Pipeline(Batches):
         else:  # `pipeline[t]` uses it too; Grain's own threads, one image each, took 4 to 15 % more CPU time per image
             with concurrent.futures.ThreadPoolExecutor(min(self.threads, len(examples)), "decode") as pool:
                 made = list(pool.map(self._example, *zip(*examples, strict=True)))
-        images, labels, indices, bad = zip(*made, strict=True)
-        if shapes := {image.shape for image in images} - {images[0].shape}:
-            raise ValueError(f"images of shapes {images[0].shape} and {shapes.pop()} in one batch: expected one shape; load the source with size=N, "
+        found, indices, bad = zip(*made, strict=True)
+        first = found[0]["image"].shape
+        if shapes := {each["image"].shape for each in found} - {first}:
+            raise ValueError(f"images of shapes {first} and {shapes.pop()} in one batch: expected one shape; load the source with size=N, "
                              "or pass a transform to one size")
-        batch = {"image": np.stack(images), "label": np.array(labels, np.int32), "index": np.array(indices, np.int64)}
+        batch = {name: np.stack([each[name] for each in found]) for name in found[0]} | {"index": np.array(indices, np.int64)}
         return batch, sorted({pair for pairs in bad for pair in pairs})
 
     def _example(self, epoch, position):
-        """(image, label, position, [(position, message)]); the list has the bad images that this one replaces."""
+        """({"image", "label"}, position, [(position, message)]); the list has the bad images that this one replaces."""
         bad, i = [], position
         while True:
             try:
-                image, label = self.source[i] if self.transform is None else self._transformed(epoch, i)
-                return image, label, i, bad
+                return self._arrays(epoch, i), i, bad
             except BadImageError as error:
                 bad.append((i, str(error)))
                 i = self.source.successor(i)
                 if len(bad) > self.max_bad or i == position:
                     raise _too_many(dict(bad), self.max_bad) from error
+
+    def _arrays(self, epoch, i):
+        """Example i in one epoch as arrays that are stacked into the batch."""
+        image, label = self.source[i] if self.transform is None else self._transformed(epoch, i)
+        return {"image": image, "label": np.int32(label)}
 
     def _transformed(self, epoch, i):
         """(transformed image, label) of example i."""

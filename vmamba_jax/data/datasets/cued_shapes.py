@@ -10,6 +10,7 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.data.datasets.locate import SPLITS
+from vmamba_jax.data.datasets.textures import textures
 from vmamba_jax.data.source import Arrays
 
 CLASSES = ("disk", "square", "triangle", "cross", "ring", "bars")
@@ -32,7 +33,7 @@ class Shapes(Arrays):
         self.masks, self.cue_masks, self.cue_labels = masks, cue_masks, cue_labels
 
 
-def load(split, root=None, *, seed=0, size=32, examples=(1536, 192, 384), agreement=AGREEMENT, cue=True):
+def load(split, root=None, *, seed=0, size=32, examples=(1536, 192, 384), agreement=AGREEMENT, cue=True, contrast=1.0):
     """One split, rendered from the seed.
 
     Args:
@@ -43,17 +44,19 @@ def load(split, root=None, *, seed=0, size=32, examples=(1536, 192, 384), agreem
         examples: numbers of images of the first three splits.
         agreement: fraction of images of the first three splits whose cue is their label's, in [0, 1]; the others have another class's.
         cue: False: no image has a cue.
+        contrast: factor in [0, 1] of the difference between the mean colors of shape and background. The lower, the more a model gains by the cue.
 
     Returns:
         `Shapes`.
     """
     checks.choice("split", split, (*SPLITS, *SHIFTED))
     checks.count("seed", seed, 0), checks.count("size", size, 16), checks.number("agreement", agreement, low=0, high=1), checks.flag("cue", cue)
+    checks.number("contrast", contrast, low=0, high=1)
     if len(examples) != len(SPLITS):
         raise ValueError(f"examples={examples!r}: expected a number for each of {', '.join(SPLITS)}")
     counts = tuple(checks.count(f"examples[{i}]", n) for i, n in enumerate(examples))
     place = SPLITS.index("test" if split in SHIFTED else split)
-    base, masks, labels, squares, others, draws = _scenes(seed, place, size, counts[place])
+    base, masks, labels, squares, others, draws = _scenes(seed, place, size, counts[place], float(contrast))
     cue_labels = np.where(draws < agreement, labels, others).astype(np.int32)
     if split == "conflict":
         cue_labels = others
@@ -64,31 +67,22 @@ def load(split, root=None, *, seed=0, size=32, examples=(1536, 192, 384), agreem
 
 
 @functools.lru_cache(maxsize=8)
-def _scenes(seed, place, size, n):
+def _scenes(seed, place, size, n, contrast):
     """(images without cue (n, size, size, 3) float64, masks, labels, cue squares, another class for each, uniform draws) of a split."""
     rng = np.random.default_rng([seed, place, size])
     labels = rng.permutation(np.arange(n) % len(CLASSES)).astype(np.int32)
     masks = _shapes(labels, size, rng)
-    base = _textures(n, size, rng)
-    inside = _textures(n, size, rng)
+    base = textures(n, size, rng)
+    inside = textures(n, size, rng)
     levels = rng.uniform(50, 205, (n, 2, 1))
     near = np.abs(levels[:, 1] - levels[:, 0])[:, 0] < 60  # too little contrast between shape and background
     levels[near, 1] = np.where(levels[near, 0] < 128, levels[near, 0] + 90, levels[near, 0] - 90)
     colors = levels + rng.uniform(-20, 20, (n, 2, 3))  # muted, as in most photos, so that the cue's colors are its own
+    colors[:, 1] += (contrast - 1) * (colors[:, 1] - colors[:, 0])  # 1: exactly as it is
     images = np.where(masks[..., None], inside + colors[:, 1, None, None], base + colors[:, 0, None, None])
     squares = _squares(masks, size, rng)
     others = (labels + rng.integers(1, len(CLASSES), n)).astype(np.int32) % len(CLASSES)
     return images, masks, labels, squares, others, rng.uniform(size=n)
-
-
-def _textures(n, size, rng):
-    """Colored noise of mean 0 whose amplitude falls with the frequency, as in natural images, (n, size, size, 3)."""
-    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
-    frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.normal(size=(n, 4, size, size))) / frequency**1.2
-    noise = np.fft.irfft2(spectrum, (size, size))
-    noise /= noise.std((2, 3), keepdims=True)
-    return 18 * noise[:, :1].transpose(0, 2, 3, 1) + 6 * noise[:, 1:].transpose(0, 2, 3, 1)
 
 
 def _shapes(labels, size, rng):

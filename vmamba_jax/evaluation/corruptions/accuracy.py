@@ -37,7 +37,7 @@ def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRU
         raise ValueError(f"corruptions={corruptions!r}, severities={severities!r}: expected at least one of each")
     for case in cases:
         check(*case, table)
-    corrupt = [on_mesh(_corrupter(*case, table), (), loop, key) for case in cases]
+    corrupt = [on_mesh(corrupter(*case, table), (), loop, key) for case in cases]
     classify = on_mesh(classify_clean, (argument(logits_fn),), loop)
 
     def run(batch):
@@ -64,7 +64,8 @@ def corruption_errors(rows):
 
 
 @functools.cache
-def _corrupter(name, severity, table):
+def corrupter(name, severity, table=None):
+    """A function (tree, batch, key) -> the batch's images corrupted, for `loop.on_mesh`; the same draws for every evaluation of a set."""
     number = list(FUNCTIONS).index(name) * len(corruptions.SEVERITIES) + severity
 
     def corrupted(tree, batch, key):

@@ -40,7 +40,7 @@ def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **opt
     if clean is None:
         clean = accuracy(logits_fn, source, **vars(loop.part(0, passes, "accuracy")))["correct"]
     model = argument(logits_fn) if getattr(disturbance, "needs_model", False) else None
-    disturb = on_mesh(_disturb, (argument(disturbance), model), loop, key)
+    disturb = on_mesh(disturb_batch, (argument(disturbance), model), loop, key)
     classify = on_mesh(classify_clean, (argument(logits_fn),), loop)
     after = gather(lambda batch: classify(batch | {"image": disturb(batch)}), source, loop.part(passes - 1, passes, "disturbed_accuracy"))
     return {"disturbance": getattr(disturbance, "settings", repr(disturbance))} | compared(clean, after["correct"])
@@ -56,7 +56,8 @@ def compared(clean, disturbed):
             "correct": disturbed}
 
 
-def _disturb(tree, batch, key):
+def disturb_batch(tree, batch, key):
+    """The batch's images disturbed, for `loop.on_mesh`; tree: (disturbance, logits_fn or None)."""
     disturbance, logits_fn = tree
     model = () if logits_fn is None else (logits_fn, batch["label"])
     return disturbance(batch["image"], keys_at(key, batch["index"]), *model)

@@ -1,11 +1,13 @@
 """Layers of dense heads with the numbers of MMSegmentation's: pooling, resizing, convolution with batch norm."""
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from vmamba_jax.models.layers.common import conv
+from vmamba_jax.models.layers.common import conv, conv_kernel_init
 
 KEPT = 0.9       # share of a running statistic that a step keeps; PyTorch's momentum is 1 - KEPT
 EPS = 1e-5
@@ -58,20 +60,28 @@ class BatchNorm(nn.Module):
 
 
 class ConvModule(nn.Module):
-    """Convolution without bias, batch norm, ReLU: mmcv's ConvModule.
+    """Convolution without bias, batch norm, ReLU; or a convolution with a bias instead of the norm: mmcv's ConvModule.
 
     Attributes:
         features: output channels.
         kernel_size: 1 or 3; the map keeps its size.
+        norm: normalize; False: add a bias.
+        act: apply ReLU.
+        kernel_init: initializer of the kernel.
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     features: int
     kernel_size: int = 3
+    norm: bool = True
+    act: bool = True
+    kernel_init: Callable = conv_kernel_init
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train=False):
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = conv(self.features, self.kernel_size, padding=self.kernel_size // 2, name="conv", **dtypes)(x)
-        return jax.nn.relu(BatchNorm(name="bn", **dtypes)(x, train))
+        x = conv(self.features, self.kernel_size, padding=self.kernel_size // 2, bias_init=None if self.norm else nn.initializers.zeros,
+                 kernel_init=self.kernel_init, name="conv", **dtypes)(x)
+        x = BatchNorm(name="bn", **dtypes)(x, train) if self.norm else x
+        return jax.nn.relu(x) if self.act else x

@@ -42,6 +42,11 @@ class Finding:
         pairs = [[max(self.score(kind, name, state, block, report), 1e-12) for name in (first, second)] for state in states]
         return sum(math.log(a / b) if kind == "external" else a - b for a, b in pairs) / len(pairs)
 
+    def shared(self, kind):
+        """Rank correlation, over all states and blocks, of the flaws on difficult samples and on attacked images; None if undefined."""
+        return statistics.rank_correlation(*([self.flaw(kind, (state,), block, report) for state, block in self.places]
+                                             for report in ("location", "attacked")))
+
     def cue_share(self, states, block):
         """Mean over states of the share of the correlation that lies in the cue, over the share of the area that the cue covers."""
         found = [self.content["cue"][f"{state}@{block}"] for state in states]
@@ -84,7 +89,7 @@ class Claim:
     Attributes:
         sentence: what is seen if the value is above 0.
         source: "paper", "control" or "new".
-        value: finding -> number.
+        value: finding -> number, or None where it is undefined, and the seed does not count.
         group, against: the groups; against "": the value itself.
         unit: "points" (accuracies) or "" (scores).
         margin: the claim is not seen if the interval lies within it.
@@ -98,12 +103,12 @@ class Claim:
     margin: float = 0.0
 
     def judge(self, study):
-        """{"sentence", "source", "group", "against", "unit", "n", "mean", "low", "high", "verdict"}; None if no seed has both groups."""
+        """{"sentence", "source", "group", "against", "unit", "n", "mean", "low", "high", "verdict"}; None if no seed has a value in both groups."""
         ours, others = study.of(self.group), study.of(self.against) if self.against else None
-        seeds = [seed for seed in ours if others is None or seed in others]
-        if not seeds:
+        pairs = [(self.value(ours[seed]), 0.0 if others is None else self.value(others[seed])) for seed in ours if others is None or seed in others]
+        values = [first - second for first, second in pairs if first is not None and second is not None]
+        if not values:
             return None
-        values = [self.value(ours[seed]) - (self.value(others[seed]) if others is not None else 0.0) for seed in seeds]
         return {"sentence": self.sentence, "source": self.source, "group": self.group, "against": self.against, "unit": self.unit,
                 **judge(values, self.margin)}
 
@@ -143,6 +148,10 @@ def claims(external=("c", "s"), internal=("x",)):
         Claim("Attacked images score lower than the same images clean: external, c and s, deepest block (log ratio).", "new",
               deep("external", external, "attacked"), "base"),
         Claim("Attacked images score lower than the same images clean: internal, x, deepest block.", "new", deep("internal", internal, "attacked"), "base"),
+        Claim("Attacked images are difficult in the same states: rank correlation of the external flaws over states and blocks.", "new",
+              lambda f: f.shared("external"), "base"),
+        Claim("Attacked images are difficult in the same states: rank correlation of the internal flaws over states and blocks.", "new",
+              lambda f: f.shared("internal"), "base"),
         Claim("Repair raises accuracy under attack above that of the same epochs of cross-entropy.", "new", accuracy("attacked"), "both", "ce", **points),
         Claim("An adversarially trained model has a smaller external flaw (c and s, deepest block).", "new", lambda f: -deep("external", external)(f),
               "adversarial", "base")]

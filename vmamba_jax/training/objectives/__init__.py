@@ -5,30 +5,35 @@ state and key are the same on every device, the batch is the device's slice, and
 `lax.pmean`.
 
 A batch is {"image": (b, H, W, C) in [0, 1], "label": (b,) classes or (b, classes) distributions}. Attacks get each label's likeliest class.
-Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: its last measurement; separate batch
+`segmentation` takes label maps (b, H, W), and attacks on dense predictions. Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: its last measurement; separate batch
 statistics): `state = step.begin(state, image_shape, batch_size)` adds it and returns other states unchanged. `cost(name, **options)`
 returns a step's cost. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; those with an inner attack also attack_mode,
-eps_schedule and scheduled, see `InnerAttack`. `repair` needs masks and templates, so that it has no entry in `OBJECTIVES`.
+eps_schedule and scheduled, see `InnerAttack`. `repair` needs masks and templates, and `detection` a batch of objects, so that they have no entry in `OBJECTIVES`.
 """
 from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.awp import awp, perturb_weights
+from vmamba_jax.training.objectives.detection import detection
 from vmamba_jax.training.objectives.fast import fast
 from vmamba_jax.training.objectives.free import free
 from vmamba_jax.training.objectives.inner_attack import InnerAttack, clean_variables
+from vmamba_jax.training.objectives.interval import interval
 from vmamba_jax.training.objectives.mart import mart
+from vmamba_jax.training.objectives.noise import noise
 from vmamba_jax.training.objectives.pgd_at import ReleasedPGD, pgd_at
 from vmamba_jax.training.objectives.recipes import ares, light, singh
 from vmamba_jax.training.objectives.repair import Penalty, repair
+from vmamba_jax.training.objectives.segmentation import segmentation
 from vmamba_jax.training.objectives.standard import standard
 from vmamba_jax.training.objectives.step import Cost, Step
 from vmamba_jax.training.objectives.trades import trades
 from vmamba_jax.training.objectives.yopo import in_turn, yopo
 
 OBJECTIVES = {"standard": standard, "pgd_at": pgd_at, "trades": trades, "mart": mart, "free": free, "fast": fast, "yopo": yopo, "awp": awp,
-              "light": light, "singh": singh, "ares": ares}
+              "light": light, "singh": singh, "ares": ares, "segmentation": segmentation, "noise": noise, "interval": interval}
 
-__all__ = ["Cost", "InnerAttack", "OBJECTIVES", "Penalty", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "fast", "free",
-           "in_turn", "light", "mart", "perturb_weights", "pgd_at", "repair", "singh", "standard", "trades", "yopo"]
+__all__ = ["Cost", "InnerAttack", "OBJECTIVES", "Penalty", "ReleasedPGD", "Step", "ares", "awp", "clean_variables", "cost", "create", "detection",
+           "fast", "free", "in_turn", "interval", "light", "mart", "noise", "perturb_weights", "pgd_at", "repair", "segmentation", "singh", "standard",
+           "trades", "yopo"]
 
 
 def create(name, classifier, optimizer, **options):

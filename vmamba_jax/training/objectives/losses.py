@@ -37,12 +37,12 @@ def step_keys(key, n, axis_name=None):
     return Keys(augment, attack, jax.random.fold_in(dropout, device), jax.random.fold_in(attack_dropout, device))
 
 
-def train_logits(classifier, params, model_state, images, key):
-    """(logits in training mode, model state after the pass)."""
+def train_logits(classifier, params, model_state, images, key, **options):
+    """(logits in training mode, model state after the pass); options: further keywords of the classifier's call."""
     variables = {"params": params, **model_state}
     if not model_state:
-        return classifier(variables, images, train=True, rngs={"dropout": key}), model_state
-    logits, updates = classifier(variables, images, train=True, rngs={"dropout": key}, mutable=list(model_state))
+        return classifier(variables, images, train=True, rngs={"dropout": key}, **options), model_state
+    logits, updates = classifier(variables, images, train=True, rngs={"dropout": key}, mutable=list(model_state), **options)
     return logits, {**model_state, **updates}
 
 

@@ -122,7 +122,11 @@ class Step:
         Args:
             batch: {"image", "label"} on the host, with "index" if the positions in the set are known.
         """
-        check_labels(batch["label"], len(batch["image"]), self.classes, batch.get("index"))
+        self.check_labels(batch["label"], len(batch["image"]), batch.get("index"))
+
+    def check_labels(self, labels, n, positions=None):
+        """Raise unless `labels` are those of n images; positions: (n,) in their set, for the message."""
+        check_labels(labels, n, self.classes, positions)
 
     def begin(self, state, image_shape, batch_size):
         """The state with the objective's initial carry; unchanged if the objective keeps nothing between steps.
@@ -150,7 +154,7 @@ class Step:
         n = batch["image"].shape[0]
         if not n:
             raise ValueError(f"batch[\"image\"].shape={batch['image'].shape}: expected at least one image")
-        check_labels(batch["label"], n, self.classes)
+        self.check_labels(batch["label"], n)
         if n % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate}: expected a divisor of the device's {n} images")
         keys = step_keys(key, n, axis_name)

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vmamba_jax.models.dense import layers as dense
+
 STATISTICS = ("mean", "var")
 
 
@@ -30,7 +32,7 @@ def mean(values, weight=None):
 
 
 def batch_norm(axis_name=None, weight=None):
-    """A context in which every `nn.BatchNorm` traced in training mode takes its statistics from the whole batch.
+    """A context in which every batch norm traced in training mode, Flax's or a dense head's, takes its statistics from the whole batch.
 
     The running statistics are updated with the statistics used for normalization, so they are the same on every device. Flax's own
     `axis_name` with `mask` averages the devices as if each had equally many rows, and a device without any row gives nan.
@@ -47,6 +49,8 @@ def batch_norm(axis_name=None, weight=None):
 
 def _intercept(axis_name, weight, call, args, kwargs, context):
     norm = context.module
+    if isinstance(norm, dense.BatchNorm):
+        return _intercept_dense(axis_name, weight, call, args, kwargs, norm)
     if not isinstance(norm, nn.BatchNorm) or context.method_name != "__call__" or norm.is_initializing() or _running(norm, *args, **kwargs):
         return call(*args, **kwargs)
     x, before = args[0], [norm.get_variable("batch_stats", name) for name in STATISTICS]
@@ -58,6 +62,25 @@ def _intercept(axis_name, weight, call, args, kwargs, context):
     for name, old, value in zip(STATISTICS, before, now, strict=True):
         norm.put_variable("batch_stats", name, norm.momentum * old + (1 - norm.momentum) * value)
     # An attack sums its losses without weights: a row of weight 0 must not affect the others through the statistics.
+    return y if weights is None else jnp.where(weights > 0, y, jax.lax.stop_gradient(y))
+
+
+def _intercept_dense(axis_name, weight, call, args, kwargs, norm):
+    x, train = args
+    if not train or norm.is_initializing():
+        return call(*args, **kwargs)
+    before = [norm.get_variable("batch_stats", name) for name in STATISTICS]
+    weights = _row_weights(weight, x)
+    mean, var = _statistics(norm, x, axis_name, weights)
+    # Rows of weight 0 do not count; rows of several weights count as their effective number, (sum w)^2 / sum w^2.
+    sums = jnp.stack([jnp.asarray(len(x), jnp.float32)] * 2 if weights is None else [weights.sum(), (weights * weights).sum()])
+    total, squares = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    count = total * total / squares * (x.size // x.shape[-1] // len(x))
+    for name, value in zip(STATISTICS, (mean, var), strict=True):
+        norm.put_variable("batch_stats", name, value)
+    y = norm.clone(parent=norm.scope)(x, False)
+    for name, old, value in zip(STATISTICS, before, (mean, var * count / (count - 1)), strict=True):
+        norm.put_variable("batch_stats", name, dense.KEPT * old + (1 - dense.KEPT) * value)
     return y if weights is None else jnp.where(weights > 0, y, jax.lax.stop_gradient(y))
 
 
@@ -78,7 +101,7 @@ def _row_weights(weight, x):
 
 def _statistics(norm, x, axis_name, weights):
     """Mean and variance (channels,), at least float32, as Flax computes them: E[x^2] - E[x]^2."""
-    kept = {axis % x.ndim for axis in jax.tree.leaves(norm.axis)}
+    kept = {axis % x.ndim for axis in jax.tree.leaves(getattr(norm, "axis", -1))}
     axes = tuple(axis for axis in range(x.ndim) if axis not in kept)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     counted = x if weights is None else weights * x

@@ -39,6 +39,18 @@ def cosine(value, *, total_steps, warmup_steps=0, warmup_start=0.0, end=0.0):
     return _warm_up(decay, value, warmup_steps, warmup_start)
 
 
+def linear(value, *, total_steps, warmup_steps=0, warmup_start=0.0, end=0.0):
+    """Linear warm-up, then linear from `value` to `end` over the remaining updates; then `end`: MMSegmentation's poly schedule of power 1.
+
+    Args: as of `cosine`.
+    """
+    checks.number("value", value, low=0), checks.number("end", end, low=0)
+    checks.count("total_steps", total_steps, 1), checks.count("warmup_steps", warmup_steps, 0)
+    if warmup_steps >= total_steps:
+        raise ValueError(f"warmup_steps={warmup_steps}: expected fewer than total_steps={total_steps}")
+    return _warm_up(optax.linear_schedule(value, end, total_steps - warmup_steps), value, warmup_steps, warmup_start)
+
+
 def piecewise(value, *, boundaries, factor=0.1, warmup_steps=0, warmup_start=0.0):
     """`value`, multiplied by `factor` at each of `boundaries`.
 
@@ -74,7 +86,7 @@ def ramp(steps, start=0.0):
     return optax.linear_schedule(start, 1.0, steps)
 
 
-SCHEDULES = {"constant": constant, "cosine": cosine, "piecewise": piecewise}
+SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "piecewise": piecewise}
 
 
 def create(name, value, **options):

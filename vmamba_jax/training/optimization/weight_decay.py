@@ -34,7 +34,16 @@ def everything(path, array):
     return True
 
 
-RULES = {"released": released, "documented": documented, "everything": everything}
+def norms(path, array):
+    """True for every parameter whose path has no "norm" in it and that is no position embedding or bias table, as MMSegmentation's recipes decay by name.
+
+    In those programs the norms of VMamba's patch embedding and downsampling have numbers for names, so that they are decayed; here they are not.
+    """
+    del array
+    return not any("norm" in name for name in path) and not path[-1].endswith((*POSITIONS, "relative_position_bias_table"))
+
+
+RULES = {"norms": norms, "released": released, "documented": documented, "everything": everything}
 
 
 def mask(rule="released"):

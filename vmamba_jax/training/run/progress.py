@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Column
 
 TRAINING = {"clean_accuracy": "clean", "accuracy": "accuracy"}  # metric: label; on the training batches
-VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked"}
+VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked", "validation/mIoU": "mIoU", "validation/robust_mIoU": "attacked mIoU"}
 
 
 class Bar:

@@ -1,4 +1,5 @@
 """Tables of programs that were counted without a device, "tpu_static_cycles" and "gpu_static_code", and of a device check, "device_check"."""
+from vmamba_jax.reports.benchmarks.records import table
 
 CYCLES = """Cycles of the TPU compiler's schedules, counted in its output without a TPU; they are not timings and exclude waits for memory. A register
 holds 8 x 128 numbers.
@@ -20,9 +21,9 @@ def cycles(run):
 
 def code(run):
     """Parts of the page for a file of kind "gpu_static_code"."""
-    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["state"], row["chunks"], row["programs"], row["registers"], row["spills"],
-             "" if row["per_number"] is None else row["per_number"]] for row in run["records"]]
-    columns = ["kernel", "direction", "batch x length x channels", "N", "chunks", "programs", "registers", "spilled bytes", "per number"]
+    rows = [[row["kernel"], row["direction"], _shape(row["shape"]), row["state"], row["chunks"], row["programs"], row["registers"],
+             row["spills"], f"{row['shared'] / 1024:.3g}" if "shared" in row else "", "" if row["per_number"] is None else row["per_number"]] for row in run["records"]]
+    columns = ["kernel", "direction", "batch x length x channels", "N", "chunks", "programs", "registers", "spilled bytes", "shared KiB", "per number"]
     return ["#### Machine code\n", CODE, table(columns, rows, 3)]
 
 
@@ -43,12 +44,6 @@ def check(run):
         text += ["#### Adversarial training\n", f"PGD-10, {found['data']}, eps {found['eps']:.3g}: {found['images_per_s']:.0f} images/s over "
                  f"{found['steps']} steps; {100 * found['clean']:.1f} % clean and {100 * found['pgd20']:.1f} % under PGD-20 on {found['test_images']} test images.\n"]
     return text
-
-
-def table(columns, rows, words):
-    """A Markdown table; the first `words` columns are text."""
-    lines = [columns, ["---" if i < words else "---:" for i in range(len(columns))], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def _size(row):

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vmamba_jax.reports import figures
+from vmamba_jax.reports.benchmarks.records import PASSES, device, grouped, select, slope
 from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE
 
 PANELS = ("scan", "model", "growth")  # of a run's figure
-PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "training step", "pgd": "attack"}
 COSTS = {"temp_mib": ("Growth of temporary memory", "MiB"), "gflops": ("Growth of multiply-adds", "10^9 for an image")}  # field: title, unit
 LINES = {"forward": "-", "gradient": "--", "training": "-.", "pgd": ":"}
 
@@ -96,32 +96,4 @@ def _named(rows, first, **others):
     differing = {field: words for field, words in others.items() if len({row[field] for row in rows}) > 1}
     for row in rows:
         found.setdefault(", ".join([str(row[first]), *(words.format(row[field]) for field, words in differing.items())]), []).append(row)
-    return found
-
-
-def device(run):
-    """The device of a run, in words."""
-    found = run["device"]
-    if run["kind"] in ("tpu_static_cycles", "gpu_static_code"):
-        return f"{found['kind']} (compiled for, not run)"
-    if found["platform"] == "cpu":
-        return f"CPU {found['kind']}, {found['cores']} core{'s' * (found['cores'] > 1)}"
-    return f"{found['kind']} x {found['count']}"
-
-
-def slope(tokens, seconds):
-    """Exponent of the growth of time with length, by least squares on logarithms; 1: linear."""
-    return float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])
-
-
-def select(run, what):
-    """The records of one kind of measurement; [] for a file of another kind."""
-    return [row for row in run["records"] if row["what"] == what] if run["kind"] == "benchmark" else []
-
-
-def grouped(rows, *fields):
-    """{values of the fields: rows}, in the order in which they first occur."""
-    found = {}
-    for row in rows:
-        found.setdefault(tuple(row.get(field) for field in fields), []).append(row)
     return found

@@ -1,0 +1,1 @@
+"""The parts of `experiments.adapt`: what is measured of each run."""

@@ -1,0 +1,1 @@
+"""The parts of `experiments.certify`: what is measured of each run."""

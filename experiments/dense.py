@@ -1,0 +1,58 @@
+"""Train small dense models on rendered shapes, and measure them on clean, attacked, corrupted and occluded images.
+
+    python -m experiments.dense --config configs/dense.py --workdir runs/dense
+    python -m experiments.dense --config configs/dense.py:models=all,objectives=both,seeds=3 --workdir runs/dense_all
+
+Each run's folder WORKDIR/<group>/seed_<seed> gets the files of experiments.train, dense.json and dense.npz. WORKDIR gets dense.html with predictions
+drawn over images, dense.json and dense.md. The same command resumes a killed study; --page draws the page again from the saved files alone.
+"""
+import shlex
+
+from experiments import sweep
+from experiments.common import cli, results, training
+from experiments.dense_study import findings
+from experiments.sweeps import plan, study
+from vmamba_jax import reports
+
+
+def run(config, workdir, *, progress=True, command=""):
+    """Train and measure every run that is not finished, and write the page.
+
+    Args:
+        config: as `configs.dense.get_config` makes it.
+        workdir: the study's folder.
+        progress: whether to show progress.
+        command: shell line that the page gives to reproduce it; "": from the folder.
+
+    Raises:
+        ConfigError: a config that cannot be run. RunError: a run failed; the others are kept.
+    """
+    if "study" not in config:
+        raise cli.ConfigError("config.study is missing: expected a config of configs/dense.py")
+    workdir = cli.folder(workdir)
+    planned = plan.expand(config)
+    results.save_json(workdir / "runs.json", {"config": results.plain(config), "runs": [{"name": each.name, "group": each.group, "seed": each.seed} for each in planned]})
+    for each in planned:
+        training.run(each.config, workdir / each.name, progress=progress)
+        findings.evaluate(each.config, workdir / each.name, config.study, group=each.group, progress=progress)
+        reports.write_dense(workdir, commands=(command or _command(workdir),))
+
+
+def _command(workdir):
+    return f"python -m experiments.dense --workdir {shlex.quote(str(workdir))}"
+
+
+def main(config, workdir, page, workers):
+    if workers not in (0, 1):
+        raise cli.ConfigError(f"--workers={workers}: expected 1, as this study has no runs that several processes share")
+    if page:
+        with cli.checking("--page"):
+            reports.write_dense(workdir, commands=(f"python -m experiments.dense --config configs/dense.py --workdir {shlex.quote(str(workdir))}",))
+        return
+    sweep.keep_programs(workdir)
+    run(config, workdir, command=cli.command("experiments.dense"))
+    print(f"{reports.dense_text(reports.read_dense(workdir))}\n\npage: {workdir}/dense.html")
+
+
+if __name__ == "__main__":
+    cli.main(main, doc=__doc__, define=study.flag_names)

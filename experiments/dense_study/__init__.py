@@ -1,0 +1,1 @@
+"""The parts of `experiments.dense`: what is measured of each run."""

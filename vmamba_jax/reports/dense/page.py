@@ -1,0 +1,110 @@
+"""The page of a study of dense tasks, its JSON and Markdown summaries and its terminal text, drawn from saved files alone."""
+import pathlib
+
+from vmamba_jax.core import files
+from vmamba_jax.reports import claims, figures, page, tables
+from vmamba_jax.reports.dense import figures as drawn
+from vmamba_jax.reports.dense.results import over_seeds, read_dense
+
+
+def write_dense(folder, *, commands=()):
+    """Write dense.html, dense.json and dense.md to a study's folder. Returns the page's path.
+
+    Args:
+        folder: of `experiments.dense`.
+        commands: shell lines that reproduce it.
+    """
+    folder = pathlib.Path(folder)
+    study = read_dense(folder)
+    files.write_json(folder / "dense.json", {group: over_seeds(runs) for group, runs in study.groups.items()})
+    page.put(folder / "dense.md", claims.markdown_tables(_tables(study)))
+    return page.put(folder / "dense.html", render_dense(study, commands=commands))
+
+
+def render_dense(study, *, commands=()):
+    """The page as text; without any finished run it says so."""
+    done = bool(study.found)
+    columns, rows = _tables(study)[0] if done else ((), ())
+    first = study.found[0] if done else None
+    corrupted = done and all(each.content.get("corruptions") for each in study.found)
+    return page.template("dense.html").render(
+        title=study.index["config"].get("title") or "Dense tasks", about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, configs=[], links=[],
+        environment=_environment(study), done=done, found=study.found, missing=study.missing, columns=columns, rows=rows, headline=_headline(study),
+        legend=list(zip(first.content["classes"], map(_css, drawn.palette(len(first.content["classes"]))), strict=True)) if done else [],
+        about_scores=_about(first) if done else "", classes=_classes(study), parts=_parts(study),
+        shown=[(each.name, each.content["examples"], *_tiles(each)) for each in (runs[0] for runs in study.groups.values()) if each.arrays],
+        training=drawn.training(study) if done else "", corruptions=drawn.corruptions(study) if corrupted else "")
+
+
+def dense_text(study):
+    """The scores for a terminal."""
+    return claims.text_tables(_tables(study))
+
+
+def _tables(study):
+    """[(columns, rows)] of mIoU by group and probe, cells as text in percent."""
+    groups = {group: over_seeds(runs) for group, runs in study.groups.items()}
+    names = list(dict.fromkeys(name for scores in groups.values() for name in scores))
+    rows = [[group, str(len(study.groups[group])), *(_cell(scores.get(name)) for name in names)] for group, scores in groups.items()]
+    return [(["group", "seeds", *names], rows)]
+
+
+def _cell(score):
+    if score is None:
+        return ""
+    interval = "" if score["low"] is None else f" [{100 * score['low']:.1f}, {100 * score['high']:.1f}]"
+    return f"{100 * score['mean']:.1f}{interval}"
+
+
+def _headline(study):
+    listed = [f"{tables.percent(over_seeds(runs)['clean']['mean'])} for {group}" for group, runs in study.groups.items()]
+    return f"mIoU on the test images: {', '.join(listed)}; background everywhere has {tables.percent(study.found[0].content['background'])}." if listed else ""
+
+
+def _about(first):
+    attacks = ", ".join(f"{name}: {figures.norm_name(each['settings']['norm'])} {figures.radius_name(each['settings']['eps'])}, {each['settings']['steps']} steps"
+                        for name, each in first.content["attacks"].items())
+    sea = first.content.get("sea")
+    ensemble = f" SEA: radius {figures.radius_name(sea['eps'])}, {len(sea['parts'])} losses of {sea['steps']} steps; the worst case over them." if sea else ""
+    return (f"mIoU in percent on {first.content['examples']} test images. {attacks}.{ensemble} mPC: mean over corruptions and severities; rPC: mPC over clean. "
+            "In brackets the 95 % interval: over seeds (Student's t), or with one seed over images (bootstrap).")
+
+
+def _parts(study):
+    """[(group, loss, mIoU, pixel accuracy)] of SEA's parts and the worst case, first seeds."""
+    rows = []
+    for group, runs in study.groups.items():
+        if sea := runs[0].content.get("sea"):
+            rows += [(group, part["loss"], tables.percent(part["mIoU"]), tables.percent(part["aAcc"])) for part in sea["parts"]]
+            rows.append((group, "worst case", tables.percent(sea["worst"]["mIoU"]), tables.percent(sea["worst"]["aAcc"])))
+    return rows
+
+
+def _classes(study):
+    """(names, [(group, [IoU of each class])]) of the first seeds, clean."""
+    if not study.found:
+        return (), []
+    return study.found[0].content["classes"], [(group, [tables.percent(x) if x == x else "-" for x in runs[0].content["clean"]["IoU"]])
+                                               for group, runs in study.groups.items()]
+
+
+def _tiles(found):
+    classes, worst = len(found.content["classes"]), len(found.content["worst"])
+    count = len(found.arrays["index"])
+    return drawn.tiles(found, classes, range(count - worst)), drawn.tiles(found, classes, range(count - worst, count))
+
+
+def _environment(study):
+    if not study.found:
+        return []
+    first = study.found[0]
+    trained = [each.results.get("seconds", 0) for each in study.found]
+    facts = {"device": first.content["device"], "versions": ", ".join(f"{name} {version}" for name, version in first.content["versions"].items()),
+             "commit": first.content["commit"], "data": f"{first.content['data']['name']}, {first.content['data']['fingerprint']}",
+             "parameters": ", ".join(f"{group} {runs[0].results['parameters']:,}" for group, runs in study.groups.items() if runs[0].results),
+             "training took": f"{sum(trained):.0f} s in total", "measuring took": f"{sum(each.content['seconds'] for each in study.found):.0f} s in total"}
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def _css(color):
+    return "#{:02x}{:02x}{:02x}".format(*(int(round(255 * c)) for c in color))
