@@ -55,8 +55,30 @@ def candidates(budget):
     return made
 
 
+def check(config):
+    """Check a config of `configs.base.attack_quality`; a ConfigError for the first value that is not one."""
+    radii = list(config.radii)
+    if not radii or any(not low < high for low, high in zip([0.0, *radii], radii, strict=False)):
+        raise cli.ConfigError(f"config.radii={config.radii!r}: expected ascending numbers > 0")
+    if config.eps not in radii:
+        raise cli.ConfigError(f"config.eps={config.eps!r}: expected one of config.radii={config.radii!r}")
+    for field in ("models", "seeds", "budgets"):
+        if not config[field]:
+            raise cli.ConfigError(f"config.{field}={config[field]!r}: expected at least one")
+    for field in ("limit", "epochs"):
+        if not isinstance(config[field], int) or config[field] < 0:
+            raise cli.ConfigError(f"config.{field}={config[field]!r}: expected an integer >= 0")
+    for budget in config.budgets:
+        candidates(budget)
+    for label, section in config.models.items():
+        if section.name not in small_nets.NETS:
+            with cli.checking(f"config.models.{label}"):
+                models.entry(section.name)
+
+
 def run(config, workdir, *, progress=True, command=""):
     """Train and measure whatever is not done, and write attack_quality.json. Returns its content."""
+    check(config)
     workdir, since = cli.folder(workdir), time.perf_counter()
     source = data.load("digits", "test")
     source = data.subset(source, min(config.limit, len(source)), seed=0) if config.limit else source

@@ -54,6 +54,18 @@ def test_scores():
     assert found[0]["attacks"]["x"]["optimality"] == pytest.approx(1 - (0.15 - 0.125) / (0.75 * 0.2 - 0.125))
 
 
+@pytest.mark.parametrize("field,value,words", [
+    ("radii", (0.2, 0.1), r"config.radii=\(0.2, 0.1\): expected ascending"), ("radii", (), "config.radii="), ("eps", 0.17, "config.eps=0.17: expected one of"),
+    ("budgets", (5,), "expected at least 17 passes"), ("seeds", (), "config.seeds="), ("limit", -1, "config.limit=-1"),
+    ("models", {"a": {"name": "vmamba_huge", "overrides": {}}}, "config.models.a: model='vmamba_huge'")])
+def test_wrong_config(field, value, words):
+    config = attack_quality.get_config()
+    del config[field]
+    config[field] = value
+    with pytest.raises(cli.ConfigError, match=words):
+        program.check(config)
+
+
 @pytest.mark.slow
 def test_program(tmp_path, monkeypatch):
     """One epoch of a perceptron, one seed: every attack scored; the same command measures nothing again, and --page draws the page from the JSON."""
