@@ -108,7 +108,7 @@ def _model(config, workdir, label, seed):
     """(logits_fn, variables, its description) of a model, trained first if it is not done: a plain network, or a catalog model in a run's folder."""
     section = config.models[label]
     if section.name in small_nets.NETS:
-        net, epochs = small_nets.NETS[section.name](), config.epochs or EPOCHS
+        net, epochs = small_nets.NETS[section.name], config.epochs or EPOCHS
         train = data.load("digits", "train")
         images, labels = train.gather(range(len(train)))
         variables = small_nets.train(net, unit_interval(jnp.asarray(images)), jnp.asarray(labels), jax.random.key(seed), eps=config.eps, epochs=epochs)
