@@ -41,8 +41,8 @@ def repair(external, internal, random=""):
 
 
 def get_config(arg=None):
-    """Axes: `model=vmamba` or `vim`, `size=small` or `large`, `cue=planted` or `strong`, `seeds` (a number)."""
-    arg = base.parse_arg(arg, model="vmamba", size="small", cue="planted", seeds=3)
+    """Axes: `model=vmamba` or `vim`, `size=small` or `large`, `cue=planted` or `strong`, `seeds` (a number), `groups=base+uncued`: only these."""
+    arg = base.parse_arg(arg, model="vmamba", size="small", cue="planted", seeds=3, groups="")
     config = base.run()
     small = arg["size"] == "small"
     base.choose("size", arg["size"], SIZES)
@@ -61,6 +61,8 @@ def get_config(arg=None):
             "adversarial": {"objective": base.objective("pgd_at", eps=EPS / 4, steps=1, step_size=EPS / 4, ramp=0.3)}}
     runs |= {name: {"objective": repair(*parts), "epochs": epochs, "schedule": {"learning_rate": rate}, "validation": {"every_epochs": epochs}}
              for name, parts in CONTROLS.items()}
-    return sweeps.sweep(config, runs=runs, seeds=tuple(range(arg["seeds"])), control="ce",
+    if chosen := tuple(filter(None, arg["groups"].split("+"))):
+        runs = {name: base.choose("groups", name, runs) for name in chosen}
+    return sweeps.sweep(config, runs=runs, seeds=tuple(range(arg["seeds"])), control="ce" if "ce" in runs else "",
                         title=f"Vision Mamba Mender: a {'VMamba' if arg['model'] == 'vmamba' else 'Vim'} on shapes with a planted background cue"
                               + (", which the model must read" if arg["cue"] == "strong" else ""))

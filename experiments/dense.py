@@ -8,10 +8,12 @@ drawn over images, dense.json and dense.md. The same command resumes a killed st
 """
 import shlex
 
+from absl import flags
+
 from experiments import sweep
 from experiments.common import cli, results, training
 from experiments.dense_study import findings
-from experiments.sweeps import plan, study
+from experiments.sweeps import plan
 from vmamba_jax import reports
 
 
@@ -42,9 +44,12 @@ def _command(workdir):
     return f"python -m experiments.dense --workdir {shlex.quote(str(workdir))}"
 
 
-def main(config, workdir, page, workers):
-    if workers not in (0, 1):
-        raise cli.ConfigError(f"--workers={workers}: expected 1, as this study has no runs that several processes share")
+def _flags():
+    flags.DEFINE_bool("page", False, "only draw the page again, from the saved files")
+    return ("page",)
+
+
+def main(config, workdir, page):
     if page:
         with cli.checking("--page"):
             reports.write_dense(workdir, commands=(f"python -m experiments.dense --config configs/dense.py --workdir {shlex.quote(str(workdir))}",))
@@ -55,4 +60,4 @@ def main(config, workdir, page, workers):
 
 
 if __name__ == "__main__":
-    cli.main(main, doc=__doc__, define=study.flag_names)
+    cli.main(main, doc=__doc__, define=_flags)

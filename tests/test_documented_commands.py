@@ -125,7 +125,7 @@ def value_of(text, old):
     return float(value) if isinstance(old, float) else value
 
 
-STUDIES = {"mender": (reports.read_mender, reports.render_mender, ["mender_shapes"]), "ads": (reports.read_ads, reports.render_ads, ["ads_digits", "ads_mnist"])}
+STUDIES = {"mender": (reports.read_mender, reports.render_mender, ["mender_shapes", "mender_strong_cue", "mender_locator"]), "ads": (reports.read_ads, reports.render_ads, ["ads_digits", "ads_mnist"])}
 
 
 @pytest.mark.parametrize("program,name", [(program, name) for program, (_, _, names) in STUDIES.items() for name in names])

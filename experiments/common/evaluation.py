@@ -39,6 +39,8 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     with cli.checking():
         config = base.complete(config)
     limits.check_run(config)
+    if build.is_dense(config):
+        raise cli.ConfigError(f"config.model.name={config.model.name!r}: expected a classifier; experiments.dense measures segmenters")
     workdir, section = cli.folder(workdir), config.evaluation
     named, attack, radii = _attacks(section)
     with cli.checking("config.weights" if config.weights else "checkpoint"):

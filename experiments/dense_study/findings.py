@@ -78,7 +78,8 @@ def evaluate(config, folder, study, *, group="", progress=True):
 
 
 def _scores(found):
-    return {name: np.asarray(found[name]).tolist() if isinstance(found[name], np.ndarray) else found[name] for name in SCORES}
+    """Scores as JSON: None for the IoU of a class that does not occur."""
+    return {name: found[name] for name in SCORES if name != "IoU"} | {"IoU": [None if np.isnan(x) else float(x) for x in found["IoU"]]}
 
 
 def _only_background(confusion):

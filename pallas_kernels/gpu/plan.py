@@ -91,11 +91,11 @@ def _plan_states(batch, length, groups, per_group, state):
 
 
 def _clocks_of_states(chunks, batch, length, tiles, part):
-    """Estimated time of a scan, as `_clocks`: a step of n programs on a multiprocessor issues n (20 + 11 part) instructions a scheduler, and
-    the exponentials of its states take about as long; a single program waits for shared memory."""
+    """Estimated time of a scan, as `_clocks`, by a simulation of how compiled code issues: 60 clocks for a step of one program among three on a
+    multiprocessor at N = 16, whose exponentials take half of them, and 100 for a step of a program alone, which waits for shared memory."""
     steps = -(-length // chunks)
     full, rest = divmod(batch * chunks * tiles, CORES * RESIDENT)
-    wave = lambda n: steps * max(60 + 10 * part, n * (20 + 6 * part))
+    wave = lambda n: steps * max(60 + 10 * part, n * (20 + 10 * part))
     clocks = full * wave(RESIDENT) + (wave(-(-rest // CORES)) if rest else 0)
     return _with_cut(clocks, chunks, length)
 

@@ -101,7 +101,7 @@ class StateTile(BaseTile):
         return self._named(x.sum(axis), layout)
 
     def sync(self):
-        """Barrier of the program's threads. `commit_smem` also fences asynchronous copies, of which there are none, and waits for loads."""
+        """Barrier of the program's threads. `commit_smem` also fences asynchronous copies, of which there are none."""
         if self.interpret:
             plgpu.commit_smem()
         else:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import losses
@@ -27,20 +28,22 @@ LABELS = np.array(outputs(IMAGES).argmax(-1), np.int32)
 LABELS[0, 0, :3], LABELS[1, 2, 2] = 255, (LABELS[1, 2, 2] + 1) % 4
 
 
-def pixel_loss(name, logits, progress):
-    more = {"mask_ce_bal": {"weights": WEIGHTS}, "tsallis_schedule": {"progress": progress}}.get(name, {})
-    return dense.LOSSES[name](logits, LABELS, **more).mean((1, 2))
+NAMES = ("mask_ce_bal", "mask_ce_avg", "js_avg", "tsallis_schedule")
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def measured(name, x, progress):
-    """(tracked loss, share of right pixels, gradient of the attack's loss)."""
-    logits = outputs(x)
+@jax.jit
+def measured(k, x, progress):
+    """(tracked loss, share of right pixels, gradient of the loss NAMES[k])."""
+    def loss(x):
+        logits = outputs(x)
+        more = {"mask_ce_bal": {"weights": WEIGHTS}, "tsallis_schedule": {"progress": progress}}
+        return lax.switch(k, [functools.partial(dense.LOSSES[name], labels=LABELS, **more.get(name, {})) for name in NAMES], logits).mean((1, 2)).sum(), logits
+    (_, logits), gradient = jax.value_and_grad(loss, has_aux=True)(x)
     right = ((logits.argmax(-1) == LABELS) | (LABELS == 255)).mean((1, 2))
-    return dense.cross_entropy(logits, LABELS).mean((1, 2)), right, jax.grad(lambda x: pixel_loss(name, outputs(x), progress).sum())(x)
+    return dense.cross_entropy(logits, LABELS).mean((1, 2)), right, gradient
 
 
-def released(name, start):
+def released(k, start):
     """The released program's loop in NumPy, image by image: three balls, momentum 0.75, the checks of APGD, the iterate of fewest right pixels."""
     x = np.asarray(IMAGES)
     for factor, n in zip((2, 1.5, 1), (6, 6, 8), strict=True):
@@ -48,7 +51,7 @@ def released(name, start):
         project = lambda z, eps=eps: np.clip(np.clip(z, x - eps, x + eps), 0, 1)
         at, old = project(start), project(start)
         size, window, least, drop = np.full(3, 2 * eps), max(int(0.22 * n), 1), max(int(0.06 * n), 1), max(int(0.03 * n), 1)
-        value, right, gradient = map(np.array, measured(name, jnp.asarray(at), 0.0))
+        value, right, gradient = map(np.array, measured(k, jnp.asarray(at), 0.0))
         best, best_gradient, best_value, fewest, chosen = at.copy(), gradient.copy(), value.copy(), right.copy(), at.copy()
         checked, halved, history, since = value.copy(), np.ones(3, bool), np.zeros((n, 3)), 0
         for i in range(n):
@@ -56,7 +59,7 @@ def released(name, start):
             a = 0.75 if i else 1.0
             step = project(at + size[:, None, None, None] * np.sign(gradient))
             at = project(at + (step - at) * a + momentum * (1 - a))
-            value, right, gradient = map(np.array, measured(name, jnp.asarray(at, jnp.float32), (i + 1) / n))
+            value, right, gradient = map(np.array, measured(k, jnp.asarray(at, jnp.float32), (i + 1) / n))
             take = right <= fewest
             fewest, chosen[take] = np.minimum(fewest, right), at[take]
             history[i] = value
@@ -74,11 +77,18 @@ def released(name, start):
     return start
 
 
-@pytest.mark.parametrize("name", ["mask_ce_avg", "mask_ce_bal", "js_avg", "tsallis_schedule"])
-def test_against_a_plain_loop(name):
-    attack = attacks.dense_apgd(EPS, STEPS, loss=name, random_start=False, weights=WEIGHTS if name == "mask_ce_bal" else None)
-    found = jax.jit(lambda x: attack(outputs, x, LABELS))(IMAGES)
-    wanted = released(name, np.asarray(IMAGES))
+@pytest.fixture(scope="module")
+def from_images():
+    """Results from the images themselves: the three parts of SEA in one program, and TsallisPGD."""
+    ensemble = attacks.sea(EPS, STEPS, random_start=False, weights=WEIGHTS)
+    each = jax.jit(lambda x: ensemble.each(outputs, x, LABELS, None)[0])(IMAGES)
+    return [*each, jax.jit(lambda x: attacks.tsallis_pgd(EPS, STEPS, random_start=False)(outputs, x, LABELS))(IMAGES)]
+
+
+@pytest.mark.parametrize("k", range(4), ids=NAMES)
+def test_against_a_plain_loop(from_images, k):
+    attack, found = attacks.dense_apgd(EPS, STEPS), from_images[k]
+    wanted = released(k, np.asarray(IMAGES))
     assert np.mean(np.abs(found - wanted) > 1e-5) < 0.02                               # a sign of a gradient near 0 may differ
     assert np.abs(found - IMAGES).max() <= EPS + 1e-6 and attack.passes.forward_backward == STEPS + 3
     shown = lambda x: ((outputs(jnp.asarray(x, jnp.float32)).argmax(-1) == LABELS) | (LABELS == 255)).mean((1, 2))
@@ -90,8 +100,9 @@ def test_against_a_plain_loop(name):
 def parts():
     """(SEA, its result, those of its parts) with one key."""
     attack = attacks.sea(EPS, STEPS, weights=WEIGHTS)
-    each = [part(outputs, IMAGES, LABELS, KEY) for part in attack.attacks]
-    return attack, jax.jit(lambda x: attack(outputs, x, LABELS, KEY))(IMAGES), each
+    keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(3))
+    found, each = jax.jit(lambda x: (attack(outputs, x, LABELS, KEY), attack.each(outputs, x, LABELS, keys)[0]))(IMAGES)
+    return attack, found, each
 
 
 def test_sea_is_the_worst_part(parts):
@@ -101,19 +112,23 @@ def test_sea_is_the_worst_part(parts):
     assert [part.loss for part in attack.attacks] == ["mask_ce_bal", "mask_ce_avg", "js_avg"] and attack.passes.forward_backward == 3 * (STEPS + 3)
     assert len({x.tobytes() for x in map(np.asarray, each)}) == 3
     assert [part.loss for part in attacks.sea(EPS, STEPS).attacks] == ["mask_ce_avg", "js_avg"]
-    alone = attack.attacks[1](outputs, IMAGES[1:2], LABELS[1:2], jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(1, 2)))
+    alone = jax.jit(lambda x, keys: attack.attacks[1](outputs, x, LABELS[1:2], keys))(IMAGES[1:2], jax.random.fold_in(KEY, 1)[None])
     np.testing.assert_allclose(alone[0], each[1][1], atol=1e-6)                         # no image affects another
 
 
-def test_the_radius_shrinks(parts):
-    """In its own ball alone the attack is another one; the last ball's result is inside the radius, in l2 too."""
-    single = attacks.dense_apgd(EPS, STEPS, large_eps=False, random_start=False)(outputs, IMAGES, LABELS)
-    assert np.abs(single - IMAGES).max() <= EPS + 1e-6
-    far = attacks.dense_apgd(0.8, 12, norm="l2")(outputs, IMAGES, LABELS, KEY)
-    assert (np.sqrt(((far - IMAGES) ** 2).sum((1, 2, 3))) <= 0.8 + 1e-5).all()
+def test_schedule_of_tsallis_pgd():
     assert attacks.tsallis_pgd(EPS).settings["loss"] == "tsallis_schedule" and attacks.tsallis_pgd(EPS).steps == 300
     scheduled = [float(dense.tsallis_schedule(outputs(IMAGES), LABELS, p).sum()) for p in (0.0, 0.5, 1.0)]
     np.testing.assert_allclose(scheduled, [float(losses.tsallis(outputs(IMAGES), LABELS, q).sum()) for q in (-2.0, -0.5, 1.0)], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_one_ball_and_l2():
+    """All steps in the ball of the radius itself; the last ball's result in l2."""
+    single = jax.jit(lambda x: attacks.dense_apgd(EPS, STEPS, large_eps=False, random_start=False)(outputs, x, LABELS))(IMAGES)
+    assert np.abs(single - IMAGES).max() <= EPS + 1e-6
+    far = jax.jit(lambda x: attacks.dense_apgd(0.8, 12, norm="l2")(outputs, x, LABELS, KEY))(IMAGES)
+    assert (np.sqrt(((far - IMAGES) ** 2).sum((1, 2, 3))) <= 0.8 + 1e-5).all()
 
 
 def test_pgd_on_any_loss():

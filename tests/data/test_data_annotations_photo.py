@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vmamba_jax import data, evaluation
 from vmamba_jax.data import annotations
 from vmamba_jax.data.decoding.images import Decoder
 
@@ -65,3 +66,22 @@ def test_mask_files_lie_on_the_photo_and_in_its_boxes(photo, tmp_path):
     boxes = annotations.foreground(union(photo["bboxes"], mask.shape), DECODER)
     assert 0.2 < masks.mean() < 0.9 and (masks[0] & ~boxes).mean() < 0.01
     assert masks.shape[1:] == DECODER(photo["rgb"], "photo").shape[:2]
+
+
+def test_instances_and_label_map(photo, tmp_path):
+    """The photo's 19 masks through a COCO file as run lengths, its label map through a joint transform, and both scored against themselves."""
+    masks, height, width = photo["masks"].astype(bool), *photo["rgb"].shape[:2]
+    Image.fromarray(photo["rgb"]).save(tmp_path / "photo.png")
+    listed = [{"id": i + 1, "image_id": 1, "category_id": int(k), "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": annotations.encode_rle(mask)}
+              for i, (mask, k, (x1, y1, x2, y2)) in enumerate(zip(masks, photo["labels"].tolist(), photo["bboxes"].tolist(), strict=True))]
+    numbers = sorted(set(photo["labels"].tolist()))
+    (tmp_path / "all.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "photo.png", "height": height, "width": width}], "annotations": listed,
+                                                   "categories": [{"id": int(k), "name": str(k)} for k in numbers]}))
+    source = data.load("coco", "train", tmp_path, images=".", annotations="all.json")
+    found = source.example(0)
+    assert len(found["masks"]) == 19 and (found["masks"] == masks).all() and [numbers[k] for k in found["classes"]] == photo["labels"].tolist()
+    np.testing.assert_allclose(found["boxes"], photo["bboxes"])
+    changed = data.transforms.joint.create("segmentation", size=128, scale=(400, 200))(found, np.random.default_rng(0))
+    assert changed["image"].shape == (128, 128, 3) and all(((changed["label"] < len(numbers)) | (changed["label"] == 255)).ravel())
+    scores = evaluation.segmentation.mean_iou([(np.where(changed["label"] == 255, 0, changed["label"]), changed["label"])], len(numbers))
+    assert scores["mIoU"] == 1

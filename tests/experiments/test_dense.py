@@ -11,6 +11,7 @@ from configs import ade20k, base, dense
 from experiments import dense as program
 from experiments.common import build, cli, limits
 from experiments.sweeps import plan
+from tests.helpers import fake_dense
 from vmamba_jax import checkpoints, data, training
 
 TINY = {"channels": 8, "aux_channels": 8, "backbone": {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "ssm_ratio": 1.0, "mlp_ratio": 0.0, "drop_path_rate": 0.0}}
@@ -131,3 +132,12 @@ def test_the_study_learns(tmp_path):
     program.run(made, tmp_path, progress=False)
     content = json.loads((tmp_path / "vmamba-standard" / "seed_0" / "dense.json").read_text())
     assert content["clean"]["mIoU"] > 0.5 > 0.25 > content["background"]
+
+
+def test_the_page_is_drawn_again_from_files_alone(tmp_path):
+    """--page, with another command than a run's; without a study there it is an error."""
+    fake_dense.study(tmp_path, seeds=1)
+    program.main(None, tmp_path, page=True)
+    assert "python -m experiments.dense --config configs/dense.py --workdir" in (tmp_path / "dense.html").read_text()
+    with pytest.raises(cli.ConfigError, match="--page: .*runs.json: expected the folder of a study"):
+        program.main(None, tmp_path / "other", page=True)

@@ -41,6 +41,13 @@ def test_plan(arg):
     assert sections["random_masks"].random == "masks" and sections["adversarial"].name == "pgd_at"
 
 
+def test_chosen_groups():
+    made = mender.get_config("groups=base+uncued,seeds=2")
+    assert [each.name for each in plan.expand(made)] == [f"{group}/seed_{seed}" for seed in (0, 1) for group in ("base", "uncued")] and made.control == ""
+    with pytest.raises(ValueError, match="groups='uncut': expected one of base"):
+        mender.get_config("groups=uncut")
+
+
 def test_a_repair_needs_its_base(tmp_path):
     planned = plan.expand(config("base", "both"))[1]
     with pytest.raises(cli.RunError, match="expected a finished run in .*base/seed_0; run the group first"):

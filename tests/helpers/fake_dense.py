@@ -25,7 +25,7 @@ def study(workdir, seeds=2, left_out=()):
         if each.name in left_out:
             continue
         base = SCORE[each.group] + 0.02 * each.seed
-        score = lambda value: {"mIoU": value, "aAcc": value + 0.1, "mAcc": value, "interval": [value - 0.05, value + 0.05], "IoU": [value, value, value, float("nan")]}
+        score = lambda value: {"mIoU": value, "aAcc": value + 0.1, "mAcc": value, "interval": [value - 0.05, value + 0.05], "IoU": [value, value, value, None]}
         content = {"identity": {}, "group": each.group, "seed": each.seed, "examples": 4, "classes": list(source.classes), "clean": score(base), "background": 0.21,
                    "worst": [2], "worst_mIoU": [0.3], "attacks": {"pgd": score(base / 2) | {"settings": {"norm": "linf", "eps": 4 / 255, "steps": 10}}},
                    "sea": {"parts": [score(base / 4) | {"loss": "js_avg"}], "eps": 4 / 255, "steps": 10, "worst": score(base / 5)},

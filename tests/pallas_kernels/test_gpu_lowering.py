@@ -197,6 +197,13 @@ def test_one_launch_for_the_four_directions():
     assert not [line for line in text.splitlines() if "stablehlo.transpose" in line and "7x7x768" in line]
 
 
+@pytest.mark.parametrize("dtype,full", [(jnp.float32, True), (jnp.bfloat16, False)])
+def test_step_sizes_are_multiplied_in_full_precision(dtype, full):
+    """A GPU's default for float32, TF32, has an error of 4e-4."""
+    x, w = jax.ShapeDtypeStruct((4, 8, 12), dtype), jax.ShapeDtypeStruct((12, 16), dtype)
+    assert ("precision = [HIGHEST, HIGHEST]" in lowered(cross.product, x, w)) == full
+
+
 @pytest.mark.parametrize("turns,batch,height,channels", [(1, 4, 2, 8), *(pytest.param(*row, marks=pytest.mark.slow) for row in [(1, 5, 4, 40), (4, 5, 4, 40)])])
 def test_interpreted_map(monkeypatch, turns, batch, height, channels):
     """The directions in one launch: of programs that overlap in rows and channels, and added in a program."""

@@ -84,7 +84,7 @@ def _classes(study):
     """(names, [(group, [IoU of each class])]) of the first seeds, clean."""
     if not study.found:
         return (), []
-    return study.found[0].content["classes"], [(group, [tables.percent(x) if x == x else "-" for x in runs[0].content["clean"]["IoU"]])
+    return study.found[0].content["classes"], [(group, ["-" if x is None else tables.percent(x) for x in runs[0].content["clean"]["IoU"]])
                                                for group, runs in study.groups.items()]
 
 
