@@ -75,7 +75,7 @@ def study():
 def attack_quality():
     """The config of `experiments.attack_quality`: every key, with the value that changes nothing."""
     config = ml_collections.ConfigDict()
-    config.models = {}        # label: model section, trained by the recipe of configs/digits.py:objective=pgd_at
+    config.models = {}        # label: model section: a net of experiments/small_nets.py, or trained by the recipe of configs/digits.py:objective=pgd_at
     config.epochs = 0         # of the training; 0: the recipe's
     config.seeds = ()         # of the training and of the attacks
     config.limit = 0          # random subset of the test images, the same for every model; 0: all

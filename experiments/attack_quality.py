@@ -2,7 +2,8 @@
 
     python -m experiments.attack_quality --config configs/attack_quality.py --workdir runs/attack_quality
 
-The folder gets models/LABEL-SEED (runs, which are not trained again), parts/ (a file per model, attack and budget, which is not measured again),
+The models are the plain networks of experiments/small_nets.py, or of the catalog, in which case the folder gets models/LABEL-SEED, runs that are not
+trained again. It also gets parts/ (a file per model, attack and budget, which is not measured again),
 attack_quality.json, .md and .html; --page draws the last two again from the JSON alone.
 """
 import functools
@@ -16,6 +17,7 @@ from absl import flags
 
 import vmamba_jax
 from configs import base, digits
+from experiments import small_nets
 from experiments.common import build, cli, environment, results, training
 from experiments.common.parts import Parts
 from vmamba_jax import attacks, checkpoints, data, models, parallel, reports
@@ -24,6 +26,7 @@ from vmamba_jax.core.images import unit_interval
 from vmamba_jax.evaluation import optimality
 
 TARGETS = 4  # classes of the targeted attacks
+EPOCHS = 60  # of a plain network
 CANDIDATES = 9  # gradients of MALT's ranking on ten classes
 
 
@@ -52,8 +55,30 @@ def candidates(budget):
     return made
 
 
+def check(config):
+    """Check a config of `configs.base.attack_quality`; a ConfigError for the first value that is not one."""
+    radii = list(config.radii)
+    if not radii or any(not low < high for low, high in zip([0.0, *radii], radii, strict=False)):
+        raise cli.ConfigError(f"config.radii={config.radii!r}: expected ascending numbers > 0")
+    if config.eps not in radii:
+        raise cli.ConfigError(f"config.eps={config.eps!r}: expected one of config.radii={config.radii!r}")
+    for field in ("models", "seeds", "budgets"):
+        if not config[field]:
+            raise cli.ConfigError(f"config.{field}={config[field]!r}: expected at least one")
+    for field in ("limit", "epochs"):
+        if not isinstance(config[field], int) or config[field] < 0:
+            raise cli.ConfigError(f"config.{field}={config[field]!r}: expected an integer >= 0")
+    for budget in config.budgets:
+        candidates(budget)
+    for label, section in config.models.items():
+        if section.name not in small_nets.NETS:
+            with cli.checking(f"config.models.{label}"):
+                models.entry(section.name)
+
+
 def run(config, workdir, *, progress=True, command=""):
     """Train and measure whatever is not done, and write attack_quality.json. Returns its content."""
+    check(config)
     workdir, since = cli.folder(workdir), time.perf_counter()
     source = data.load("digits", "test")
     source = data.subset(source, min(config.limit, len(source)), seed=0) if config.limit else source
@@ -62,9 +87,9 @@ def run(config, workdir, *, progress=True, command=""):
     names = [(label, seed) for seed in config.seeds for label in results.plain(config)["models"]]
     with cli.bar("attack quality", len(names) * len(config.budgets), progress) as bar:
         for label, seed in names:
-            logits_fn, classifier, variables = _model(config, workdir, label, seed)
+            logits_fn, variables, about = _model(config, workdir, label, seed)
             correct = np.asarray(_correct(logits_fn, images, labels))
-            parts = Parts(workdir, weights=parallel.fingerprint(variables), data=source.fingerprint, model=build.description(classifier))
+            parts = Parts(workdir, weights=parallel.fingerprint(variables), data=source.fingerprint, model=about)
             for budget in config.budgets:
                 rows = {}
                 for name, make in candidates(budget).items():
@@ -80,9 +105,16 @@ def run(config, workdir, *, progress=True, command=""):
 
 
 def _model(config, workdir, label, seed):
-    """(logits_fn, classifier, variables) of a run, trained first if it is not done."""
+    """(logits_fn, variables, its description) of a model, trained first if it is not done: a plain network, or a catalog model in a run's folder."""
+    section = config.models[label]
+    if section.name in small_nets.NETS:
+        net, epochs = small_nets.NETS[section.name], config.epochs or EPOCHS
+        train = data.load("digits", "train")
+        images, labels = train.gather(range(len(train)))
+        variables = small_nets.train(net, unit_interval(jnp.asarray(images)), jnp.asarray(labels), jax.random.key(seed), eps=config.eps, epochs=epochs)
+        return jax.tree_util.Partial(net.apply, variables), variables, {"net": section.name, "epochs": epochs}
     recipe = digits.get_config("objective=pgd_at")
-    recipe.model, recipe.seed, recipe.epochs = config.models[label], seed, config.epochs or recipe.epochs
+    recipe.model, recipe.seed, recipe.epochs = section, seed, config.epochs or recipe.epochs
     recipe.validation.update(every_epochs=recipe.epochs, limit=recipe.batch_size)
     folder = workdir / "models" / f"{label}-{seed}"
     training.run(recipe, folder, progress=False)
@@ -90,7 +122,7 @@ def _model(config, workdir, label, seed):
     run = base.complete(opened.config)
     classifier = models.Classifier(opened.create_model(), tuple(run.preprocessing.mean), tuple(run.preprocessing.std))
     variables = opened.variables(classifier)
-    return vmamba_jax.logits_fn(classifier, variables), classifier, variables
+    return vmamba_jax.logits_fn(classifier, variables), variables, build.description(classifier)
 
 
 @jax.jit

@@ -18,7 +18,7 @@ import vmamba_jax
 import vmamba_jax.__main__ as catalog_commands
 import vmamba_jax.checkpoints.__main__ as checkpoint_commands
 from configs import base
-from experiments import benchmark, device_check, evaluate, study, sweep, train
+from experiments import attack_quality, benchmark, device_check, evaluate, study, sweep, train
 from experiments.common import cli, limits
 from experiments.sweeps import plan
 from tests.helpers.command_runs import run_command
@@ -35,7 +35,7 @@ EVALUATED = "configs/digits.py"  # stands for the config of the run that `evalua
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
           "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
           **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "ads", "dense", "certify", "adapt")},
-          "experiments.analyze": limits.check_analysis}
+          "experiments.analyze": limits.check_analysis, "experiments.attack_quality": attack_quality.check}
 SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
 

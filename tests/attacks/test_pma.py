@@ -7,6 +7,7 @@ from jax.tree_util import Partial
 
 from vmamba_jax import attacks
 from vmamba_jax.attacks import losses
+from vmamba_jax.attacks.autoattack.pma import step_size
 from vmamba_jax.attacks.autoattack.search import malt_targets
 from vmamba_jax.core.keys import attempt_keys, fold_in
 
@@ -99,6 +100,14 @@ def test_pma_is_the_plain_loop(x64, subject, loss):
                     runs.append(r)
     np.testing.assert_allclose(found, wanted, atol=1e-12)
     assert (found[-1] == images[-1]).all() and 2 < len(runs) < len(images) - 1
+
+
+def test_step_sizes():
+    """The released program's: initial_step_size = 2 eps, times half of one plus a cosine, which begins again after the half."""
+    for steps in (7, 10):
+        wanted = [0.5 * 2 * (1 + np.cos((i - steps / 2 - 1 if i > steps / 2 else i - 1) / (steps - steps / 2) * np.pi)) for i in range(steps)]
+        np.testing.assert_allclose([step_size(i, steps) for i in range(steps)], wanted, atol=1e-6)
+    assert step_size(6, 10) == 2 == step_size(1, 10) and step_size(5, 10) < 0.2
 
 
 def test_pma_searches(tiny, check_search):

@@ -54,12 +54,24 @@ def test_scores():
     assert found[0]["attacks"]["x"]["optimality"] == pytest.approx(1 - (0.15 - 0.125) / (0.75 * 0.2 - 0.125))
 
 
+@pytest.mark.parametrize("field,value,words", [
+    ("radii", (0.2, 0.1), r"config.radii=\(0.2, 0.1\): expected ascending"), ("radii", (), "config.radii="), ("eps", 0.17, "config.eps=0.17: expected one of"),
+    ("budgets", (5,), "expected at least 17 passes"), ("seeds", (), "config.seeds="), ("limit", -1, "config.limit=-1"),
+    ("models", {"a": {"name": "vmamba_huge", "overrides": {}}}, "config.models.a: model='vmamba_huge'")])
+def test_wrong_config(field, value, words):
+    config = attack_quality.get_config()
+    del config[field]
+    config[field] = value
+    with pytest.raises(cli.ConfigError, match=words):
+        program.check(config)
+
+
 @pytest.mark.slow
 def test_program(tmp_path, monkeypatch):
-    """One epoch of tiny models, one seed: every attack scored; the same command measures nothing again, and --page draws the page from the JSON."""
+    """One epoch of a perceptron, one seed: every attack scored; the same command measures nothing again, and --page draws the page from the JSON."""
     config = attack_quality.get_config()
-    config.models = {"out": {"name": "mambaout_tiny", "overrides": {"dims": (4, 8), "depths": (1, 1), "patch_size": 2, "drop_path_rate": 0.0}}}
-    config.seeds, config.epochs, config.limit, config.radii, config.budgets = (0,), 1, 20, (0.1, 0.2), (20,)
+    config.models = {"perceptron": {"name": "perceptron", "overrides": {}}}
+    config.seeds, config.epochs, config.limit, config.radii, config.budgets = (0,), 3, 20, (0.1, 0.2), (20,)
     found = program.run(config, tmp_path, progress=False, command="the command")
     [cell] = found["cells"]
     assert list(cell["attacks"]) == list(program.candidates(20)) and found["examples"] == 20

@@ -76,9 +76,7 @@ class PMA(Search):
             i, x, adversarial, success = state
             _, now, gradient = evaluate(i, x)
             adversarial = jnp.where(per_image(now & ~success, images), x, adversarial)
-            since = jnp.where(i > change, i - change - 1, i - 1)
-            size = threat.eps * (1 + jnp.cos(since / (self.steps - change) * jnp.pi))
-            moved = threat.project(images, x + jnp.asarray(size, images.dtype) * direction(gradient, x))
+            moved = threat.project(images, x + jnp.asarray(threat.eps * step_size(i, self.steps), images.dtype) * direction(gradient, x))
             return i + 1, jnp.where(i < self.steps, moved, x), adversarial, success | now
 
         def unfinished(state):
@@ -93,6 +91,12 @@ class PMA(Search):
             return losses.at(logits, labels), losses.highest_other(logits, labels)
         wrong, highest = losses.other_probabilities(logits, labels)
         return -wrong, highest
+
+
+def step_size(i, steps):
+    """Size of step i of a run over the radius: from 2 down to 0 by a cosine in each half of the steps; step 1 has the largest of the first half."""
+    since = jnp.where(i > steps / 2, i - steps / 2 - 1, i - 1)
+    return 1 + jnp.cos(2 * since / steps * jnp.pi)
 
 
 pma = PMA
