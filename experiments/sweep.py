@@ -26,7 +26,8 @@ from absl import flags
 from experiments import evaluate as evaluation
 from experiments import train as training_program
 from experiments.common import cli, environment, results
-from experiments.sweeps import display, plan, records, workers
+from experiments.sweeps import display, plan, records
+from experiments.sweeps import workers as processes
 from vmamba_jax import reports, training
 
 REDRAW = 60  # seconds between two drawings of the page while runs follow one another
@@ -170,12 +171,12 @@ def end(found):
 
 def _flags():
     flags.DEFINE_bool("reevaluate", False, "evaluate finished runs again if config.base.evaluation differs from what they were evaluated with")
-    return ("reevaluate", *workers.flag_names())
+    return ("reevaluate", *processes.flag_names())
 
 
-def main(config, workdir, reevaluate, **options):
-    if (processes := workers.count(options["workers"])) > 1:
-        found = workers.run(config, workdir, processes, "experiments.sweep", line)
+def main(config, workdir, reevaluate, workers=1):
+    if (wanted := processes.count(workers)) > 1:
+        found = processes.run(config, workdir, wanted, "experiments.sweep", line)
     else:
         found = run(config, workdir, reevaluate=reevaluate, commands=(cli.command("experiments.sweep"),))
     print(f"{reports.sweep_text(reports.read_sweep(workdir))}\n\npage: {workdir}/sweep.html")

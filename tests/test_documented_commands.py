@@ -75,8 +75,9 @@ def test_parses(line):
         return
     config, rest = config_of(program, words)
     source = (ROOT / f"{program.replace('.', '/')}.py").read_text()
-    source += "".join((ROOT / "experiments" / "sweeps" / f"{name}.py").read_text() for name in ("study", "workers") if f"{name}.flag_names" in source)
-    source += (ROOT / "experiments" / "sweeps" / "workers.py").read_text() if "study.flag_names" in source else ""
+    shared = {"study": ("study", "workers"), "processes": ("workers",)}   # modules that define flags of several programs
+    source += "".join((ROOT / "experiments" / "sweeps" / f"{file}.py").read_text() for name, found in shared.items() if f"{name}.flag_names" in source
+                      for file in found)
     known = SHARED_FLAGS | set(re.findall(r'flags\.DEFINE_\w+\("(\w+)"', source))
     known |= set(re.findall(r'add_argument\("--(\w+)"', source))
     assert {flag.split("=")[0].lstrip("-") for flag in rest} <= known
