@@ -34,7 +34,8 @@ DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
           "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
-          **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "ads", "dense", "certify", "adapt")},
+          **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "dense", "certify", "adapt")},
+          "experiments.ads": lambda config: plan.expand(ml_collections.ConfigDict(config.to_dict() | {"seeds": (0,)})),
           "experiments.analyze": limits.check_analysis, "experiments.attack_quality": attack_quality.check}
 SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")

@@ -83,7 +83,8 @@ def compare(method, plain, batches, init=None):
     return states
 
 
-@pytest.mark.parametrize("anchored", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eta", "eata"])
+@pytest.mark.slow
+@pytest.mark.parametrize("anchored", [False, True], ids=["eta", "eata"])
 def test_eata(x64, anchored):
     variables, batches = arrays()
     method = adaptation.eata(Net(), 0.05, threshold=0.55, margin=0.85, fisher_weight=3.0)

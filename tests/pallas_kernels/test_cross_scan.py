@@ -57,7 +57,8 @@ def test_gradients(backend, height, width, channels, rank, state, dtype):
         assert relative(x, wanted_gradients[name]) < (1e-5 if x.dtype == jnp.float32 else 2**-7), name
 
 
-@pytest.mark.parametrize("ways", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ways", [1, 2])
 def test_fused_kernel_with_several_images(monkeypatch, ways):
     """Two images of a program, with both ways of an axis in one loop, or one after the other as large maps need it."""
     monkeypatch.setattr(tpu_plane, "_fits", lambda size, which, of, images: of <= ways and images <= 2)
