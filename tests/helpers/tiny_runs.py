@@ -11,7 +11,7 @@ def tiny(objective):
     config.evaluation.update(limit=32, batch_size=32)
     config.evaluation.attacks = {"pgd": {**config.evaluation.attacks.pgd, "steps": 2, "restarts": 2}}
     config.evaluation.curve.radii = (0.0, 0.1, 0.2)
-    config.evaluation.states.images = 32 if objective == "pgd_at" else 0
+    config.evaluation.states.images = 0
     if objective == "pgd_at":
         config.objective.attack.steps = 1
     return config

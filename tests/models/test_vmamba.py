@@ -135,6 +135,7 @@ def test_scan_order_permutes_the_map():
     assert not np.allclose(logits(model, v, images(1, 16, 16, 3)), logits(model.clone(scan_pattern="cross"), v, images(1, 16, 16, 3)))
 
 
+@pytest.mark.slow
 def test_stop_gradients():
     """Logits stay bit-identical; with every state cut, only the residual paths carry a gradient to the input."""
     model = create_model("vmamba_tiny", **TINY, mlp_ratio=0.0)
