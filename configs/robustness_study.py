@@ -12,11 +12,11 @@ protocol of Malik et al. (arXiv 2406.09407) where theirs is unpublished; docs/st
 A model is the folder of a trained run, a folder that `checkpoints convert` wrote, or NAME@FILE with a released file; + separates models.
 `data=folder` uses the photos, the split "test" and the image size of the runs themselves (configs/folder.py); `pixels=` is that size if it is not 224.
 `probes=clean+attack+corruption_fog` computes only these, by name or kind.
-Without models, the study of digits trains and probes five small ones: two sizes of VMamba, a Swin, a ResNet and a MambaOut, the larger VMamba's control
-without a scan. Expected for the smaller VMamba:
-97 % clean accuracy; under PGD-20 about 94 % at radius 0.025, 46 % at 0.1 and 0 % at 0.2. No published figures exist to compare with. Cost: about
-20 minutes of CPU time, most of it compilation. `size=full` uses 5,000 images, AutoAttack as published, all corruptions and every grid; a model of
-30 million parameters needs an accelerator for it (not measured).
+Without models, the study of digits trains and probes five small ones: two sizes of VMamba, a Swin, a ResNet and a MambaOut, the larger VMamba's
+control without a scan. Expected for the smaller VMamba: 97 % clean accuracy; under PGD-20 about 94 % at radius 0.025, 46 % at 0.1 and 0 % at 0.2. No
+published figures exist to compare with. Cost: about 20 minutes of CPU time with four models, most of it compilation; with MambaOut it was not timed.
+`size=full` uses 5,000 images, AutoAttack as published, all corruptions and every grid; a model of 30 million parameters needs an accelerator for it
+(not measured).
 """
 from configs import base
 from vmamba_jax.core.scan_orders import DIRECTIONS
