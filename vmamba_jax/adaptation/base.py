@@ -157,35 +157,42 @@ class Adaptation(Method):
 
 @dataclasses.dataclass(frozen=True)
 class NormAdaptation(Adaptation):
-    """Base of the methods that adapt scales and biases of norms, by SGD with momentum.
+    """Base of the methods that adapt scales and biases of norms.
 
     Attributes:
         model, learning_rate: as for `Adaptation`.
         norms: "batch": batch norms; "all": layer norms too, which a model without batch norms needs.
-        momentum: of SGD, in [0, 1).
     """
     norms: str = "batch"
-    momentum: float = 0.9
 
     needs = "a model with batch norms, or norms='all'"
 
     def __post_init__(self):
         super().__post_init__()
         checks.choice("norms", self.norms, ("batch", "all"))
-        checks.number("momentum", self.momentum, low=0, below=1)
 
     def adapts(self, path, variables):
-        return in_norm(path, variables, self.norms)
+        norm = path[:-1] in batch_norms(variables) or (self.norms == "all" and path[:-1] + ("scale",) in flatten_dict(variables["params"]))
+        return norm and path[-1] in ("scale", "bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentumAdaptation(NormAdaptation):
+    """Base of the methods that adapt norms by SGD with momentum.
+
+    Attributes:
+        model, learning_rate, norms: as for `NormAdaptation`.
+        momentum: of SGD, in [0, 1).
+    """
+    momentum: float = 0.9
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number("momentum", self.momentum, low=0, below=1)
 
     @property
     def _optimizer(self):
         return optax.sgd(self.learning_rate, self.momentum)
-
-
-def in_norm(path, variables, norms):
-    """Whether a parameter is a scale or bias of a batch norm or, with norms="all", of any norm."""
-    norm = path[:-1] in batch_norms(variables) or (norms == "all" and path[:-1] + ("scale",) in flatten_dict(variables["params"]))
-    return norm and path[-1] in ("scale", "bias")
 
 
 def entropy(logits):

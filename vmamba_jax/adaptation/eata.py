@@ -4,12 +4,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.adaptation.base import NormAdaptation, entropy
+from vmamba_jax.adaptation.base import MomentumAdaptation, entropy
 from vmamba_jax.core import checks
 
 
 @dataclasses.dataclass(frozen=True)
-class Eata(NormAdaptation):
+class Eata(MomentumAdaptation):
     """One update on the mean over the selected images of exp(E0 - H) H, plus the penalty if `init` got a Fisher information.
 
     An image is selected if its entropy H is below E0 = threshold * log(classes), and if the cosine of its prediction with the running mean of the
@@ -17,7 +17,7 @@ class Eata(NormAdaptation):
     without a selected image changes nothing. The weight exp(E0 - H) has no gradient.
 
     Attributes:
-        model, learning_rate, norms, momentum: as for `NormAdaptation`.
+        model, learning_rate, norms, momentum: as for `MomentumAdaptation`.
         threshold: > 0, of the entropy over log(classes).
         margin: of the cosine, > 0; released: 0.05 for ImageNet, 0.4 for CIFAR-10.
         fisher_weight: of the penalty sum_i fisher_i (theta_i - source_i)^2, >= 0; released: 2000 for ImageNet, 1 for CIFAR-10.

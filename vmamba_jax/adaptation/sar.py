@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vmamba_jax.adaptation.base import NormAdaptation, entropy
+from vmamba_jax.adaptation.base import MomentumAdaptation, entropy
 from vmamba_jax.core import checks
 
 
 @dataclasses.dataclass(frozen=True)
-class Sar(NormAdaptation):
+class Sar(MomentumAdaptation):
     """One sharpness-aware update on the mean entropy H of the images with H < E0 = threshold * log(classes).
 
     The gradient at the parameters plus rho g / |g|, g being the gradient at the parameters, descends the mean entropy there of the images that are below
@@ -18,7 +18,7 @@ class Sar(NormAdaptation):
     `recovery` if the model collapses; then the parameters and the optimizer return to the start.
 
     Attributes:
-        model, learning_rate, norms, momentum: as for `NormAdaptation`; all norms adapt, the released program leaves out the last block's.
+        model, learning_rate, norms, momentum: as for `MomentumAdaptation`; all norms adapt, the released program leaves out the last block's.
         threshold: > 0, of the entropy over log(classes).
         rho: length of the step to the sharper place, >= 0.
         recovery: in nats, >= 0; 0: never.
