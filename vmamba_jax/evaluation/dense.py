@@ -199,9 +199,8 @@ def worst_case(confusions, rounds=1000, seed=0):
     confusions = np.asarray(confusions, np.int64)
     if confusions.ndim != 4 or not confusions.shape[0] or not confusions.shape[1]:
         raise ValueError(f"confusions.shape={confusions.shape}: expected (attacks, n, classes, classes or classes + 1)")
-    classes, images = confusions.shape[2], np.arange(confusions.shape[1])
-    right = np.diagonal(confusions[..., :classes], axis1=2, axis2=3)
-    union = confusions.sum(3) + confusions.sum(2)[..., :classes] - right
+    images = np.arange(confusions.shape[1])
+    right, union = _right_and_union(confusions)
     labelled = confusions.sum((2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
         accuracy = right.sum(2) / labelled
@@ -224,6 +223,13 @@ def worst_case(confusions, rounds=1000, seed=0):
     return {"aAcc": lowest, "mIoU": scores(chosen.sum(0))["mIoU"], "interval": interval(chosen), "choice": choice, "confusion": chosen}
 
 
+def _right_and_union(confusions):
+    """Numbers of right pixels and of pixels of label or prediction, each (..., classes), of confusions (..., classes, classes or classes + 1)."""
+    classes = confusions.shape[-2]
+    right = np.diagonal(confusions[..., :classes], axis1=-2, axis2=-1)
+    return right, confusions.sum(-1) + confusions.sum(-2)[..., :classes] - right
+
+
 def _mean_iou(right, union):
     """Mean over the classes of the last axis that occur."""
     occurs = union > 0
@@ -234,9 +240,8 @@ def _mean_iou(right, union):
 def interval(confusion, resamples=RESAMPLES, seed=0):
     """95 % bootstrap interval [low, high] of the mIoU over images, percentiles of resampled sets; the classes of a resampled set are those it has."""
     confusion = np.asarray(confusion, np.int64)
-    n, classes = confusion.shape[:2]
-    right = np.diagonal(confusion[..., :classes], axis1=1, axis2=2)
-    union = confusion.sum(2) + confusion.sum(1)[:, :classes] - right
+    n = len(confusion)
+    right, union = _right_and_union(confusion)
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples)
     found = _mean_iou(draws @ right, draws @ union)
     return np.nanpercentile(found, [2.5, 97.5]).tolist() if np.isfinite(found).any() else [float("nan")] * 2
@@ -245,10 +250,9 @@ def interval(confusion, resamples=RESAMPLES, seed=0):
 def image_scores(confusion):
     """{"mIoU" (n,), "aAcc" (n,)} of each image alone, nan where it has no label: for a list of the worst images."""
     confusion = np.asarray(confusion, np.int64)
-    classes = confusion.shape[1]
-    right = np.diagonal(confusion[..., :classes], axis1=1, axis2=2)
+    right, union = _right_and_union(confusion)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {"mIoU": _mean_iou(right, confusion.sum(2) + confusion.sum(1)[:, :classes] - right), "aAcc": right.sum(1) / confusion.sum((1, 2))}
+        return {"mIoU": _mean_iou(right, union), "aAcc": right.sum(1) / confusion.sum((1, 2))}
 
 
 def class_weights(source, classes=None, ignore=IGNORE, batch=256):
