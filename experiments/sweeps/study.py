@@ -8,7 +8,7 @@ from absl import flags
 
 from experiments import sweep
 from experiments.common import cli
-from experiments.sweeps import plan
+from experiments.sweeps import plan, records
 from experiments.sweeps import workers as processes
 
 
@@ -33,10 +33,12 @@ def run(config, workdir, *, name, evaluate, write, progress=True, command="", **
         {run's name: its record}, as `sweep.run`; its errors too.
     """
     workdir = cli.folder(workdir)
+    earlier = [each for each in plan.expand(config) if records.read(workdir / each.name).get("status") == "done"]
     found = sweep.run(config, workdir, progress=progress, commands=(command,) if command else (), evaluate=evaluate, **options)
-    for each in plan.expand(config):  # those measured by an earlier version or with other settings
+    for each in earlier:  # perhaps measured by an earlier version or with other settings; the runs of this call are measured
         if found[each.name].get("status") == "done":
-            evaluate(each.config, workdir / each.name, progress=progress)
+            with sweep.waiting(workdir / each.name):  # several processes measure it once
+                evaluate(each.config, workdir / each.name, progress=progress)
     write(workdir, commands=(command or _command(name, workdir),))
     return found
 
