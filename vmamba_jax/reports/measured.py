@@ -104,11 +104,8 @@ def write(folder, name, study, sections, found, drawn, about, commands=()):
     """
     folder, index = pathlib.Path(folder), study.sweep.index
     sections = [("Claims", *claims_table(found)), *sections]
-    environment = [(key, value) for key, value in {
-        "device": index["device"], "versions": ", ".join(f"{key} {version}" for key, version in index["versions"].items()), "commit": index["commit"],
-        "runs took": f"{sum(each.record.get('seconds', 0) for each in study.sweep.runs):.0f} s in total"}.items() if value]
     text = page.template("claims.html").render(
-        title=index["config"]["title"], about=about, colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=environment, configs=[],
+        title=index["config"]["title"], about=about, colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=study.sweep.environment, configs=[],
         links=[], done=bool(study.findings), sections=sections, drawn=drawn, sweep=study.sweep, name=name,
         missing=[each for each in study.sweep.runs if not each.done])
     files.write_json(folder / f"{name}.json", {"claims": found, "tables": [{"heading": heading, "columns": columns, "rows": rows}

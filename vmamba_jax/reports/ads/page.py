@@ -26,12 +26,9 @@ def write_ads(folder, *, commands=()):
 def render_ads(study, *, commands=()):
     """The page as text; without any finished run it says so."""
     index, done = study.sweep.index, bool(study.findings)
-    environment = [(name, value) for name, value in {
-        "device": index["device"], "versions": ", ".join(f"{name} {version}" for name, version in index["versions"].items()), "commit": index["commit"],
-        "runs took": f"{sum(each.record.get('seconds', 0) for each in study.sweep.runs):.0f} s in total"}.items() if value]
     rows = results.table(study)
     return page.template("ads.html").render(
-        title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=environment, configs=[],
+        title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=study.sweep.environment, configs=[],
         links=[], done=done, themes=results.THEMES, claims=results.judged(study), groups=study.groups, columns=list(results.COLUMNS),
         by={(row["group"], row["metric"]): row for row in rows}, percent=percent, change=change, value=claims.value, interval=claims.interval, sides=sides,
         sweep=study.sweep, missing=[each for each in study.sweep.runs if not each.done], about_sets=_sets(study) if done else "",

@@ -2,11 +2,12 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from vmamba_jax.core import files, statistics
+from vmamba_jax.reports import measured
 from vmamba_jax.reports.claims import MARGIN, judge
-from vmamba_jax.reports.sweep.results import Sweep, read_sweep
+from vmamba_jax.reports.sweep.results import read_sweep
 
 FILE = "ads.json"
 KINDS = ("relu", "sigmoid", "tanh")
@@ -60,20 +61,8 @@ COLUMNS = {  # of the tables: name, value of a finding
     "AutoAttack, best": lambda f: f.accuracy("autoattack", "best"), "best - last": lambda f: f.overfitting, "train - test": lambda f: f.gap}
 
 
-@dataclasses.dataclass(frozen=True)
-class AdsStudy:
-    """A study: its sweep, and the findings of the runs that are done."""
-    sweep: Sweep
-    findings: Sequence[Finding]
-
-    def of(self, group):
-        """{seed: finding} of a group."""
-        return {each.seed: each for each in self.findings if each.group == group}
-
-    @property
-    def groups(self):
-        """Names of the groups with findings, in the sweep's order."""
-        return [group for group in self.sweep.groups if self.of(group)]
+class AdsStudy(measured.Study):
+    """The study: its sweep, and the `Finding`s of the runs that are done."""
 
 
 @dataclasses.dataclass(frozen=True)

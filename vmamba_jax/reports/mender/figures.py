@@ -71,7 +71,7 @@ def accuracies(study, metric):
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.8), layout="constrained")
         axes = figure.subplots()
-        groups = [group for group in study.sweep.groups if study.of(group)]
+        groups = study.groups
         for i, group in enumerate(groups):
             values = [each.accuracy[metric] for each in study.of(group).values()]
             interval, color = mean_interval(values), SERIES[i % len(SERIES)]

@@ -28,12 +28,9 @@ def render_mender(study, *, commands=()):
     rows = results.accuracy_rows(study)
     done = bool(study.findings)
     index = study.sweep.index
-    environment = [(name, value) for name, value in {
-        "device": index["device"], "versions": ", ".join(f"{name} {version}" for name, version in index["versions"].items()), "commit": index["commit"],
-        "runs took": f"{sum(each.record.get('seconds', 0) for each in study.sweep.runs):.0f} s in total"}.items() if value]
     return page.template("mender.html").render(
-        title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=environment, configs=[],
-        links=[], done=done, claims=results.judged(study), groups=[group for group in study.sweep.groups if study.of(group)], columns=COLUMNS,
+        title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=study.sweep.environment, configs=[],
+        links=[], done=done, claims=results.judged(study), groups=study.groups, columns=COLUMNS,
         by={(row["group"], row["metric"]): row for row in rows}, value=claims.value, interval=claims.interval, sweep=study.sweep,
         missing=[each for each in study.sweep.runs if not each.done], examples_of=study.findings[0].examples if done else 0,
         attack=study.findings[0].attack if done else "", drawn=_drawn(study) if done else {}, ranked=results.ranked(study))
@@ -56,9 +53,8 @@ def _accuracy(row):
 def _tables(study):
     """((columns, rows) of accuracies, (columns, rows) of claims), cells as text."""
     by = {(row["group"], row["metric"]): row for row in results.accuracy_rows(study)}
-    groups = [group for group in study.sweep.groups if study.of(group)]
     accuracy = (["group", "seeds", *(f"{name}, %" for name in COLUMNS.values())],
-                [[group, len(study.of(group)), *(_accuracy(by.get((group, metric))) for metric in COLUMNS)] for group in groups])
+                [[group, len(study.of(group)), *(_accuracy(by.get((group, metric))) for metric in COLUMNS)] for group in study.groups])
     judged = (["claim", "from", "difference", "95 % interval", "verdict"],
               [[f"{each['sentence']} ({' - '.join(filter(None, (each['group'], each['against'])))})", each["source"], claims.value(each), claims.interval(each),
                 each["verdict"]] for each in results.judged(study)])

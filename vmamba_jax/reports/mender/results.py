@@ -3,12 +3,12 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from vmamba_jax.core import files, statistics
-from vmamba_jax.reports import tables
+from vmamba_jax.reports import measured, tables
 from vmamba_jax.reports.claims import MARGIN, judge
-from vmamba_jax.reports.sweep.results import Sweep, read_sweep
+from vmamba_jax.reports.sweep.results import read_sweep
 
 FILE = "mender.json"
 ACCURACIES = ("test", "conflict", "plain", "attacked")
@@ -71,15 +71,8 @@ class Finding:
         return list(dict.fromkeys(block for _, block in self.places))
 
 
-@dataclasses.dataclass(frozen=True)
-class Mender:
-    """A study: its sweep, and the findings of the runs that are done."""
-    sweep: Sweep
-    findings: Sequence[Finding]
-
-    def of(self, group):
-        """{seed: finding} of a group."""
-        return {each.seed: each for each in self.findings if each.group == group}
+class Mender(measured.Study):
+    """The study: its sweep, and the `Finding`s of the runs that are done."""
 
 
 @dataclasses.dataclass(frozen=True)

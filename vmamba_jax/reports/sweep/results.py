@@ -66,6 +66,13 @@ class Sweep:
     control = property(lambda self: self.index["config"]["control"] or self.groups[0], doc="The group that the others are compared with.")
     done = property(lambda self: [run for run in self.runs if run.done])
 
+    @property
+    def environment(self):
+        """[(name, value), ...] of device, versions, commit and time, for the section "Reproduce"."""
+        facts = {"device": self.index["device"], "versions": ", ".join(f"{name} {version}" for name, version in self.index["versions"].items()),
+                 "commit": self.index["commit"], "runs took": f"{sum(each.record.get('seconds', 0) for each in self.runs):.0f} s in total"}
+        return [(name, value) for name, value in facts.items() if value]
+
     def axes(self, group):
         """{axis: name of the group's value}, {} if the groups are not a product."""
         return next(run["axes"] for run in self.index["runs"] if run["group"] == group)
