@@ -155,12 +155,6 @@ class SpatialMamba(StagedBackbone):
     def _after_stage(self, i, x, train):
         return Reduction(self.dims[i + 1], name=f"downsample_{i}", **self._dtypes)(x, train) if i < len(self.depths) - 1 else x
 
-    def _pool(self, x, train):
-        del train
-        x = LayerNorm(name="norm", **self._dtypes)(x)
-        probes.record(self, "final_norm", x)
-        return x.mean((1, 2))
-
     def _check(self, images):
         super()._check(images)
         checks.choice("patch_size", self.patch_size, (4, 2, 1))

@@ -130,6 +130,11 @@ def conv(features, kernel_size, stride=1, padding=0, *, bias_init=None, kernel_i
                 name=name, **options)
 
 
+def normal_conv(features, kernel_size, stride=1, padding=0, **options):
+    """`conv` with the initialization of timm's ConvNeXt and MambaOut: normal(0.02) kernel, zero bias."""
+    return conv(features, kernel_size, stride, padding, kernel_init=dense_init, bias_init=nn.initializers.zeros, **options)
+
+
 class DepthwiseConv(nn.Module):
     """Depth-wise convolution with an odd square kernel and a padding that keeps the size at stride 1.
 
