@@ -63,21 +63,27 @@ def _stream(method, init, variables, source, study, setting):
 
 def attacked(method, init, variables, source, study):
     """({"clean", "before", "through"}, {"without", "with"}) of a method on whole batches of the images, each from the start."""
-    state, size, count = init(variables), study["batch_size"], study["poisoned"]
-    pgd = attacks.pgd(study["eps"], steps=study["steps"], step_size=2.5 * study["eps"] / study["steps"])
-
-    @jax.jit
-    def measure(state, images, labels, key):
-        after, fixed = adaptation.adapted_logits(method, state), adaptation.adapted_logits(adaptation.none(method.model), state)
-        correct = lambda x: after(x).argmax(-1) == labels
-        poisoned = adaptation.poison(method, state, images, labels, count, eps=study["poison_eps"], steps=study["steps"])
-        clean = correct(images)
-        return {"clean": clean.mean(), "before": correct(pgd(fixed, images, labels, key)).mean(), "through": correct(pgd(after, images, labels, key)).mean(),
-                "without": clean[count:].mean(), "with": correct(poisoned)[count:].mean()}
-
-    found = []
+    state, size, found = init(variables), study["batch_size"], []
+    measure = _attacks(method, study["poisoned"], study["eps"], study["poison_eps"], study["steps"])
     for i in range(len(source) // size):
         images, labels = source.gather(np.arange(i * size, (i + 1) * size))
         found.append(jax.device_get(measure(state, jnp.asarray(unit_interval(images)), jnp.asarray(labels), jax.random.key(i))))
     means = {name: float(np.mean([each[name] for each in found])) for name in found[0]}
     return tuple({name: means[name] for name in names} for names in (("clean", "before", "through"), ("without", "with")))
+
+
+@functools.lru_cache(maxsize=32)
+def _attacks(method, count, eps, poison_eps, steps):
+    """One jitted function (state, images, labels, key) -> accuracies for equal methods, which the seeds share."""
+    pgd = attacks.pgd(eps, steps=steps, step_size=2.5 * eps / steps)
+
+    @jax.jit
+    def measure(state, images, labels, key):
+        after, fixed = adaptation.adapted_logits(method, state), adaptation.adapted_logits(adaptation.none(method.model), state)
+        correct = lambda x: after(x).argmax(-1) == labels
+        poisoned = adaptation.poison(method, state, images, labels, count, eps=poison_eps, steps=steps)
+        clean = correct(images)
+        return {"clean": clean.mean(), "before": correct(pgd(fixed, images, labels, key)).mean(), "through": correct(pgd(after, images, labels, key)).mean(),
+                "without": clean[count:].mean(), "with": correct(poisoned)[count:].mean()}
+
+    return measure
