@@ -86,6 +86,8 @@ class ViT(nn.Module):
         probes.record(self, "final_norm", x)
         return dense(self.num_classes, name="head", **options)(x[:, 0]) if self.num_classes else x[:, 0]
 
+    smallest_side = property(lambda self: self.patch_size, doc="Side of the smallest square images, in pixels.")
+
     @property
     def drop_path_rates(self):
         """Drop-path rate of every block, in the network's order."""
