@@ -1,12 +1,14 @@
-"""Command line of the catalog: list models, classify photos, export.
+"""Command line of the catalog: list models, classify photos or draw their objects and label maps, export.
 
     python -m vmamba_jax models ['vmamba*'] [--markdown]
     python -m vmamba_jax predict photo.jpg --model vmamba_tiny --weights vssm1_tiny_0230s_ckpt_epoch_264.pth
     python -m vmamba_jax predict photos/ more/*.png --weights runs/own --json
+    python -m vmamba_jax predict photo.jpg --model mask_rcnn_vmamba_tiny --weights mask_rcnn.pth --out drawn
     python -m vmamba_jax export --model vmamba_tiny --weights vssm1_tiny_0230s_ckpt_epoch_264.pth --out vmamba_tiny.zip
 
-`models` prints the catalog; `predict` prints the most probable classes of photos; `export` writes a model with its weights as StableHLO. --weights is
-a training run's folder, a folder of `python -m vmamba_jax.checkpoints convert`, or a released file; the folders name their model, a file needs
+`models` prints the catalog; `predict` prints the most probable classes of photos, or with a detector their objects and with a segmenter their
+classes of pixels, and writes each photo with these drawn over it into --out; `export` writes a model with its weights as StableHLO. --weights is a
+training run's folder, a folder of `python -m vmamba_jax.checkpoints convert`, or a released file; the folders name their model, a file needs
 --model. A failure is one line on stderr and exit status 2. `predict` names every photo that it cannot read; its exit status is then 1, or 2 if it
 could read none.
 """
@@ -21,10 +23,11 @@ import rich.console
 import rich.table
 
 import vmamba_jax
-from vmamba_jax import checkpoints, models, prediction
+from vmamba_jax import checkpoints, dense_prediction, models, prediction
 from vmamba_jax.checkpoints.export import PLATFORMS
 from vmamba_jax.core import command_line
 
+BOX = ("x1", "y1", "x2", "y2")
 COLUMNS = ("name", "parameters", "multiply-adds", "top-1", "measured by", "weights' tag", "preprocessing", "file", "published at")
 UNREADABLE = 1  # exit status of `predict` if it could not read some of the photos
 NUMBERS = {models.IMAGENET_MEAN: "ImageNet", (0.5,) * 3: "0.5", (127 / 255,) * 3: "127/255, 128/255", (0.0,) * 3: "0, 1"}  # mean -> display name of mean and std
@@ -48,10 +51,12 @@ def parser():
     listing.add_argument("--download", action="store_true", help="the shell lines that fetch the weights, which nothing here runs")
     listing.set_defaults(run=run_models)
 
-    predict = commands.add_parser("predict", help="print the most probable classes of photos")
+    predict = commands.add_parser("predict", help="print the most probable classes of photos; draw objects and label maps over them")
     predict.add_argument("photos", nargs="+", help="image files, folders of them, or patterns such as 'photos/**/*.png'")
-    predict.add_argument("--top-k", "--top", type=int, default=5, metavar="K", help="number of classes to print (default 5)")
-    predict.add_argument("--size", type=int, help="height and width of the images (default: the weights' own)")
+    predict.add_argument("--top-k", "--top", type=int, metavar="K", help="classes or objects to print of a photo (default 5; of a detector or segmenter all)")
+    predict.add_argument("--size", type=int, help="height and width of the images, of a detector or segmenter their short side (default: the weights' own)")
+    predict.add_argument("--out", help="folder for the pictures of a detector or segmenter (default predictions)")
+    predict.add_argument("--score", type=float, help=f"least score of a detector's objects (default {dense_prediction.SCORE})")
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object per photo, a line each")
     form.add_argument("--csv", action="store_true", help="print one line per photo and class, with a header")
@@ -121,12 +126,17 @@ def opened_model(args):
 
 
 def run_predict(args):
-    if args.top_k < 1:
+    if args.top_k is not None and args.top_k < 1:
         raise ValueError(f"--top-k={args.top_k}: expected at least 1")
     paths, bad = prediction.image_files(args.photos)
     if len(paths) == 1 and not bad and not os.path.isfile(paths[0]):
         prediction.decode(None, paths[0])  # raises before the model is built
     opened, model = opened_model(args)
+    if dense_prediction.is_dense(model):
+        return _draw(args, opened, model, paths, bad)
+    if args.out is not None or args.score is not None:
+        name, value = ("out", args.out) if args.out is not None else ("score", args.score)
+        raise ValueError(f"--{name}={value}: expected none, as {opened.name} is no detector or segmenter")
     decoder = prediction.decoder(opened, model, args.size)
     logits_fn = vmamba_jax.logits_fn(prediction.classifier(opened, model), opened.variables(model, log=_say))
     names, writer, read = opened.class_names(model.num_classes), csv.writer(sys.stdout, lineterminator="\n"), 0
@@ -138,16 +148,56 @@ def run_predict(args):
             if args.json:
                 print(json.dumps({"photo": path, "error": error}))
             continue
-        read, classes = read + 1, prediction.ranked(row, names, args.top_k)
+        read, classes = read + 1, prediction.ranked(row, names, args.top_k or 5)
         if args.json:
             print(json.dumps({"photo": path, "classes": classes}))
         elif args.csv:
             writer.writerows((path, rank, found["label"], found["name"] or "", found["probability"]) for rank, found in enumerate(classes, 1))
         else:
             print("\n".join([path, *(f"  {100 * found['probability']:5.1f} %  {_class_name(found)}" for found in classes)]))
+    return _status(bad, read)
+
+
+def _draw(args, opened, model, paths, bad):
+    """`predict` with a detector or a segmenter."""
+    short, writer, read = args.size or opened.preprocessing.get("size"), csv.writer(sys.stdout, lineterminator="\n"), 0
+    if short is None:
+        raise ValueError(f"--size: expected the short side of the images, which {opened.path} does not record")
+    detects, out = dense_prediction.detects(model), args.out or "predictions"
+    if args.score is not None and not detects:
+        raise ValueError(f"--score={args.score}: expected none, as {opened.name} is no detector")
+    predictor = dense_prediction.Predictor(
+        prediction.classifier(opened, model), opened.variables(model, log=_say), opened.class_names(model.num_classes), short,
+        dense_prediction.SCORE if args.score is None else args.score)
+    value = "score" if detects else "share"
+    if args.csv:
+        writer.writerow(("photo", "rank", "label", "name", value, *(BOX if detects else ())))
+    for path, picture, rows, error in dense_prediction.predictions(paths, predictor, out):
+        if error is not None:
+            bad.append(error)
+            if args.json:
+                print(json.dumps({"photo": path, "error": error}))
+            continue
+        read, rows = read + 1, rows[:args.top_k]
+        if args.json:
+            print(json.dumps({"photo": path, "picture": str(picture), "objects" if detects else "classes": rows}))
+        elif args.csv:
+            writer.writerows((path, rank, row["label"], row["name"], row[value], *row.get("box", ())) for rank, row in enumerate(rows, 1))
+        else:
+            print("\n".join([f"{path} -> {picture}", *(f"  {100 * row[value]:5.1f} %  {row['name']}{_at(row)}" for row in rows)]))
+    return _status(bad, read)
+
+
+def _status(bad, read):
+    """Exit status of `predict`, after one line for each photo that could not be read."""
     for line in bad:
         _say(f"error: {line}")
     return 0 if not bad else UNREADABLE if read else 2
+
+
+def _at(row):
+    """" at x1 y1 x2 y2" of an object."""
+    return "".join([" at", *(f" {x:.0f}" for x in row["box"])]) if "box" in row else ""
 
 
 def _say(line):
