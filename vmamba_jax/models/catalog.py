@@ -180,6 +180,8 @@ _DENSE = {  # backbone: parameters with UperNet (150 classes, both heads) and wi
     "swin_base": (121_279_716, 107_141_800), "convnext_tiny": (60_242_636, 48_095_376), "convnext_small": (81_877_196, 69_729_936),
     "convnext_base": (122_102_956, 107_965_040), "resnet50": (66_496_876, 44_396_336),
 }
+_SHORT_SIDE = {"upernet": Preprocessing(size=512, resize=512, interpolation="bilinear"),
+               "mask_rcnn": Preprocessing(size=800, resize=800, interpolation="bilinear")}  # of images that keep their proportions
 _DETECTION_SWIN = dict(always_partition=True, padding="before_roll")  # as in MMSegmentation and MMDetection
 
 
@@ -187,7 +189,7 @@ def _dense_entries():
     for i, (head, family) in enumerate(HEADS.items()):
         for name, counts in _DENSE.items():
             backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | (_DETECTION_SWIN if MODELS[name].family is Swin else {})
-            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=Preprocessing(size=512, resize=512))
+            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=_SHORT_SIDE[head])
 
 
 DENSE = dict(_dense_entries())
