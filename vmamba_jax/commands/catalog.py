@@ -66,7 +66,8 @@ def catalog_rows(name):
         yield (*facts, "", "", "never released", "", "", "")
     for release in entry.releases:
         p = release.preprocessing
-        yield (*facts, f"{release.top1:.2f}", release.source, release.tag, f"{p.resize} {p.interpolation}, crop {p.size}, mean/std {numbers[p.mean]}",
+        measured = release.source + (f"; weights {release.license}" if release.license else "")
+        yield (*facts, f"{release.top1:.2f}", measured, release.tag, f"{p.resize} {p.interpolation}, crop {p.size}, mean/std {numbers[p.mean]}",
                release.file, release.url)
         facts = (name, "", "")
 
