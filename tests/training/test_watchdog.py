@@ -100,7 +100,7 @@ BEATS = {i: Heartbeat(i, f"host{i}", 9, "step", 41, 30.0) for i in range(3)}
     ({}, {}, {}),
     ({1: ("data", 40)}, {}, {1: r"process 1 \(host host1\): step 40, reads its next batch for 30 s"}),
     ({1: ("data", 40), 2: ("checkpoint", 39)}, {}, {2: "saves a checkpoint"}),
-    ({i: ("validation", 41) for i in range(3)}, {}, {}),
+    (dict.fromkeys(range(3), ("validation", 41)), {}, {}),
     ({1: ("data", 40)}, {2: 40.0}, {2: "silent for 40 s"}),
 ])
 def test_late_processes(changed, silent, named):
