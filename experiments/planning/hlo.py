@@ -181,7 +181,8 @@ def walk(module, visit, computation=None, times=1, loop=""):
             n = trips(module, each)
             walk(module, visit, each.called("body"), times * (1 if n is None else n), each.name)
         elif each.opcode == "conditional":
-            branches = re.findall(r"%([\w.\-]+)", " ".join(re.findall(r"(?:branch_computations=\{[^}]*\}|(?:true|false)_computation=%[\w.\-]+)", each.attributes)))
+            named = re.findall(r"branch_computations=\{[^}]*\}|(?:true|false)_computation=%[\w.\-]+", each.attributes)
+            branches = re.findall(r"%([\w.\-]+)", " ".join(named))
             if branches:
                 walk(module, visit, max(branches, key=lambda branch: _length(module, branch)), times, loop)
         elif each.opcode in ("call", "async-start") and (inner := each.called("to_apply") or each.called("calls")):
@@ -201,13 +202,20 @@ def loops(module):
 
 
 def collectives(module):
-    """The `Collective`s of a program, in order."""
-    found = []
+    """The `Collective`s of a program, in order; those inside fusions too, and one that is split over several instructions once."""
+    found, channels = [], set()
 
     def visit(name, each, times, loop):
+        if each.opcode == "fusion" and (inner := each.called("calls")):
+            for part in module.computations[inner].values():
+                visit(inner, part, times, loop)
         kind = each.opcode.removesuffix("-start")
         if kind not in COLLECTIVES:
             return
+        channel = re.search(r"channel_id=(\d+)", each.attributes)
+        if channel and (channel[1], loop) in channels:
+            return
+        channels.add((channel and channel[1], loop))
         operands = [module.computations[name][operand] for operand in each.operands if operand in module.computations[name]]
         given = [shape for operand in operands for shape in operand.shapes]
         source = re.search(r'op_name="([^"]*)"', each.attributes)

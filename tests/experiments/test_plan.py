@@ -73,6 +73,9 @@ def test_reads_computations_loops_and_collectives():
     inside, outside = hlo.collectives(module)
     assert inside == hlo.Collective("all-reduce", 400, ("f32",), "loop", 5, 2, "jit(step)/while/psum")
     assert outside == hlo.Collective("all-reduce", 1024, ("bf16",), "", 1, 4, "jit(step)/pmean")
+    split = TEXT.replace("to_apply=%add, metadata", "channel_id=1, to_apply=%add, metadata")
+    split = split.replace("  ROOT %done =", '  %again = bf16[8,64]{1,0} all-reduce-start(%kz), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add\n  ROOT %done =')
+    assert [each.loop for each in hlo.collectives(hlo.parse(split))] == ["loop", ""]  # one channel in one place is one collective
     known = TEXT.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}')
     assert hlo.loops(hlo.parse(known)) == [("loop", 7)]
     assert hlo.loops(hlo.parse(TEXT.replace("direction=LT", "direction=NE"))) == [("loop", None)]
