@@ -9,7 +9,7 @@ class Point(NamedTuple):
     fits: bool
 
 
-def search(needs, capacity, points, fixed, *, step=2, compiles=2, more=lambda: True):
+def search(needs, capacity, points, fixed, *, step=2, compiles=2):
     """Bisects between a number of images per chip that fits and one that does not, and returns all `Point`s, in ascending order.
 
     The next number is where a line through the two nearest points meets the capacity, so two or three compiles do; a line that has one point only
@@ -22,12 +22,11 @@ def search(needs, capacity, points, fixed, *, step=2, compiles=2, more=lambda: T
         fixed: bytes without images.
         step: numbers are multiples of it.
         compiles: maximum number of calls of `needs`.
-        more: whether there is time for another.
     """
     points = sorted(points)
     for _ in range(compiles):
         guess = propose(points, capacity, fixed, step)
-        if guess is None or not more():
+        if guess is None:
             break
         points = sorted([*points, needs(guess)])
     return points

@@ -103,8 +103,8 @@ def mesh(slice):
     return parallel.data_mesh(devices), "cpu", f"counted in the program of {len(devices)} CPU devices, whose memory and fusions are not a GPU's"
 
 
-def arguments(run):
-    """Shapes, dtypes and shardings of (state, batch, key data) of a `build.Run`'s step; nothing is computed."""
+def arguments(run, state=None):
+    """Shapes, dtypes and shardings of (state, batch, key data) of a `build.Run`'s step; nothing is computed. state: that of an earlier call."""
     init_key, key = build.keys(run.config)
 
     def begin(key):
@@ -116,19 +116,26 @@ def arguments(run):
     laid = lambda tree, sharding: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
     n = run.config.batch_size
     batch = {"image": jax.ShapeDtypeStruct((n, *run.train.image_shape), jnp.float32), "label": jax.ShapeDtypeStruct((n,), jnp.int32)}
-    return laid(jax.eval_shape(begin, init_key), replicated), laid(batch, sharded), laid(jax.eval_shape(jax.random.key_data, key), replicated)
+    state = state if state is not None else laid(jax.eval_shape(begin, init_key), replicated)
+    return state, laid(batch, sharded), laid(jax.eval_shape(jax.random.key_data, key), replicated)
 
 
-def compile_step(run, platform):
+def compile_step(run, platform, args=None):
     """The `Program` of a `build.Run` whose mesh has devices of a platform.
+
+    Args:
+        run: `build.Run`.
+        platform: "tpu" or "cpu".
+        args: of `arguments`; None: they are made.
 
     Raises:
         TooLarge: it does not fit the chip's memory.
     """
     _, key = build.keys(run.config)
+    args = args or arguments(run)
     step, marks = trainer.program(run.step, run.mesh, jax.random.key_impl(key)), [time.perf_counter()]
     with pallas_kernels.platforms(platform) if platform != "cpu" else contextlib.nullcontext():
-        traced = step.trace(*arguments(run))
+        traced = step.trace(*args)
         marks.append(time.perf_counter())
         lowered = traced.lower(lowering_platforms=(platform,))
     marks.append(time.perf_counter())

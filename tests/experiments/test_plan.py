@@ -172,11 +172,13 @@ def tiny():
 
 
 def test_batches_that_the_chips_do_not_divide():
-    slice = chips.parse("v5e:2x4")
-    rows, note = planning.rows_of(tiny(), slice, 0)
-    assert rows == 2 and "config.batch_size=12 is no multiple of the 8 chips" in note and "planned for 16" in note
-    with pytest.raises(ConfigError, match=r"--batch=20: expected a multiple of the 8 chips of v5e:2x4, such as 16 or 24"):
-        planning.rows_of(tiny(), slice, 20)
+    slice, config = chips.parse("v5e:2x4"), tiny()
+    rows, note = planning.rows_of(config, slice, 0)
+    assert rows == 2 and "config.batch_size=12 does not fit 8 chips with an even number of images on each" in note and "planned for 16" in note
+    with pytest.raises(ConfigError, match=r"--batch=24: expected a multiple of 16, for the 8 chips of v5e:2x4 .*, such as 16 or 32"):
+        planning.rows_of(config, slice, 24)
+    config.mix.update(mixup=0.0, cutmix=0.0)
+    assert planning.rows_of(config, slice, 24) == (3, "")
     with pytest.raises(ConfigError, match="expected some of plain, remat"):
         plan.run(tiny(), "unused", topology="v5e:2x4", variants=("other",))
 
