@@ -11,6 +11,7 @@ MOVES = FREE | {"copy", "copy-start", "transpose", "reshape", "broadcast", "slic
                 "gather", "convert", "bitcast-convert", "fusion", "dot", "convolution", "custom-call", "infeed", "outfeed", "rng-get-and-update-state"}
 SLOW = {"exponential", "exponential-minus-one", "log", "log-plus-one", "logistic", "tanh", "power", "sqrt", "rsqrt", "cbrt", "erf", "sine", "cosine",
         "tan", "atan2"}  # a function of one number, as several instructions of the machine
+NO_WORK = {"AllocateBuffer", "Sharding", "ConcatBitcast", "SPMDFullToShardShape", "SPMDShardToFullShape"}  # custom calls that move nothing
 PASSES = {"highest": 6, "high": 3}  # products of bfloat16 numbers in one product of float32 numbers on a TPU
 
 
@@ -53,9 +54,11 @@ def count(module):
         kind = each.opcode.removesuffix("-start")
         if each.opcode in FREE or each.opcode.endswith("-done") or kind in hlo.COLLECTIVES:
             return
+        target = re.search(r'custom_call_target="([^"]*)"', each.attributes)
+        if target and target[1] in NO_WORK:
+            return
         scope = module.computations[name]
         matmul, passes, dtype, vector, slow = _arithmetic(module, scope, each)
-        target = re.search(r'custom_call_target="([^"]*)"', each.attributes)
         source = re.search(r'op_name="([^"]*)"', each.attributes)
         cycles = re.search(r'"estimated_cycles":"(\d+)"', each.attributes)
         operands = tuple(shape for operand in each.operands if operand in scope for shape in scope[operand].shapes) if target else ()

@@ -133,7 +133,7 @@ def compile_step(run, platform, args=None):
     """
     _, key = build.keys(run.config)
     args = args or arguments(run)
-    step, marks = trainer.program(run.step, run.mesh, jax.random.key_impl(key)), [time.perf_counter()]
+    step, marks = trainer._program(run.step, run.mesh, jax.random.key_impl(key)), [time.perf_counter()]
     with pallas_kernels.platforms(platform) if platform != "cpu" else contextlib.nullcontext():
         traced = step.trace(*args)
         marks.append(time.perf_counter())

@@ -1,4 +1,6 @@
 """`experiments.plan`: what it reads out of compiled programs, what it makes of it, and where an adversarial step communicates."""
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,14 @@ import pytest
 from configs import digits, imagenet
 from experiments import plan
 from experiments.common.cli import ConfigError
-from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, planning, programs
+from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, planning, programs, table
 from experiments.planning.fitting import Point
 from experiments.planning.text import text
 from tests.helpers.toy_training import SHAPE, Classifier, Net
 from vmamba_jax import attacks, parallel, training
 from vmamba_jax.training import trainer
 
+ROOT = pathlib.Path(__file__).parents[2]
 TEXT = """HloModule step, is_scheduled=true
 
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -191,7 +194,7 @@ def adversarial():
     mesh, key = parallel.data_mesh(jax.devices()[:8]), jax.random.key(0)
     state = jax.eval_shape(lambda key: training.create_state(classifier, optimizer, key, SHAPE), key)
     batch = {"image": jax.ShapeDtypeStruct((16, *SHAPE), jnp.float32), "label": jax.ShapeDtypeStruct((16,), jnp.int32)}
-    compiled = trainer.program(step, mesh, jax.random.key_impl(key)).lower(state, batch, jax.eval_shape(jax.random.key_data, key)).compile()
+    compiled = trainer._program(step, mesh, jax.random.key_impl(key)).lower(state, batch, jax.eval_shape(jax.random.key_data, key)).compile()
     return programs.parameters(state), hlo.parse(compiled.as_text())
 
 
@@ -220,3 +223,14 @@ def test_a_plan_for_gpus(tmp_path, capsys):
     assert 0 < sum(row["bytes"] for row in record["collectives"]) < 4.1 * made["parameters"] and not any(row["inside_loop"] for row in record["collectives"])
     assert "whose memory and fusions are not a GPU's" in made["compiled"] and (tmp_path / "plan.json").exists()
     assert text(made).splitlines()[0] in capsys.readouterr().out
+
+
+def test_committed_plans_are_those_of_the_page():
+    """docs/plan.md has the table of docs/benchmarks/plans; no collective of them is inside a loop."""
+    plans = table.read(ROOT / "docs" / "benchmarks" / "plans")
+    assert table.table(plans) in (ROOT / "docs" / "plan.md").read_text()
+    for made in plans:
+        for variant in made["variants"].values():
+            for record in filter(None, (variant["asked"], (variant["largest"] or {}).get("record"))):
+                assert record["memory"]["total"] <= record["memory"]["chip"] and record["rows"] * made["chips"] == record["batch"]
+                assert not any(row["inside_loop"] for row in record["collectives"])

@@ -188,7 +188,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
             writer = stack.enter_context(Writer(workdir, step=int(state.step)))
         start = int(state.step)
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        run = program(step_fn, mesh, jax.random.key_impl(key) if typed else None)
+        run = _program(step_fn, mesh, jax.random.key_impl(key) if typed else None)
         key = np.asarray(jax.random.key_data(key) if typed else key)  # numpy, which a mesh of several hosts accepts
         bar = stack.enter_context(Bar(start, steps, shown=monitoring.progress))
         stop_requested = stack.enter_context(stop_requests(monitoring.stop_on_signals))
@@ -271,8 +271,8 @@ def _timing(meter):
 
 
 @functools.lru_cache(maxsize=4)
-def program(step_fn, mesh, impl):
-    """The jitted step `(state, batch, key data)` of a run: non-finite updates are skipped, and the step's number is folded into the run's key.
+def _program(step_fn, mesh, impl):
+    """The compiled step: non-finite updates are skipped, and the step's number is folded into the run's key.
 
     Cached, so that another call of `train` with the same step in one process does not trace it again.
 
