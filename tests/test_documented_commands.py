@@ -34,7 +34,7 @@ PARSERS = ("experiments.device_check", *APPS)
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
-          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
+          "experiments.plan": lambda config: limits.check_run(base.complete(config)), "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
           **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "dense", "certify", "adapt")},
           "experiments.ads": lambda config: plan.expand(ml_collections.ConfigDict(config.to_dict() | {"seeds": (0,)})),
           "experiments.analyze": limits.check_analysis, "experiments.attack_quality": attack_quality.check}

@@ -77,7 +77,7 @@ def exit_on_error():
         sys.exit("\nstopped; the same command resumes from the last checkpoint")
 
 
-def main(run, *, doc, define=None, complete=None):
+def main(run, *, doc, define=None, complete=None, workdir=None):
     """Run a program: parse the arguments, prepare the machine, call `run`; exits with 0, or with 2 after a one-line error.
 
     Args:
@@ -85,11 +85,12 @@ def main(run, *, doc, define=None, complete=None):
         doc: text that --help prints.
         define: function that declares further flags and returns their names.
         complete: function from the raw arguments to those that are parsed.
+        workdir: default of --workdir; None: it must be given.
     """
     app.define_help_flags()
     known = set(flags.FLAGS)
     config = config_flags.DEFINE_config_file("config", help_string="configuration, file.py or file.py:argument", sys_argv=sys.argv)
-    workdir = flags.DEFINE_string("workdir", None, "folder that the run writes to and resumes from")
+    target = flags.DEFINE_string("workdir", workdir, "folder that the run writes to and resumes from")
     coordinator = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0 (or VMAMBA_JAX_COORDINATOR)")
     processes = flags.DEFINE_integer("processes", None, "several hosts: number of processes (or VMAMBA_JAX_PROCESSES)")
     process = flags.DEFINE_integer("process", None, "several hosts: index of this process, from 0 (or VMAMBA_JAX_PROCESS)")
@@ -133,7 +134,7 @@ def main(run, *, doc, define=None, complete=None):
             with checking("several hosts"):
                 parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,
                                     initialization_timeout=patience.value)
-            run(config.value, workdir.value, **{name: flags.FLAGS[name].value for name in more})
+            run(config.value, target.value, **{name: flags.FLAGS[name].value for name in more})
 
     start(program, flags_parser=parse)
 

@@ -175,8 +175,8 @@ _name = functools.partial(text, required=True)
 _names = functools.partial(sequence, rule=_name)
 _counts = functools.partial(sequence, rule=count)
 
-RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "evaluation",
-              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "evaluation.states", "data", "model")
+RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "profile",
+              "watchdog", "evaluation", "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "evaluation.states", "data", "model")
 RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
     "data.name": _name, "data.root": text, "data.options": _options,
@@ -200,7 +200,7 @@ RUN = {
     "schedule.boundaries": functools.partial(sequence, rule=_fraction), "schedule.factor": _positive,
     "ema_decay": _decay, "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
     "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of((*VALIDATION, *DENSE_VALIDATION)), "validation.attack": _options,
-    "checkpoints.keep": count,
+    "checkpoints.keep": count, "profile.first": count, "profile.steps": _any_count, "watchdog.factor": _positive, "watchdog.least": _above_zero,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
     "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,
     "evaluation.skip_attacks": checks.flag, "evaluation.corruptions.names": _corruptions,

@@ -13,6 +13,7 @@ from experiments.common.schedule import Lengths
 from vmamba_jax import data, evaluation, parallel, reports, training
 
 LARGE = 5_000_000  # parameters; XLA:CPU compiles the training step of a larger model for minutes, and warns after two
+FREE = ("evaluation", "profile", "watchdog")  # sections of a config that may change between the calls of one run: no weight depends on them
 
 
 def run(config, workdir, *, progress=True, command="", make=build.build):
@@ -54,6 +55,9 @@ def run(config, workdir, *, progress=True, command="", make=build.build):
 
 def _train(run, workdir, progress):
     config, plain, lengths = run.config, results.plain(run.config), Lengths.of(run.config, run.steps)
+    if config.profile.steps and config.profile.first + config.profile.steps - 1 > run.steps:
+        raise cli.ConfigError(f"config.profile.first={config.profile.first}, config.profile.steps={config.profile.steps}: expected to end within the "
+                              f"{run.steps} steps of the training")
     if progress:
         cli.report(f"{_about(run)}\n{lengths.text(config)}")
     init_key, key = build.keys(config)
@@ -73,7 +77,9 @@ def _train(run, workdir, progress):
         validation=training.Validation(_validation(run), every=config.validation.every_epochs * per_epoch),
         monitoring=training.Monitoring(
             log_every=min(per_epoch, config.log_every), on_log=wandb.logger(config.wandb, workdir, plain), progress=progress,
-            skips_in_a_row=config.skips.in_a_row, skips_in_all=config.skips.in_all, stop_on_signals=True))
+            skips_in_a_row=config.skips.in_a_row, skips_in_all=config.skips.in_all, stop_on_signals=True,
+            profile_first=config.profile.first, profile_steps=config.profile.steps, watchdog_factor=config.watchdog.factor,
+            watchdog_least=config.watchdog.least))
 
     with training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         best = {"step": saved.best_step, **saved.metrics("best")}
@@ -133,12 +139,12 @@ def _failures(workdir):
 
 
 def _save_config(config, workdir):
-    """Write config.json, unless the folder holds a run of another config; config.evaluation may differ."""
+    """Write config.json, unless the folder holds a run of another config; the sections of `FREE` may differ."""
     saved, given = results.saved_config(workdir), results.plain(config)
     if saved is not None:
         with cli.checking(workdir / "config.json"):
             saved = results.plain(base.complete(saved))
-        differing = [row for row in results.differences(saved, given) if not row[0].startswith("evaluation.")]
+        differing = [row for row in results.differences(saved, given) if row[0].split(".")[0] not in FREE]
         if differing:
             rows = [("field", "was", "is now"), *((name, json.dumps(old), json.dumps(new)) for name, old, new in differing)]
             widths = [max(len(row[i]) for row in rows) for i in range(2)]
