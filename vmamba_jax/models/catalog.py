@@ -2,9 +2,9 @@
 import dataclasses
 import fnmatch
 
-import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 from vmamba_jax.models.baselines.mambaout import MambaOut
@@ -287,7 +287,7 @@ def create_model(name, features_only=False, **overrides):
     if found.family in HEADS.values():
         overrides = overrides | {"backbone": _backbone(name, found.fields["backbone"], overrides)}
     fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
-    model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
+    model = found.family(**fields | {key: checks.floating(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
@@ -304,18 +304,7 @@ def _backbone(name, backbone, overrides):
     if unknown := [key for key in given if key not in known]:
         raise TypeError(f"{', '.join(f'backbone.{key}={given[key]!r}' for key in unknown)}: expected fields of {name}'s backbone: {', '.join(known)}")
     dtypes = {key: overrides[key] for key in ("dtype", "param_dtype") if key in overrides} | given
-    return backbone.clone(**{key: _dtype(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
-
-
-def _dtype(field, value):
-    """Floating dtype from its name or type; None stays None."""
-    try:
-        dtype = None if value is None else jnp.dtype(value)
-    except TypeError:
-        dtype = jnp.dtype(bool)
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{field}={value!r}: expected a floating dtype such as 'float32' or 'bfloat16'")
-    return dtype
+    return backbone.clone(**{key: checks.floating(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
 
 
 def _hashable(value):
