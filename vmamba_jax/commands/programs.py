@@ -13,6 +13,7 @@ PROGRAMS = {
     "sweep": "Train and evaluate many runs of one config, over seeds.",
     "study": "Put several models under every probe of robustness.",
     "analyze": "Receptive fields, attention of the scan, hidden states.",
+    "plan": "What a training run will cost on a TPU slice or on GPUs: memory, time, chips.",
     "ads": "State space models with and without Adaptive Scaling.",
     "mender": "Locate and repair flawed hidden states.",
     "dense": "Segmentation and detection of rendered shapes, attacked and corrupted.",
