@@ -90,9 +90,9 @@ def main(config, workdir, *, page, workers, name, file, run, write, text):
     else:
         sweep.keep_programs(workdir)
         found = run(config, workdir, command=cli.command(f"experiments.{name}"))
-    print(f"{text(workdir)}\n\npage: {workdir}/{name}.html")
+    cli.report(f"{text(workdir)}\n\npage: {workdir}/{name}.html")
     sweep.end(found)
 
 
 def _command(name, workdir, config=""):
-    return f"python -m experiments.{name} {config}--workdir {shlex.quote(str(workdir))}"
+    return f"{cli.invocation(name)} {config}--workdir {shlex.quote(str(workdir))}"

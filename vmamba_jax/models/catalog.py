@@ -2,9 +2,9 @@
 import dataclasses
 import fnmatch
 
-import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 from vmamba_jax.models.baselines.mambaout import MambaOut
@@ -201,6 +201,8 @@ _DENSE = {  # backbone: parameters with UperNet (150 classes, both heads) and wi
     "swin_base": (121_279_716, 107_141_800), "convnext_tiny": (60_242_636, 48_095_376), "convnext_small": (81_877_196, 69_729_936),
     "convnext_base": (122_102_956, 107_965_040), "resnet50": (66_496_876, 44_396_336),
 }
+_SHORT_SIDE = {"upernet": Preprocessing(size=512, resize=512, interpolation="bilinear"),
+               "mask_rcnn": Preprocessing(size=800, resize=800, interpolation="bilinear")}  # of images that keep their proportions
 _DETECTION_SWIN = dict(always_partition=True, padding="before_roll")  # as in MMSegmentation and MMDetection
 
 
@@ -208,7 +210,7 @@ def _dense_entries():
     for i, (head, family) in enumerate(HEADS.items()):
         for name, counts in _DENSE.items():
             backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | (_DETECTION_SWIN if MODELS[name].family is Swin else {})
-            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=Preprocessing(size=512, resize=512))
+            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=_SHORT_SIDE[head])
 
 
 DENSE = dict(_dense_entries())
@@ -285,7 +287,7 @@ def create_model(name, features_only=False, **overrides):
     if found.family in HEADS.values():
         overrides = overrides | {"backbone": _backbone(name, found.fields["backbone"], overrides)}
     fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
-    model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
+    model = found.family(**fields | {key: checks.floating(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
@@ -302,18 +304,7 @@ def _backbone(name, backbone, overrides):
     if unknown := [key for key in given if key not in known]:
         raise TypeError(f"{', '.join(f'backbone.{key}={given[key]!r}' for key in unknown)}: expected fields of {name}'s backbone: {', '.join(known)}")
     dtypes = {key: overrides[key] for key in ("dtype", "param_dtype") if key in overrides} | given
-    return backbone.clone(**{key: _dtype(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
-
-
-def _dtype(field, value):
-    """Floating dtype from its name or type; None stays None."""
-    try:
-        dtype = None if value is None else jnp.dtype(value)
-    except TypeError:
-        dtype = jnp.dtype(bool)
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{field}={value!r}: expected a floating dtype such as 'float32' or 'bfloat16'")
-    return dtype
+    return backbone.clone(**{key: checks.floating(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
 
 
 def _hashable(value):
