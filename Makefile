@@ -3,7 +3,7 @@
 #   make study        trains five small models on digits, puts them under every probe of robustness, writes runs/study/study.html
 #   make mender       locates and repairs the flaw of small models on shapes with a planted cue, writes runs/mender/mender.html
 #   make ads          trains state space models with and without Adaptive Scaling on digits, writes runs/ads/ads.html
-#   make dense        trains a small UperNet on rendered shapes, attacks, corrupts and occludes its images, writes runs/dense/dense.html
+#   make dense        trains a small UperNet and Mask R-CNN on rendered shapes, attacks, corrupts, occludes their images, writes runs/dense/dense.html
 #   make test         sets up .venv, runs the checks
 #   make test-slow    runs those that take longer: every golden model, programs killed in several processes
 #   make test-peers   compares with live reference programs, which it installs (PyTorch among them)
@@ -42,7 +42,7 @@ mender: $(VENV)/.installed
 ads: $(VENV)/.installed
 	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS) --workers=0
 
-dense: $(VENV)/.installed
+dense: $(VENV)/.installed-detection
 	@$(IN) -m experiments.dense --config configs/dense.py --workdir $(DENSE)
 
 test: lint
@@ -89,6 +89,10 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.python setup.py pyproject.toml constraints.txt
 	$(call install,.[test])
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-detection: $(VENV)/.installed
+	$(call install,.[detection])
+	@touch $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed-test
 	$(call install,.[test$(comma)peers])
