@@ -255,7 +255,7 @@ def objective(config, classifier, optimizer, steps):
     """The training step of config.objective, whose attack's radius grows from 0 over the ramp of `Lengths.of`."""
     options = config.objective.to_dict()
     name, attacked, replays, *_ = (options.pop(field) for field in ("name", "attack", "replays", "ramp", "ramp_epochs"))
-    options["ema_decay"] = ema_decay(config)
+    options |= {"ema_decay": ema_decay(config), "reduce_dtype": config.reduce_dtype or None}
     if attacked:
         options["attack"] = attack(config.objective.attack, "config.objective.attack")
     if name == "free":
