@@ -4,6 +4,7 @@
 #   make mender       locates and repairs the flaw of small models on shapes with a planted cue, writes runs/mender/mender.html
 #   make ads          trains state space models with and without Adaptive Scaling on digits, writes runs/ads/ads.html
 #   make dense        trains a small UperNet on rendered shapes, attacks, corrupts and occludes its images, writes runs/dense/dense.html
+#   make docs         builds the site into docs/_build/html and runs its notebooks; NOTEBOOKS=off does not run them
 #   make test         sets up .venv, runs the checks
 #   make test-slow    runs those that take longer: every golden model, programs killed in several processes
 #   make test-peers   compares with live reference programs, which it installs (PyTorch among them)
@@ -18,6 +19,7 @@ STUDY ?= runs/study
 MENDER ?= runs/mender
 ADS ?= runs/ads
 DENSE ?= runs/dense
+NOTEBOOKS ?= force
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 WORKERS ?= $(shell [ $(CORES) -gt 1 ] && echo $$(( $(CORES) < 8 ? $(CORES) : 8 )) || echo 0)
 # Whole files to each worker: what a file's tests share is made once.
@@ -26,7 +28,7 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
 IN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart study mender ads dense test test-slow test-peers test-aot lint install install-aot clean FORCE
+.PHONY: quickstart study mender ads dense docs test test-slow test-peers test-aot lint install install-aot clean FORCE
 .NOTPARALLEL:
 .DEFAULT_GOAL := quickstart
 
@@ -44,6 +46,11 @@ ads: $(VENV)/.installed
 
 dense: $(VENV)/.installed
 	@$(IN) -m experiments.dense --config configs/dense.py --workdir $(DENSE)
+
+# Warnings are errors; then every internal link of the built pages is checked. Nothing is read from the network.
+docs: $(VENV)/.installed-docs
+	@NOTEBOOKS=$(NOTEBOOKS) $(IN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@$(IN) docs/tools/check_site.py docs/_build/html
 
 test: lint
 	@$(IN) -m pytest $(SIDE_BY_SIDE) -m "not slow and not aot and not peers" $(ARGS)
@@ -69,7 +76,7 @@ install: $(VENV)/.installed-test
 # The results in runs/ stay: they are yours.
 clean:
 	@if [ -e $(VENV)/.python ]; then rm -rf $(VENV); fi
-	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info docs/_build docs/api docs/families
 	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 comma := ,
@@ -88,6 +95,10 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.python setup.py pyproject.toml constraints.txt
 	$(call install,.[test])
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: $(VENV)/.python setup.py pyproject.toml constraints.txt
+	$(call install,.[docs])
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed-test

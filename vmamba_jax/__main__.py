@@ -1,14 +1,15 @@
-"""Command line of the catalog: list models, classify photos, export.
+"""Command line of the catalog: list models, classify photos, export; and the facts that a report of a problem needs.
 
     python -m vmamba_jax models ['vmamba*'] [--markdown]
     python -m vmamba_jax predict photo.jpg --model vmamba_tiny --weights vssm1_tiny_0230s_ckpt_epoch_264.pth
     python -m vmamba_jax predict photos/ more/*.png --weights runs/own --json
     python -m vmamba_jax export --model vmamba_tiny --weights vssm1_tiny_0230s_ckpt_epoch_264.pth --out vmamba_tiny.zip
+    python -m vmamba_jax info [--json]
 
-`models` prints the catalog; `predict` prints the most probable classes of photos; `export` writes a model with its weights as StableHLO. --weights is
-a training run's folder, a folder of `python -m vmamba_jax.checkpoints convert`, or a released file; the folders name their model, a file needs
---model. A failure is one line on stderr and exit status 2. `predict` names every photo that it cannot read; its exit status is then 1, or 2 if it
-could read none.
+`models` prints the catalog; `predict` prints the most probable classes of photos; `export` writes a model with its weights as StableHLO; `info`
+prints versions, devices and the backend of the scan. --weights is a training run's folder, a folder of `python -m vmamba_jax.checkpoints convert`, or
+a released file; the folders name their model, a file needs --model. A failure is one line on stderr and exit status 2. `predict` names every photo
+that it cannot read; its exit status is then 1, or 2 if it could read none.
 """
 import csv
 import json
@@ -21,7 +22,7 @@ import rich.console
 import rich.table
 
 import vmamba_jax
-from vmamba_jax import checkpoints, models, prediction
+from vmamba_jax import checkpoints, information, models, prediction
 from vmamba_jax.checkpoints.export import PLATFORMS
 from vmamba_jax.core import command_line
 
@@ -64,6 +65,10 @@ def parser():
     export.add_argument("--platforms", nargs="+", default=PLATFORMS, choices=PLATFORMS, help="platforms to lower for (default: all three)")
     export.add_argument("--gradients", action="store_true", help="also export the gradient with respect to the images")
     export.set_defaults(run=run_export)
+
+    info = commands.add_parser("info", help="print versions, devices and the backend of the scan, for a report of a problem")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.set_defaults(run=run_info)
     for command in (predict, export):
         command_line.add_model_arguments(command, required=False)
         command_line.add_verbose(command)
@@ -90,6 +95,11 @@ def run_models(args):
     for row in rows:
         table.add_row(*row)
     rich.console.Console(width=None if sys.stdout.isatty() else 400).print(table)
+
+
+def run_info(args):
+    found = information.collect()
+    print(json.dumps(found) if args.json else information.text(found))
 
 
 def catalog_rows(name):
