@@ -1,11 +1,25 @@
 """Packaging of vmamba_jax: `pip install -c constraints.txt -e '.[test]'` (or `make install`)."""
 import pathlib
 import re
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "vmamba_jax" / "version.py").read_text()).group(1)
+
+
+class BuildWithPrograms(build_py):
+    """The build, with `experiments` and `configs` as folders of vmamba_jax/programs: names that other projects use stay free in site-packages."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:  # an editable installation finds them in the clone
+            for name in ("experiments", "configs"):
+                shutil.copytree(HERE / name, pathlib.Path(self.build_lib) / "vmamba_jax" / "programs" / name, dirs_exist_ok=True,
+                                ignore=shutil.ignore_patterns("__pycache__"))
+
 
 setup(
     name="vmamba_jax",
@@ -16,8 +30,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*",
-                                    "configs", "experiments", "experiments.*"]),
+    packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*"]),
+    cmdclass={"build_py": BuildWithPrograms},
+    entry_points={"console_scripts": ["vmamba-jax = vmamba_jax.commands:main"]},
     package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data.datasets": ["*.tsv", "*.json"]},
     install_requires=[
         "jax>=0.10",
@@ -26,6 +41,7 @@ setup(
         "orbax-checkpoint>=0.11",
         "ml-collections>=1.1",
         "absl-py>=2.1",
+        "cyclopts>=5.0",
         "tensorflow-datasets>=4.9.9",
         "importlib_resources",  # tensorflow-datasets' imagenet2012 imports it without declaring it
         "grain>=0.2.12",

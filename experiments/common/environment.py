@@ -1,13 +1,14 @@
 """The machine: process settings before JAX starts, and the facts that a measurement records."""
 import ctypes
 import datetime
+import importlib.metadata
 import os
+import pathlib
 import platform
 import sys
 
 import jax
 
-from vmamba_jax.core.machine import cores, installed, processor
 from vmamba_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")  # whose versions every result records
@@ -51,6 +52,11 @@ def keep_memory(large=False):
     return min(libc.mallopt(name, value) for name, value in (KEEP_LARGE if large else KEEP)) == 1
 
 
+def cores():
+    """Number of CPU cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def device(devices):
     """{"platform", "kind", "count", "cores"} of JAX devices; kind is the processor's name for CPU devices."""
     first = devices[0]
@@ -58,9 +64,28 @@ def device(devices):
     return {"platform": first.platform, "kind": kind, "count": len(devices), "cores": cores()}
 
 
+def processor():
+    """The processor's name; its architecture on systems without /proc/cpuinfo."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join(names[0].split()) if names else platform.processor() or platform.machine()
+
+
 def versions(packages=PACKAGES):
     """{name: version} of Python, this package, and those of `packages` that are installed."""
     return {"python": platform.python_version(), "vmamba_jax": __version__, **installed(packages)}
+
+
+def installed(packages):
+    """{name: version} of those of `packages` that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def load():

@@ -14,10 +14,13 @@ from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files
 from vmamba_jax.core.saved_steps import step_folders
 from vmamba_jax.core.saved_steps.reader import SavedSteps
-from vmamba_jax.data.class_names import load_class_names
+from vmamba_jax.data.class_names import dense_class_names, load_class_names
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import catalog
 from vmamba_jax.models.classifier import Classifier
+from vmamba_jax.models.dense.layers import OverBackbone
+from vmamba_jax.models.dense.mask_rcnn import MaskRCNN
+from vmamba_jax.models.dense.upernet import UperNet
 
 CONFIG, STEPS = "config.json", "checkpoints"  # of a run's folder
 EMA = {None: None, "ema": True, "raw": False}  # of a run, by `weights`
@@ -67,23 +70,34 @@ class WeightsSource:
             raise ValueError(f"{self.path}: expected the model's name before it, NAME@{self.path}; python -m vmamba_jax.checkpoints inspect guesses it")
         fields = self.overrides | overrides
         model = catalog.create_model(self.name, **fields)
-        return model.clone(**{field: n for field, n in self.sizes(model).items() if field not in fields})
+        sizes = {field: n for field, n in self.sizes(model).items() if field not in fields}
+        if isinstance(model, OverBackbone) and (channels := sizes.pop("in_channels", None)) and "in_channels" not in fields.get("backbone", {}):
+            sizes["backbone"] = model.backbone.clone(in_channels=channels)
+        return model.clone(**sizes)
 
     def sizes(self, model):
         """{"num_classes": ..., "in_channels": ...} of the arrays, read as those of `model`'s family; without what they lack."""
-        head, stem = fine_tuning.head_paths(model), fine_tuning.images_path(model)
+        head, stem = fine_tuning.logits_paths(model), fine_tuning.images_path(model)
         if self.kind == "file":
             shapes = shapes_in(model, self.content, self.weights)
         else:
             shapes = {path: np.shape(x) for path, x in flatten_dict(self.content).items()}
-        found = {"num_classes": shapes[head[0]][-1]} if head and head[0] in shapes else {}
+        extra = isinstance(model, MaskRCNN)  # its classification has the background too
+        found = {"num_classes": shapes[head[0]][-1] - extra} if head and head[0] in shapes else {}
         return found | ({"in_channels": shapes[stem][2]} if stem in shapes else {})
 
     def class_names(self, count):
-        """Names of the `count` classes: the source's own, or ImageNet's (identifier, names) for 1000 of a released model; None: not known."""
+        """Names of the `count` classes: the source's own, or those of the set that models of this kind are released for; None: not known.
+
+        Released names: ImageNet's (identifier, names) for 1000, ADE20K's for 150 of a segmenter, COCO's for 80 of a detector.
+        """
         if self.classes is not None:
             return self.classes if len(self.classes) == count else None
-        return imagenet.classes() if self.kind != "run" and count == len(imagenet.classes()) else None
+        if self.kind == "run":
+            return None
+        family = None if self.name is None else catalog.entry(self.name).family
+        known = dense_class_names("ade20k") if family is UperNet else dense_class_names("coco") if family is MaskRCNN else imagenet.classes()
+        return known if len(known) == count else None
 
     def variables(self, model, head="keep", *, classes=None, key=None, log=None):
         """The variables of `model`; arguments and errors as for `read_variables`."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.layers.common import conv, conv_kernel_init
 
 KEPT = 0.9       # share of a running statistic that a step keeps; PyTorch's momentum is 1 - KEPT
@@ -85,3 +86,20 @@ class ConvModule(nn.Module):
                  kernel_init=self.kernel_init, name="conv", **dtypes)(x)
         x = BatchNorm(name="bn", **dtypes)(x, train) if self.norm else x
         return jax.nn.relu(x) if self.act else x
+
+
+class OverBackbone(nn.Module):
+    """Base of the models over a backbone, modules with the fields backbone, dtype and param_dtype."""
+
+    @property
+    def in_channels(self):
+        """Channels of the images."""
+        return self.backbone.in_channels
+
+    @property
+    def _dtypes(self):
+        return dict(dtype=self.dtype, param_dtype=self.param_dtype)
+
+    def _check_backbone(self):
+        """ValueError unless the backbone returns four maps."""
+        checks.require(len(self.backbone.out_indices) == 4, f"backbone.out_indices={tuple(self.backbone.out_indices)}: expected four maps")

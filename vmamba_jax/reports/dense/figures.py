@@ -17,12 +17,18 @@ def palette(classes):
     return np.array([*FIRST, *more][:classes]) / 255
 
 
-def over(image, label, classes, ignore=255):
-    """The image (H, W, 3) in [0, 1] with its label map (H, W) drawn over it; class 0 is clear and ignored pixels are gray."""
-    colors = np.concatenate([palette(classes), np.full((256 - classes, 3), 0.5)]) if classes < 256 else palette(classes)
+def colors_of(classes, clear=True):
+    """A color (classes, 3) in [0, 1] for each class; `clear`: class 0 is a background, black in a legend; else it has a color too."""
+    return palette(classes) if clear else palette(classes + 1)[1:]
+
+
+def over(image, label, classes, ignore=255, clear=True):
+    """The image (H, W, 3) in [0, 1] with its label map (H, W) drawn over it; ignored pixels are gray, and class 0 has no color if `clear`."""
+    colors = colors_of(classes, clear)
+    colors = np.concatenate([colors, np.full((256 - classes, 3), 0.5)]) if classes < 256 else colors
     shown = image if image.shape[-1] == 3 else np.repeat(image, 3, -1)
     drawn = (1 - ALPHA) * shown + ALPHA * colors[label]
-    return np.where(((label == 0) & (label != ignore))[..., None], 0.75 * shown, drawn)
+    return np.where(((label == 0) & (label != ignore))[..., None], 0.75 * shown, drawn) if clear else drawn
 
 
 def tiles(found, classes, places):
