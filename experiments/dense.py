@@ -42,7 +42,7 @@ def run(config, workdir, *, progress=True, command=""):
 
 
 def _command(workdir):
-    return f"python -m experiments.dense --workdir {shlex.quote(str(workdir))}"
+    return f"{cli.invocation('dense')} --workdir {shlex.quote(str(workdir))}"
 
 
 def _flags():
@@ -53,11 +53,11 @@ def _flags():
 def main(config, workdir, page):
     if page:
         with cli.checking("--page"):
-            reports.write_dense(workdir, commands=(f"python -m experiments.dense --config configs/dense.py --workdir {shlex.quote(str(workdir))}",))
+            reports.write_dense(workdir, commands=(f"{cli.invocation('dense')} --config configs/dense.py --workdir {shlex.quote(str(workdir))}",))
         return
     sweep.keep_programs(workdir)
     run(config, workdir, command=cli.command("experiments.dense"))
-    print(f"{reports.dense_text(reports.read_dense(workdir))}\n\npage: {workdir}/dense.html")
+    cli.report(f"{reports.dense_text(reports.read_dense(workdir))}\n\npage: {workdir}/dense.html")
 
 
 if __name__ == "__main__":

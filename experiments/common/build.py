@@ -46,11 +46,13 @@ class Run:
     variables: dict | None
 
 
-def build(config):
+def build(config, mesh=None, load=None):
     """The `Run` of a config; every field is checked before anything is trained.
 
     Args:
         config: ConfigDict with every key of `configs.base.run`.
+        mesh: devices that share each batch; None: all of JAX.
+        load: function (config, split, limit) -> source of the images; None: `source`.
 
     Raises:
         ConfigError: a field with a value that cannot be run.
@@ -59,11 +61,12 @@ def build(config):
     for name in ("epochs", "batch_size"):  # 0 in a config for evaluation only
         with checking():
             limits.count(f"config.{name}", config[name])
-    train = source(config, "train")
+    load = load or source
+    train = load(config, "train", 0)
     with checking("config.data"):
-        validation = data.match_classes(source(config, "validation", config.validation.limit), train.classes)
+        validation = data.match_classes(load(config, "validation", config.validation.limit), train.classes)
     check_head(config, class_names(config, train))
-    mesh = parallel.data_mesh()
+    mesh = mesh or parallel.data_mesh()
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
                           f"at most the {len(train)} training images")
@@ -267,7 +270,7 @@ def objective(config, classifier, optimizer, steps):
     """The training step of config.objective, whose attack's radius grows from 0 over the ramp of `Lengths.of`."""
     options = config.objective.to_dict()
     name, attacked, replays, *_ = (options.pop(field) for field in ("name", "attack", "replays", "ramp", "ramp_epochs"))
-    options["ema_decay"] = ema_decay(config)
+    options |= {"ema_decay": ema_decay(config), "reduce_dtype": config.reduce_dtype or None}
     if is_detector(config) != (name == "detection"):
         raise ConfigError(f"config.objective.name={name!r} with config.model.name={config.model.name!r}: expected 'detection' for a detector, and for no other")
     if name == "detection" and options.pop("label_smoothing"):

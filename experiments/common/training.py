@@ -14,6 +14,7 @@ from experiments.common.schedule import Lengths
 from vmamba_jax import data, evaluation, parallel, reports, training
 
 LARGE = 5_000_000  # parameters; XLA:CPU compiles the training step of a larger model for minutes, and warns after two
+FREE = ("evaluation", "profile", "watchdog", "sharding")  # sections of a config that may change between the calls of one run: no weight depends on them
 
 
 def run(config, workdir, *, progress=True, command="", make=build.build):
@@ -55,32 +56,42 @@ def run(config, workdir, *, progress=True, command="", make=build.build):
 
 def _train(run, workdir, progress):
     config, plain, lengths = run.config, results.plain(run.config), Lengths.of(run.config, run.steps)
+    if config.profile.steps and config.profile.first + config.profile.steps - 1 > run.steps:
+        raise cli.ConfigError(f"config.profile.first={config.profile.first}, config.profile.steps={config.profile.steps}: expected to end within the "
+                              f"{run.steps} steps of the training")
     if progress:
         cli.report(f"{_about(run)}\n{lengths.text(config)}")
     init_key, key = build.keys(config)
     with cli.checking("config.init.checkpoint"):
-        state = training.create_state(run.classifier, run.optimizer, init_key, run.train.image_shape, ema_decay=build.ema_decay(config),
-                                      variables=run.variables)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        def begin():
+            state = training.create_state(run.classifier, run.optimizer, init_key, run.train.image_shape, ema_decay=build.ema_decay(config),
+                                          variables=run.variables, mesh=run.mesh, sharding=config.sharding)
+            return run.step.begin(state, run.train.image_shape, config.batch_size)
+
+        shapes = jax.eval_shape(begin)
+    with cli.checking():
+        training.sharding.check(run.step, training.sharding.template(shapes, run.mesh, config.sharding).params, run.mesh, config.sharding)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
     if progress and parameters > LARGE and jax.devices()[0].platform == "cpu":
         cli.report(f"  compiling  the first step of {parameters:,} parameters may take minutes on a CPU; XLA's message \"Very slow compile?\" means only that")
-    state = run.step.begin(state, run.train.image_shape, config.batch_size)
     per_epoch = run.batches.steps_per_epoch
 
     since = time.perf_counter()
     state = training.train(
-        run.step, state, run.batches, steps=run.steps, key=key, workdir=workdir, mesh=run.mesh,
+        run.step, begin, run.batches, steps=run.steps, key=key, workdir=workdir, mesh=run.mesh, sharding=config.sharding,
         checkpoints=training.Checkpointing(keep_latest=config.checkpoints.keep, best_metric=f"validation/{config.validation.select}", config=plain),
         validation=training.Validation(_validation(run), every=config.validation.every_epochs * per_epoch),
         monitoring=training.Monitoring(
             log_every=min(per_epoch, config.log_every), on_log=wandb.logger(config.wandb, workdir, plain), progress=progress,
-            skips_in_a_row=config.skips.in_a_row, skips_in_all=config.skips.in_all, stop_on_signals=True))
+            skips_in_a_row=config.skips.in_a_row, skips_in_all=config.skips.in_all, stop_on_signals=True,
+            profile_first=config.profile.first, profile_steps=config.profile.steps, watchdog_factor=config.watchdog.factor,
+            watchdog_least=config.watchdog.least))
 
     with training.Checkpoints(workdir / "checkpoints", read_only=True) as saved:
         best = {"step": saved.best_step, **saved.metrics("best")}
     return {
         "config": plain, "seed": config.seed, "steps": run.steps, "steps_per_epoch": per_epoch, "schedule": dataclasses.asdict(lengths), "best": best,
-        "parameters": parameters, "sha256": parallel.fingerprint(state.variables()),
+        "parameters": parameters, "state_bytes_per_device": training.sharding.bytes_per_device(state), "sha256": parallel.fingerprint(state.variables()),
         "seconds": round(time.perf_counter() - since, 1), "validation_attack": build.attack_label(run.attack), **results.provenance(run.train),
     }
 
@@ -149,12 +160,12 @@ def _failures(workdir):
 
 
 def _save_config(config, workdir):
-    """Write config.json, unless the folder holds a run of another config; config.evaluation may differ."""
+    """Write config.json, unless the folder holds a run of another config; the sections of `FREE` may differ."""
     saved, given = results.saved_config(workdir), results.plain(config)
     if saved is not None:
         with cli.checking(workdir / "config.json"):
             saved = results.plain(base.complete(saved))
-        differing = [row for row in results.differences(saved, given) if not row[0].startswith("evaluation.")]
+        differing = [row for row in results.differences(saved, given) if row[0].split(".")[0] not in FREE]
         if differing:
             rows = [("field", "was", "is now"), *((name, json.dumps(old), json.dumps(new)) for name, old, new in differing)]
             widths = [max(len(row[i]) for row in rows) for i in range(2)]

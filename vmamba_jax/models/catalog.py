@@ -2,13 +2,15 @@
 import dataclasses
 import fnmatch
 
-import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 from vmamba_jax.models.baselines.mambaout import MambaOut
+from vmamba_jax.models.baselines.mambavision import MambaVision
 from vmamba_jax.models.baselines.resnet import ResNet
+from vmamba_jax.models.baselines.spatial_mamba import SpatialMamba
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.dense.mask_rcnn import MaskRCNN
@@ -90,6 +92,15 @@ def _mambaout_rw(dim, depths, **fields):
     return _mambaout(dim, depths, layer_scale_init=1e-5, stem_norm=False, norm_first=True, head_norm=False, **fields)
 
 
+def _spatialmamba(dim, depths, drop_path):
+    return dict(dims=_widths(dim), depths=depths, drop_path_rate=drop_path)
+
+
+def _mambavision(dim, depths, drop_path=0.2, stem=64, heads=2, layer_scale=None):
+    return dict(dims=_widths(dim), depths=depths, stem_width=stem, num_heads=tuple(heads * 2**i for i in range(4)), layer_scale=layer_scale,
+                drop_path_rate=drop_path)
+
+
 # The numbers are the parameters and multiply-adds that `program_cost.cost` counts.
 _MODELS = {
     "vmamba_tiny": (VMamba, _v2(96, 8, 1.0, 0.2), 30_249_064, 4_905_572_352),
@@ -137,6 +148,16 @@ _MODELS = {
     "mambaout_base_tall_rw": (MambaOut, _mambaout_rw(128, (3, 4, 30, 3), expansion_ratio=2.5, conv_ratio=1.25), 86_481_448, 16_147_860_288),
     "mambaout_base_wide_rw": (MambaOut, _mambaout_rw(128, (3, 4, 27, 3), expansion_ratio=3.0, conv_ratio=1.5, act="silu"), 94_448_104, 17_781_468_544),
     "mambaout_base_plus_rw": (MambaOut, _mambaout_rw(128, (3, 4, 30, 3), expansion_ratio=3.0, conv_ratio=1.5, act="silu"), 101_656_552, 19_192_367_488),
+    "spatialmamba_tiny": (SpatialMamba, _spatialmamba(64, (2, 4, 8, 4), 0.2), 26_748_862, 4_463_591_936),
+    "spatialmamba_small": (SpatialMamba, _spatialmamba(64, (2, 4, 21, 5), 0.3), 43_074_280, 7_116_948_992),
+    "spatialmamba_base": (SpatialMamba, _spatialmamba(96, (2, 4, 21, 5), 0.5), 95_745_592, 15_800_600_832),
+    "mambavision_tiny": (MambaVision, _mambavision(80, (1, 3, 8, 4), stem=32), 31_794_248, 4_582_229_376),
+    "mambavision_tiny2": (MambaVision, _mambavision(80, (1, 3, 11, 4), stem=32), 35_104_008, 5_259_417_216),
+    "mambavision_small": (MambaVision, _mambavision(96, (3, 3, 7, 5)), 50_140_584, 7_599_891_840),
+    "mambavision_base": (MambaVision, _mambavision(128, (3, 3, 10, 5), 0.3, layer_scale=1e-5), 97_685_288, 15_198_707_200),
+    "mambavision_large": (MambaVision, _mambavision(196, (3, 3, 10, 5), 0.3, heads=4, layer_scale=1e-5), 227_961_048, 35_215_334_896),
+    "mambavision_large2": (MambaVision, _mambavision(196, (3, 3, 12, 5), 0.3, heads=4, layer_scale=1e-5), 241_554_824, 37_943_869_712),
+    "dinov2_small": (ViT, dict(_transformer(384, 6), patch_size=14, image_size=518, layer_scale=1.0, antialias=False, resize_offset=0.1, num_classes=0), 22_056_192, 6_147_946_368),
     "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1_814_073_344),
     "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4_089_184_256),
     "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 405_522_944),
@@ -207,7 +228,9 @@ ALIASES = {
     "vim_base_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_middle_cls_token_div2": "vim_base",
 } | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")} | {
     f"vim_{size}_patch16{stride}_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2": f"vim_{size}{stride}"
-    for size in ("tiny", "small") for stride in ("", "_stride8")} | {f"s6_{data}": f"mamba_{data}" for data in _SETS}
+    for size in ("tiny", "small") for stride in ("", "_stride8")} | {
+    f"mamba_vision_{short}": f"mambavision_{size}" for short, size in (("T", "tiny"), ("T2", "tiny2"), ("S", "small"), ("B", "base"), ("L", "large"), ("L2", "large2"))} | {
+    "dinov2_vits14": "dinov2_small"} | {f"s6_{data}": f"mamba_{data}" for data in _SETS}
 
 
 def list_models(pattern="*"):
@@ -270,7 +293,7 @@ def create_model(name, features_only=False, **overrides):
     if found.family in HEADS.values():
         overrides = overrides | {"backbone": _backbone(name, found.fields["backbone"], overrides)}
     fields = {key: _hashable(_record(found.family, key, value)) for key, value in {**found.fields, **overrides}.items()}
-    model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
+    model = found.family(**fields | {key: checks.floating(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
@@ -289,7 +312,7 @@ def _backbone(name, backbone, overrides):
     if unknown := [key for key in given if key not in known]:
         raise TypeError(f"{', '.join(f'backbone.{key}={given[key]!r}' for key in unknown)}: expected fields of {name}'s backbone: {', '.join(known)}")
     dtypes = {key: overrides[key] for key in ("dtype", "param_dtype") if key in overrides} | given
-    return backbone.clone(**{key: _dtype(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
+    return backbone.clone(**{key: checks.floating(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
 
 
 def _record(family, key, value):
@@ -301,17 +324,6 @@ def _record(family, key, value):
     if unknown := [name for name in value if name not in known]:
         raise TypeError(f"{', '.join(f'{key}.{name}={value[name]!r}' for name in unknown)}: expected some of {', '.join(known)}")
     return dataclasses.replace(default, **value)
-
-
-def _dtype(field, value):
-    """Floating dtype from its name or type; None stays None."""
-    try:
-        dtype = None if value is None else jnp.dtype(value)
-    except TypeError:
-        dtype = jnp.dtype(bool)
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{field}={value!r}: expected a floating dtype such as 'float32' or 'bfloat16'")
-    return dtype
 
 
 def _hashable(value):

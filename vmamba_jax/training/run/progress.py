@@ -30,6 +30,11 @@ class Bar:
     def advance(self, done):
         self._bar.update(self._task, completed=done)
 
+    def note(self, text):
+        """Prints a line above the bar."""
+        if not self._bar.disable:
+            self._bar.console.print(text, highlight=False, soft_wrap=True)
+
     def rate(self, timing):
         """Shows the rate and the fraction of time spent waiting for input. timing: a line of timing.jsonl, or empty."""
         if timing:
