@@ -53,8 +53,15 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
         "state_bytes_per_chip": training.sharding.bytes_per_device(maker.state),
         "objective": run.config.objective.name, "attack": run.config.objective.attack.to_dict(), "parameters": programs.parameters(maker.state),
         "batch": rows * slice.chips, "training_images": len(run.train), "epochs": run.config.epochs, "variants": found,
-        "notes": [*([note] if note else []), NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
+        "notes": [*([note] if note else []), *_described(run), NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
         "date": environment.now()[:10], "versions": environment.versions(environment.KERNEL_PACKAGES)}
+
+
+def _described(run):
+    """A note on a set that was not loaded."""
+    if isinstance(run.train, programs.Described):
+        yield (f"the data set was not loaded: {len(run.train):,} training images (--images) of {'x'.join(map(str, run.train.image_shape))} in "
+               f"{len(run.train.classes):,} classes (--config.model.overrides.num_classes)")
 
 
 def rows_of(config, slice, batch):

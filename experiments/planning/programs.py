@@ -19,7 +19,7 @@ from vmamba_jax.models import catalog
 from vmamba_jax.training import trainer
 
 IMAGENET = 1_281_167       # training images of ImageNet-1k
-WITHOUT_ROOT = ("folder", "imagenet")  # data sets that must be on the disk: without a root they are described
+WITHOUT_ROOT = ("folder", "imagenet", "webdataset", "tfrecord", "array_record")  # sets of photos that are described if the config has no root
 GIB = {"K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40, "": 1}
 
 
