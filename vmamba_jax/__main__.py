@@ -97,7 +97,7 @@ def catalog_rows(name):
     entry = models.entry(name)
     facts = (name, f"{entry.parameters:,}", "" if entry.flops is None else f"{entry.gflops:.2f} G")
     if not entry.releases:
-        yield (*facts, "", "", "never released", "", "", "")
+        yield (*facts, "", "", "none listed", "", "", "")
     for release in entry.releases:
         p = release.preprocessing
         yield (*facts, f"{release.top1:.2f}", release.source, release.tag, f"{p.resize} {p.interpolation}, crop {p.size}, mean/std {NUMBERS[p.mean]}",

@@ -37,7 +37,7 @@ class ViT(nn.Module):
         image_size: side whose grid the position embedding has; for other sizes it is resized bicubically.
         antialias: resize it as timm (True) or as DeiT's repository (False).
         drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
-        remat: recompute each block's activations in the backward pass.
+        remat: activations that the backward pass recomputes, see `layers.stages.REMAT`; True is "blocks", False "none".
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     num_classes: int = 1000
@@ -53,7 +53,7 @@ class ViT(nn.Module):
     image_size: int = 224
     antialias: bool = True
     drop_path_rate: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
