@@ -54,6 +54,8 @@ def run():
 
     config.validation = {"every_epochs": 1, "limit": 0, "select": "accuracy", "attack": {}}
     config.checkpoints = {"keep": 1}
+    config.profile = {"first": 10, "steps": 0}    # a profiler trace of `steps` steps from `first`, in the run's folder; 0: none
+    config.watchdog = {"factor": 0.0, "least": 60.0}  # reports a step of `factor` times the median time, and of `least` seconds or more; 0: none
     # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured;
     # states.images: the first images, on which the hidden states of a model with scans are measured, 0: not
     config.evaluation = {"split": "test", "batch_size": 256, "seed": 0, "examples": 10, "limit": 0, "autoattack": "", "attacks": {},

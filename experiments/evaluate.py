@@ -50,7 +50,7 @@ def main(config, workdir, checkpoint):
                          commands=[line for part in (finished.results, finished.evaluation) if (line := part.get("command"))])
     warnings = [f"warning: {result['label']}: {warning['meaning']} ({warning['sign']}: {warning['measured']})"
                 for result in finished.evaluation["attacks"].values() if "warnings" in result for warning in result["warnings"]]
-    print("\n".join([reports.tables.text([finished]), *warnings, f"report: {page}"]))
+    cli.report("\n".join([reports.tables.text([finished]), *warnings, f"report: {page}"]))
 
 
 if __name__ == "__main__":

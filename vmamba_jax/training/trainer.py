@@ -17,10 +17,13 @@ from vmamba_jax.training import sharding as layouts
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run import feed as loading
 from vmamba_jax.training.run.checkpointing import Checkpoints
+from vmamba_jax.training.run.clock import Clock
 from vmamba_jax.training.run.lock import one_run
 from vmamba_jax.training.run.metrics import Writer
+from vmamba_jax.training.run.profiling import Profiler
 from vmamba_jax.training.run.progress import Bar
 from vmamba_jax.training.run.signals import Stopped, stop_requests
+from vmamba_jax.training.run.watchdog import Watchdog
 from vmamba_jax.training.run.window import Window
 
 AHEAD = 2  # batches prefetched to the device
@@ -84,6 +87,10 @@ class Monitoring:
             with a non-finite metric is skipped: it makes no update, see `skip_nonfinite`.
         stop_on_signals: on SIGTERM or SIGINT the run finishes the current step, saves and raises `Stopped`; a second signal ends the
             process.
+        profile_first, profile_steps: first step and number of steps of a profiler trace in `<workdir>/profile`; 0 steps: no trace.
+        watchdog_factor: a step, validation or checkpoint that takes this many times its median is reported while it lasts, with the processes
+            that are late; 0: never, see `Watchdog`.
+        watchdog_least: seconds before which nothing is reported.
     """
     log_every: int = 50
     on_log: Callable | None = None
@@ -91,9 +98,17 @@ class Monitoring:
     skips_in_a_row: int | None = 0
     skips_in_all: int | None = None
     stop_on_signals: bool = False
+    profile_first: int = 1
+    profile_steps: int = 0
+    watchdog_factor: float = 0.0
+    watchdog_least: float = 60.0
 
     def __post_init__(self):
         checks.count("log_every", self.log_every, 1)
+        checks.count("profile_first", self.profile_first, 1)
+        checks.count("profile_steps", self.profile_steps, 0)
+        checks.number("watchdog_factor", self.watchdog_factor, low=0)
+        checks.number("watchdog_least", self.watchdog_least, above=0)
         checks.count("skips_in_a_row", self.skips_in_a_row, 0, optional=True)
         checks.count("skips_in_all", self.skips_in_all, 0, optional=True)
 
@@ -191,6 +206,10 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
         key = np.asarray(jax.random.key_data(key) if typed else key)  # numpy, which a mesh of several hosts accepts
         bar = stack.enter_context(Bar(start, steps, shown=monitoring.progress))
         stop_requested = stack.enter_context(stop_requests(monitoring.stop_on_signals))
+        clock = Clock()
+        profiler = stack.enter_context(Profiler(workdir, monitoring.profile_first, monitoring.profile_steps))
+        stack.enter_context(Watchdog(clock, monitoring.watchdog_factor, monitoring.watchdog_least))
+        stack.callback(clock.end)
 
         def place(batch):
             return jax.device_put(batch) if mesh is None else parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
@@ -209,8 +228,11 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
         feed = data.Meter(data.prefetch(fed_batches, AHEAD), size=lambda fed: fed.batch["image"].shape[0])
         stack.enter_context(contextlib.closing(feed))
         for done in range(start + 1, steps + 1):
+            clock.enter("data", done)
             fed = next(feed)
-            state, metrics = run(state, fed.batch, key)
+            clock.enter("step" if done > start + 1 else "compile", done)
+            with profiler.step(done, state.step):
+                state, metrics = run(state, fed.batch, key)
             window.add(done, metrics)
             in_flight.append(metrics)
             examples[done] = fed.index
@@ -220,6 +242,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
             bar.advance(done)
+            if profiler.end(done, metrics):
+                bar.note(f"profile of steps {monitoring.profile_first} to {done}: {profiler.command}")
 
             stop = stop_requested(done)
             log, validate = due(done, monitoring.log_every), validation is not None and due(done, validation.every)
@@ -229,23 +253,26 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
                 continue
             _check_skips(window, limits, examples, folder)
             examples.clear()
+            timing = {}
             if log:
                 values, timing = window.means(), _timing(feed)
                 write(done, values)
                 window.restart()
                 bar.training(values)
                 bar.rate(timing)
-                if writer is not None and timing:
-                    bad = getattr(batches, "bad", None)
-                    writer.time(done, timing | ({"bad_images": len(bad)} if bad else {}))
             results = None
             if validate:
+                clock.enter("validation", done)
                 results = validation.evaluate(state, done)
                 write(done, results)
                 bar.validation(results)
             if save:
+                clock.enter("checkpoint", done)
                 loader = loading.gather(fed.state) if loading.has_state(batches) else None
                 folder.save(state, metrics=results if judged and checkpoints.rank else None, extra={"window": window.to_json(), "loader": loader})
+            if writer is not None and timing:  # after validation and checkpoint, whose seconds belong to these steps
+                bad = getattr(batches, "bad", None)
+                writer.time(done, timing | clock.take() | ({"bad_images": len(bad)} if bad else {}))
             if stop is not None and done < steps:
                 _stop(stop, done, steps, folder)
             feed.restart()

@@ -87,17 +87,20 @@ class InnerAttack:
             (adversarial images, metrics, logits_fn). metrics has "eps_scale" if there is a schedule; logits_fn is the model in
             `attack_mode`.
         """
-        params = state.variables(self.averaged)["params"]
-        logits_fn = losses.frozen_logits(classifier, params, state.model_state, self.attack_mode, keys.attack_dropout)
-        attack, metrics = self.attack, {}
-        if self.eps_schedule is not None:
-            metrics["eps_scale"] = jnp.asarray(self.eps_schedule(state.step), jnp.float32)
-            attack = scale_radius(attack, metrics["eps_scale"], self.scheduled)
+        logits_fn = losses.frozen_logits(classifier, state.variables(self.averaged)["params"], state.model_state, self.attack_mode, keys.attack_dropout)
+        attack, metrics = self.scaled(state)
         if aim is not None:
             attack = aim(attack, logits_fn, batch["image"])
         return attack(logits_fn, batch["image"], losses.classes(batch["label"]), keys.attack), metrics, logits_fn
 
     averaged = property(lambda self: self.attack_weights == "ema", doc="Whether the attack sees the average of the weights.")
+
+    def scaled(self, state):
+        """(the attack at the radius of the state's step, metrics: "eps_scale" if there is a schedule)."""
+        if self.eps_schedule is None:
+            return self.attack, {}
+        scale = jnp.asarray(self.eps_schedule(state.step), jnp.float32)
+        return scale_radius(self.attack, scale, self.scheduled), {"eps_scale": scale}
 
     def cost(self):
         """`Cost` of the attack per image, from its `passes`; ValueError if their number depends on the images."""
