@@ -3,7 +3,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from vmamba_jax import data, parallel
 from vmamba_jax.core import checks, deprecation
+from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run import feed as loading
 from vmamba_jax.training.run.checkpointing import Checkpoints
@@ -135,7 +135,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
             `get_state` and `set_state`, whose JSON-able state every checkpoint saves and a resumed run restores.
         steps: total number of steps, those of earlier calls included.
         key: random key of the run.
-        workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; None: nothing is written.
+        workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; a path, or a URL of a folder in a
+            bucket, gs:// or s3://. None: nothing is written.
         mesh: devices to shard the batch over, see `parallel`; None: the default device.
         checkpoints: `Checkpointing`.
         validation: `Validation`; None: no validation.
@@ -160,7 +161,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
         if mesh is not None:
             state = parallel.replicate(state, mesh)
         if workdir is not None:
-            workdir = pathlib.Path(workdir).absolute()
+            workdir = run_folder(workdir).absolute()
             if jax.process_index() == 0:
                 stack.enter_context(one_run(workdir))
             folder = stack.enter_context(Checkpoints(workdir / "checkpoints", checkpoints.keep_latest, checkpoints.keep_best,
@@ -230,6 +231,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
                 write(done, results)
                 bar.validation(results)
             if save:
+                if writer is not None:
+                    writer.flush()
                 loader = loading.gather(fed.state) if loading.has_state(batches) else None
                 folder.save(state, metrics=results if ranked else None, extra={"window": window.to_json(), "loader": loader})
             if stop is not None and done < steps:
