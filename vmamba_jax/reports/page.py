@@ -7,6 +7,7 @@ import jinja2
 import numpy as np
 
 from vmamba_jax.core import files
+from vmamba_jax.core.run_folder import RemotePath, run_folder
 from vmamba_jax.reports import differences, figures, tables
 
 
@@ -46,7 +47,7 @@ def template(name):
 
 def write(path, runs, **options):
     """Write the page atomically to `path`; options as of `render`. Returns the path."""
-    path = pathlib.Path(path)
+    path = run_folder(path)
     return put(path, render(runs, folder=path.parent, **options))
 
 
@@ -82,4 +83,6 @@ def _examples(run):
 
 
 def _link(file, folder):
+    if isinstance(file, RemotePath):
+        return urllib.parse.quote(str(file).removeprefix(f"{folder}/"), safe="/:")
     return urllib.parse.quote(pathlib.PurePath(os.path.relpath(file, folder)).as_posix())
