@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vmamba_jax.core import files, statistics
+from vmamba_jax.reports.displayed import Displayed
 
 FILE, IMAGES, INDEX = "dense.json", "dense.npz", "runs.json"
 
@@ -46,7 +47,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class Dense(Displayed):
     """A study: its config, and what its finished runs have.
 
     Attributes:
@@ -55,6 +56,7 @@ class Dense:
         found: `Found` of each run with a dense.json, in the config's order.
         missing: names of the other runs.
     """
+    render_name = "render_dense"
     folder: pathlib.Path
     index: Mapping
     found: Sequence[Found]
