@@ -18,10 +18,10 @@ CORRUPTIONS = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", 
 TUNED_ON = ("speckle_noise", "gaussian_blur", "spatter", "jpeg_compression")
 METHODS = {"none": {"name": "none"}, "statistics": {"name": "none", "statistics": "batch"}, "lame": {"name": "lame"},
            "tent": {"name": "tent", "learning_rate": 3e-3},
-           "eta": {"name": "eata", "learning_rate": 1e-1, "margin": 0.4}, "eata": {"name": "eata", "learning_rate": 1e-1, "margin": 0.4, "fisher_weight": 1.0},
-           "sar": {"name": "sar", "learning_rate": 1e-1, "recovery": 0.0}, "shot": {"name": "shot", "learning_rate": 1e-2},
+           "eta": {"name": "eata", "learning_rate": 3e-1, "margin": 0.4}, "eata": {"name": "eata", "learning_rate": 3e-1, "margin": 0.4, "fisher_weight": 1.0},
+           "sar": {"name": "sar", "learning_rate": 1.0, "recovery": 0.0}, "shot": {"name": "shot", "learning_rate": 1e-2},
            "trust": {"name": "trust", "learning_rate": 1e-3}}
-RATES = {"tent": (1e-3, 3e-3, 1e-2, 3e-2), "eta": (1e-2, 1e-1, 3e-1, 1.0), "sar": (1e-2, 1e-1, 3e-1, 1.0), "shot": (1e-3, 3e-3, 1e-2, 3e-2),
+RATES = {"tent": (1e-3, 3e-3, 1e-2, 3e-2), "eta": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), "sar": (1e-1, 3e-1, 1.0), "shot": (1e-3, 3e-3, 1e-2, 3e-2),
          "trust": (1e-4, 3e-4, 1e-3, 3e-3)}  # EATA has ETA's
 TUNING_SEED = 100  # of the model that the learning rates are chosen on
 

@@ -38,7 +38,7 @@ CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(con
           **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "dense", "certify", "adapt")},
           "experiments.ads": lambda config: plan.expand(ml_collections.ConfigDict(config.to_dict() | {"seeds": (0,)})),
           "experiments.analyze": limits.check_analysis, "experiments.attack_quality": attack_quality.check}
-SHARED_FLAGS = {"print", "quiet", "config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
+SHARED_FLAGS = {"help", "print", "quiet", "config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
 
 

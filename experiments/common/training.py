@@ -1,6 +1,7 @@
 """One training run in a folder, resumed if it was stopped. `experiments.train` is its command line."""
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 
@@ -44,7 +45,7 @@ def run(config, workdir, *, progress=True, command="", make=build.build):
         _save_config(config, workdir)
         if (result := results.load_json(workdir / "results.json")) is None:
             made = make(config)
-            classes.save_classes(workdir, made.train.classes)
+            classes.save_classes(workdir, build.class_names(made.config, made.train))
             result = _train(made, workdir, progress) | {"command": command}
             results.save_json(workdir / "results.json", result)
         if jax.process_index() == 0 and not (workdir / "training.html").exists():
@@ -97,13 +98,16 @@ def _train(run, workdir, progress):
 
 def _about(run):
     """One line: the images and classes of a run."""
-    names = run.train.classes
+    names = build.class_names(run.config, run.train)
     return (f"{run.config.model.name} on {run.train.name}: {len(run.train)} training and {len(run.validation)} validation images, {len(names)} classes "
             f"({', '.join(names[:4])}{', ...' * (len(names) > 4)})")
 
 
 def _validation(run):
-    """`(state, step) -> {"validation/accuracy": ..., "validation/robust_accuracy": ...}`; of a dense set those of pixels, and both mIoUs."""
+    """`(state, step) -> {"validation/accuracy": ..., "validation/robust_accuracy": ...}`; of a dense set those of pixels, and both mIoUs; of a detector
+    both average precisions, of boxes and of masks."""
+    if build.is_detector(run.config):
+        return _detection_validation(run)
     if isinstance(run.train, data.DenseSource):
         return _dense_validation(run)
 
@@ -124,6 +128,18 @@ def _dense_validation(run):
         found = {"": evaluation.dense.segmentation(logits_fn, run.validation, **options),
                  "robust_": evaluation.dense.segmentation(logits_fn, run.validation, attack=run.attack, key=jax.random.key(run.config.seed), **options)}
         return {f"validation/{prefix}{name}": each[key] for prefix, each in found.items() for name, key in (("accuracy", "aAcc"), ("mIoU", "mIoU"))}
+
+    return validate
+
+
+def _detection_validation(run):
+    options = {"mesh": run.mesh, "batch_size": run.config.evaluation.batch_size, "resamples": 0}
+
+    def validate(state, step):
+        measure = functools.partial(evaluation.detectors.average_precision, run.classifier, state.variables(ema=state.ema is not None), run.validation, **options)
+        found = {"": measure(), "robust_": measure(attack=run.attack, key=jax.random.key(run.config.seed))}
+        return {f"validation/{prefix}{name}_{score}": each[kind][score] for prefix, each in found.items() for name, kind in (("box", "bbox"), ("mask", "segm"))
+                for score in ("AP", "AP50")}
 
     return validate
 

@@ -38,6 +38,7 @@ from vmamba_jax.data.datasets import (
     imagenet,
     mnist,
     npz,
+    shards,
     tar,
     tfds,
     tiny_imagenet,
@@ -58,6 +59,7 @@ _LOADERS = {
     "digits": digits.load, "cued_shapes": cued_shapes.load, "dense_shapes": dense_shapes.load, "ade20k": ade20k.load, "coco": coco.load, "mnist": mnist.load, "cifar10": cifar10.load, "cifar10_c": corrupted.load_cifar10_c, "imagenet": imagenet.load,
     "imagenet_c": corrupted.load_imagenet_c, "tiny_imagenet": tiny_imagenet.load,
     "folder": folder.load, "tar": tar.load, "npz": npz.load,
+    "webdataset": shards.webdataset, "tfrecord": shards.tfrecord, "array_record": shards.array_record,
 }
 _TFDS = "tfds:"
 
@@ -75,7 +77,7 @@ def load(name, split, root=None, **options):
             and instances), "ade20k" and "coco" (label maps and instances, see `data.DensePipeline`), "mnist", "cifar10", "imagenet"
             (the released tar files), "tiny_imagenet" (zip or unpacked), "imagenet_c" and "cifar10_c" (the released corrupted sets, split
             "test", by corruption=, severity=), "folder" (one folder of image files per class), "tar" (the same in a tar file), "npz" (arrays
-            image and label) or "tfds:<name>" with TFDS's own name, e.g. "tfds:imagenet2012:5.1.0".
+            image and label), "webdataset", "tfrecord" and "array_record" (shards, also by URL) or "tfds:<name>" with TFDS's own name, e.g. "tfds:imagenet2012:5.1.0".
         split: "train", "validation" or "test" ("tfds:" sets also accept their own names and slices, such as "train[:10%]").
         root: folder with the files, or a parent of the usual folder name. None: $VMAMBA_JAX_DATA, and for "tfds:" TFDS's own
             default; "digits" and the rendered sets ignore it.

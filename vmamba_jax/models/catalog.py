@@ -199,18 +199,22 @@ _DENSE = {  # backbone: parameters with UperNet (150 classes, both heads) and wi
     "vmamba_base": (122_069_292, 107_931_376), "vmamba_tiny_v0": (54_546_956, 42_399_696), "vmamba_small_v0": (76_070_924, 63_923_664),
     "vmamba_base_v0": (109_765_548, 95_627_632), "swin_tiny": (59_941_862, 47_794_602), "swin_small": (81_259_766, 69_112_506),
     "swin_base": (121_279_716, 107_141_800), "convnext_tiny": (60_242_636, 48_095_376), "convnext_small": (81_877_196, 69_729_936),
-    "convnext_base": (122_102_956, 107_965_040), "resnet50": (66_496_876, 44_396_336),
+    "convnext_base": (122_102_956, 107_965_040), "vim_tiny": (12_311_084, 27_658_608),
+    "vim_small": (45_447_980, 47_798_256), "vim_base": (174_316_844, 125_236_464), "resnet50": (66_496_876, 44_396_336),
 }
 _SHORT_SIDE = {"upernet": Preprocessing(size=512, resize=512, interpolation="bilinear"),
                "mask_rcnn": Preprocessing(size=800, resize=800, interpolation="bilinear")}  # of images that keep their proportions
-_DETECTION_SWIN = dict(always_partition=True, padding="before_roll")  # as in MMSegmentation and MMDetection
+_DENSE_FIELDS = {  # of backbones, as in MMSegmentation and MMDetection, and in Vim's repository
+    Swin: dict(always_partition=True, padding="before_roll"),
+    Vim: dict(class_token="none", out_indices=(5, 11, 17, 23), image_size=512)}
 
 
 def _dense_entries():
     for i, (head, family) in enumerate(HEADS.items()):
         for name, counts in _DENSE.items():
-            backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | (_DETECTION_SWIN if MODELS[name].family is Swin else {})
-            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=_SHORT_SIDE[head])
+            backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | _DENSE_FIELDS.get(MODELS[name].family, {})
+            widths = dict(channels=backbone["embed_dim"]) if MODELS[name].family is Vim and family is UperNet else {}  # as in Vim's repository
+            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone), **widths), counts[i], None, unreleased=_SHORT_SIDE[head])
 
 
 DENSE = dict(_dense_entries())
@@ -270,9 +274,11 @@ def create_model(name, features_only=False, **overrides):
     Args:
         name: as for `entry`.
         features_only: return the maps of all stages (strides 4, 8, 16, 32) instead of logits, the same as out_indices=(0, 1, 2, 3). Each map passes
-            a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet.
+            a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet. Of Vim, whose blocks have one stride, the maps of four
+            blocks, resized, see `vim.pyramid`.
         overrides: fields of the module, such as num_classes=10, dtype="bfloat16", scan_pattern="bidi". Of a segmenter or detector, `backbone` is a
-            dict of the backbone's fields, and the backbone has its dtypes too.
+            dict of the backbone's fields, and the backbone has its dtypes too; of a detector, proposals, training_proposals, detections, rpn_sampling
+            and box_sampling may be dicts of some of their fields.
 
     Raises:
         KeyError: an unknown name.
@@ -286,12 +292,14 @@ def create_model(name, features_only=False, **overrides):
         raise TypeError(f"{', '.join(f'{key}={overrides[key]!r}' for key in unknown)}: expected fields of {name}: {', '.join(known)}")
     if found.family in HEADS.values():
         overrides = overrides | {"backbone": _backbone(name, found.fields["backbone"], overrides)}
-    fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
+    fields = {key: _hashable(_record(found.family, key, value)) for key, value in {**found.fields, **overrides}.items()}
     model = found.family(**fields | {key: checks.floating(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
         raise TypeError(f"features_only=True: expected a model with stages, not {name}")
+    if found.family is Vim:
+        return model.clone(out_indices=tuple((i + 1) * model.depth // 4 - 1 for i in range(4)), class_token="none")
     return model.clone(out_indices=tuple(range(len(model.depths))))
 
 
@@ -305,6 +313,17 @@ def _backbone(name, backbone, overrides):
         raise TypeError(f"{', '.join(f'backbone.{key}={given[key]!r}' for key in unknown)}: expected fields of {name}'s backbone: {', '.join(known)}")
     dtypes = {key: overrides[key] for key in ("dtype", "param_dtype") if key in overrides} | given
     return backbone.clone(**{key: checks.floating(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
+
+
+def _record(family, key, value):
+    """A dict for a field that has a record as its default, as that record with these fields replaced; any other value unchanged."""
+    default = family.__dataclass_fields__[key].default
+    if not isinstance(value, dict) or not dataclasses.is_dataclass(default) or isinstance(default, type):
+        return value
+    known = [field.name for field in dataclasses.fields(default)]
+    if unknown := [name for name in value if name not in known]:
+        raise TypeError(f"{', '.join(f'{key}.{name}={value[name]!r}' for name in unknown)}: expected some of {', '.join(known)}")
+    return dataclasses.replace(default, **value)
 
 
 def _hashable(value):
