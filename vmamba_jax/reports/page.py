@@ -8,7 +8,7 @@ import numpy as np
 
 from vmamba_jax.core import files
 from vmamba_jax.core.run_folder import RemotePath, run_folder
-from vmamba_jax.reports import differences, figures, tables
+from vmamba_jax.reports import differences, exports, figures, tables
 
 
 def render(runs, *, title, about="", commands=(), folder="."):
@@ -52,9 +52,10 @@ def write(path, runs, **options):
 
 
 def put(path, text):
-    """Write text atomically to `path`. Returns the path."""
+    """Write text atomically to `path`, and what `exports.exported` asks for beside a page. Returns the path."""
     with files.atomic(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")  # bytes of a file name that are no UTF-8
+    exports.beside(pathlib.Path(path), text)
     return path
 
 
