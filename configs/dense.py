@@ -66,7 +66,8 @@ def detection(model, objective):
     attack = {"name": "detection_pgd", "eps": EPS, "steps": 3, "step_size": 0.75 * EPS}
     return {"epochs": 16, "batch_size": 8, "model": model, "objective": base.run().objective.to_dict() | DETECTION[objective],
             "optimizer": {"clip_norm": 5.0}, "schedule": {"learning_rate": 3e-3},
-            "validation": {"attack": attack, "select": "mask_AP" if objective == "standard" else "robust_mask_AP"}}
+            "validation": {"attack": attack, "select": "mask_AP" if objective == "standard" else "robust_mask_AP"},
+            "evaluation": {"batch_size": 48}}       # the validation's number of images: one program detects on both sets
 
 
 def probes(eps=EPS, steps=10, more=False):
