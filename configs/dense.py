@@ -76,14 +76,14 @@ def probes(eps=EPS, steps=10, more=False):
     Args:
         eps: radius of the attacks, in units of [0, 1] pixels.
         steps: of PGD and of each part of SEA.
-        more: of segmenters also SegPGD, CosPGD and TsallisPGD, and the fifteen corruptions at five severities.
+        more: of detectors also PGD with fixed proposals; of segmenters SegPGD, CosPGD and TsallisPGD, and the fifteen corruptions at five severities.
     """
     pgd = {"eps": eps, "steps": steps, "step_size": 2.5 * eps / steps}
     attacks = {"pgd": {"name": "dense_pgd", **pgd}}
     if more:
         attacks |= {"segpgd": {"name": "segpgd", **pgd}, "cospgd": {"name": "cospgd", **pgd}, "tsallis_pgd": {"name": "tsallis_pgd", "eps": eps, "steps": 3 * steps}}
     names = "all" if more else "gaussian_noise+defocus_blur+fog+contrast+jpeg_compression"
-    detection = {"pgd": {"name": "detection_pgd", **pgd}, "pgd, fixed proposals": {"name": "detection_pgd", "proposals": "fixed", **pgd}}
+    detection = {"pgd": {"name": "detection_pgd", **pgd}} | ({"pgd, fixed proposals": {"name": "detection_pgd", "proposals": "fixed", **pgd}} if more else {})
     return {"attacks": attacks, "detection_attacks": detection, "sea": {"eps": eps, "steps": steps}, "corruptions": {"names": names, "severities": (1, 2, 3, 4, 5) if more else (1, 3, 5)},
             "disturbances": {"random, 25 %": {"name": "random_drop", "grid": 8, "area": 0.25}, "block, 25 %": {"name": "dense_drop", "grid": 8, "area": 0.25},
                              "scan, rows": {"name": "information_drop", "rate": 0.25, "grid": 8, "direction": "rows"},
