@@ -134,7 +134,8 @@ def test_time_of_a_step():
 def test_cycles_of_kernels():
     chip = chips.CHIPS["v5e"]
     stream = hlo.Shape("bf16", (8, 3136, 96), 0, False)
-    work = counts.Work("k", "custom-call", "jit(step)/cross_scan_backward", 1, "bf16", 0, 1, 0, 0, 0, None, kernels.TARGET, (stream,))
+    work = counts.Work("k", "custom-call", "jit(step)/cross_scan_backward", 1, "bf16", 0, 1, 0, 0, 0, None, kernels.TARGET,
+                       (stream, hlo.Shape("bf16", (4, 1920, 9600), 0, False)))
     assert kernels.recognized(work) == ("cross_selective_scan", "backward", (8, 3136, 96), "bfloat16")
     registers = 8 * 3136 / 8
     assert kernels.seconds("v5e", chip)(work) == pytest.approx(184.0 * registers / 1.5e9, rel=0.05)  # 96 channels take a whole register
