@@ -8,11 +8,11 @@ saves it, a second one ends it at once. The folder gets config.json, metrics.jso
 best on the validation split) and, when the run is done, results.json and training.html; docs/training.md describes them.
 Several hosts: the same command on each, with --coordinator=HOST:PORT --processes=N --process=I, or --cluster if JAX finds them itself.
 """
-import pathlib
 import shlex
 
 from experiments.common import cli
 from experiments.common.training import run
+from vmamba_jax.core.run_folder import run_folder
 
 __all__ = ["run"]
 
@@ -22,7 +22,7 @@ def main(config, workdir):
     best = run(config, workdir, command=cli.command("experiments.train"))["best"]
     cli.report(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
                f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
-               f"report: {pathlib.Path(workdir) / 'training.html'}\n"
+               f"report: {run_folder(workdir) / 'training.html'}\n"
                f"next: {cli.invocation('evaluate')} --workdir {shlex.quote(str(workdir))}")
 
 

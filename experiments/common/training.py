@@ -12,6 +12,7 @@ from configs import base
 from experiments.common import build, classes, cli, limits, phases, results, wandb
 from experiments.common.schedule import Lengths
 from vmamba_jax import data, evaluation, parallel, reports, training
+from vmamba_jax.core.objects import StoreError
 
 LARGE = 5_000_000  # parameters; XLA:CPU compiles the training step of a larger model for minutes, and warns after two
 FREE = ("evaluation", "profile", "watchdog", "sharding")  # sections of a config that may change between the calls of one run: no weight depends on them
@@ -38,7 +39,7 @@ def run(config, workdir, *, progress=True, command="", make=build.build):
     with cli.checking():
         config = base.complete(config)
     limits.check_run(config)
-    workdir = cli.folder(workdir)
+    workdir = cli.folder(workdir, remote=True)
     with _failures(workdir), contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(training.one_run(workdir))
@@ -177,6 +178,8 @@ def _failures(workdir):
     except (cli.ConfigError, cli.RunError):
         raise
     except (data.BadImagesError, training.SaveError, training.Locked, training.DamagedCheckpoint, FloatingPointError) as error:
+        raise cli.RunError(str(error)) from error
+    except StoreError as error:
         raise cli.RunError(str(error)) from error
     except OSError as error:
         raise cli.RunError(f"{workdir}: {error}") from error

@@ -3,7 +3,8 @@ import time
 
 from experiments.common import build, environment
 from experiments.common.cli import ConfigError
-from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, programs
+from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, programs, running
+from vmamba_jax import training
 
 RESERVED = 0.25 * chips.GiB  # of a TPU's memory, which XLA keeps
 NOTES = {
@@ -48,11 +49,19 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
     return {
         "kind": "plan", "topology": slice.name, "chips": slice.chips, "shape": list(slice.shape), "compiled": how,
         "chip": {"label": chip.label, "flops": chip.flops, "memory_bytes": chip.memory, "bandwidth": chip.bandwidth, "network": slice.network, "source": chip.source},
-        "model": run.config.model.name, "dtype": str(run.config.model.overrides.get("dtype", "float32")), "image": list(run.train.image_shape),
+        "model": run.config.model.name, "dtype": str(run.config.model.overrides.get("dtype", "float32")), "image": list(run.train.image_shape), "sharding": run.config.sharding,
+        "state_bytes_per_chip": training.sharding.bytes_per_device(maker.state),
         "objective": run.config.objective.name, "attack": run.config.objective.attack.to_dict(), "parameters": programs.parameters(maker.state),
         "batch": rows * slice.chips, "training_images": len(run.train), "epochs": run.config.epochs, "variants": found,
-        "notes": [*([note] if note else []), NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
+        "notes": [*([note] if note else []), *_described(run), NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
         "date": environment.now()[:10], "versions": environment.versions(environment.KERNEL_PACKAGES)}
+
+
+def _described(run):
+    """A note on a set that was not loaded."""
+    if isinstance(run.train, programs.Described):
+        yield (f"the data set was not loaded: {len(run.train):,} training images (--images) of {'x'.join(map(str, run.train.image_shape))} in "
+               f"{len(run.train.classes):,} classes (--config.model.overrides.num_classes)")
 
 
 def rows_of(config, slice, batch):
@@ -107,7 +116,7 @@ class Maker:
     @property
     def fixed(self):
         """Bytes that a step needs whatever its batch: the state and the gradients."""
-        return 4 * programs.parameters(self.state) + programs.state_bytes(self.state)
+        return 4 * programs.parameters(self.state) + training.sharding.bytes_per_device(self.state)
 
     @property
     def capacity(self):
@@ -117,7 +126,7 @@ class Maker:
     def record(self, run, rows, program):
         """What one compiled program costs."""
         module = hlo.parse(program.text)
-        works, collectives = counts.count(module), hlo.collectives(module)
+        works, collectives = counts.count(module), running.collectives(module)
         cost = estimate.estimate(works, collectives, self.slice, self.kernel_seconds, self.slice.chip.clock or None)
         total = lambda field: sum(work.times * getattr(work, field) for work in works)
         batch = rows * self.slice.chips

@@ -1,11 +1,11 @@
 """The page of one run's training: accuracy, loss, gradient norm, learning rate and throughput over the epochs, and robust overfitting."""
-import pathlib
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.reports import figures, page
 from vmamba_jax.reports.figures import FAINT, INK, SERIES
 from vmamba_jax.reports.tables import percent
@@ -32,7 +32,7 @@ def render_training(run, *, title=None, about=None, commands=(), folder="."):
 
 def write_training(path, run, **options):
     """Write the page atomically to `path`; options as of `render_training`. Returns the path."""
-    path = pathlib.Path(path)
+    path = run_folder(path)
     return page.put(path, render_training(run, folder=path.parent, **options))
 
 

@@ -3,7 +3,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from vmamba_jax import data, parallel
 from vmamba_jax.core import checks, deprecation
+from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.training import sharding as layouts
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run import feed as loading
@@ -154,7 +154,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
             `get_state` and `set_state`, whose JSON-able state every checkpoint saves and a resumed run restores.
         steps: total number of steps, those of earlier calls included.
         key: random key of the run.
-        workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; None: nothing is written.
+        workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; a path, or a URL of a folder in a
+            bucket, gs:// or s3://. None: nothing is written.
         first: step of `state`, at which this part of a longer run begins, with another step function or other batches than the part before; intervals of
             checkpoints and validations count from it, and an earlier checkpoint is not restored.
         mesh: devices to shard the batch over, see `parallel`; None: the default device.
@@ -183,7 +184,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
         template = make() if mesh is None else layouts.template(jax.eval_shape(make), mesh, sharding)
         layouts.check(step_fn, template.params, mesh, sharding)
         if workdir is not None:
-            workdir = pathlib.Path(workdir).absolute()
+            workdir = run_folder(workdir).absolute()
             if jax.process_index() == 0:
                 stack.enter_context(one_run(workdir))
             folder = stack.enter_context(Checkpoints(workdir / "checkpoints", checkpoints.keep_latest, checkpoints.keep_best,
@@ -268,6 +269,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
                 bar.validation(results)
             if save:
                 clock.enter("checkpoint", done)
+                if writer is not None:
+                    writer.flush()
                 loader = loading.gather(fed.state) if loading.has_state(batches) else None
                 folder.save(state, metrics=results if judged and checkpoints.rank else None, extra={"window": window.to_json(), "loader": loader})
             if writer is not None and timing:  # after validation and checkpoint, whose seconds belong to these steps
