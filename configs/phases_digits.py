@@ -22,7 +22,7 @@ def get_config(arg=None):
     config = digits.get_config("objective=pgd_at")
     config.epochs, config.objective.ramp = EPOCHS, 0.25
     config.validation.update(every_epochs=3)
-    config.evaluation.update(base.evaluation(0.2, (0.0, 0.1, 0.2, 0.3), restarts=2, batch_size=180))
+    config.evaluation.update(base.evaluation(0.2, (0.0, 0.1, 0.2, 0.3), steps=10, restarts=2, batch_size=180))
     config.evaluation.states = {"images": 0}
     return sweeps.sweep(
         config, seeds=range(arg["seeds"]), control="single", runs={"single": {}, "phases": {"epochs": 0, "phases": PHASES}},
