@@ -40,16 +40,21 @@ def run():
     # updates per step of "free"
     config.objective = {"name": "standard", "label_smoothing": 0.0, "accumulate": 1, "attack": {}, "ramp": 0.0, "ramp_epochs": 0.0, "replays": 1}
     config.optimizer = {"name": "adamw", "weight_decay": 0.0, "decay_rule": "released", "b1": 0.9, "b2": 0.999, "eps": 1e-8, "momentum": 0.9,
-                        "nesterov": True, "clip_norm": config_dict.placeholder(float), "layer_decay": config_dict.placeholder(float)}
+                        "nesterov": True, "clip_norm": config_dict.placeholder(float), "layer_decay": config_dict.placeholder(float),
+                        "mu_dtype": config_dict.placeholder(str)}            # of the first moment or the momentum, such as "bfloat16"
     # training.schedules.create. warmup, cooldown, boundaries: shares of the updates, which follow `epochs`; warmup_epochs, cooldown_epochs: epochs,
     # which do not, in place of the share; cooldown and end: "cosine" only; the last two: "piecewise"
     config.schedule = {"name": "constant", "learning_rate": 0.0, "warmup": 0.0, "warmup_epochs": 0.0, "warmup_start": 0.0, "cooldown": 0.0,
                        "cooldown_epochs": 0.0, "end": 0.0, "boundaries": (), "factor": 0.1}
     config.ema_decay = 0.0                                                       # 0: no average of the weights
+    config.sharding = "replicated"                                               # of the state over the devices, or "fsdp": training.sharding
+    config.reduce_dtype = ""                                                     # in which devices add gradients, such as "bfloat16"; "": their own
     config.skips = {"in_a_row": 10, "in_all": 100}                               # non-finite steps to skip before the run fails
 
     config.validation = {"every_epochs": 1, "limit": 0, "select": "accuracy", "attack": {}}
     config.checkpoints = {"keep": 1}
+    config.profile = {"first": 10, "steps": 0}    # a profiler trace of `steps` steps from `first`, in the run's folder; 0: none
+    config.watchdog = {"factor": 0.0, "least": 60.0}  # reports a step of `factor` times the median time, and of `least` seconds or more; 0: none
     # skip_attacks: neither attacks nor the curve; corruptions.names: "all", or names joined by +; calibration.bins: of the confidence, 0: not measured;
     # states.images: the first images, on which the hidden states of a model with scans are measured, 0: not
     config.evaluation = {"split": "test", "batch_size": 256, "seed": 0, "examples": 10, "limit": 0, "autoattack": "", "attacks": {},

@@ -101,7 +101,7 @@ def main(config, workdir, page):
     if not any(cell["status"] == "done" for cell in found.cells):
         reasons = [model["error"] for model in found.index["models"] if "error" in model] + [cell.get("reason", "no reason") for cell in found.cells]
         raise cli.RunError(f"none of the {len(found.cells)} cells was computed: {reasons[0]}", list(dict.fromkeys(reasons[1:])))
-    print(f"{reports.analysis_text(found)}\n\npage: {path}")
+    cli.report(f"{reports.analysis_text(found)}\n\npage: {path}")
 
 
 if __name__ == "__main__":

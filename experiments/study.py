@@ -141,13 +141,13 @@ def main(config, workdir, page):
     with cli.checking("--page"):
         study = reports.read_study(workdir)
     path = reports.write_study(pathlib.Path(workdir) / "study.html", study,
-                               commands=[study.index.get("command") or f"python -m experiments.study --workdir {shlex.quote(str(workdir))}"])
+                               commands=[study.index.get("command") or f"{cli.invocation('study')} --workdir {shlex.quote(str(workdir))}"])
     if reasons := unmeasured(study):
         raise cli.RunError(f"none of the {len(study.index['cells'])} cells was computed: {reasons[0]}", reasons[1:SHOWN])
     for model in study.index["models"]:
         if "error" in model:
-            print(f"skipped {model['label']}: {model['error']}")
-    print(f"{reports.study_text(study)}\n\nreport: {path}")
+            cli.report(f"skipped {model['label']}: {model['error']}")
+    cli.report(f"{reports.study_text(study)}\n\nreport: {path}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def run(config, workdir, *, progress=True, reevaluate=False, commands=(), train=
     planned = plan.expand(config)
     records.check(planned, workdir, reevaluate)
     failed = {each.name: records.attempts(workdir / each.name) for each in planned}  # these failures may be tried again, later ones not
-    commands = commands or (f"python -m experiments.sweep --workdir {shlex.quote(str(workdir))}",)
+    commands = commands or (f"{cli.invocation('sweep')} --workdir {shlex.quote(str(workdir))}",)
     index = _index(config, planned)
     _write(workdir, index, commands)
     drawn = time.monotonic()
@@ -100,7 +100,7 @@ def _run(planned, folder, train, evaluate, commands):
         evaluate(planned.config, folder, progress=False)
         finished = reports.read_run(folder, planned.name)
         reports.write(folder / "report.html", [finished], title=f"{planned.name}: {planned.config.model.name} on {planned.config.data.name}",
-                      commands=[*commands, f"python -m experiments.evaluate --workdir {shlex.quote(str(folder))}"])
+                      commands=[*commands, f"{cli.invocation('evaluate')} --workdir {shlex.quote(str(folder))}"])
         error_file.unlink(missing_ok=True)
     except (training.Stopped, KeyboardInterrupt):
         records.stop(record, folder)
@@ -179,7 +179,7 @@ def main(config, workdir, reevaluate, workers=1):
         found = processes.run(config, workdir, wanted, "experiments.sweep", line)
     else:
         found = run(config, workdir, reevaluate=reevaluate, commands=(cli.command("experiments.sweep"),))
-    print(f"{reports.sweep_text(reports.read_sweep(workdir))}\n\npage: {workdir}/sweep.html")
+    cli.report(f"{reports.sweep_text(reports.read_sweep(workdir))}\n\npage: {workdir}/sweep.html")
     end(found)
 
 

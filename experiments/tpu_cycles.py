@@ -156,8 +156,14 @@ def _library():
 
 
 def prepare(dumps):
+    """`prepare_compiler`, with the compiler's dumps in a folder."""
+    os.environ["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={dumps} --xla_jf_dump_llo_text=true"
+    return prepare_compiler()
+
+
+def prepare_compiler():
     """Set the environment of an ahead-of-time compile, before the library is loaded. Returns whether the library exists."""
-    os.environ.update(TPU_SKIP_MDS_QUERY="1", LIBTPU_INIT_ARGS=f"--xla_jf_dump_to={dumps} --xla_jf_dump_llo_text=true")
+    os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")  # no device is used, so other compiles may run beside this
     for name, value in (("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_WORKER_ID", "0")):
         os.environ.setdefault(name, value)
     return os.path.exists(_library())
@@ -179,11 +185,12 @@ def run(topology, dumps, chosen=None, report=print):
         records.append({"kernel": case.kernel, "direction": case.direction, "shape": list(case.shape), "T": case.steps, **counted})
         report(f"{case.kernel:36s} {case.direction:9s} {case.shape} {counted['cycles_per_register']} cycles per register {counted['loops']}")
     return {"kind": "tpu_static_cycles", "device": {"kind": target.device_kind}, "date": environment.now()[:10],
-            "versions": environment.versions() | {"libtpu": _version()}, "command": f"python -m experiments.tpu_cycles --topology {topology}",
+            "versions": environment.versions() | {"libtpu": library_version()}, "command": f"python -m experiments.tpu_cycles --topology {topology}",
             "records": records}
 
 
-def _version():
+def library_version():
+    """Version of libtpu; "unknown" if its wheel's metadata are not beside it."""
     library = pathlib.Path(_library()).parent
     found = sorted(library.parent.glob("libtpu-*.dist-info"))
     return found[0].name.removeprefix("libtpu-").removesuffix(".dist-info") if found else "unknown"

@@ -23,7 +23,7 @@ def main(config, workdir):
     cli.report(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
                f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
                f"report: {run_folder(workdir) / 'training.html'}\n"
-               f"next: python -m experiments.evaluate --workdir {shlex.quote(str(workdir))}")
+               f"next: {cli.invocation('evaluate')} --workdir {shlex.quote(str(workdir))}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`python -m vmamba_jax`: the catalog printed, photos named, models exported; failures are one line and status 2."""
 import functools
 import importlib.util
+import itertools
 import pathlib
 
 import jax
@@ -22,11 +23,13 @@ run = functools.partial(run_command, main)
 def test_models(capsys):
     status, out, err = run(capsys, "models")
     assert status == 0 and err == ""
+    assert max(map(len, out.splitlines())) <= 80
     for name in vmamba_jax.list_models():
         entry = models.entry(name)
-        line = next(line for line in out.splitlines() if f" {name} " in line)
-        assert f"{entry.parameters:,}" in line and (entry.tag or "never released") in line
-    assert "resnet50.tv2_in1k" in out and "232 bilinear" in out
+        line, following = next(pair for pair in itertools.pairwise([*out.splitlines(), ""]) if pair[0].startswith(f"{name} "))
+        assert f"{entry.parameters:,}" in line and (entry.tag or "never released") in line.split()[-1] + following.strip() + line
+    status, out, _ = run(capsys, "models", "resnet50")
+    assert status == 0 and "resnet50.tv2_in1k" in out and "232 bilinear" in out
     status, out, _ = run(capsys, "models", "vmamba_tiny*", "--markdown")
     assert status == 0 and out.count("\n") == 2 + 4 and out.startswith("| name | parameters |")
     status, out, err = run(capsys, "models", "alexnet")

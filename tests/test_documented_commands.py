@@ -15,7 +15,6 @@ import ml_collections
 import pytest
 
 import vmamba_jax
-import vmamba_jax.__main__ as catalog_commands
 import vmamba_jax.checkpoints.__main__ as checkpoint_commands
 from configs import base
 from experiments import attack_quality, benchmark, device_check, evaluate, study, sweep, train
@@ -23,21 +22,23 @@ from experiments.common import cli, limits
 from experiments.sweeps import plan
 from tests.helpers.command_runs import run_command
 from tests.helpers.forked_programs import run_programs
-from vmamba_jax import reports
+from vmamba_jax import commands, reports
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
+PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
          *sorted(ROOT.glob("vmamba_jax/**/__main__.py"))]
-COMMAND = re.compile(r"(?:python|\$\(IN\)) -m (experiments\.\w+|vmamba_jax(?:\.checkpoints)?)\b((?:\\\n|[^\n`])*)")
-PARSERS = {"experiments.device_check": device_check.parser, "vmamba_jax": catalog_commands.parser, "vmamba_jax.checkpoints": checkpoint_commands.parser}
+COMMAND = re.compile(r"(?:(?:python|\$\(IN\)) -m |(?<=^    )(?=vmamba-jax ))(experiments\.\w+|vmamba_jax(?:\.checkpoints)?|vmamba-jax)(?![\w.-])"
+                     r"((?:\\\n|[^\n`])*)", re.MULTILINE)
+APPS = {"vmamba_jax": commands.app, "vmamba_jax.checkpoints": checkpoint_commands.app}
+PARSERS = ("experiments.device_check", *APPS)
 DEFAULT_CONFIG = {"experiments.benchmark": "configs/benchmark.py", "experiments.study": "configs/robustness_study.py"}
 EVALUATED = "configs/digits.py"  # stands for the config of the run that `evaluate --workdir RUN` reads
 CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(config)), "experiments.evaluate": lambda config: limits.check_run(base.complete(config)),
-          "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
+          "experiments.plan": lambda config: limits.check_run(base.complete(config)), "experiments.study": limits.check_study, "experiments.benchmark": limits.check_benchmark,
           **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "dense", "certify", "adapt")},
           "experiments.ads": lambda config: plan.expand(ml_collections.ConfigDict(config.to_dict() | {"seeds": (0,)})),
           "experiments.analyze": limits.check_analysis, "experiments.attack_quality": attack_quality.check}
-SHARED_FLAGS = {"config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
+SHARED_FLAGS = {"help", "print", "quiet", "config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
 
 
@@ -62,17 +63,19 @@ def documented():
 def test_all_are_found():
     found = documented()
     assert len(found) >= 45 and {line[1] for line in found} >= {*CHECKS, *PARSERS, "experiments.quickstart", "experiments.tpu_cycles"}
-    assert ("README.md", "experiments.benchmark") in [line[:2] for line in found if len(line) == 2]
+    assert ("docs/overview.md", "experiments.benchmark") in [line[:2] for line in found if len(line) == 2]
 
 
 @pytest.mark.parametrize("line", documented(), ids=lambda line: " ".join([line[0].rpartition("/")[2], line[1].removeprefix("experiments."), *line[2:]])[:100])
 def test_parses(line):
     _, program, *words = line
+    if program == "vmamba-jax":
+        program = f"experiments.{words.pop(0)}" if words[0] in commands.programs.PROGRAMS else "vmamba_jax"
     if program in PARSERS:
         if not words or words in (["convert"], ["inspect"]):  # named in a sentence
             return
-        args = PARSERS[program]().parse_args(words)
-        assert getattr(args, "model", None) is None or args.model.split(".")[0] in vmamba_jax.list_models()
+        model = parsed(program, words).get("model")
+        assert model is None or model.split(".")[0] in vmamba_jax.list_models()
         return
     config, rest = config_of(program, words)
     source = (ROOT / f"{program.replace('.', '/')}.py").read_text()
@@ -84,6 +87,13 @@ def test_parses(line):
     assert {flag.split("=")[0].lstrip("-") for flag in rest} <= known
     if config is not None:
         CHECKS[program](config)
+
+
+def parsed(program, words):
+    """{argument: value} of a command that has a parser of its own."""
+    if program in APPS:
+        return APPS[program]().parse_args(words)[1].arguments
+    return vars(device_check.parser().parse_args(words))
 
 
 def config_of(program, words):
@@ -191,12 +201,12 @@ def test_programs_without_arguments_and_help():
         assert status == 0 and f"python -m {program}" in output and "Traceback" not in output, (program, output)
 
 
-@pytest.mark.parametrize("program", PARSERS)
+@pytest.mark.parametrize("program", APPS)
 def test_commands_of_the_package_without_arguments(program, capsys):
-    main = catalog_commands.main if program == "vmamba_jax" else checkpoint_commands.main
-    names = re.findall(r"^    (\w+)", PARSERS[program]().format_help(), re.MULTILINE)
+    main = commands.main if program == "vmamba_jax" else checkpoint_commands.main
+    names = [name for name in APPS[program]() if not name.startswith("-") and name not in commands.programs.PROGRAMS]
     assert len(names) >= 2
-    for arguments in ([], *([name] for name in names if name != "models")):
+    for arguments in ([], *([name] for name in names if name not in ("models", "configs", "info"))):
         status, out, err = run_command(main, capsys, *arguments)
         assert status == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1, arguments
 

@@ -2,7 +2,9 @@
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +24,7 @@ EPOCH = 19      # steps
 PROGRAM = [
     "-m", "experiments.train", "--config=configs/digits.py:objective=pgd_at", "--config.epochs=2", "--config.batch_size=64",
     "--config.log_every=5", "--config.objective.attack.steps=1", "--config.validation.attack.steps=1", "--config.validation.every_epochs=1",
-    "--config.model.name=resnet18", "--config.model.overrides={'stem': 'cifar', 'stem_width': 8, 'layers': (1,), 'channels': (8,)}"]
+    "--config.watchdog.factor=3", "--config.watchdog.least=2", "--config.model.name=resnet18", "--config.model.overrides={'stem': 'cifar', 'stem_width': 8, 'layers': (1,), 'channels': (8,)}"]
 
 
 class Run:
@@ -94,10 +96,16 @@ def test_two_processes_killed_on_their_way_are_resumed_by_one(folders):
 
 @pytest.mark.slow
 def test_two_processes_resume_and_agree_to_the_bit(folders):
-    """At the end each hashes its own weights, and the program fails where the hashes differ."""
+    """At the end each hashes its own weights, and the program fails where the hashes differ. On the way one of them is held up, which process 0 reports."""
     resumed = folders["killed"].with_name("two")
     shutil.copytree(folders["killed"], resumed)
     with Run(resumed, folders["bytecode"]) as run:
+        run.wait(lambda: training.read_metrics(resumed)[-1]["step"] > EPOCH)
+        os.kill(run.processes[1].pid, signal.SIGSTOP)
+        try:
+            run.wait(lambda: re.search(r"watchdog: step \d+ has not ended .* late: process 1 \(host .*silent for", run.logs[0].read_text()))
+        finally:
+            os.kill(run.processes[1].pid, signal.SIGCONT)
         run.wait(lambda: [process.poll() for process in run.processes] == [0, 0])
     check_as_unbroken(resumed, folders)
     printed = [log.read_text() for log in run.logs]

@@ -108,7 +108,7 @@ def test_photos_that_cannot_be_read(folder, capsys):
 
 @pytest.mark.parametrize("args, words", [
     (("--weights", "weights.safetensors"), "--model: expected the model of "), (("--weights", "nowhere"), "nowhere: No such file or folder"),
-    (("--weights", "run", "--json", "--csv"), "not allowed with"), (("--weights", "run", "--top-k", "0"), "--top-k=0")])
+    (("--weights", "run", "--json", "--csv"), "--json and --csv: expected one of them"), (("--weights", "run", "--top-k", "0"), "--top-k=0")])
 def test_failures(folder, capsys, monkeypatch, args, words):
     monkeypatch.chdir(folder)
     status, out, err = run(capsys, "predict", "photos/a.png", *args)

@@ -15,6 +15,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vmamba_jax.core.gathered import on_host
+
 # Environment variables that `initialize` reads for arguments that are None.
 ENVIRONMENT = {"coordinator_address": "VMAMBA_JAX_COORDINATOR", "num_processes": "VMAMBA_JAX_PROCESSES", "process_id": "VMAMBA_JAX_PROCESS"}
 
@@ -30,14 +32,19 @@ def data_mesh(devices=None, axis_name="data"):
 def replicate(tree, mesh):
     """`tree` with every array or number copied to all devices of the mesh. Each of several processes must hold the same values."""
     sharding = NamedSharding(mesh, P())
+    return jax.tree.map(lambda x: put(x, sharding), tree)
 
-    def copy(x):
-        if jax.process_count() == 1 or getattr(x, "sharding", None) == sharding:
-            return jax.device_put(x, sharding)
-        if hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(copy(jax.random.key_data(x)), impl=jax.random.key_impl(x))
-        return jax.make_array_from_process_local_data(sharding, np.asarray(x))  # device_put would compare it across processes
-    return jax.tree.map(copy, tree)
+
+def put(x, sharding):
+    """An array or number with a `NamedSharding`. Each of several processes must hold the same values, or their shards of one array."""
+    if jax.process_count() == 1 or getattr(x, "sharding", None) == sharding:
+        return jax.device_put(x, sharding)
+    if hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.jit(lambda x: x, out_shardings=sharding)(x)
+    whole = np.asarray(x)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])  # device_put would compare it across processes
 
 
 def shard_batch(batch, mesh):
@@ -78,7 +85,7 @@ def weigh_padding(batch, multiple):
     return {**padded, "weight": np.where(np.arange(rows) < n, padded.get("weight", np.float32(1)), np.float32(0))}
 
 
-def map_step(step, mesh, axis_name="data", donate=True):
+def map_step(step, mesh, axis_name="data", donate=True, layout=None):
     """`step(state, batch, key, *, axis_name) -> (state, metrics)` mapped over the mesh and compiled.
 
     State and key are replicated and the batch is sharded along its leading axis. The outputs must be equal on all devices, so gradients and
@@ -86,8 +93,15 @@ def map_step(step, mesh, axis_name="data", donate=True):
 
     Args:
         donate: donate the buffers of the input state, which is then deleted.
+        layout: function state -> (tree of its PartitionSpecs, further keywords of the step) for a state that is not replicated, such as
+            `training.sharding.layout`; it gets whole shapes, the step gets shards.
     """
-    return jax.jit(_mapped(functools.partial(step, axis_name=axis_name), mesh, axis_name, P()), donate_argnums=(0,) if donate else ())
+    _check_axis(mesh, axis_name)
+
+    def mapped(state, batch, key):
+        specs, options = (P(), {}) if layout is None else layout(state)
+        return _mapped(functools.partial(step, axis_name=axis_name, **options), mesh, axis_name, (specs, P()), specs)(state, batch, key)
+    return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 
 
 def map_batch(fn, mesh, axis_name="data"):
@@ -95,15 +109,19 @@ def map_batch(fn, mesh, axis_name="data"):
     return jax.jit(_mapped(fn, mesh, axis_name, P(axis_name)))
 
 
-def _mapped(fn, mesh, axis_name, out_specs):
-    if mesh.axis_names != (axis_name,):
-        raise ValueError(f"axis_name={axis_name!r}: expected the one axis of the mesh, which has {mesh.axis_names}")
-    body = jax.shard_map(fn, mesh=mesh, in_specs=(P(), P(axis_name), P()), out_specs=out_specs, check_vma=False)
+def _mapped(fn, mesh, axis_name, out_specs, tree_specs=None):
+    _check_axis(mesh, axis_name)
+    body = jax.shard_map(fn, mesh=mesh, in_specs=(P() if tree_specs is None else tree_specs, P(axis_name), P()), out_specs=out_specs, check_vma=False)
 
     def mapped(tree, batch, key):
         _check_rows(batch, mesh.size, "the devices of the mesh")
         return body(tree, batch, key)
     return mapped
+
+
+def _check_axis(mesh, axis_name):
+    if mesh.axis_names != (axis_name,):
+        raise ValueError(f"axis_name={axis_name!r}: expected the one axis of the mesh, which has {mesh.axis_names}")
 
 
 def to_host(tree):
@@ -189,14 +207,14 @@ def _reach(host, port, timeout):
 def fingerprint(tree):
     """SHA-256, in hexadecimal, of the bytes, dtypes and shapes of the arrays of `tree`, as this process holds them.
 
-    Arrays that are distributed over several processes must be replicated. All processes must call it together.
+    Arrays that are sharded over processes are gathered, one at a time. All processes must call it together.
 
     Raises:
         RuntimeError: the copies of some processes differ from those of process 0; the message lists them.
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        own = np.asarray(leaf if getattr(leaf, "is_fully_addressable", True) else leaf.addressable_data(0))
+        own = on_host(leaf)
         digest.update(f"{own.dtype}{own.shape}".encode() + np.ascontiguousarray(own).tobytes())
     if jax.process_count() > 1:
         everyones = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint8))

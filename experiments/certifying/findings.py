@@ -1,13 +1,12 @@
 """What the study of certificates measures of one run besides its evaluation, saved as certify.json in the run's folder."""
-import pathlib
-import time
+import functools
 
 import jax
 import numpy as np
 
 import vmamba_jax
 from experiments.common import build, cli, results
-from experiments.common import evaluation as common
+from experiments.sweeps import study as sweeps
 from vmamba_jax import attacks, data, evaluation, parallel
 from vmamba_jax.core.images import unit_interval
 
@@ -28,18 +27,18 @@ def evaluate(config, folder, *, progress=True, study):
     Raises:
         RunError: an image is certified and broken.
     """
-    folder, study = pathlib.Path(folder), results.plain(study)
-    common.run(config, folder, "latest", progress=progress)
-    classifier, variables, train = build.trained(config, folder)
-    identity = results.identity(weights=parallel.fingerprint(variables), data=train.fingerprint, settings={
-        "model": build.description(classifier), "study": study})
-    if results.saved(folder / FILE, identity, cli.report) is not None:
-        return
-    since, mesh = time.perf_counter(), parallel.data_mesh()
+    study = results.plain(study)
+    sweeps.measured(config, folder, FILE, functools.partial(_measured, config, study), study, progress=progress)
+
+
+def _measured(config, study, classifier, variables, train):
+    """Content of certify.json."""
+    del train
+    mesh = parallel.data_mesh()
     fn, whole = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh)), build.source(config, "test")
     first = lambda n: data.Subset(whole, np.arange(min(n, len(whole))))
     key, options = jax.random.key(config.evaluation.seed), {"batch_size": 180, "mesh": mesh}
-    content = {"identity": identity, "clean": evaluation.accuracy(fn, first(study["images"]), **options)["accuracy"], "smoothing": {}, "interval": {}}
+    content = {"clean": evaluation.accuracy(fn, first(study["images"]), **options)["accuracy"], "smoothing": {}, "interval": {}}
     for sigma in study["sigmas"]:
         found = evaluation.certify(fn, first(study["images"]), sigma=sigma, n0=study["n0"], n=study["n"], alpha=study["alpha"], key=key, batch_size=1050,
                                    mesh=mesh)
@@ -56,8 +55,7 @@ def evaluate(config, folder, *, progress=True, study):
             raise cli.RunError(f"eps={eps}: {row['outside']} sampled logits outside their bounds, {row.get('broken', 0)} certified images broken by the "
                                "attack; expected none, as the bounds are sound")
         content["interval"][str(eps)] = row
-    content |= {"examples": {"certified": study["images"], "attacked": study["attacked_images"]}, "seconds": round(time.perf_counter() - since, 1)}
-    results.save_json(folder / FILE, content)
+    return content | {"examples": {"certified": study["images"], "attacked": study["attacked_images"]}}
 
 
 def _attacked(fn, source, eps, certified, attack, key, mesh):

@@ -46,11 +46,13 @@ class Run:
     variables: dict | None
 
 
-def build(config):
+def build(config, mesh=None, load=None):
     """The `Run` of a config; every field is checked before anything is trained.
 
     Args:
         config: ConfigDict with every key of `configs.base.run`.
+        mesh: devices that share each batch; None: all of JAX.
+        load: function (config, split, limit) -> source of the images; None: `source`.
 
     Raises:
         ConfigError: a field with a value that cannot be run.
@@ -59,11 +61,12 @@ def build(config):
     for name in ("epochs", "batch_size"):  # 0 in a config for evaluation only
         with checking():
             limits.count(f"config.{name}", config[name])
-    train = source(config, "train")
+    load = load or source
+    train = load(config, "train", 0)
     with checking("config.data"):
-        validation = data.match_classes(source(config, "validation", config.validation.limit), train.classes)
-    check_head(config, train.classes)
-    mesh = parallel.data_mesh()
+        validation = data.match_classes(load(config, "validation", config.validation.limit), train.classes)
+    check_head(config, class_names(config, train))
+    mesh = mesh or parallel.data_mesh()
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
                           f"at most the {len(train)} training images")
@@ -108,7 +111,7 @@ def check_head(config, names):
 
 
 def batches(config, train):
-    """This process's training batches: `data.Pipeline` if config.transform names a transform, else `data.Batches`.
+    """This process's training batches: `data.Pipeline` if config.transform names a transform or for a detector, else `data.Batches`.
 
     config.extra adds a second set, see `data.Mixed`; config.repeats copies of each image, see `data.Repeated`; config.loader: see `data.Pipeline`.
     """
@@ -119,12 +122,15 @@ def batches(config, train):
             train = data.Mixed(train, data.match_classes(extra, train.classes), config.extra.fraction)
     if config.repeats > 1:
         train = data.Repeated(train, config.repeats)
-    if config.transform.name == "none":
+    if config.transform.name == "none" and not is_detector(config):
         with checking("config.batch_size"):
             return data.Batches(train, config.batch_size, **options)
     dense_set = isinstance(train, data.DenseSource)
+    if is_detector(config):
+        options["instances"] = train.most_instances
     with checking("config.transform"):
-        transform = (data.transforms.joint if dense_set else data.transforms).create(**config.transform.to_dict())
+        create = (data.transforms.joint if dense_set else data.transforms).create
+        transform = None if config.transform.name == "none" else create(**config.transform.to_dict())
     with checking("config.loader"):
         loader = config.loader.to_dict()
         return (data.DensePipeline if dense_set else data.Pipeline)(train, config.batch_size, transform=transform, threads=loader.pop("threads") or None, **loader, **options)
@@ -181,10 +187,12 @@ def classifier(config, like):
     """
     if like.image_shape is None:
         raise ConfigError("config.data.options: expected an option that sets the image size, such as size=224")
-    fields = {"num_classes": len(like.classes), "in_channels": like.image_shape[-1], **config.model.overrides.to_dict()}
+    fields = {"num_classes": len(class_names(config, like)), "in_channels": like.image_shape[-1], **config.model.overrides.to_dict()}
     if is_dense(config) != isinstance(like, data.DenseSource):
         raise ConfigError(f"config.model.name={config.model.name!r} with config.data.name={config.data.name!r}: expected a dense model, such as "
                           "'upernet_vmamba_tiny', for a dense set, such as 'dense_shapes', and for no other")
+    if is_detector(config) and not like.has_instances:
+        raise ConfigError(f"config.model.name={config.model.name!r} with config.data.name={config.data.name!r}: expected a set with instances for a detector")
     if is_dense(config):
         fields["backbone"] = {"in_channels": fields.pop("in_channels"), **fields.get("backbone", {})}
     with checking("config.model"):
@@ -200,6 +208,16 @@ def is_dense(config):
     """Whether config.model names a segmenter or a detector."""
     with checking("config.model"):
         return catalog.entry(config.model.name).family in catalog.HEADS.values()
+
+
+def is_detector(config):
+    """Whether config.model names a detector."""
+    return is_dense(config) and catalog.entry(config.model.name).family is catalog.HEADS["mask_rcnn"]
+
+
+def class_names(config, source):
+    """The classes that config.model tells apart: of a detector those of the set's instances, of others those of its labels."""
+    return source.instance_classes if is_detector(config) else source.classes
 
 
 def trained(config, folder, checkpoint="latest"):
@@ -252,7 +270,11 @@ def objective(config, classifier, optimizer, steps):
     """The training step of config.objective, whose attack's radius grows from 0 over the ramp of `Lengths.of`."""
     options = config.objective.to_dict()
     name, attacked, replays, *_ = (options.pop(field) for field in ("name", "attack", "replays", "ramp", "ramp_epochs"))
-    options["ema_decay"] = ema_decay(config)
+    options |= {"ema_decay": ema_decay(config), "reduce_dtype": config.reduce_dtype or None}
+    if is_detector(config) != (name == "detection"):
+        raise ConfigError(f"config.objective.name={name!r} with config.model.name={config.model.name!r}: expected 'detection' for a detector, and for no other")
+    if name == "detection" and options.pop("label_smoothing"):
+        raise ConfigError(f"config.objective.label_smoothing={config.objective.label_smoothing!r}: expected 0 for the objective 'detection'")
     if attacked:
         options["attack"] = attack(config.objective.attack, "config.objective.attack")
     if name == "free":

@@ -16,13 +16,15 @@ from vmamba_jax.core import checks
 from vmamba_jax.data.augment import mix
 from vmamba_jax.training.objectives import OBJECTIVES
 from vmamba_jax.training.optimization import schedules, weight_decay
+from vmamba_jax.training.sharding import SHARDINGS
 
 LARGEST = 2 ** 31 - 1    # counts are int32 on the device
 SEEDS = 2 ** 32          # jax.random.key keeps 32 bits
 LARGEST_NUMBER = 3.4e38  # of float32
 OPTIMIZERS = ("adamw", "sgd")
 VALIDATION = ("accuracy", "robust_accuracy")
-DENSE_VALIDATION = ("mIoU", "robust_mIoU")  # besides those of `VALIDATION`, which are then accuracies of pixels
+DENSE_VALIDATION = ("mIoU", "robust_mIoU")  # of segmenters, besides those of `VALIDATION`, which are then accuracies of pixels
+DETECTION_VALIDATION = ("box_AP", "mask_AP", "robust_box_AP", "robust_mask_AP")  # of detectors
 PARTS = ("scan", "models", "memory", "growth", "ladder", "attacks", "scaling", "corruptions", "compile", "sequences", "training")  # of a benchmark
 PASSES = ("forward", "gradient", "training", "pgd")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -175,8 +177,8 @@ _name = functools.partial(text, required=True)
 _names = functools.partial(sequence, rule=_name)
 _counts = functools.partial(sequence, rule=count)
 
-RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "evaluation",
-              "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "evaluation.states", "data", "model")
+RUN_CLOSED = ("extra", "loader", "mix", "preprocessing", "init", "optimizer", "schedule", "skips", "validation", "checkpoints", "profile",
+              "watchdog", "evaluation", "evaluation.curve", "evaluation.corruptions", "evaluation.calibration", "evaluation.states", "data", "model")
 RUN = {
     "seed": _seed, "epochs": _any_count, "batch_size": _any_count, "log_every": count, "wandb": text, "weights": text,
     "data.name": _name, "data.root": text, "data.options": _options,
@@ -194,13 +196,13 @@ RUN = {
     "optimizer.name": _of(OPTIMIZERS), "optimizer.weight_decay": _positive, "optimizer.decay_rule": _of(weight_decay.RULES),
     "optimizer.b1": _below_one, "optimizer.b2": _below_one, "optimizer.eps": _above_zero, "optimizer.momentum": _below_one,
     "optimizer.nesterov": checks.flag, "optimizer.clip_norm": functools.partial(number, above=0, optional=True),
-    "optimizer.layer_decay": functools.partial(number, above=0, below=1, optional=True),
+    "optimizer.layer_decay": functools.partial(number, above=0, below=1, optional=True), "optimizer.mu_dtype": _of((None, *DTYPES)),
     "schedule.name": _of(schedules.SCHEDULES), "schedule.learning_rate": _positive, "schedule.warmup": _fraction, "schedule.warmup_epochs": _positive,
     "schedule.warmup_start": _positive, "schedule.cooldown": _fraction, "schedule.cooldown_epochs": _positive, "schedule.end": _positive,
     "schedule.boundaries": functools.partial(sequence, rule=_fraction), "schedule.factor": _positive,
-    "ema_decay": _decay, "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
-    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of((*VALIDATION, *DENSE_VALIDATION)), "validation.attack": _options,
-    "checkpoints.keep": count,
+    "ema_decay": _decay, "sharding": _of(SHARDINGS), "reduce_dtype": _of(("", *DTYPES)), "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
+    "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of((*VALIDATION, *DENSE_VALIDATION, *DETECTION_VALIDATION)), "validation.attack": _options,
+    "checkpoints.keep": count, "profile.first": count, "profile.steps": _any_count, "watchdog.factor": _positive, "watchdog.least": _above_zero,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,
     "evaluation.limit": _any_count, "evaluation.autoattack": _of(("", *VERSIONS)), "evaluation.attacks": _options,
     "evaluation.skip_attacks": checks.flag, "evaluation.corruptions.names": _corruptions,

@@ -7,6 +7,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from experiments.common import cli
 from experiments.sweeps import records
 
 SHOWN = {"loss": "loss {:.3f}", "validation/accuracy": "clean {:.1%}", "validation/robust_accuracy": "robust {:.1%}"}
@@ -18,7 +19,7 @@ class Display:
 
     def __init__(self, plan, workdir, shown=True, console=None):
         self.plan, self.workdir, self.shown = plan, workdir, shown
-        self.console = console or Console(quiet=not shown, highlight=False)
+        self.console = console or Console(quiet=not shown or bool(cli.QUIET), highlight=False)
         self._final = {}  # records that cannot change any more
         self._live = Live(get_renderable=self.render, console=self.console, refresh_per_second=1, transient=True)
 

@@ -2,14 +2,18 @@
 
 A program of one has `run(config, workdir, *, progress, command)` by `run` below, and `main` by `main`.
 """
+import pathlib
 import shlex
+import time
 
 from absl import flags
 
 from experiments import sweep
-from experiments.common import cli
+from experiments.common import build, cli, results
+from experiments.common import evaluation as common
 from experiments.sweeps import plan, records
 from experiments.sweeps import workers as processes
+from vmamba_jax import parallel
 
 
 def flag_names():
@@ -43,6 +47,29 @@ def run(config, workdir, *, name, evaluate, write, progress=True, command="", **
     return found
 
 
+def measured(config, folder, file, measure, study, *, progress=True):
+    """Evaluate a run's last checkpoint as `experiments.evaluate` does, and write what `measure` returns to a JSON file of the run's folder.
+
+    A file of the same weights, images and settings is kept.
+
+    Args:
+        config, folder, progress: of the run.
+        file: the file's name.
+        measure: `(classifier, variables, source of the training split)` gives the file's content, a JSON-able dict; "identity" and "seconds" are added.
+        study: the config's section of the study, plain, which the identity contains.
+    """
+    folder = pathlib.Path(folder)
+    common.run(config, folder, "latest", progress=progress)
+    classifier, variables, train = build.trained(config, folder)
+    identity = results.identity(weights=parallel.fingerprint(variables), data=train.fingerprint, settings={
+        "model": build.description(classifier), "study": study})
+    if results.saved(folder / file, identity, cli.report) is not None:
+        return
+    since = time.perf_counter()
+    content = {"identity": identity} | measure(classifier, variables, train)
+    results.save_json(folder / file, content | {"seconds": round(time.perf_counter() - since, 1)})
+
+
 def main(config, workdir, *, page, workers, name, file, run, write, text):
     """The main function of a study's program.
 
@@ -63,9 +90,9 @@ def main(config, workdir, *, page, workers, name, file, run, write, text):
     else:
         sweep.keep_programs(workdir)
         found = run(config, workdir, command=cli.command(f"experiments.{name}"))
-    print(f"{text(workdir)}\n\npage: {workdir}/{name}.html")
+    cli.report(f"{text(workdir)}\n\npage: {workdir}/{name}.html")
     sweep.end(found)
 
 
 def _command(name, workdir, config=""):
-    return f"python -m experiments.{name} {config}--workdir {shlex.quote(str(workdir))}"
+    return f"{cli.invocation(name)} {config}--workdir {shlex.quote(str(workdir))}"

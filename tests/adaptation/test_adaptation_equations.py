@@ -187,6 +187,8 @@ def test_lame_and_none(x64):
     p = np.asarray(jax.nn.softmax(logits))
     state, kept = adaptation.none(Net()).step(adaptation.none(Net()).init(variables), x)
     np.testing.assert_allclose(kept, logits, atol=1e-12)
+    of_batch = adaptation.none(Net(), statistics="batch").step(state, x)[1]
+    np.testing.assert_allclose(of_batch, features(variables["params"], x)[1], atol=1e-10)
     method = adaptation.lame(Net(), neighbors=3, steps=60)
     state, log_z = jax.jit(method.step)(method.init(variables), x)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state.variables, variables))
@@ -264,7 +266,7 @@ def test_attackers_who_know_the_method():
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: adaptation.eata(Net(), threshold=0), "threshold=0"), (lambda: adaptation.eata(Net(), margin=-1), "margin=-1"),
-    (lambda: adaptation.sar(Net(), rho=-1), "rho=-1"), (lambda: adaptation.sar(Net(), momentum=1), "momentum=1"),
+    (lambda: adaptation.none(Net(), statistics="all"), "statistics='all': expected one of 'running', 'batch'"), (lambda: adaptation.sar(Net(), rho=-1), "rho=-1"), (lambda: adaptation.sar(Net(), momentum=1), "momentum=1"),
     (lambda: adaptation.shot(Net(), beta=-1), "beta=-1"), (lambda: adaptation.lame(Net(), neighbors=0), "neighbors=0"),
     (lambda: adaptation.shot(Net(), head="tail").init(arrays()[0]), "head='tail': expected the last linear layer among first, norm, head"),
     (lambda: adaptation.lame(Net()).step(adaptation.lame(Net()).init(arrays()[0]), arrays()[1][0][:5]), "expected more than neighbors=5 images"),

@@ -14,7 +14,7 @@ from tests.helpers.command_runs import run_command
 from tests.helpers.weight_places import random, vit
 from vmamba_jax import checkpoints
 from vmamba_jax.checkpoints import recognition, source
-from vmamba_jax.checkpoints.__main__ import main, parser
+from vmamba_jax.checkpoints.__main__ import app, main
 from vmamba_jax.checkpoints.known_shapes import fitting, sentence
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
@@ -94,9 +94,9 @@ def test_inspect_says_the_command(capsys):
     assert (status, err) == (0, "") and "model: efficientnet_lite0 (EfficientNetLite), 1000 classes\n" in out
     [line] = [line.removeprefix("convert: ") for line in out.splitlines() if line.startswith("convert: ")]
     words = shlex.split(line)
-    args = parser().parse_args(words[3:])
+    args = app().parse_args(words[3:])[1].arguments
     assert words[:3] == ["python", "-m", "vmamba_jax.checkpoints"]
-    assert (args.file, args.model, args.out, args.override) == (file, "efficientnet_lite0", "weights/efficientnet_lite0", [])
+    assert args == {"file": file, "model": "efficientnet_lite0", "out": "weights/efficientnet_lite0"}
 
 
 def test_recognized_through_wrappers():

@@ -124,7 +124,8 @@ def test_channels_keep_the_response_to_equal_channels():
 @pytest.mark.parametrize("name, fields", [
     ("vmamba_tiny", {"dims": (8,), "depths": (1,)}), ("vim_tiny", {"embed_dim": 8, "depth": 1}), ("deit_tiny", FIELDS),
     ("swin_tiny", {"embed_dim": 8, "depths": (1,), "num_heads": (2,)}), ("convnext_tiny", {"dims": (8,), "depths": (1,)}),
-    ("mambaout_tiny", {"dims": (8,), "depths": (1,)}),
+    ("mambaout_tiny", {"dims": (8,), "depths": (1,)}), ("spatialmamba_tiny", {"dims": (8,), "depths": (1,)}),
+    ("mambavision_tiny", {"dims": (8,), "depths": (1,), "num_heads": (1,), "windows": (1,)}),
     ("resnet50", {"layers": (1,), "channels": (4,)}), pytest.param("efficientnet_lite0", {}, marks=pytest.mark.slow)])
 def test_every_family_names_its_head_and_its_first_kernel(name, fields):
     model = vmamba_jax.create_model(name, num_classes=7, in_channels=5, **fields)

@@ -68,7 +68,7 @@ def failures(tmp_path, state):
             "cut.pth: .*truncated": ["convert", cut, *SMALL, *end], "classifier.head.weight.*extra": ["convert", bare, *SMALL, *end],
             "vmamba_huge": ["convert", good, "--model", "vmamba_huge", *end], "speed": ["convert", good, *SMALL, "--override", "speed=3", *end],
             "'speed': expected key=value": ["convert", good, *SMALL, "--override", "speed", *end], "--out": ["convert", good, *SMALL],
-            "invalid choice: 'export'": ["export", good], "evil.pth: refused": ["inspect", evil], "Is a directory": ["inspect", tmp_path],
+            'Unknown command "export"': ["export", good], "evil.pth: refused": ["inspect", evil], "Is a directory": ["inspect", tmp_path],
             "not empty": ["convert", good, *SMALL, "--out", tmp_path]}
 
 

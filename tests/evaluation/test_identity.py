@@ -122,7 +122,7 @@ def test_what_cannot_be_known_is_named(tmp_path):
 
 
 def test_catalog_models_are_known():
-    for name in ("vmamba_tiny", "vim_tiny", "swin_tiny", "resnet18", "convnext_tiny", "mambaout_tiny", "deit_tiny", "efficientnet_lite0"):
+    for name in ("vmamba_tiny", "vim_tiny", "swin_tiny", "resnet18", "convnext_tiny", "mambaout_tiny", "spatialmamba_tiny", "mambavision_tiny", "deit_tiny", "efficientnet_lite0"):
         model = vmamba_jax.create_model(name)
         assert identity.of(model)[1] == [] and identity.of(model) == identity.of(vmamba_jax.create_model(name))
         assert identity.of(model) != identity.of(model.clone(num_classes=7))

@@ -32,7 +32,8 @@ RUN = {
     "schedule.name": NONE, "schedule.learning_rate": POSITIVE, "schedule.warmup": FRACTION, "schedule.warmup_epochs": POSITIVE, "schedule.warmup_start": POSITIVE,
     "schedule.cooldown": FRACTION, "schedule.cooldown_epochs": POSITIVE, "schedule.end": POSITIVE, "schedule.boundaries": {"list"}, "schedule.factor": POSITIVE, "ema_decay": BELOW_ONE,
     "skips.in_a_row": {"none", *COUNT_0}, "skips.in_all": {"none", *COUNT_0}, "validation.every_epochs": COUNT, "validation.limit": COUNT_0,
-    "validation.select": NONE, "validation.attack": SECTION, "checkpoints.keep": COUNT, "evaluation.split": NAME, "evaluation.batch_size": COUNT,
+    "validation.select": NONE, "validation.attack": SECTION, "checkpoints.keep": COUNT, "profile.first": COUNT,
+    "profile.steps": COUNT_0, "watchdog.factor": POSITIVE, "watchdog.least": {"half", "two", "huge"}, "evaluation.split": NAME, "evaluation.batch_size": COUNT,
     "evaluation.seed": COUNT_0, "evaluation.examples": COUNT_0, "evaluation.limit": COUNT_0, "evaluation.autoattack": {"empty"},
     "evaluation.attacks": SECTION, "evaluation.curve.attack": TEXT, "evaluation.skip_attacks": {"true"}, "evaluation.corruptions.names": {"empty"},
     "evaluation.corruptions.severities": NONE, "evaluation.calibration.bins": COUNT_0, "evaluation.states.images": COUNT_0, "evaluation.curve.radii": {"list"}}

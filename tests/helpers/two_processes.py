@@ -1,4 +1,4 @@
-"""One of two processes of a run: python -m tests.helpers.two_processes PORT PROCESS FOLDER SIGNAL_AT, where SIGNAL_AT 0 sends no signal."""
+"""One of two processes of a run: python -m tests.helpers.two_processes PORT PROCESS FOLDER SIGNAL_AT SHARDING, where SIGNAL_AT 0 sends no signal."""
 import os
 import pathlib
 import signal
@@ -9,6 +9,7 @@ import numpy as np
 
 from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy
 from vmamba_jax import parallel, training
+from vmamba_jax.core.gathered import on_host
 
 
 class Stream:
@@ -35,23 +36,30 @@ class Stream:
         self.taken = state["taken"]
 
 
-def main(port, process, folder, signal_at):
+def main(port, process, folder, signal_at, sharding):
     process, folder = int(process), pathlib.Path(folder)
     jax.config.update("jax_num_cpu_devices", 2)
     parallel.initialize(f"127.0.0.1:{port}", 2, process)
-    optimizer = training.optimizer.create("adamw", learning_rate=0.01)
+    training.sharding.SMALLEST = 8
+    optimizer = training.optimizer.create("adamw", learning_rate=0.01, clip_norm=0.5)
     classifier = Classifier(Net("layer"))
     step = training.objectives.standard(classifier, optimizer)
-    state = training.create_state(classifier, optimizer, jax.random.key(0), SHAPE)
+    mesh = parallel.data_mesh()
+
+    def begin():
+        return training.create_state(classifier, optimizer, jax.random.key(0), SHAPE, mesh=mesh, sharding=sharding)
+
     batches = Stream(process, int(signal_at))
     try:
-        state = training.train(step, state, batches, steps=40, key=jax.random.key(1), workdir=folder, mesh=parallel.data_mesh(),
+        state = training.train(step, begin, batches, steps=40, key=jax.random.key(1), workdir=folder, mesh=mesh, sharding=sharding,
                                checkpoints=training.Checkpointing(every=10),
                                monitoring=training.Monitoring(log_every=7, progress=False, stop_on_signals=True))
     except training.Stopped as stop:
         print(stop)
     else:
-        np.savez(folder / f"final{process}.npz", *(np.asarray(x.addressable_data(0)) for x in jax.tree.leaves(state)))
+        assert (state.params["Dense_0"]["kernel"].addressable_data(0).shape == (4, 16)) == (sharding == "fsdp")
+        assert parallel.fingerprint(state)
+        np.savez(folder / f"final{process}.npz", *map(on_host, jax.tree.leaves(state)))
         print("finished")
 
 

@@ -10,7 +10,8 @@ from vmamba_jax.models.layers.common import DropPath
 
 STAGED = dict(dims=(8, 16, 24), depths=(1, 2, 1))
 FAMILIES = {  # four blocks each
-    "vmamba_tiny": STAGED, "convnext_tiny": STAGED, "mambaout_tiny": STAGED, "swin_tiny": dict(embed_dim=4, depths=(1, 3), num_heads=(1, 1)),
+    "vmamba_tiny": STAGED, "convnext_tiny": STAGED, "mambaout_tiny": STAGED, "spatialmamba_tiny": STAGED,
+    "mambavision_tiny": STAGED | dict(num_heads=(1, 1, 1), windows=(2, 2, 2)), "swin_tiny": dict(embed_dim=4, depths=(1, 3), num_heads=(1, 1)),
     "resnet18": dict(layers=(2, 2), channels=(4, 8)), "deit_tiny": dict(embed_dim=12, depth=4), "vim_tiny": dict(embed_dim=16, depth=4)}
 
 

@@ -82,13 +82,17 @@ def test_from_maps(recorded, model, x64, tmp_path):
 
     def run(model, maps, given):
         maps = model.neck(maps)
-        return maps, model.detect(maps, SIZES), model.losses_of(maps, SIZES, given, samples(recorded))
+        alone = model.losses_of(maps, SIZES, given, samples(recorded), model.proposed(maps, SIZES), jax.random.split(jax.random.key(0)))
+        return maps, model.detect(maps, SIZES), model.losses_of(maps, SIZES, given, samples(recorded)), alone
     maps = [jnp.asarray(np.moveaxis(recorded[f"eval/map{i}_f64"], 1, -1)) for i in range(4)]
-    maps, detections, losses = jax.jit(lambda v, *args: model.apply(v, *args, method=run))(variables, maps, stack(objects(recorded)))
+    maps, detections, losses, alone = jax.jit(lambda v, *args: model.apply(v, *args, method=run))(variables, maps, stack(objects(recorded)))
     for i, x in enumerate(maps):
         np.testing.assert_allclose(np.moveaxis(np.asarray(x), -1, 1), recorded[f"eval/fpn{i}_f64"], atol=1e-12)
     check_detections(detections, recorded, np.float64, 1e-9)
     check_losses(losses, recorded)
+    for name in ("loss_cls", "loss_bbox"):                                 # 24 sampled boxes in each image: the mean over both is that of the images' own
+        assert alone[name].shape == (2,) and float(alone[name].mean()) == pytest.approx(float(losses[name]), rel=1e-12)
+    assert alone["loss_mask"].min() < losses["loss_mask"] < alone["loss_mask"].max()
     written = checkpoints.to_state_dict(model, variables)
     assert written.keys() == weights(recorded).keys() and all((written[name] == x).all() for name, x in weights(recorded).items())
 

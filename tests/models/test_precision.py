@@ -14,6 +14,8 @@ TINY = {
     "swin_tiny": {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 2, "patch_size": 4, "image_size": 16},
     "convnext_tiny": {"dims": (8, 16), "depths": (1, 1)},
     "mambaout_tiny": {"dims": (8, 16), "depths": (1, 1)},
+    "spatialmamba_tiny": {"dims": (8, 16), "depths": (1, 1)},
+    "mambavision_tiny": {"dims": (8, 8, 16), "depths": (1, 1, 2), "num_heads": (1, 1, 2), "windows": (1, 1, 2), "stem_width": 4, "patch_size": 1},
     "resnet18": {"layers": (1, 1), "channels": (8, 16), "stem": "cifar", "stem_width": 8},
 }
 SOME = [pytest.param(name, marks=[] if name in ("vit_tiny", "resnet18") else [pytest.mark.slow]) for name in TINY]

@@ -11,6 +11,7 @@ from tests.helpers import golden_models
 from vmamba_jax import checkpoints, models
 from vmamba_jax.models.baselines.vit import ViT, resize_positions
 from vmamba_jax.models.layers import common
+from vmamba_jax.models.layers.patches import bicubic_matrix
 
 GOLDEN = "timm_deit_small"
 TINY = ViT(num_classes=5, patch_size=4, embed_dim=16, depth=2, num_heads=2, image_size=16)
@@ -149,3 +150,38 @@ def test_layer_scale(tiny):
     found = jax.jit(scaled.apply)({"params": own}, images)
     np.testing.assert_allclose(found, jax.jit(model.apply)({"params": folded}, images), atol=1e-5)
     assert np.abs(found - jax.jit(model.apply)(variables, images)).max() > 1e-3
+
+
+def test_dinov2_files():
+    """The released names, with a mask token that is not read, and with the blocks in chunks; no head."""
+    model = vmamba_jax.create_model("dinov2_small", depth=3, embed_dim=12, num_heads=2, image_size=28)
+    rng = np.random.default_rng(0)
+    given = {name: rng.normal(size=shape).astype(np.float32) for name, shape in checkpoints.original_shapes(model).items()}
+    assert {"cls_token", "blocks.2.ls1.gamma", "blocks.0.attn.qkv.bias", "norm.weight"} <= given.keys() and "head.weight" not in given
+    assert given["pos_embed"].shape == (1, 5, 12)
+    chunked = {name.replace("blocks.2.", "blocks.1.2.").replace("blocks.0.", "blocks.0.0.").replace("blocks.1.n", "blocks.0.1.n")
+               .replace("blocks.1.a", "blocks.0.1.a").replace("blocks.1.l", "blocks.0.1.l").replace("blocks.1.m", "blocks.0.1.m"): x for name, x in given.items()}
+    assert "blocks.0.1.norm1.weight" in chunked and "blocks.1.2.mlp.fc1.bias" in chunked
+    wanted = checkpoints.convert(model, given)
+    for content in (given, chunked):
+        found = checkpoints.convert(model, content | {"mask_token": np.zeros((1, 12), np.float32)})
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    entry = models.entry("dinov2_vits14")
+    assert entry.parameters == 22_056_192 and entry.image_size == 224 and vmamba_jax.create_model("dinov2_small").image_size == 518
+
+
+def test_dinov2_resizes_positions_with_an_offset():
+    """Row i reads the place (i + 0.5) 37 / 16.1 - 0.5 by PyTorch's cubic kernel, with a = -0.75."""
+    def kernel(t):
+        t = abs(t)
+        return 1.25 * t**3 - 2.25 * t**2 + 1 if t <= 1 else -0.75 * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0
+
+    found = bicubic_matrix(37, 16, offset=0.1)
+    for i in range(1, 15):
+        place = (i + 0.5) * 37 / 16.1 - 0.5
+        np.testing.assert_allclose(found[i], [kernel(place - j) for j in range(37)], atol=1e-12)
+    embedding = jax.random.normal(jax.random.key(0), (1, 17, 3))
+    assert (resize_positions(embedding, 4, 4, False, 0.1) == embedding).all()
+    assert np.abs(resize_positions(embedding, 2, 2, False, 0.1) - resize_positions(embedding, 2, 2, False)).max() > 1e-3
+    with pytest.raises(ValueError, match="resize_offset=0.1: expected 0 with antialias=True"):
+        jax.eval_shape(TINY.clone(resize_offset=0.1).init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))

@@ -7,11 +7,12 @@ import optax
 import pytest
 
 import vmamba_jax
-from vmamba_jax import evaluation, models, training
+from vmamba_jax import attacks, evaluation, models, training
 from vmamba_jax.data.annotations import encode_rle
 from vmamba_jax.evaluation.detection import detections_of
 from vmamba_jax.models.dense.detection import Proposals
 from vmamba_jax.models.dense.detection_losses import Sampling
+from vmamba_jax.models.dense.image_losses import image_losses
 from vmamba_jax.training import objectives
 
 
@@ -33,6 +34,16 @@ class StandIn(nn.Module):
         noise = jax.random.uniform(self.make_rng("sampling")) + 0 * jax.random.uniform(self.make_rng("dropout"))
         counted = jnp.where(objects["valid"], objects["labels"], 0).sum()
         return {"one": self.w * images.mean() * counted, "two": self.w**2 + noise + (0 if sizes is None else sizes.sum())}
+
+    def pyramid(self, images):
+        return self.w * images
+
+    def proposed(self, maps, sizes):
+        return jnp.zeros((len(maps), 1, 4)), jnp.ones((len(maps), 1), bool)
+
+    def losses_of(self, maps, sizes, objects, samples=None, proposals=None, keys=None):
+        sign = jnp.where(objects["labels"][:, 0] == 1, 1, -1)
+        return {"one": sign * maps.mean((1, 2, 3)) + 0 * jax.vmap(jax.random.uniform)(keys)}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +70,20 @@ def test_step(stand_in):
     renamed = {name.replace("labels", "classes"): x for name, x in batch().items()}
     _, same = step(state, renamed | {"label": jnp.zeros((2, 8, 8), int), "size": jnp.full((2, 2), 8)}, jax.random.key(1))
     assert float(same["two"]) == pytest.approx(float(metrics["two"]) + 32)
+
+
+def test_adversarial_step(stand_in):
+    """The update is at the images that ascend each image's own losses at the current weights, with the radius of the schedule; images of label 2 descend."""
+    optimizer, given = optax.sgd(0.1), batch(3) | {"labels": jnp.asarray([[1, 2], [1, 2], [2, 2]])}
+    attack = attacks.detection_pgd(0.1, 2, 0.1, random_start=False, bounds=(0, 1))
+    step = objectives.detection(stand_in, optimizer, attack=attack, eps_schedule=lambda step: 0.5, scheduled=("eps",))
+    state = training.create_state(stand_in, optimizer, jax.random.key(0), (8, 8, 3))
+    _, metrics = step(state, given, jax.random.key(1))
+    assert float(metrics["one"]) == pytest.approx((1 + 1 + 2) * ((0.8 + 0.8 + 0.7) / 3 - 0.5) / 0.5, rel=1e-4) and float(metrics["eps_scale"]) == 0.5
+    _, clean = objectives.detection(stand_in, optimizer)(state, given | {"image": given["image"].at[:2].add(0.05).at[2].add(-0.05)}, jax.random.key(1))
+    assert float(metrics["loss"]) == pytest.approx(float(clean["loss"]), rel=1e-4) and step.cost.forward_backward == 3
+    with pytest.raises(ValueError, match="attack_mode='train': expected 'eval'"):
+        objectives.detection(stand_in, optimizer, attack=attack, attack_mode="train")
 
 
 @pytest.mark.parametrize("change,message", [({"weight": jnp.ones(2)}, 'batch with "weight": expected none'),
@@ -132,4 +157,13 @@ def test_small_detector_learns():
     found = jax.jit(lambda x: model.apply(state.variables(), detector.normalize(x)))(jnp.asarray(images["image"]))
     detections = detections_of(found, list(range(24)), [(64, 64)] * 24)
     scores = {kind: evaluation.detection.coco_ap(truth, detections, kind) for kind in ("bbox", "segm")}
+    attack = attacks.detection_pgd(8 / 255, 10)
+    fn, objects = image_losses(detector, state.variables()), {name: jnp.asarray(images[name]) for name in ("boxes", "labels", "masks", "valid")}
+    attacked = jax.jit(lambda x: attack(fn, x, objects, jax.random.key(2)))(jnp.asarray(images["image"]))
+    assert float(jnp.abs(attacked - images["image"]).max()) <= 8 / 255 + 1e-6
+    loss = jax.jit(lambda x: sum(fn(x, objects, jax.random.split(jax.random.key(3), 24))[0].values()))
+    assert (loss(attacked) > loss(images["image"])).all()
+    found = jax.jit(lambda x: model.apply(state.variables(), detector.normalize(x)))(attacked)
+    under_attack = evaluation.detection.coco_ap(truth, detections_of(found, list(range(24)), [(64, 64)] * 24), "segm")
+    assert under_attack.AP < scores["segm"].AP - 0.2
     assert scores["bbox"].AP50 > 0.8 and scores["segm"].AP50 > 0.8 and scores["bbox"].AP > 0.5 and scores["segm"].AP > 0.5

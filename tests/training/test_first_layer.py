@@ -21,6 +21,8 @@ FAMILIES = {  # catalog name, fields, the first layer, its output for images of 
     "swin_tiny": ({"embed_dim": 8, "depths": (1,), "num_heads": (2,), "image_size": 32}, "patch_embed/proj", (2, 8, 8, 8)),
     "convnext_tiny": ({"dims": (8,), "depths": (1,)}, "stem_0", (2, 8, 8, 8)),
     "mambaout_tiny": ({"dims": (8,), "depths": (1,)}, "stem/conv1", (2, 16, 16, 4)),
+    "spatialmamba_tiny": ({"dims": (8,), "depths": (1,)}, "patch_embed/conv1/conv", (2, 16, 16, 4)),
+    "mambavision_tiny": ({"dims": (8,), "depths": (1,), "num_heads": (1,), "windows": (1,), "stem_width": 4}, "patch_embed/conv_down_0", (2, 16, 16, 4)),
     "resnet18": ({"layers": (1,), "channels": (8,), "stem_width": 8}, "conv1", (2, 16, 16, 8)),
     "efficientnet_lite0": ({}, "conv_stem", (2, 16, 16, 32)),
     "dss_cifar10": ({"d_model": 8, "depth": 1, "d_state": 4}, "input", (2, 1024, 8)),

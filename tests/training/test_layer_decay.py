@@ -28,6 +28,11 @@ TABLES = {  # beginning of the path -> depth
     ("mambaout_tiny", (("dims", (4, 8)), ("depths", (1, 2)))): {
         "stem": 0, "stages_0/blocks_0": 1, "stages_1/downsample": 2, "stages_1/blocks_0": 2, "stages_1/blocks_1": 3, "norm": 4, "hidden": 4,
         "hidden_norm": 4, "head": 4},
+    ("spatialmamba_tiny", (("dims", (4, 8)), ("depths", (1, 2)))): {
+        "patch_embed": 0, "layers_0/blocks_0": 1, "downsample_0": 2, "layers_1/blocks_0": 2, "layers_1/blocks_1": 3, "norm": 4, "head": 4},
+    ("mambavision_tiny", (("dims", (4, 4, 8)), ("depths", (1, 1, 2)), ("num_heads", (1, 1, 2)), ("windows", (2, 2, 2)))): {
+        "patch_embed": 0, "levels_0/blocks_0": 1, "downsample_0": 2, "levels_1/blocks_0": 2, "downsample_1": 3, "levels_2/blocks_0": 3,
+        "levels_2/blocks_1": 4, "norm": 5, "head": 5},
     ("resnet18", ()): {
         "conv1": 0, "bn1": 0, "layer1_0": 1, "layer1_1": 2, "layer2_0": 3, "layer2_1": 4, "layer3_0": 5, "layer3_1": 6, "layer4_0": 7,
         "layer4_1": 8, "fc": 9},

@@ -10,6 +10,7 @@ import pytest
 from tests.helpers.toy_training import SHAPE, Classifier, Net, Toy, batch, close, same
 from vmamba_jax import attacks, parallel, training
 from vmamba_jax.training import Checkpointing, Monitoring, Validation
+from vmamba_jax.training.run.clock import PHASES
 from vmamba_jax.training.run.progress import Bar
 
 KEY = jax.random.key(5)
@@ -193,7 +194,7 @@ def test_timing_file(state, tmp_path):
     rows = training.read_metrics(tmp_path / "timing.jsonl")
     assert [row["step"] for row in rows] == [3, 6, 9]
     for row in rows:
-        assert row.keys() == {"step", "seconds", "images_per_second", "input_share"}
+        assert row.keys() == {"step", "seconds", "images_per_second", "input_share", *(f"{phase}_seconds" for phase in PHASES)}
         assert row["images_per_second"] > 0 and 0 <= row["input_share"] <= 1 and row["seconds"] > 0
 
 
@@ -211,7 +212,19 @@ def test_input_share_of_a_slow_loader(state, tmp_path):
 def test_timing_excludes_validation(state, tmp_path):
     slow = Validation(lambda state, step: time.sleep(0.8 * (step == 3)) or {}, every=3)
     train(STEP, state, Toy(), steps=6, monitoring=quiet(log_every=3), validation=slow, workdir=tmp_path)
-    assert training.read_metrics(tmp_path / "timing.jsonl")[-1]["seconds"] < 0.8
+    first, last = training.read_metrics(tmp_path / "timing.jsonl")
+    assert last["seconds"] < 0.8
+    assert first["validation_seconds"] > 0.8 > last["validation_seconds"] and first["compile_seconds"] > 0 == last["compile_seconds"]
+    assert last["step_seconds"] + last["data_seconds"] <= last["seconds"] * 1.01
+
+
+def test_profile_of_chosen_steps(state, tmp_path, capsys):
+    train(STEP, state, Toy(), steps=6, monitoring=Monitoring(profile_first=3, profile_steps=2), workdir=tmp_path)
+    assert f"profile of steps 3 to 4: xprof --logdir {tmp_path / 'profile'}" in capsys.readouterr().out.replace("\n", "")
+    trace, = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert b"train" in trace.read_bytes()
+    train(STEP, state, Toy(), steps=6, monitoring=quiet(profile_first=3, profile_steps=2), workdir=tmp_path)
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1  # a finished run is not traced again
 
 
 def test_uint8_images_train_as_floats(state):

@@ -1,4 +1,4 @@
-"""Two processes of one run: a signal to one of them stops both at the same step, and both resume to the same end."""
+"""Two processes of one run: a signal to one of them stops both at the same step, and both resume to the same end; also with a sharded state."""
 import pathlib
 import re
 import socket
@@ -10,12 +10,13 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def run(folder, signal_at=0):
+def run(folder, signal_at=0, sharding="replicated"):
     """The last line that each of the two processes prints; Gloo prints before."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    both = [subprocess.Popen([sys.executable, "-m", "tests.helpers.two_processes", str(port), str(i), folder, str(signal_at)], cwd=ROOT, text=True,
+    both = [subprocess.Popen([sys.executable, "-m", "tests.helpers.two_processes", str(port), str(i), folder, str(signal_at), sharding],
+                             cwd=ROOT, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]
     printed = [process.communicate(timeout=400) for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
@@ -23,11 +24,12 @@ def run(folder, signal_at=0):
 
 
 @pytest.mark.slow
-def test_signal_to_one_process_stops_both(tmp_path):
-    assert run(tmp_path / "unbroken") == ["finished"] * 2
-    stopped = run(tmp_path / "stopped", signal_at=12)
+@pytest.mark.parametrize("sharding", ["replicated", "fsdp"])
+def test_signal_to_one_process_stops_both(tmp_path, sharding):
+    assert run(tmp_path / "unbroken", sharding=sharding) == ["finished"] * 2
+    stopped = run(tmp_path / "stopped", signal_at=12, sharding=sharding)
     assert stopped[0] == stopped[1] and 10 <= int(re.search(r"after step (\d+) of 40, saved in", stopped[0])[1]) < 40
-    assert run(tmp_path / "stopped") == ["finished"] * 2
+    assert run(tmp_path / "stopped", sharding=sharding) == ["finished"] * 2
     for name in ("metrics.jsonl", "final0.npz", "final1.npz"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
     assert (tmp_path / "stopped" / "final0.npz").read_bytes() == (tmp_path / "stopped" / "final1.npz").read_bytes()

@@ -10,16 +10,25 @@ from vmamba_jax.core import checks
 
 @dataclasses.dataclass(frozen=True)
 class NoAdaptation(Method):
-    """The model as it is, with the running statistics of batch norms: the baseline of every method.
+    """The model as it is: the baseline of every method.
 
     Attributes:
         model: as for `Method`.
+        statistics: of batch norms: "running"; "batch": those of the batch, which every method that adapts uses. The latter is the baseline of the
+            updates alone.
+
+    Source: of "batch": Nado et al. 2020, arXiv 2006.10963.
     """
+    statistics: str = "running"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.choice("statistics", self.statistics, ("running", "batch"))
 
     def step(self, state, images, key=None):
         """(the same state, logits (b, classes))."""
         del key
-        return state, self._logits(state.variables, images, train=False)
+        return state, self._logits(state.variables, images, train=self.statistics == "batch")
 
 
 @dataclasses.dataclass(frozen=True)

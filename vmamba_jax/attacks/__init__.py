@@ -7,7 +7,8 @@ standard deviation belong inside `logits_fn`, never to the attack. The call of a
     adversarial = attack.jit(logits_fn)(images, labels, key)     # any callable; never with weights of an earlier call
     adversarial = jax.jit(attack)(logits_fn, images, labels, key)     # logits_fn a tree of arrays, such as a jax.tree_util.Partial
 
-`gradient` holds PGD and its variants, `dense` attacks on semantic segmentation (their `outputs_fn` gives logits of every pixel), `autoattack` AutoAttack and its parts APGD, FAB and Square, and PMA, `patch_fool` Patch-Fool. `base` is the
+`gradient` holds PGD and its variants, `dense` attacks on semantic segmentation (their `outputs_fn` gives logits of every pixel) and on
+detectors, `autoattack` AutoAttack and its parts APGD, FAB and Square, and PMA, `patch_fool` Patch-Fool. `base` is the
 interface they share, `threat_model` a norm ball in the box of pixel values, `norms` its geometry, `losses` the objectives, `masks` the
 pixels an attack may change, `randomized` classifiers with random numbers.
 """
@@ -20,6 +21,7 @@ from vmamba_jax.attacks.autoattack.pma import PMA, pma
 from vmamba_jax.attacks.autoattack.square import Square, square
 from vmamba_jax.attacks.base import Attack, Passes
 from vmamba_jax.attacks.dense.apgd import SEA, DenseAPGD, dense_apgd, sea, tsallis_pgd
+from vmamba_jax.attacks.dense.detection import DetectionPGD, detection_pgd
 from vmamba_jax.attacks.dense.pgd import CosPGD, DensePGD, SegPGD, cospgd, dense_pgd, segpgd
 from vmamba_jax.attacks.gradient.eot import EOTPGD, eot_pgd
 from vmamba_jax.attacks.gradient.frequency import FrequencyPGD, frequency_pgd
@@ -35,7 +37,8 @@ from vmamba_jax.core.keys import per_image_keys
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "masked_pgd": masked_pgd, "frequency_pgd": frequency_pgd, "momentum_pgd": momentum_pgd,
            "transfer_pgd": transfer_pgd, "eot_pgd": eot_pgd, "apgd": apgd, "fab": fab, "square": square, "pma": pma, "autoattack": autoattack,
            "patch_fool": patch_fool}
-DENSE = {"dense_pgd": dense_pgd, "segpgd": segpgd, "cospgd": cospgd, "dense_apgd": dense_apgd, "tsallis_pgd": tsallis_pgd, "sea": sea}
+DENSE = {"dense_pgd": dense_pgd, "segpgd": segpgd, "cospgd": cospgd, "dense_apgd": dense_apgd, "tsallis_pgd": tsallis_pgd, "sea": sea,
+         "detection_pgd": detection_pgd}
 """Attacks on dense predictions, by name; `create` makes these too."""
 
 
@@ -56,8 +59,8 @@ def create(name, **options):
 _RENAMED_OPTIONS = {"neighbours": "neighbors", "neighbourhood": "neighborhood"}
 __getattr__ = deprecation.renamed(__name__, {"MomentumPGD": "vmamba_jax.attacks.gradient.transfer:momentum_pgd"})
 
-__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "CosPGD", "DENSE", "DenseAPGD", "DensePGD", "EOTPGD", "FAB", "FGSM", "FrequencyPGD",
+__all__ = ["APGD", "ATTACKS", "Attack", "AutoAttack", "CosPGD", "DENSE", "DenseAPGD", "DensePGD", "DetectionPGD", "EOTPGD", "FAB", "FGSM", "FrequencyPGD",
            "MaskedPGD", "NORMS", "PGD", "PMA", "Passes", "PatchFool", "Randomized", "SEA", "SegPGD", "Square", "TRANSFER", "ThreatModel",
-           "TransferPGD", "apgd", "autoattack", "cospgd", "create", "dense_apgd", "dense_pgd", "eot_pgd", "expected_logits", "fab", "fgsm",
+           "TransferPGD", "apgd", "autoattack", "cospgd", "create", "dense_apgd", "dense_pgd", "detection_pgd", "eot_pgd", "expected_logits", "fab", "fgsm",
            "frequency_pgd", "losses", "masked_pgd", "masks", "momentum_pgd", "patch_fool", "per_image_keys", "pgd", "pma", "sea", "segpgd", "square",
            "transfer_pgd", "tsallis_pgd"]

@@ -53,9 +53,7 @@ class Attack(records.Described):
             key: one random key (image i uses `fold_in(key, i)`) or one per image; None: only for attacks without random numbers.
             inputs: further arguments of the attack's `run`; most attacks have none.
         """
-        checks.batch(images, labels, *self.bounds)
-        if key is None and self.needs_key:
-            raise ValueError(f"key=None: expected a random key, as {self.needs_key}")
+        self._check_call(images, labels, key, **inputs)
         keys = None if key is None else image_keys(key, len(images))
         if not len(images):
             return images
@@ -63,6 +61,16 @@ class Attack(records.Described):
             found = self.run(precision.widened(logits_fn, images), images.astype(jnp.float32), labels, keys, **inputs)
             return precision.rounded_towards(images, found)
         return self.run(logits_fn, images, labels, keys, **inputs)
+
+    def _check_call(self, images, labels, key, **inputs):
+        """Check the arguments of a call; `inputs` are those of `run`."""
+        del inputs
+        checks.batch(images, labels, *self.bounds)
+        self._check_key(key)
+
+    def _check_key(self, key):
+        if key is None and self.needs_key:
+            raise ValueError(f"key=None: expected a random key, as {self.needs_key}")
 
     def jit(self, logits_fn):
         """The attack on one classifier as a compiled function `(images, labels, key=None, **inputs) -> adversarial`.

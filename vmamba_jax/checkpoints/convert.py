@@ -28,7 +28,7 @@ def model_from_options(family, options):
 
     Args:
         family: "vmamba", "vim" (options of their repositories), "deit" or "vit", "swin", "convnext", "mambaout", "resnet" (timm's constructor
-            arguments), "efficientnet_lite" (options of `efficientnet_lite_pytorch`), "upernet" and "mask_rcnn" (parts of MMSegmentation's and
+            arguments), "spatial_mamba" and "mambavision" (constructor arguments of their repositories), "efficientnet_lite" (options of `efficientnet_lite_pytorch`), "upernet" and "mask_rcnn" (parts of MMSegmentation's and
             MMDetection's configs); "s4", "dss", "s5", "mega", "s6" (constructor arguments of arXiv 2406.05532's code) and our own "transformer"
             beside them.
         options: {option: value} with the repository's spelling; an option that is not given has the repository's default.

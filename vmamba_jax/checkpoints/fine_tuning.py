@@ -13,8 +13,12 @@ from flax.traverse_util import flatten_dict
 
 from vmamba_jax.checkpoints.convert import family_of, leaves_of, smallest_side
 from vmamba_jax.core import checks
+from vmamba_jax.models.dense.layers import OverBackbone
+from vmamba_jax.models.dense.mask_rcnn import MaskRCNN
+from vmamba_jax.models.dense.upernet import UperNet
 
 HEADS = ("keep", "new", "slice")
+LAST = {UperNet: ("decode_head", "conv_seg"), MaskRCNN: ("bbox_head", "fc_cls")}  # layers whose outputs are classes
 
 
 def loose(model, head):
@@ -34,10 +38,20 @@ def head_paths(model):
     return sorted((path for path in leaves_of(model) if path[:2] == ("params", model.PARAMETERS.logits)), key=lambda path: path[-1] != "kernel")
 
 
+def logits_paths(model):
+    """As `head_paths`, but of a segmenter or a detector those of the layer that returns the logits of its classes."""
+    model, _ = family_of(model)
+    last = LAST.get(type(model))
+    return head_paths(model) if last is None else [path for path in leaves_of(model) if path[:3] == ("params", *last) and path[-1] == "kernel"]
+
+
 def images_path(model):
     """Path of the kernel that reads the images."""
     model, _ = family_of(model)
-    return next(path for path in leaves_of(model) if path[0] == "params" and re.fullmatch(model.PARAMETERS.images, "/".join(path[1:])))
+    inside = ("backbone",) if isinstance(model, OverBackbone) else ()
+    images = (model.backbone if inside else model).PARAMETERS.images
+    return next(path for path in leaves_of(model)
+                if path[:1 + len(inside)] == ("params", *inside) and re.fullmatch(images, "/".join(path[1 + len(inside):])))
 
 
 def adapt(model, leaves, head, *, classes=None, known=None, key=None):

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vmamba_jax.checkpoints import fine_tuning, store
+from vmamba_jax.checkpoints import examples, fine_tuning, store
 from vmamba_jax.checkpoints.convert import convert_leaves, find, reassemble, shapes_in
 from vmamba_jax.checkpoints.families import BY_MODEL
 from vmamba_jax.checkpoints.torch_files.read import read_torch
@@ -15,10 +15,13 @@ from vmamba_jax.core import files
 from vmamba_jax.core.run_folder import RemotePath, run_folder
 from vmamba_jax.core.saved_steps import step_folders
 from vmamba_jax.core.saved_steps.reader import open_steps
-from vmamba_jax.data.class_names import load_class_names
+from vmamba_jax.data.class_names import dense_class_names, load_class_names
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import catalog
 from vmamba_jax.models.classifier import Classifier
+from vmamba_jax.models.dense.layers import OverBackbone
+from vmamba_jax.models.dense.mask_rcnn import MaskRCNN
+from vmamba_jax.models.dense.upernet import UperNet
 
 CONFIG, STEPS = "config.json", "checkpoints"  # of a run's folder
 EMA = {None: None, "ema": True, "raw": False}  # of a run, by `weights`
@@ -68,23 +71,34 @@ class WeightsSource:
             raise ValueError(f"{self.path}: expected the model's name before it, NAME@{self.path}; python -m vmamba_jax.checkpoints inspect guesses it")
         fields = self.overrides | overrides
         model = catalog.create_model(self.name, **fields)
-        return model.clone(**{field: n for field, n in self.sizes(model).items() if field not in fields})
+        sizes = {field: n for field, n in self.sizes(model).items() if field not in fields}
+        if isinstance(model, OverBackbone) and (channels := sizes.pop("in_channels", None)) and "in_channels" not in fields.get("backbone", {}):
+            sizes["backbone"] = model.backbone.clone(in_channels=channels)
+        return model.clone(**sizes)
 
     def sizes(self, model):
         """{"num_classes": ..., "in_channels": ...} of the arrays, read as those of `model`'s family; without what they lack."""
-        head, stem = fine_tuning.head_paths(model), fine_tuning.images_path(model)
+        head, stem = fine_tuning.logits_paths(model), fine_tuning.images_path(model)
         if self.kind == "file":
             shapes = shapes_in(model, self.content, self.weights)
         else:
             shapes = {path: np.shape(x) for path, x in flatten_dict(self.content).items()}
-        found = {"num_classes": shapes[head[0]][-1]} if head and head[0] in shapes else {}
+        extra = isinstance(model, MaskRCNN)  # its classification has the background too
+        found = {"num_classes": shapes[head[0]][-1] - extra} if head and head[0] in shapes else {}
         return found | ({"in_channels": shapes[stem][2]} if stem in shapes else {})
 
     def class_names(self, count):
-        """Names of the `count` classes: the source's own, or ImageNet's (identifier, names) for 1000 of a released model; None: not known."""
+        """Names of the `count` classes: the source's own, or those of the set that models of this kind are released for; None: not known.
+
+        Released names: ImageNet's (identifier, names) for 1000, ADE20K's for 150 of a segmenter, COCO's for 80 of a detector.
+        """
         if self.classes is not None:
             return self.classes if len(self.classes) == count else None
-        return imagenet.classes() if self.kind != "run" and count == len(imagenet.classes()) else None
+        if self.kind == "run":
+            return None
+        family = None if self.name is None else catalog.entry(self.name).family
+        known = dense_class_names("ade20k") if family is UperNet else dense_class_names("coco") if family is MaskRCNN else imagenet.classes()
+        return known if len(known) == count else None
 
     def variables(self, model, head="keep", *, classes=None, key=None, log=None):
         """The variables of `model`; arguments and errors as for `read_variables`."""
@@ -148,8 +162,8 @@ def open_weights(path, *, checkpoint="best", weights=None):
     """The `WeightsSource` at a path; the arrays are read, nothing else is.
 
     Args:
-        path: a training run's folder, a folder of `save_variables`, or a released file (.pth, .pt, .bin, .safetensors, .index.json); NAME@PATH
-            names the catalog model, which a file alone does not.
+        path: a training run's folder, a folder of `save_variables`, a released file (.pth, .pt, .bin, .safetensors, .index.json), or the name of an
+            example model, see `example`; NAME@PATH names the catalog model, which a file alone does not.
         checkpoint: of a run: "best" on its validation split, "latest", or a step as a number or its digits. Not used for others.
         weights: "ema": averaged weights; "raw"; of a file also the name of one of several sets, see `convert`; None: the averaged weights if
             there are any, else the others.
@@ -163,8 +177,11 @@ def open_weights(path, *, checkpoint="best", weights=None):
     place = run_folder(path)
     if name is not None:
         catalog.entry(name)
+    if not place.exists() and path in examples.names():
+        place = examples.folder(path)
     if not place.exists():
-        raise FileNotFoundError(f"{path}: No such file or folder: expected a run's folder, a folder of converted weights, or a file of weights")
+        raise FileNotFoundError(f"{path}: No such file or folder: expected a run's folder, a folder of converted weights, a file of weights, or one of "
+                                f"the example models {', '.join(examples.names())}")
     if (steps := steps_folder(place)) is not None:
         found = _run(place, steps, int(checkpoint) if str(checkpoint).isdecimal() else checkpoint, weights)
     elif isinstance(place, RemotePath) or (place.is_dir() and not (place / store.METADATA).is_file()):
@@ -191,6 +208,23 @@ def _normalizer(name, opened):
         found = find(catalog.create_model(name), opened.content, opened.weights)
         return {"mean": found.mean, "std": found.std} if found.mean and found.std else {}
     return {}
+
+
+def example(name):
+    """A small trained model that comes with the package, ready to be attacked or fine-tuned.
+
+    Args:
+        name: one of `checkpoints.examples.names()`, such as "vmamba_digits_robust"; `checkpoints.examples.card(name)` says what is known of it.
+
+    Returns:
+        (`Classifier`, variables): images are (B, 8, 8, 1) float32 in [0, 1] for the digits' models.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    opened = open_weights(str(examples.folder(name)))
+    model = opened.create_model()
+    return Classifier(model, opened.preprocessing["mean"], opened.preprocessing["std"]), opened.variables(model)
 
 
 def split_name(text):
@@ -235,6 +269,7 @@ def _converted(place, weights):
         raise ValueError(f"weights={weights!r}: expected None for converted weights, {place}")
     variables, metadata = store.load_variables(place)
     own = {key: tuple(x) for key, x in (metadata.get("preprocessing") or {}).items() if key in ("mean", "std") and x}
+    own |= {key: x for key, x in (metadata.get("preprocessing") or {}).items() if key in VIEW}
     names = metadata.get("classes")
     found = WeightsSource(str(place), "converted", variables, metadata.get("model"), dict(metadata.get("overrides") or {}),
                           None if names is None else tuple(names), own, metadata=metadata)

@@ -89,6 +89,17 @@ def flag(name, value):
     return value
 
 
+def floating(name, value):
+    """The floating dtype of a name or type; None stays None."""
+    try:
+        dtype = None if value is None else jnp.dtype(value)
+    except TypeError:
+        dtype = jnp.dtype(bool)
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name}={value!r}: expected a floating dtype such as 'float32' or 'bfloat16'")
+    return dtype
+
+
 def choice(name, value, choices):
     """`value`, which must be among `choices`."""
     if value not in tuple(choices):

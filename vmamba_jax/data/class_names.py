@@ -1,4 +1,8 @@
-"""Class names of a run, in label order, kept beside its weights: a file `classes.json`, readable where the images are gone."""
+"""Class names in label order: those of a run, in a file `classes.json` beside its weights, and those of ADE20K and COCO."""
+import functools
+import importlib.resources
+import json
+
 from vmamba_jax.core import files
 from vmamba_jax.core.run_folder import run_folder
 
@@ -28,3 +32,10 @@ def load_class_names(folder):
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError(f"{path}: expected a JSON list of different class names, in label order")
     return tuple(names)
+
+
+@functools.cache
+def dense_class_names(name):
+    """The names of the 150 classes of ADE20K's benchmark ("ade20k") or of COCO's 80 object categories ("coco"), in label order."""
+    path = importlib.resources.files("vmamba_jax.data.datasets") / "dense_classes.json"
+    return tuple(json.loads(path.read_text(encoding="utf-8"))[name])

@@ -22,6 +22,11 @@ class DenseSource(Source):
     has_instances = False
     instance_classes = ()
 
+    @property
+    def most_instances(self):
+        """The largest number of instances of an example, crowd regions included, or a bound on it; 0 without instances."""
+        return 0
+
     @abc.abstractmethod
     def example(self, i):
         """Example i as a dict; arrays of its own size."""
@@ -66,6 +71,10 @@ class DenseSubset(DenseSource):
     def __len__(self):
         return len(self.indices)
 
+    @property
+    def most_instances(self):
+        return self.source.most_instances
+
     def example(self, i):
         return self.source.example(int(self.indices[self._positions([i])[0]]))
 
@@ -107,6 +116,10 @@ class DenseArrays(DenseSource):
             raise ValueError(f"instances of {len(instances)} images: expected {len(images)}")
         self._images, self._labels, self._instances = images, labels.astype(np.int32), instances
         self.has_instances, self.instance_classes = instances is not None, tuple(map(str, instance_classes))
+
+    @property
+    def most_instances(self):
+        return max((len(each["classes"]) for each in self._instances or ()), default=0)
 
     images = property(lambda self: self._images, doc="(n, H, W, C) uint8.")
     label_maps = property(lambda self: self._labels, doc="(n, H, W) int32.")

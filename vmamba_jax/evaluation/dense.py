@@ -167,12 +167,18 @@ def corruption_scores(logits_fn, source, *, key, corruptions=all_corruptions.COR
 
     Source: Michaelis et al. 2019, arXiv 1907.07484, section 3.2.
     """
-    options, rows = loop, []
     source = enter(logits_fn, source, Loop(**loop))
-    clean = segmentation(logits_fn, source, **options)[metric] if clean is None else clean
+    measure = lambda change: segmentation(logits_fn, source, change=change, **loop)
+    return under_corruptions(measure, key, corruptions, severities, table=table, clean=clean, metric=metric, **loop)
+
+
+def under_corruptions(measure, key, corruptions, severities, *, table=None, clean=None, metric="mIoU", **loop):
+    """As `corruption_scores`, by any measure: a function of a `change`, None for none, that returns the metric and its "interval"."""
+    rows = []
+    clean = measure(None)[metric] if clean is None else clean
     for name in corruptions:
         for severity in severities:
-            found = segmentation(logits_fn, source, change=corrupted(name, severity, key, table=table, **options), **options)
+            found = measure(corrupted(name, severity, key, table=table, **loop))
             rows.append({"corruption": name, "severity": severity, metric: found[metric], "interval": found["interval"]})
     if not rows:
         raise ValueError(f"corruptions={corruptions!r}, severities={severities!r}: expected at least one of each")

@@ -52,13 +52,18 @@ def coco_ap(annotations, detections, kind):
     images, categories = _index(annotations, name)
     detections, found = _read(detections, "detections", list)
     boxes = [_detection(each, f"{found}[{i}]", images, categories, key) for i, each in enumerate(detections)]
+    return scores_of(annotations, boxes, kind)
+
+
+def scores_of(annotations, detections, kind):
+    """`coco_ap` of checked content."""
     try:
         hotcoco = importlib.import_module("hotcoco")
     except ImportError as error:
         raise ImportError(MISSING) from error
     named = [{"name": str(each["id"]), **each} for each in annotations["categories"]]  # hotcoco warns about categories without a name
     truth = hotcoco.COCO({**annotations, "categories": named})
-    scores = hotcoco.COCOeval(truth, truth.load_res(boxes), kind)
+    scores = hotcoco.COCOeval(truth, truth.load_res(detections), kind)
     scores.evaluate()
     scores.accumulate()
     scores.summary_lines()

@@ -3,7 +3,9 @@ from vmamba_jax.core.deprecation import renamed
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 from vmamba_jax.models.baselines.mambaout import MambaOut
+from vmamba_jax.models.baselines.mambavision import MambaVision
 from vmamba_jax.models.baselines.resnet import ResNet
+from vmamba_jax.models.baselines.spatial_mamba import SpatialMamba
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.catalog import create_model, entry, list_models
@@ -18,8 +20,8 @@ from vmamba_jax.models.vim.vim import Vim
 from vmamba_jax.models.vmamba.ss2d import SS2D
 from vmamba_jax.models.vmamba.vmamba import VMamba, VSSBlock, VSSStage
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "AdaptiveScaling", "Classifier", "ConvNeXt", "Cost", "Downsample", "EfficientNetLite", "MambaOut", "PatchEmbed", "ResNet",
-           "SequenceClassifier", "Swin", "VMamba", "VSSBlock", "VSSStage", "ViT", "Vim", "VimBlock", "VimMixer", "as_classifier", "cost", "create_model", "entry",
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SS2D", "AdaptiveScaling", "Classifier", "ConvNeXt", "Cost", "Downsample", "EfficientNetLite", "MambaOut", "MambaVision", "PatchEmbed",
+           "ResNet", "SequenceClassifier", "SpatialMamba", "Swin", "VMamba", "VSSBlock", "VSSStage", "ViT", "Vim", "VimBlock", "VimMixer", "as_classifier", "cost", "create_model", "entry",
            "list_models", "logits_fn"]
 
 __getattr__ = renamed(__name__, {

@@ -2,13 +2,15 @@
 import dataclasses
 import fnmatch
 
-import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.convnext import ConvNeXt
 from vmamba_jax.models.baselines.efficientnet import EfficientNetLite
 from vmamba_jax.models.baselines.mambaout import MambaOut
+from vmamba_jax.models.baselines.mambavision import MambaVision
 from vmamba_jax.models.baselines.resnet import ResNet
+from vmamba_jax.models.baselines.spatial_mamba import SpatialMamba
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.dense.mask_rcnn import MaskRCNN
@@ -90,6 +92,15 @@ def _mambaout_rw(dim, depths, **fields):
     return _mambaout(dim, depths, layer_scale_init=1e-5, stem_norm=False, norm_first=True, head_norm=False, **fields)
 
 
+def _spatialmamba(dim, depths, drop_path):
+    return dict(dims=_widths(dim), depths=depths, drop_path_rate=drop_path)
+
+
+def _mambavision(dim, depths, drop_path=0.2, stem=64, heads=2, layer_scale=None):
+    return dict(dims=_widths(dim), depths=depths, stem_width=stem, num_heads=tuple(heads * 2**i for i in range(4)), layer_scale=layer_scale,
+                drop_path_rate=drop_path)
+
+
 # The numbers are the parameters and multiply-adds that `program_cost.cost` counts.
 _MODELS = {
     "vmamba_tiny": (VMamba, _v2(96, 8, 1.0, 0.2), 30_249_064, 4_905_572_352),
@@ -137,6 +148,16 @@ _MODELS = {
     "mambaout_base_tall_rw": (MambaOut, _mambaout_rw(128, (3, 4, 30, 3), expansion_ratio=2.5, conv_ratio=1.25), 86_481_448, 16_147_860_288),
     "mambaout_base_wide_rw": (MambaOut, _mambaout_rw(128, (3, 4, 27, 3), expansion_ratio=3.0, conv_ratio=1.5, act="silu"), 94_448_104, 17_781_468_544),
     "mambaout_base_plus_rw": (MambaOut, _mambaout_rw(128, (3, 4, 30, 3), expansion_ratio=3.0, conv_ratio=1.5, act="silu"), 101_656_552, 19_192_367_488),
+    "spatialmamba_tiny": (SpatialMamba, _spatialmamba(64, (2, 4, 8, 4), 0.2), 26_748_862, 4_463_591_936),
+    "spatialmamba_small": (SpatialMamba, _spatialmamba(64, (2, 4, 21, 5), 0.3), 43_074_280, 7_116_948_992),
+    "spatialmamba_base": (SpatialMamba, _spatialmamba(96, (2, 4, 21, 5), 0.5), 95_745_592, 15_800_600_832),
+    "mambavision_tiny": (MambaVision, _mambavision(80, (1, 3, 8, 4), stem=32), 31_794_248, 4_582_229_376),
+    "mambavision_tiny2": (MambaVision, _mambavision(80, (1, 3, 11, 4), stem=32), 35_104_008, 5_259_417_216),
+    "mambavision_small": (MambaVision, _mambavision(96, (3, 3, 7, 5)), 50_140_584, 7_599_891_840),
+    "mambavision_base": (MambaVision, _mambavision(128, (3, 3, 10, 5), 0.3, layer_scale=1e-5), 97_685_288, 15_198_707_200),
+    "mambavision_large": (MambaVision, _mambavision(196, (3, 3, 10, 5), 0.3, heads=4, layer_scale=1e-5), 227_961_048, 35_215_334_896),
+    "mambavision_large2": (MambaVision, _mambavision(196, (3, 3, 12, 5), 0.3, heads=4, layer_scale=1e-5), 241_554_824, 37_943_869_712),
+    "dinov2_small": (ViT, dict(_transformer(384, 6), patch_size=14, image_size=518, layer_scale=1.0, antialias=False, resize_offset=0.1, num_classes=0), 22_056_192, 6_147_946_368),
     "resnet18": (ResNet, dict(block="basic", layers=(2, 2, 2, 2)), 11_689_512, 1_814_073_344),
     "resnet50": (ResNet, dict(block="bottleneck", layers=(3, 4, 6, 3)), 25_557_032, 4_089_184_256),
     "efficientnet_lite0": (EfficientNetLite, {}, 4_652_008, 405_522_944),
@@ -178,16 +199,22 @@ _DENSE = {  # backbone: parameters with UperNet (150 classes, both heads) and wi
     "vmamba_base": (122_069_292, 107_931_376), "vmamba_tiny_v0": (54_546_956, 42_399_696), "vmamba_small_v0": (76_070_924, 63_923_664),
     "vmamba_base_v0": (109_765_548, 95_627_632), "swin_tiny": (59_941_862, 47_794_602), "swin_small": (81_259_766, 69_112_506),
     "swin_base": (121_279_716, 107_141_800), "convnext_tiny": (60_242_636, 48_095_376), "convnext_small": (81_877_196, 69_729_936),
-    "convnext_base": (122_102_956, 107_965_040), "resnet50": (66_496_876, 44_396_336),
+    "convnext_base": (122_102_956, 107_965_040), "vim_tiny": (12_311_084, 27_658_608),
+    "vim_small": (45_447_980, 47_798_256), "vim_base": (174_316_844, 125_236_464), "resnet50": (66_496_876, 44_396_336),
 }
-_DETECTION_SWIN = dict(always_partition=True, padding="before_roll")  # as in MMSegmentation and MMDetection
+_SHORT_SIDE = {"upernet": Preprocessing(size=512, resize=512, interpolation="bilinear"),
+               "mask_rcnn": Preprocessing(size=800, resize=800, interpolation="bilinear")}  # of images that keep their proportions
+_DENSE_FIELDS = {  # of backbones, as in MMSegmentation and MMDetection, and in Vim's repository
+    Swin: dict(always_partition=True, padding="before_roll"),
+    Vim: dict(class_token="none", out_indices=(5, 11, 17, 23), image_size=512)}
 
 
 def _dense_entries():
     for i, (head, family) in enumerate(HEADS.items()):
         for name, counts in _DENSE.items():
-            backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | (_DETECTION_SWIN if MODELS[name].family is Swin else {})
-            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=Preprocessing(size=512, resize=512))
+            backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | _DENSE_FIELDS.get(MODELS[name].family, {})
+            widths = dict(channels=backbone["embed_dim"]) if MODELS[name].family is Vim and family is UperNet else {}  # as in Vim's repository
+            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone), **widths), counts[i], None, unreleased=_SHORT_SIDE[head])
 
 
 DENSE = dict(_dense_entries())
@@ -201,7 +228,9 @@ ALIASES = {
     "vim_base_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_middle_cls_token_div2": "vim_base",
 } | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")} | {
     f"vim_{size}_patch16{stride}_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2": f"vim_{size}{stride}"
-    for size in ("tiny", "small") for stride in ("", "_stride8")} | {f"s6_{data}": f"mamba_{data}" for data in _SETS}
+    for size in ("tiny", "small") for stride in ("", "_stride8")} | {
+    f"mamba_vision_{short}": f"mambavision_{size}" for short, size in (("T", "tiny"), ("T2", "tiny2"), ("S", "small"), ("B", "base"), ("L", "large"), ("L2", "large2"))} | {
+    "dinov2_vits14": "dinov2_small"} | {f"s6_{data}": f"mamba_{data}" for data in _SETS}
 
 
 def list_models(pattern="*"):
@@ -245,9 +274,11 @@ def create_model(name, features_only=False, **overrides):
     Args:
         name: as for `entry`.
         features_only: return the maps of all stages (strides 4, 8, 16, 32) instead of logits, the same as out_indices=(0, 1, 2, 3). Each map passes
-            a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet.
+            a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet. Of Vim, whose blocks have one stride, the maps of four
+            blocks, resized, see `vim.pyramid`.
         overrides: fields of the module, such as num_classes=10, dtype="bfloat16", scan_pattern="bidi". Of a segmenter or detector, `backbone` is a
-            dict of the backbone's fields, and the backbone has its dtypes too.
+            dict of the backbone's fields, and the backbone has its dtypes too; of a detector, proposals, training_proposals, detections, rpn_sampling
+            and box_sampling may be dicts of some of their fields.
 
     Raises:
         KeyError: an unknown name.
@@ -261,12 +292,14 @@ def create_model(name, features_only=False, **overrides):
         raise TypeError(f"{', '.join(f'{key}={overrides[key]!r}' for key in unknown)}: expected fields of {name}: {', '.join(known)}")
     if found.family in HEADS.values():
         overrides = overrides | {"backbone": _backbone(name, found.fields["backbone"], overrides)}
-    fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
-    model = found.family(**fields | {key: _dtype(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
+    fields = {key: _hashable(_record(found.family, key, value)) for key, value in {**found.fields, **overrides}.items()}
+    model = found.family(**fields | {key: checks.floating(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
         raise TypeError(f"features_only=True: expected a model with stages, not {name}")
+    if found.family is Vim:
+        return model.clone(out_indices=tuple((i + 1) * model.depth // 4 - 1 for i in range(4)), class_token="none")
     return model.clone(out_indices=tuple(range(len(model.depths))))
 
 
@@ -279,18 +312,18 @@ def _backbone(name, backbone, overrides):
     if unknown := [key for key in given if key not in known]:
         raise TypeError(f"{', '.join(f'backbone.{key}={given[key]!r}' for key in unknown)}: expected fields of {name}'s backbone: {', '.join(known)}")
     dtypes = {key: overrides[key] for key in ("dtype", "param_dtype") if key in overrides} | given
-    return backbone.clone(**{key: _dtype(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
+    return backbone.clone(**{key: checks.floating(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
 
 
-def _dtype(field, value):
-    """Floating dtype from its name or type; None stays None."""
-    try:
-        dtype = None if value is None else jnp.dtype(value)
-    except TypeError:
-        dtype = jnp.dtype(bool)
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{field}={value!r}: expected a floating dtype such as 'float32' or 'bfloat16'")
-    return dtype
+def _record(family, key, value):
+    """A dict for a field that has a record as its default, as that record with these fields replaced; any other value unchanged."""
+    default = family.__dataclass_fields__[key].default
+    if not isinstance(value, dict) or not dataclasses.is_dataclass(default) or isinstance(default, type):
+        return value
+    known = [field.name for field in dataclasses.fields(default)]
+    if unknown := [name for name in value if name not in known]:
+        raise TypeError(f"{', '.join(f'{key}.{name}={value[name]!r}' for name in unknown)}: expected some of {', '.join(known)}")
+    return dataclasses.replace(default, **value)
 
 
 def _hashable(value):

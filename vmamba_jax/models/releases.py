@@ -29,6 +29,7 @@ class Release:
         preprocessing: preprocessing of that measurement.
         original: address of the authors' own file if url has a copy by others; `checkpoints.convert` reads both.
         address: of the file itself; "": it has none, as it is part of a Python package.
+        license: of the weights, if it forbids some uses.
     """
     tag: str
     url: str
@@ -38,6 +39,7 @@ class Release:
     preprocessing: Preprocessing = Preprocessing()
     original: str = ""
     address: str = ""
+    license: str = ""
 
     @property
     def download(self):
@@ -96,6 +98,18 @@ def _mambaout(size, top1, **options):
 
 def _mambaout_rw(tag, top1, resize=224):
     return _timm(f"mambaout_{tag}", top1, source=TIMM_README, resize=resize)
+
+
+def _spatialmamba(size, digest, top1):
+    name = f"Spatial-Mamba-{size}"
+    return Release(name, "https://github.com/EdwardChasel/Spatial-Mamba", f"{name}.pth", top1, "Spatial-Mamba's README (arXiv 2410.15091)",
+                   address=GOOGLE_DRIVE + digest)
+
+
+def _mambavision(size, file, top1, resize=224):
+    page = f"https://huggingface.co/nvidia/MambaVision-{size}-1K"
+    return Release(f"MambaVision-{size}-1K", page, file, top1, "MambaVision's README (arXiv 2407.08083)", Preprocessing(resize=resize),
+                   address=f"{page}/resolve/main/{file}", license="CC BY-NC-SA 4.0, non-commercial")
 
 
 def _torchvision(name, digest, top1, resize=256):
@@ -160,6 +174,18 @@ RELEASES = {
     "mambaout_base_tall_rw": (_mambaout_rw("base_tall_rw.sw_e500_in1k", 84.434, 235),),
     "mambaout_base_wide_rw": (_mambaout_rw("base_wide_rw.sw_e500_in1k", 84.454, 235),),
     "mambaout_base_plus_rw": (_mambaout_rw("base_plus_rw.sw_e150_in12k_ft_in1k", 86.632),),
+    "spatialmamba_tiny": (_spatialmamba("T", "19kXoqGSTuKKs4AHbdUSrdKZTwTWenLIW", 83.5),),
+    "spatialmamba_small": (_spatialmamba("S", "1Wb3sYoWLpgmWrmHMYKwdgDwGPZaqM28O", 84.6),),
+    "spatialmamba_base": (_spatialmamba("B", "1k8dHp2QRCOqBSgAi36YkhZp_O8LqOPjM", 85.3),),
+    "mambavision_tiny": (_mambavision("T", "mambavision_tiny_1k.pth.tar", 82.3),),
+    "mambavision_tiny2": (_mambavision("T2", "mambavision_tiny2_1k.pth.tar", 82.7, 228),),
+    "mambavision_small": (_mambavision("S", "mambavision_small_1k.pth.tar", 83.3, 240),),
+    "mambavision_base": (_mambavision("B", "mambavision_base_1k.pth.tar", 84.2),),
+    "mambavision_large": (_mambavision("L", "mambavision_large_1k.pth.tar", 85.0),),
+    "mambavision_large2": (_mambavision("L2", "mambavision_large2_1k.pth.tar", 85.3),),
+    "dinov2_small": (Release("dinov2_vits14", "https://github.com/facebookresearch/dinov2", "dinov2_vits14_pretrain.pth", 81.1,
+                             "DINOv2's README (arXiv 2304.07193): a linear head on frozen features",
+                             address="https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth"),),
     "resnet18": (_torchvision("resnet18", "f37072fd", 69.758),),
     "resnet50": (_torchvision("resnet50", "0676ba61", 76.130), _torchvision("resnet50", "11ad3fa6", 80.858, resize=232),
                  _timm("resnet50.a1_in1k", 80.38, "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/"

@@ -4,7 +4,7 @@
     step = training.objectives.pgd_at(classifier, optimizer, attack=attacks.pgd(8 / 255, steps=10, step_size=2 / 255))
     state = training.train(step, state, batches, steps=10_000, key=key, workdir="runs/at")
 """
-from vmamba_jax.training import objectives
+from vmamba_jax.training import objectives, sharding
 from vmamba_jax.training.linear_probe import linear_probe
 from vmamba_jax.training.optimization import optimizer, schedules, weight_decay
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
@@ -17,4 +17,4 @@ from vmamba_jax.training.trainer import Checkpointing, Monitoring, Validation, t
 
 __all__ = ["Checkpointing", "Checkpoints", "DamagedCheckpoint", "Locked", "Monitoring", "SaveError", "Stopped", "TrainState", "Validation",
            "Writer", "create_state", "linear_probe", "objectives", "one_run", "optimizer", "read_metrics", "restore_variables", "schedules",
-           "skip_nonfinite", "train", "weight_decay"]
+           "sharding", "skip_nonfinite", "train", "weight_decay"]

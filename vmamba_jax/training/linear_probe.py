@@ -32,13 +32,15 @@ def freeze(optimizer, head):
 
     Its state has the structure of the optimizer's.
     """
-    def update(grads, state, params=None):
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(grads, state, params=None, **extra):
         if head not in grads:
             raise ValueError(f"head={head!r}: expected one of {', '.join(grads)}, the top-level names of the parameters")
-        updates, state = optimizer.update({name: tree if name == head else _zeros(tree) for name, tree in grads.items()}, state, params)
+        updates, state = inner.update({name: tree if name == head else _zeros(tree) for name, tree in grads.items()}, state, params, **extra)
         return {name: tree if name == head else _zeros(tree) for name, tree in updates.items()}, state
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 @dataclasses.dataclass(frozen=True)

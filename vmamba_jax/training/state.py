@@ -5,7 +5,9 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from vmamba_jax import parallel
 from vmamba_jax.core import checks
+from vmamba_jax.training.sharding import shardings
 
 PER_CALL = ("intermediates", "perturbations")  # collections that belong to one call of the model, not to its state
 
@@ -36,7 +38,7 @@ class TrainState:
         return {"params": self.ema if ema else self.params, **self.model_state}
 
 
-def create_state(classifier, optimizer, key, image_shape, ema_decay=None, variables=None):
+def create_state(classifier, optimizer, key, image_shape, ema_decay=None, variables=None, mesh=None, sharding="replicated"):
     """Initial `TrainState` of a run; the model's initialization is compiled.
 
     Args:
@@ -46,6 +48,7 @@ def create_state(classifier, optimizer, key, image_shape, ema_decay=None, variab
         image_shape: (H, W, C).
         ema_decay: None: no average. In [0, 1): the state has an average of the weights, equal to the initial weights.
         variables: initial model variables (a converted checkpoint); None: a random initialization.
+        mesh, sharding: where the state's arrays are made, see `training.sharding`; mesh=None: on the default device.
     """
     shape = tuple(image_shape)
     checks.number("ema_decay", ema_decay, low=0, below=1, optional=True)
@@ -53,16 +56,20 @@ def create_state(classifier, optimizer, key, image_shape, ema_decay=None, variab
         raise ValueError(f"image_shape={image_shape!r}: expected (H, W, C), all >= 1")
     if variables is not None and "params" not in variables:
         raise ValueError(f"variables with collections {sorted(variables)}: expected a collection 'params'")
-    if variables is None:
+    if variables is None and mesh is None:
         variables = jax.jit(lambda key: classifier.init(key, shape))(key)
-    model_state = {name: tree for name, tree in variables.items() if name != "params" and name not in PER_CALL}
 
-    @jax.jit
-    def build(params, model_state):
+    def build(key, variables):
+        variables = classifier.init(key, shape) if variables is None else variables
+        params, model_state = variables["params"], {name: tree for name, tree in variables.items() if name != "params" and name not in PER_CALL}
         return TrainState(step=jnp.zeros((), jnp.int32), params=_copy(params), model_state=_copy(model_state),
                           opt_state=optimizer.init(params), ema=None if ema_decay is None else _copy(params))
 
-    return build(variables["params"], model_state)
+    if mesh is None or checks.traced(key):
+        return jax.jit(build)(key if variables is None else None, variables)
+    with jax.ensure_compile_time_eval():  # also within `jax.eval_shape`, as several processes exchange no traced values
+        key, variables = (parallel.replicate(key, mesh), None) if variables is None else (None, parallel.replicate(variables, mesh))
+    return jax.jit(build, out_shardings=shardings(jax.eval_shape(build, key, variables), mesh, sharding))(key, variables)
 
 
 def _copy(tree):

@@ -13,13 +13,17 @@ import numpy as np
 from vmamba_jax import data, parallel
 from vmamba_jax.core import checks, deprecation
 from vmamba_jax.core.run_folder import run_folder
+from vmamba_jax.training import sharding as layouts
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run import feed as loading
 from vmamba_jax.training.run.checkpointing import Checkpoints
+from vmamba_jax.training.run.clock import Clock
 from vmamba_jax.training.run.lock import one_run
 from vmamba_jax.training.run.metrics import Writer
+from vmamba_jax.training.run.profiling import Profiler
 from vmamba_jax.training.run.progress import Bar
 from vmamba_jax.training.run.signals import Stopped, stop_requests
+from vmamba_jax.training.run.watchdog import Watchdog
 from vmamba_jax.training.run.window import Window
 
 AHEAD = 2  # batches prefetched to the device
@@ -81,6 +85,10 @@ class Monitoring:
             with a non-finite metric is skipped: it makes no update, see `skip_nonfinite`.
         stop_on_signals: on SIGTERM or SIGINT the run finishes the current step, saves and raises `Stopped`; a second signal ends the
             process.
+        profile_first, profile_steps: first step and number of steps of a profiler trace in `<workdir>/profile`; 0 steps: no trace.
+        watchdog_factor: a step, validation or checkpoint that takes this many times its median is reported while it lasts, with the processes
+            that are late; 0: never, see `Watchdog`.
+        watchdog_least: seconds before which nothing is reported.
     """
     log_every: int = 50
     on_log: Callable | None = None
@@ -88,9 +96,17 @@ class Monitoring:
     skips_in_a_row: int | None = 0
     skips_in_all: int | None = None
     stop_on_signals: bool = False
+    profile_first: int = 1
+    profile_steps: int = 0
+    watchdog_factor: float = 0.0
+    watchdog_least: float = 60.0
 
     def __post_init__(self):
         checks.count("log_every", self.log_every, 1)
+        checks.count("profile_first", self.profile_first, 1)
+        checks.count("profile_steps", self.profile_steps, 0)
+        checks.number("watchdog_factor", self.watchdog_factor, low=0)
+        checks.number("watchdog_least", self.watchdog_least, above=0)
         checks.count("skips_in_a_row", self.skips_in_a_row, 0, optional=True)
         checks.count("skips_in_all", self.skips_in_all, 0, optional=True)
 
@@ -120,7 +136,7 @@ def _accept_old_keywords(function):
 
 
 @_accept_old_keywords
-def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, checkpoints=Checkpointing(), validation=None,
+def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, sharding="replicated", checkpoints=Checkpointing(), validation=None,
           monitoring=Monitoring()):
     """Runs `step_fn` until `steps` steps are done and returns the final state.
 
@@ -129,7 +145,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
 
     Args:
         step_fn: per-device step `(state, batch, key, axis_name=None) -> (state, metrics)`, pure and hashable, see `objectives`.
-        state: initial `TrainState`; copied, as the step donates its buffers.
+        state: initial `TrainState`; copied, as the step donates its buffers. Or a function without arguments that returns it, which is not copied, and
+            is not called where a checkpoint is restored.
         batches: `batches[t]` is a dict of arrays, this process' slice of the batch. An entry "index" stays on the host; "weight" (rows,) is
             how much each example counts. A batch that the devices do not divide is padded with rows of weight 0. Or an iterable with
             `get_state` and `set_state`, whose JSON-able state every checkpoint saves and a resumed run restores.
@@ -138,6 +155,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
         workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; a path, or a URL of a folder in a
             bucket, gs:// or s3://. None: nothing is written.
         mesh: devices to shard the batch over, see `parallel`; None: the default device.
+        sharding: of the state, "replicated" or "fsdp", see `training.sharding`; "fsdp" needs a mesh, a `Step` of `objectives`, and an optimizer that updates
+            every entry by itself. Checkpoints do not depend on it.
         checkpoints: `Checkpointing`.
         validation: `Validation`; None: no validation.
         monitoring: `Monitoring`.
@@ -157,9 +176,9 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
         folder = writer = None
         limits = (monitoring.skips_in_a_row, monitoring.skips_in_all)
         window = Window(limits=limits)
-        state = jax.tree.map(jnp.copy, state)  # the step donates its buffers
-        if mesh is not None:
-            state = parallel.replicate(state, mesh)
+        make, saved = state if callable(state) else functools.partial(jax.tree.map, jnp.copy, state), None  # the step donates its buffers
+        template = make() if mesh is None else layouts.template(jax.eval_shape(make), mesh, sharding)
+        layouts.check(step_fn, template.params, mesh, sharding)
         if workdir is not None:
             workdir = run_folder(workdir).absolute()
             if jax.process_index() == 0:
@@ -167,17 +186,23 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
             folder = stack.enter_context(Checkpoints(workdir / "checkpoints", checkpoints.keep_latest, checkpoints.keep_best,
                                                      checkpoints.best_metric, checkpoints.best_mode, checkpoints.config))
             if folder.latest_step is not None:
-                state = folder.restore(state)
-                extra = folder.extra(int(state.step))
+                saved = folder.restore(template)
+                extra = folder.extra(int(saved.step))
                 window = Window(**extra["window"], limits=limits)
-                loading.restore(batches, extra["loader"], f"step {int(state.step)} in {folder.directory}")
-            writer = stack.enter_context(Writer(workdir, step=int(state.step)))
+                loading.restore(batches, extra["loader"], f"step {int(saved.step)} in {folder.directory}")
+        state = saved or (template if mesh is None else layouts.place(make(), mesh, sharding))
         start = int(state.step)
+        if workdir is not None:
+            writer = stack.enter_context(Writer(workdir, step=start))
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        run = _program(step_fn, mesh, jax.random.key_impl(key) if typed else None)
+        run = _program(step_fn, mesh, jax.random.key_impl(key) if typed else None, sharding)
         key = np.asarray(jax.random.key_data(key) if typed else key)  # numpy, which a mesh of several hosts accepts
         bar = stack.enter_context(Bar(start, steps, shown=monitoring.progress))
         stop_requested = stack.enter_context(stop_requests(monitoring.stop_on_signals))
+        clock = Clock()
+        profiler = stack.enter_context(Profiler(workdir, monitoring.profile_first, monitoring.profile_steps))
+        stack.enter_context(Watchdog(clock, monitoring.watchdog_factor, monitoring.watchdog_least))
+        stack.callback(clock.end)
 
         def place(batch):
             return jax.device_put(batch) if mesh is None else parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
@@ -196,8 +221,11 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
         feed = data.Meter(data.prefetch(fed_batches, AHEAD), size=lambda fed: fed.batch["image"].shape[0])
         stack.enter_context(contextlib.closing(feed))
         for done in range(start + 1, steps + 1):
+            clock.enter("data", done)
             fed = next(feed)
-            state, metrics = run(state, fed.batch, key)
+            clock.enter("step" if done > start + 1 else "compile", done)
+            with profiler.step(done, state.step):
+                state, metrics = run(state, fed.batch, key)
             window.add(done, metrics)
             in_flight.append(metrics)
             examples[done] = fed.index
@@ -207,6 +235,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
             bar.advance(done)
+            if profiler.end(done, metrics):
+                bar.note(f"profile of steps {monitoring.profile_first} to {done}: {profiler.command}")
 
             stop = stop_requested(done)
             log, validate = due(done, monitoring.log_every), validation is not None and due(done, validation.every)
@@ -216,25 +246,28 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, check
                 continue
             _check_skips(window, limits, examples, folder)
             examples.clear()
+            timing = {}
             if log:
                 values, timing = window.means(), _timing(feed)
                 write(done, values)
                 window.restart()
                 bar.training(values)
                 bar.rate(timing)
-                if writer is not None and timing:
-                    bad = getattr(batches, "bad", None)
-                    writer.time(done, timing | ({"bad_images": len(bad)} if bad else {}))
             results = None
             if validate:
+                clock.enter("validation", done)
                 results = validation.evaluate(state, done)
                 write(done, results)
                 bar.validation(results)
             if save:
+                clock.enter("checkpoint", done)
                 if writer is not None:
                     writer.flush()
                 loader = loading.gather(fed.state) if loading.has_state(batches) else None
                 folder.save(state, metrics=results if ranked else None, extra={"window": window.to_json(), "loader": loader})
+            if writer is not None and timing:  # after validation and checkpoint, whose seconds belong to these steps
+                bad = getattr(batches, "bad", None)
+                writer.time(done, timing | clock.take() | ({"bad_images": len(bad)} if bad else {}))
             if stop is not None and done < steps:
                 _stop(stop, done, steps, folder)
             feed.restart()
@@ -247,7 +280,7 @@ def _timing(meter):
 
 
 @functools.lru_cache(maxsize=4)
-def _program(step_fn, mesh, impl):
+def _program(step_fn, mesh, impl, sharding):
     """The compiled step: non-finite updates are skipped, and the step's number is folded into the run's key.
 
     Cached, so that another call of `train` with the same step in one process does not trace it again.
@@ -256,14 +289,17 @@ def _program(step_fn, mesh, impl):
         step_fn: as of `train`.
         mesh: as of `train`.
         impl: the implementation of a typed key; None: a legacy uint32 key.
+        sharding: as of `train`.
     """
     skipping = skip_nonfinite(step_fn)
 
-    def step(state, batch, data, *, axis_name=None):
+    def step(state, batch, data, **options):
         key = data if impl is None else jax.random.wrap_key_data(data, impl=impl)
-        return skipping(state, batch, jax.random.fold_in(key, state.step), axis_name=axis_name)
+        return skipping(state, batch, jax.random.fold_in(key, state.step), **options)
 
-    return jax.jit(step, donate_argnums=0) if mesh is None else parallel.map_step(step, mesh, mesh.axis_names[0])
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    return parallel.map_step(step, mesh, mesh.axis_names[0], layout=layouts.layout(mesh, sharding))
 
 
 def _check_skips(window, limits, examples, folder):

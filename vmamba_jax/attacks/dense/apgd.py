@@ -21,7 +21,28 @@ SEA_LOSSES = ("mask_ce_bal", "mask_ce_avg", "js_avg")
 
 
 @record("eps")
-class DenseAPGD(PixelAscent):
+class _ShrinkingAscent(PixelAscent):
+    """Fields and checks that `DenseAPGD` and `SEA` share."""
+    eps: float
+    steps: int = 300
+    step_size: None = None
+    norm: str = "linf"
+    random_start: bool = True
+    _: dataclasses.KW_ONLY
+    weights: tuple | None = None
+
+    def __post_init__(self):
+        checks.count("steps", self.steps, 4)
+        if self.step_size is not None:
+            raise ValueError(f"step_size={self.step_size!r}: expected None, as APGD chooses it")
+        if self.targeted:
+            raise ValueError(f"targeted={self.targeted!r}: expected False for {self.name!r}")
+        super().__post_init__()
+        self._set(step_size=None)
+
+
+@record("eps")
+class DenseAPGD(_ShrinkingAscent):
     """APGD on a loss of every pixel, in balls of two, one and a half and one radius in turn; returns each image's iterate of fewest right pixels.
 
     The gradient is that of `loss`; step sizes follow the cross-entropy, as in the released program. A ball begins at the last one's result,
@@ -40,23 +61,16 @@ class DenseAPGD(PixelAscent):
 
     Source: Croce et al. 2024 (arXiv 2306.12941), section 3, with the points left open as in the released program.
     """
-    eps: float
-    steps: int = 300
-    step_size: None = None
-    norm: str = "linf"
-    random_start: bool = True
     _: dataclasses.KW_ONLY
     loss: str = "mask_ce_avg"
-    weights: tuple | None = None
     rho: float = 0.75
     large_eps: bool = True
 
     name = "dense_apgd"
 
     def __post_init__(self):
-        _check_fields(self)
         super().__post_init__()
-        self._set(step_size=None, rho=checks.number("rho", self.rho, low=0), large_eps=checks.flag("large_eps", self.large_eps))
+        self._set(rho=checks.number("rho", self.rho, low=0), large_eps=checks.flag("large_eps", self.large_eps))
         checks.choice("norm", self.norm, ("linf", "l2"))
         if self.weights is not None:
             self._set(weights=tuple(checks.number(f"weights[{i}]", w, low=0) for i, w in enumerate(self.weights)))
@@ -129,7 +143,7 @@ def tsallis_pgd(eps, steps=300, norm="linf", random_start=True, **options):
 
 
 @record("eps")
-class SEA(PixelAscent):
+class SEA(_ShrinkingAscent):
     """Segmentation Ensemble Attack: `dense_apgd` on three losses; returns for each image the result with the fewest right pixels.
 
     `attacks` are its three parts; `evaluation.dense.worst_case` gives the worst-case mIoU over them, which no choice per image does.
@@ -140,20 +154,10 @@ class SEA(PixelAscent):
 
     Source: Croce et al. 2024 (arXiv 2306.12941), section 3.4.
     """
-    eps: float
-    steps: int = 300
-    step_size: None = None
-    norm: str = "linf"
-    random_start: bool = True
-    _: dataclasses.KW_ONLY
-    weights: tuple | None = None
-
     name = "sea"
 
     def __post_init__(self):
-        _check_fields(self)
         super().__post_init__()
-        self._set(step_size=None)
         tuple(self.attacks)  # checks their fields
 
     @property
@@ -181,14 +185,6 @@ class SEA(PixelAscent):
             found, score = parts[0].ascend(outputs_fn, images, labels, keys, start, loss)
             return found, -score
         return lax.map(run, jnp.arange(len(parts)))
-
-
-def _check_fields(attack):
-    checks.count("steps", attack.steps, 4)
-    if attack.step_size is not None:
-        raise ValueError(f"step_size={attack.step_size!r}: expected None, as APGD chooses it")
-    if attack.targeted:
-        raise ValueError(f"targeted={attack.targeted!r}: expected False for {attack.name!r}")
 
 
 dense_apgd, sea = DenseAPGD, SEA

@@ -10,7 +10,6 @@ from vmamba_jax.attacks.base import NormAttack, Passes
 from vmamba_jax.attacks.dense import losses
 from vmamba_jax.attacks.norms import ascent
 from vmamba_jax.core import checks
-from vmamba_jax.core.keys import image_keys
 from vmamba_jax.core.records import record
 
 NAMED = ("cross_entropy", "mask_ce_avg", "js_avg")  # losses of `dense_pgd` by name
@@ -64,21 +63,20 @@ class PixelAscent(NormAttack):
 
         Args:
             outputs_fn: images -> logits (batch, H, W, classes) at the images' size, differentiable in the images.
-            images: (batch, H, W, C), float32 or float64, within `bounds`.
+            images: (batch, H, W, C), floating, within `bounds`.
             labels: (batch, H, W) integers, classes or `ignore`: the true labels, or the targets of a targeted attack.
             key: one random key or one per image; None: only without random_start.
             start: images to begin with, within the ball; None: the images, or a random point of the ball.
         """
+        return super().__call__(outputs_fn, images, labels, key, start=start)
+
+    def _check_call(self, images, labels, key, start=None):
         checks.pixels(images, *self.bounds)
-        if key is None and self.needs_key and start is None:
-            raise ValueError(f"key=None: expected a random key, as {self.needs_key}")
+        if start is None:
+            self._check_key(key)
         self._check_targets(images, labels)
         if start is not None and start.shape != images.shape:
             raise ValueError(f"start.shape={start.shape}: expected {images.shape}, the images' shape")
-        if not len(images):
-            return images
-        keys = None if key is None else image_keys(key, len(images))
-        return self.run(outputs_fn, images, labels, keys, start=start)
 
     def _check_targets(self, images, labels):
         if getattr(labels, "shape", None) != images.shape[:3]:

@@ -10,9 +10,11 @@ from vmamba_jax.checkpoints.families import (
     convnext,
     efficientnet_lite,
     mambaout,
+    mambavision,
     mask_rcnn,
     resnet,
     sequence,
+    spatial_mamba,
     swin,
     upernet,
     vim,
@@ -21,5 +23,6 @@ from vmamba_jax.checkpoints.families import (
 )
 
 BY_NAME = {"vmamba": vmamba, "vim": vim, "deit": vit, "vit": vit, "resnet": resnet, "efficientnet_lite": efficientnet_lite,
-           "swin": swin, "convnext": convnext, "mambaout": mambaout, "upernet": upernet, "mask_rcnn": mask_rcnn, **sequence.FAMILIES}
+           "swin": swin, "convnext": convnext, "mambaout": mambaout, "mambavision": mambavision, "spatial_mamba": spatial_mamba,
+           "upernet": upernet, "mask_rcnn": mask_rcnn, **sequence.FAMILIES}
 BY_MODEL = {family.MODEL: family for family in BY_NAME.values()}

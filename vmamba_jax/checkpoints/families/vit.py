@@ -1,16 +1,20 @@
-"""ViT and DeiT: timm's constructor (VisionTransformer) and names, which are also those of DeiT's repository.
+"""ViT, DeiT and DINOv2: timm's constructor (VisionTransformer) and names, which are also those of the repositories of DeiT and DINOv2.
+
+DINOv2's files also have a mask token, which only its training reads; its training checkpoints number the blocks within chunks.
 
 The options conv_stem, stem_width and stem_end are the class, width and end_siz of the stem that Singh et al. (nmndeep/revisiting-at) put in place of
 timm's patch embedding.
 """
 import numpy as np
 
-from vmamba_jax.checkpoints.families.common import dotted, single
+from vmamba_jax.checkpoints.families.common import dotted, rename, single
 from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.vit import ViT, resize_positions
 
 MODEL = ViT
 CLASSIFIER = ("head.",)
+BUFFERS = (r"^mask_token$",)
+CHUNKED = ((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),)
 
 DEFAULTS = dict(
     img_size=224, patch_size=16, in_chans=3, num_classes=1000, global_pool="token", embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0,
@@ -43,6 +47,12 @@ def original_name(model, path):
     return dotted(path).replace("patch_embed.", "patch_embed.proj.", 1)
 
 
+def modern(state_dict, model):
+    """The same weights with blocks that are not in chunks."""
+    del model
+    return rename(state_dict, CHUNKED)
+
+
 def fit(x, path, shape, model):
     """A position embedding of another grid, resized; its class row keeps its values."""
     if path[-1] != "pos_embed" or x.ndim != 3 or x.shape == shape or x.shape[-1] != shape[-1]:
@@ -50,4 +60,4 @@ def fit(x, path, shape, model):
     sides = [round((n - 1)**0.5) for n in (x.shape[1], shape[1])]
     if sides[0]**2 + 1 != x.shape[1]:
         return x
-    return np.asarray(resize_positions(x, sides[1], sides[1], model.antialias))
+    return np.asarray(resize_positions(x, sides[1], sides[1], model.antialias, model.resize_offset))

@@ -6,20 +6,22 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from vmamba_jax.core.gathered import on_host
+
 
 def of_tree(tree):
-    """{"a/b": CRC-32} of the arrays of nested dicts, of their bytes in C order.
+    """{"a/b": CRC-32} of the arrays of nested dicts, of their bytes in C order, in order of their names.
 
-    An array sharded over hosts is left out; a replicated one is read from one device, so all hosts get the same checksum.
+    An array sharded over hosts is gathered, so all hosts must call this together; a replicated one is read from one device.
     """
-    return {name: of_array(leaf) for name, leaf in flat(tree).items() if _is_complete(leaf)}
+    return {name: of_array(leaf) for name, leaf in sorted(flat(tree).items())}
 
 
 def of_array(array):
     """CRC-32 of an array's bytes."""
     if isinstance(array, jax.Array) and array.is_fully_replicated:
         array = array.addressable_data(0)
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(on_host(array))
     return zlib.crc32(array.reshape(-1).view(np.uint8))
 
 
@@ -38,6 +40,3 @@ def flat(tree):
     """{"a/b": leaf} of nested dicts, without empty dicts and None."""
     return {name: leaf for name, leaf in traverse_util.flatten_dict(tree, sep="/").items() if leaf is not None}
 
-
-def _is_complete(array):
-    return not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated

@@ -72,6 +72,10 @@ class Coco(DenseSource):
     def __len__(self):
         return len(self.listed)
 
+    @property
+    def most_instances(self):
+        return max((len(image.annotations) for image in self.listed), default=0)
+
     def example(self, i):
         listed = self.listed[int(self._positions([i])[0])]
         path = self.folder / listed.file

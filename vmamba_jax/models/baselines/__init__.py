@@ -1,1 +1,1 @@
-"""Comparison models: ViT/DeiT, Swin, ConvNeXt, MambaOut, ResNet, EfficientNet-Lite."""
+"""Comparison models: ViT/DeiT/DINOv2, Swin, ConvNeXt, MambaOut, Spatial-Mamba, MambaVision, ResNet, EfficientNet-Lite."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, conv, dense_init
+from vmamba_jax.models.layers.common import MLP, DepthwiseConv, DropPath, LayerNorm, dense_init, normal_conv
 from vmamba_jax.models.layers.conv_stem import ConvStem
 from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
 
@@ -67,7 +67,7 @@ class ConvNeXt(StagedBackbone):
         if self.conv_stem:
             x = ConvStem(self.conv_stem, self.patch_size, eps=EPS, name="stem", **self._dtypes)(images)
         else:
-            x = _patches(self.dims[0], self.patch_size, name="stem_0", **self._dtypes)(images)
+            x = normal_conv(self.dims[0], self.patch_size, self.patch_size, name="stem_0", **self._dtypes)(images)
             x = LayerNorm(EPS, name="stem_1", **self._dtypes)(x)
         probes.record(self, "stem_out", x)
         return x
@@ -78,7 +78,7 @@ class ConvNeXt(StagedBackbone):
         def reduce(x, train):
             del train
             x = LayerNorm(EPS, name="downsample_0", **dtypes)(x)
-            return _patches(self.dims[i], 2, name="downsample_1", **dtypes)(x)
+            return normal_conv(self.dims[i], 2, 2, name="downsample_1", **dtypes)(x)
 
         return reduce if i else None
 
@@ -87,9 +87,7 @@ class ConvNeXt(StagedBackbone):
 
     def _pool(self, x, train):
         del train
-        x = LayerNorm(EPS, name="norm", **self._dtypes)(x.mean((1, 2)))
-        probes.record(self, "final_norm", x)
-        return x
+        return self._normed(x.mean((1, 2)))
 
     def _check(self, images):
         super()._check(images)
@@ -98,8 +96,3 @@ class ConvNeXt(StagedBackbone):
         smallest = self.patch_size * 2**(len(self.depths) - 1)
         if min(images.shape[1:3]) < smallest:
             raise ValueError(f"images.shape={images.shape}: expected sides of at least {smallest}, the network's stride")
-
-
-def _patches(features, size, **options):
-    """Convolution of disjoint size x size patches, with ConvNeXt's initialization: normal(0.02) kernel, zero bias."""
-    return conv(features, size, size, kernel_init=dense_init, bias_init=nn.initializers.zeros, **options)

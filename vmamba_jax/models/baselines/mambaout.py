@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
 from vmamba_jax.models.layers import probes
-from vmamba_jax.models.layers.common import DepthwiseConv, DropPath, LayerNorm, LayerScale, activation, conv, dense, dense_init
+from vmamba_jax.models.layers.common import DepthwiseConv, DropPath, LayerNorm, LayerScale, activation, dense, dense_init, normal_conv
 from vmamba_jax.models.layers.stages import ParameterGroups, StagedBackbone
 
 EPS = 1e-6
@@ -107,8 +107,7 @@ class MambaOut(StagedBackbone):
 
     def _pool(self, x, train):
         del train
-        x = LayerNorm(EPS, name="norm", **self._dtypes)(x.mean((1, 2)))
-        probes.record(self, "final_norm", x)
+        x = self._normed(x.mean((1, 2)))
         x = activation("gelu")(dense(self.HIDDEN * x.shape[-1], name="hidden", **self._dtypes)(x))
         return LayerNorm(EPS, name="hidden_norm", **self._dtypes)(x) if self.head_norm else x
 
@@ -129,9 +128,9 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x):
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = _conv(self.features // 2, min(self.patch_size, 2), "conv1", **options)(x)
+        x = normal_conv(self.features // 2, 3, min(self.patch_size, 2), 1, name="conv1", **options)(x)
         x = LayerNorm(EPS, name="norm1", **options)(x) if self.inner_norm else x
-        x = _conv(self.features, max(self.patch_size // 2, 1), "conv2", **options)(activation(self.act)(x))
+        x = normal_conv(self.features, 3, max(self.patch_size // 2, 1), 1, name="conv2", **options)(activation(self.act)(x))
         return LayerNorm(EPS, name="norm2", **options)(x)
 
 
@@ -145,10 +144,5 @@ class Reduction(nn.Module):
     @nn.compact
     def __call__(self, x):
         options = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        norm, reduce = LayerNorm(EPS, name="norm", **options), _conv(self.features, 2, "conv", **options)
+        norm, reduce = LayerNorm(EPS, name="norm", **options), normal_conv(self.features, 3, 2, 1, name="conv", **options)
         return reduce(norm(x)) if self.norm_first else norm(reduce(x))
-
-
-def _conv(features, stride, name, **options):
-    """3 x 3 convolution with padding 1 and timm's initialization: normal(0.02) kernel, zero bias."""
-    return conv(features, 3, stride, 1, kernel_init=dense_init, bias_init=nn.initializers.zeros, name=name, **options)

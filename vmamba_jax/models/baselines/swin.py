@@ -98,12 +98,6 @@ class Swin(StagedBackbone):
         shared = dict(num_heads=self.num_heads[i], padding=self.padding, mlp_ratio=self.mlp_ratio, qkv_bias=self.qkv_bias, **self._dtypes)
         return [dict(shared, window=window, shift=shift) for window, shift in self.windows(i)]
 
-    def _pool(self, x, train):
-        del train
-        x = LayerNorm(name="norm", **self._dtypes)(x)
-        probes.record(self, "final_norm", x)
-        return x.mean((1, 2))
-
     def _check(self, images):
         super()._check(images)
         checks.choice("padding", self.padding, PADDINGS)

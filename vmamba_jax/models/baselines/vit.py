@@ -1,6 +1,6 @@
-"""ViT and DeiT: a plain transformer on patches.
+"""ViT, DeiT and DINOv2: a plain transformer on patches.
 
-Source: Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877.
+Source: Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877; Oquab et al., arXiv 2304.07193.
 """
 from collections.abc import Sequence
 
@@ -36,6 +36,7 @@ class ViT(nn.Module):
         in_channels: channels of the images.
         image_size: side whose grid the position embedding has; for other sizes it is resized bicubically.
         antialias: resize it as timm (True) or as DeiT's repository (False).
+        resize_offset: added to the sides of the new grid where the scale is computed, with antialias False; DINOv2's program has 0.1.
         drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
         remat: recompute each block's activations in the backward pass.
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
@@ -52,6 +53,7 @@ class ViT(nn.Module):
     in_channels: int = 3
     image_size: int = 224
     antialias: bool = True
+    resize_offset: float = 0.0
     drop_path_rate: float = 0.0
     remat: bool = False
     dtype: DTypeLike | None = None
@@ -84,6 +86,8 @@ class ViT(nn.Module):
         probes.record(self, "final_norm", x)
         return dense(self.num_classes, name="head", **options)(x[:, 0]) if self.num_classes else x[:, 0]
 
+    smallest_side = property(lambda self: self.patch_size, doc="Side of the smallest square images, in pixels.")
+
     @property
     def drop_path_rates(self):
         """Drop-path rate of every block, in the network's order."""
@@ -93,23 +97,25 @@ class ViT(nn.Module):
         """Position embedding (1, 1 + rows * columns, width), with the class token's first."""
         grid, width = self.image_size // self.patch_size, self.embed_dim
         embedding = self.param("pos_embed", nn.initializers.truncated_normal(0.02), (1, 1 + grid**2, width), self.param_dtype)
-        return resize_positions(embedding, rows, columns, self.antialias)
+        return resize_positions(embedding, rows, columns, self.antialias, self.resize_offset)
 
     def _check(self, images):
         checks.images(images, self.in_channels)
         checks.number("drop_path_rate", self.drop_path_rate, low=0, below=1)
         if any(side % self.patch_size or side < self.patch_size for side in images.shape[1:3]):
             raise ValueError(f"images.shape={images.shape}: expected sides that are multiples of patch_size={self.patch_size}")
+        if self.resize_offset and self.antialias:
+            raise ValueError(f"resize_offset={self.resize_offset}: expected 0 with antialias=True")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size={self.image_size}: expected a multiple of patch_size={self.patch_size}")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads}: expected a divisor of embed_dim={self.embed_dim}")
 
 
-def resize_positions(embedding, rows, columns, antialias):
-    """A position embedding (1, 1 + side * side, C), class token first, resized to a grid of rows x columns."""
+def resize_positions(embedding, rows, columns, antialias, offset=0.0):
+    """A position embedding (1, 1 + side * side, C), class token first, resized to a grid of rows x columns; options as for `ViT`."""
     side = round((embedding.shape[1] - 1)**0.5)
-    grid = resize_grid(embedding[:, 1:].reshape(1, side, side, -1), rows, columns, antialias)
+    grid = resize_grid(embedding[:, 1:].reshape(1, side, side, -1), rows, columns, antialias, offset)
     return jnp.concatenate([embedding[:, :1], grid.reshape(1, rows * columns, -1)], axis=1)
 
 

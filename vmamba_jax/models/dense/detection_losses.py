@@ -30,6 +30,9 @@ class Sampling:
         return sample(key, matched, self.count, self.fraction)
 
 
+OBJECTS = ("boxes", "labels", "masks", "valid")
+
+
 def stack(objects):
     """Objects of several images as padded arrays: {"boxes" (b, g, 4), "labels" (b, g), "masks" (b, g, H, W), "valid" (b, g)}.
 
@@ -49,7 +52,7 @@ def stack(objects):
 def check(objects, images, classes):
     """Raise a ValueError unless padded objects fit the images, and known labels the classes."""
     b, height, width, _ = images.shape
-    if missing := {"boxes", "labels", "masks", "valid"} - set(objects):
+    if missing := set(OBJECTS) - set(objects):
         raise ValueError(f"objects without {', '.join(sorted(missing))}: expected boxes, labels, masks and valid")
     count = max(np.shape(objects["valid"])[-1:], default=0) or 1
     for name, shape in (("boxes", (b, count, 4)), ("labels", (b, count)), ("valid", (b, count)), ("masks", (b, count, height, width))):

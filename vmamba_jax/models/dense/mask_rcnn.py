@@ -16,12 +16,14 @@ from vmamba_jax.models.dense.detection import Detections, Proposals, detect, pro
 from vmamba_jax.models.dense.detection_heads import BoxHead, MaskHead, RPNHead
 from vmamba_jax.models.dense.detection_losses import Sampling
 from vmamba_jax.models.dense.fpn import FPN
+from vmamba_jax.models.dense.layers import OverBackbone
 from vmamba_jax.models.dense.roi import roi_align_pyramid
 
+SAMPLES = ("rpn", "roi")      # names of the samples of the losses
 BOX_SIZE, MASK_SIZE = 7, 14   # cells of a box's features for the two heads; masks have twice as many
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(OverBackbone):
     """Instance segmentation: (b, H, W, C) normalized images, zero-padded to one size -> a dict of detections.
 
     Attributes:
@@ -62,18 +64,13 @@ class MaskRCNN(nn.Module):
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
-    @property
-    def in_channels(self):
-        return self.backbone.in_channels
-
     def setup(self):
-        checks.require(len(self.backbone.out_indices) == 4, f"backbone.out_indices={tuple(self.backbone.out_indices)}: expected four maps")
+        self._check_backbone()
         checks.require(len(self.strides) >= 4, f"strides={tuple(self.strides)}: expected at least four, one for each map of the backbone")
-        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        self.neck = FPN(self.channels, len(self.strides), **dtypes)
-        self.rpn_head = RPNHead(self.rpn_channels, anchors=len(self.anchor_ratios), **dtypes)
-        self.bbox_head = BoxHead(self.fc_channels, num_classes=self.num_classes, **dtypes)
-        self.mask_head = MaskHead(self.mask_channels, num_classes=self.num_classes, depth=self.mask_depth, **dtypes)
+        self.neck = FPN(self.channels, len(self.strides), **self._dtypes)
+        self.rpn_head = RPNHead(self.rpn_channels, anchors=len(self.anchor_ratios), **self._dtypes)
+        self.bbox_head = BoxHead(self.fc_channels, num_classes=self.num_classes, **self._dtypes)
+        self.mask_head = MaskHead(self.mask_channels, num_classes=self.num_classes, depth=self.mask_depth, **self._dtypes)
 
     def __call__(self, images, sizes=None, train=False):
         """Detections in pixels of the padded images, padded to `detections.count` per image, the best first.
@@ -119,33 +116,48 @@ class MaskRCNN(nn.Module):
         losses.check(objects, images, self.num_classes)
         return self.losses_of(self.pyramid(images, train), self._sizes(images, sizes), objects, samples)
 
-    def losses_of(self, maps, sizes, objects, samples=None):
-        """As `losses`, from the maps of `pyramid` and padded objects."""
+    def proposed(self, maps, sizes):
+        """(boxes (b, n, 4), valid (b, n)) from which `losses` samples, of the maps of `pyramid`."""
+        boxes, _, valid = self.propose(*self.rpn(maps), maps, sizes, self.training_proposals)
+        return boxes, valid
+
+    def losses_of(self, maps, sizes, objects, samples=None, proposals=None, keys=None):
+        """As `losses`, from the maps of `pyramid` and padded objects.
+
+        Args:
+            maps, sizes, objects, samples: see `losses`.
+            proposals: of `proposed`; None: those of these maps.
+            keys: None, or (b,) random keys, from which each image's samples are drawn; losses are then (b,), each image's alone.
+        """
         logits, deltas = self.rpn(maps)
-        boxes, _, proposed = self.propose(logits, deltas, maps, sizes, self.training_proposals)
+        if proposals is None:
+            boxes, _, proposed = self.propose(logits, deltas, maps, sizes, self.training_proposals)
+        else:
+            boxes, proposed = proposals
         boxes, objects = jax.lax.stop_gradient((boxes, {**objects, "boxes": objects["boxes"].astype(boxes.dtype)}))
 
         prior, all_logits, all_deltas = jnp.concatenate(self.anchors(maps, boxes.dtype)), jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
         allowed = losses.inside([x.shape[1:3] for x in maps], self.strides, len(self.anchor_ratios), sizes)
         matched = jax.vmap(lambda *x: losses.match_anchors(self.rpn_sampling, prior, *x))(allowed, objects["boxes"], objects["valid"])
-        sampled = self._sampled(samples, "rpn", self.rpn_sampling, matched)
-        rpn = losses.rpn_losses(all_logits, all_deltas, prior, matched, sampled, objects["boxes"], self.rpn_std)
+        sampled = self._sampled(samples, "rpn", self.rpn_sampling, matched, keys)
+        of_rpn = lambda logits, deltas, *x: losses.rpn_losses(logits, deltas, prior, *x, self.rpn_std)
+        rpn = _of_images(of_rpn, keys, all_logits, all_deltas, matched, sampled, objects["boxes"])
 
         boxes, matched = jax.vmap(lambda *x: losses.candidates(self.box_sampling, *x))(objects["boxes"], objects["valid"], boxes, proposed)
-        sampled = self._sampled(samples, "roi", self.box_sampling, matched)
+        sampled = self._sampled(samples, "roi", self.box_sampling, matched, keys)
         used, at = sampled >= 0, jnp.maximum(sampled, 0)
         boxes, matched = jnp.take_along_axis(boxes, at[..., None], 1), jnp.take_along_axis(matched, at, 1)
         positive = used & (matched > 0)
         labels = jnp.where(positive, losses.of_object(objects["labels"], matched), self.num_classes)
         targets = encode(boxes, losses.of_object(objects["boxes"], matched), self.box_std)
-        flat = lambda x: x.reshape(-1, *x.shape[2:])
-        of_boxes = losses.box_losses(*map(flat, self.box_outputs(maps, boxes)), *map(flat, (labels, used, targets)))
+        of_all = lambda of: lambda *x: of(*(y.reshape(-1, *y.shape[2:]) for y in x))
+        of_boxes = _of_images(of_all(losses.box_losses), keys, *self.box_outputs(maps, boxes), labels, used, targets)
 
         if samples is None:  # the sampled positives come first, and are no more than their share
             most = int(self.box_sampling.count * self.box_sampling.fraction)
             boxes, matched, labels, positive = (x[:, :most] for x in (boxes, matched, labels, positive))
         cut = losses.mask_targets(objects["masks"], matched, boxes, 2 * MASK_SIZE)
-        mask = losses.mask_loss(*map(flat, (self.mask_logits(maps, boxes), labels, positive, cut)))
+        mask = _of_images(of_all(losses.mask_loss), keys, self.mask_logits(maps, boxes), labels, positive, cut)
         return dict(zip(("loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"), (*rpn, *of_boxes, mask), strict=True))
 
     # ---- parts
@@ -181,10 +193,14 @@ class MaskRCNN(nn.Module):
         index = jnp.repeat(jnp.arange(len(boxes)), boxes.shape[1])
         return roi_align_pyramid(maps[:4], boxes.reshape(-1, 4), index, size, self.strides[:4], self.finest, self.ratio)
 
-    def _sampled(self, samples, name, rule, matched):
+    def _sampled(self, samples, name, rule, matched, keys):
         if samples is not None:
             return jnp.asarray(samples[name])
-        return jax.vmap(rule.sample)(jax.random.split(self.make_rng("sampling"), len(matched)), matched)
+        if keys is None:
+            keys = jax.random.split(self.make_rng("sampling"), len(matched))
+        else:
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, SAMPLES.index(name)))(keys)
+        return jax.vmap(rule.sample)(keys, matched)
 
     def _sizes(self, images, sizes):
         checks.images(images, self.in_channels)
@@ -193,6 +209,11 @@ class MaskRCNN(nn.Module):
         if jnp.shape(sizes) != (len(images), 2) or not jnp.issubdtype(jnp.asarray(sizes).dtype, jnp.integer):
             raise ValueError(f"sizes of shape {jnp.shape(sizes)}: expected integers ({len(images)}, 2), height and width of each image")
         return jnp.asarray(sizes)
+
+
+def _of_images(of, keys, *arrays):
+    """`of` all images' arrays (b, ...) together; with keys of the images, of each image's alone, stacked."""
+    return of(*arrays) if keys is None else jax.vmap(lambda *x: of(*(y[None] for y in x)))(*arrays)
 
 
 def _wide(x):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.dense.layers import ConvModule, adaptive_average_pool, resize
+from vmamba_jax.models.dense.layers import ConvModule, OverBackbone, adaptive_average_pool, resize
 from vmamba_jax.models.layers.common import conv
 
 
@@ -77,7 +77,7 @@ class FCNHead(_Head):
         return self._logits(x, train)
 
 
-class UperNet(nn.Module):
+class UperNet(OverBackbone):
     """Semantic segmentation: (b, H, W, C) normalized images -> logits (b, H, W, num_classes).
 
     Attributes:
@@ -101,14 +101,10 @@ class UperNet(nn.Module):
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
-    @property
-    def in_channels(self):
-        return self.backbone.in_channels
-
     def setup(self):
-        checks.require(len(self.backbone.out_indices) == 4, f"backbone.out_indices={tuple(self.backbone.out_indices)}: expected four maps")
+        self._check_backbone()
         checks.require(self.aux_index in range(4), f"aux_index={self.aux_index}: expected a map from 0 to 3")
-        common = dict(num_classes=self.num_classes, dropout=self.dropout, dtype=self.dtype, param_dtype=self.param_dtype)
+        common = dict(num_classes=self.num_classes, dropout=self.dropout, **self._dtypes)
         self.decode_head = UPerHead(channels=self.channels, pool_scales=tuple(self.pool_scales), **common)
         self.auxiliary_head = FCNHead(channels=self.aux_channels, depth=self.aux_depth, **common)
 

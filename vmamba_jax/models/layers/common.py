@@ -130,18 +130,25 @@ def conv(features, kernel_size, stride=1, padding=0, *, bias_init=None, kernel_i
                 name=name, **options)
 
 
+def normal_conv(features, kernel_size, stride=1, padding=0, **options):
+    """`conv` with the initialization of timm's ConvNeXt and MambaOut: normal(0.02) kernel, zero bias."""
+    return conv(features, kernel_size, stride, padding, kernel_init=dense_init, bias_init=nn.initializers.zeros, **options)
+
+
 class DepthwiseConv(nn.Module):
-    """Depth-wise convolution with an odd square kernel and stride 1.
+    """Depth-wise convolution with an odd square kernel and a padding that keeps the size at stride 1.
 
     Attributes:
         kernel_size: odd side of the kernel.
         use_bias: add a bias per channel.
         kernel_init: initializer of the kernel, with a bias of zeros; None: PyTorch's default for both.
+        stride: of both sides.
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     kernel_size: int = 3
     use_bias: bool = True
     kernel_init: Callable | None = None
+    stride: int = 1
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
@@ -152,7 +159,7 @@ class DepthwiseConv(nn.Module):
         bias_init = nn.initializers.zeros if self.kernel_init else uniform(1 / k)
         bias = self.param("bias", bias_init, (channels,), self.param_dtype) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = depthwise_conv(x, kernel)
+        y = depthwise_conv(x, kernel, stride=self.stride)
         return y if bias is None else y + bias
 
 

@@ -90,47 +90,56 @@ def _offsets(kernel):
     return [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
 
 
-@jax.custom_jvp
-def _shifted_sum(x, kernel):
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _shifted_sum(x, kernel, dilation=1):
     """The convolution as kh * kw shifted multiplies: XLA:CPU's grouped convolution is more than 10 times slower."""
-    (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
+    (kh, kw), (height, width) = _reach(kernel, dilation), x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    return functools.reduce(jnp.add, (padded[:, i:i + height, j:j + width] * kernel[i, j, 0] for i, j in _offsets(kernel)))
+    window = lambda i, j: padded[:, i * dilation:i * dilation + height, j * dilation:j * dilation + width]
+    return functools.reduce(jnp.add, (window(i, j) * kernel[i, j, 0] for i, j in _offsets(kernel)))
 
 
-def _spread_sum(x, kernel):
+def _spread_sum(x, kernel, dilation):
     """The same convolution as a sum of padded arrays.
 
     It is slow, but its transpose, the gradient, is the fast form above: the transpose of reading windows is a sum of padded arrays, and vice versa.
     """
-    (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
+    (kh, kw), (height, width) = _reach(kernel, dilation), x.shape[1:3]
     pad = lambda y, i, j: jnp.pad(y, ((0, 0), (kh - 1 - i, i), (kw - 1 - j, j), (0, 0)))
-    y = functools.reduce(jnp.add, (pad(x * kernel[i, j, 0], i, j) for i, j in _offsets(kernel)))
+    y = functools.reduce(jnp.add, (pad(x * kernel[i, j, 0], i * dilation, j * dilation) for i, j in _offsets(kernel)))
     return y[:, kh // 2:kh // 2 + height, kw // 2:kw // 2 + width]
 
 
-def _shifted_sum_jvp(primals, tangents):
+def _reach(kernel, dilation):
+    """Sides of the dilated kernel."""
+    return [dilation * (k - 1) + 1 for k in kernel.shape[:2]]
+
+
+def _shifted_sum_jvp(dilation, primals, tangents):
     (x, kernel), (dx, dkernel) = primals, tangents
-    terms = ([_spread_sum(dx, kernel)] if _known(dx) else []) + ([_shifted_sum(x, dkernel)] if _known(dkernel) else [])
-    return _shifted_sum(x, kernel), functools.reduce(jnp.add, terms, jnp.zeros((), x.dtype))
+    terms = ([_spread_sum(dx, kernel, dilation)] if _known(dx) else []) + ([_shifted_sum(x, dkernel, dilation)] if _known(dkernel) else [])
+    return _shifted_sum(x, kernel, dilation), functools.reduce(jnp.add, terms, jnp.zeros((), x.dtype))
 
 
 _shifted_sum.defjvp(_shifted_sum_jvp, symbolic_zeros=True)
 
 
-def _grouped_conv(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), [(k // 2, k // 2) for k in kernel.shape[:2]], feature_group_count=x.shape[-1],
-                                    dimension_numbers=LAYOUT)
+def _grouped_conv(x, kernel, dilation=1, stride=1):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), [(k // 2, k // 2) for k in _reach(kernel, dilation)], rhs_dilation=(dilation, dilation),
+                                    feature_group_count=x.shape[-1], dimension_numbers=LAYOUT)
 
 
-def depthwise_conv(x, kernel):
-    """Depth-wise convolution, stride 1, odd kernel, zero padding k // 2; shifted multiplies on CPU, the native convolution elsewhere.
+def depthwise_conv(x, kernel, dilation=1, stride=1):
+    """Depth-wise convolution, odd kernel, zero padding that keeps the size at stride 1; shifted multiplies on CPU, the native convolution elsewhere.
 
     Args:
         x: (batch, H, W, C).
         kernel: (kh, kw, 1, C).
+        dilation: distance of the places that the kernel reads.
+        stride: of both sides; the result begins at the first place.
     """
-    return lax.platform_dependent(x, kernel, cpu=_shifted_sum, default=_grouped_conv)
+    shifted = lambda x, kernel: _shifted_sum(x, kernel, dilation)[:, ::stride, ::stride]
+    return lax.platform_dependent(x, kernel, cpu=shifted, default=functools.partial(_grouped_conv, dilation=dilation, stride=stride))
 
 
 def _known(tangent):

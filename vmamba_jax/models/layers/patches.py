@@ -90,14 +90,15 @@ def _cubic(d, a):
 
 
 @functools.lru_cache(maxsize=32)
-def bicubic_matrix(source, target, antialias=False):
+def bicubic_matrix(source, target, antialias=False, offset=0.0):
     """(target, source) weights that resize one axis with PyTorch's bicubic kernels, align_corners False.
 
     Args:
         source, target: lengths of the axis before and after.
         antialias: False: a = -0.75, borders replicated. True: a = -0.5 (Pillow's), a kernel that widens when shrinking and is cut at the borders.
+        offset: added to `target` where the scale is computed, as DINOv2's program does; only without antialias.
     """
-    positions = (np.arange(target) + 0.5) * source / target - 0.5
+    positions = (np.arange(target) + 0.5) * source / (target + offset) - 0.5
     if antialias:
         weights = _cubic((np.arange(source) - positions[:, None]) / max(source / target, 1), -0.5)
         return weights / weights.sum(1, keepdims=True)
@@ -108,9 +109,9 @@ def bicubic_matrix(source, target, antialias=False):
     return weights
 
 
-def resize_grid(x, height, width, antialias=False):
-    """An embedding (1, H, W, C) resized bicubically to (1, height, width, C); returned unchanged if the size is the same."""
+def resize_grid(x, height, width, antialias=False, offset=0.0):
+    """An embedding (1, H, W, C) resized bicubically to (1, height, width, C); returned unchanged if the size is the same. Options: of `bicubic_matrix`."""
     if x.shape[1:3] == (height, width):
         return x
-    rows, columns = bicubic_matrix(x.shape[1], height, antialias), bicubic_matrix(x.shape[2], width, antialias)
+    rows, columns = bicubic_matrix(x.shape[1], height, antialias, offset), bicubic_matrix(x.shape[2], width, antialias, offset)
     return jnp.einsum("hH,wW,bHWc->bhwc", jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype), x)

@@ -80,8 +80,8 @@ class Stage(nn.Module):
 class StagedBackbone(nn.Module):
     """Classifier or backbone of several stages: (b, H, W, in_channels) normalized images -> (b, num_classes) logits, or a list of maps.
 
-    A family has a field `depths` (blocks of each stage) or a property of that name, the class attributes below, and the methods `_stem`, `_blocks`
-    and `_pool`; `_reduction`, `_after_stage`, `_apply_stage`, `_output_norm`, `_head` and `_check` have defaults.
+    A family has a field `depths` (blocks of each stage) or a property of that name, the class attributes below, and the methods `_stem` and `_blocks`;
+    `_pool`, `_reduction`, `_after_stage`, `_apply_stage`, `_output_norm`, `_head` and `_check` have defaults.
 
     Attributes:
         num_classes: width of the head; 0 returns the features that the head would read.
@@ -92,7 +92,7 @@ class StagedBackbone(nn.Module):
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
         BLOCK: class of the blocks.
         STAGE: prefix of the stages' names.
-        NORM_EPS: eps of the maps' norms.
+        NORM_EPS: eps of the norm before the head and of the maps' norms.
         PER_STAGE: names of the two fields with one entry per stage.
     """
     num_classes: int = 1000
@@ -146,8 +146,15 @@ class StagedBackbone(nn.Module):
         raise NotImplementedError
 
     def _pool(self, x, train):
-        """The last stage's map -> features (b, C)."""
-        raise NotImplementedError
+        """The last stage's map -> features (b, C): the mean of its layer norm."""
+        del train
+        return self._normed(x).mean((1, 2))
+
+    def _normed(self, x):
+        """Layer norm before the head, recorded as `final_norm`."""
+        x = LayerNorm(self.NORM_EPS, name="norm", **self._dtypes)(x)
+        probes.record(self, "final_norm", x)
+        return x
 
     def _reduction(self, i):
         """Function (x, train) -> map, applied inside stage i before its blocks, or None."""

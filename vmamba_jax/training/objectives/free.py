@@ -69,7 +69,7 @@ class FreeStep(Step):
     """A `Step` that makes `replays` updates from one batch; the batch's rows include the perturbation of its images."""
     replays: int = 1
 
-    def __call__(self, state, batch, key, *, axis_name=None):
+    def __call__(self, state, batch, key, *, axis_name=None, shards=None):
         self.check(state)
         batch, keys = self.enter(batch, key, axis_name)
         noise, n = state.carry, batch["image"].shape[0]
@@ -81,7 +81,7 @@ class FreeStep(Step):
 
         def replay(now, i):
             before, rows = now
-            after, metrics, new = self.advance(before, {**batch, "noise": rows}, keys.fold_in(i), axis_name)
+            after, metrics, new = self.advance(before, {**batch, "noise": rows}, keys.fold_in(i), axis_name, shards)
             return (after.replace(step=before.step), new["noise"]), metrics
 
         start = (state.replace(carry=None), jax.lax.dynamic_slice_in_dim(noise, first, n))

@@ -84,13 +84,17 @@ class InnerAttack:
             `attack_mode`.
         """
         logits_fn = losses.frozen_logits(classifier, state.params, state.model_state, self.attack_mode, keys.attack_dropout)
-        attack, metrics = self.attack, {}
-        if self.eps_schedule is not None:
-            metrics["eps_scale"] = jnp.asarray(self.eps_schedule(state.step), jnp.float32)
-            attack = scale_radius(attack, metrics["eps_scale"], self.scheduled)
+        attack, metrics = self.scaled(state)
         if aim is not None:
             attack = aim(attack, logits_fn, batch["image"])
         return attack(logits_fn, batch["image"], losses.classes(batch["label"]), keys.attack), metrics, logits_fn
+
+    def scaled(self, state):
+        """(the attack at the radius of the state's step, metrics: "eps_scale" if there is a schedule)."""
+        if self.eps_schedule is None:
+            return self.attack, {}
+        scale = jnp.asarray(self.eps_schedule(state.step), jnp.float32)
+        return scale_radius(self.attack, scale, self.scheduled), {"eps_scale": scale}
 
     def cost(self):
         """`Cost` of the attack per image, from its `passes`; ValueError if their number depends on the images."""

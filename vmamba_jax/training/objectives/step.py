@@ -11,8 +11,9 @@ from vmamba_jax.core import checks
 from vmamba_jax.training.objectives import whole_batch
 from vmamba_jax.training.objectives.losses import check_labels, step_keys
 from vmamba_jax.training.optimization.optimizer import learning_rate
+from vmamba_jax.training.sharding import Whole
 
-OPTIONS = ("augment", "mix", "ema_decay", "ema_warmup", "accumulate")
+OPTIONS = ("augment", "mix", "ema_decay", "ema_warmup", "accumulate", "reduce_dtype")
 
 
 class Cost(NamedTuple):
@@ -84,6 +85,7 @@ class Step:
         accumulate: number of microbatches of the device's images, processed in sequence, for one update by the mean gradient. The update is
             that of the whole batch but for batch statistics and dropout masks, which are per microbatch. It must divide the number of
             images.
+        reduce_dtype: floating dtype in which the devices' gradients are added, such as "bfloat16"; None: that of the gradients.
         perturb: `(params, grads, step) -> params` at which the gradient is taken (see `awp`); None: at the weights.
     """
     optimizer: optax.GradientTransformation
@@ -93,9 +95,11 @@ class Step:
     ema_decay: float | None = None
     ema_warmup: bool = False
     accumulate: int = 1
+    reduce_dtype: Any = None
     perturb: Callable | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "reduce_dtype", checks.floating("reduce_dtype", self.reduce_dtype))
         checks.number("ema_decay", self.ema_decay, low=0, below=1, optional=True)
         checks.count("accumulate", self.accumulate, 1)
         if self.ema_decay is None and self.ema_warmup:
@@ -105,10 +109,11 @@ class Step:
             if value is not None and not callable(value):
                 raise TypeError(f"{name}={value!r}: expected None or a function {signature}")
 
-    def __call__(self, state, batch, key, *, axis_name=None):
+    def __call__(self, state, batch, key, *, axis_name=None, shards=None):
+        """A step; `shards`: where the state's arrays lie, see `training.sharding`, None: whole on every device."""
         self.check(state)
         batch, keys = self.enter(batch, key, axis_name)
-        state, metrics, _ = self.advance(state, batch, keys, axis_name)
+        state, metrics, _ = self.advance(state, batch, keys, axis_name, shards)
         return state, metrics
 
     @property
@@ -165,15 +170,17 @@ class Step:
             batch = {**batch, "image": images, "label": labels}
         return whole_batch.weighted(batch, axis_name), keys
 
-    def advance(self, state, batch, keys, axis_name):
+    def advance(self, state, batch, keys, axis_name, shards=None):
         """One update from a batch of `enter`: (state, metrics, the batch's new rows)."""
         weight = batch.get("weight")
         if weight is not None and self.accumulate > 1 and state.model_state:
             raise ValueError(f"accumulate={self.accumulate} with \"weight\" in the batch: expected 1, as the model has batch statistics")
         with whole_batch.batch_norm(axis_name, weight):
-            return self._advance(state, batch, keys, axis_name)
+            return self._advance(state, batch, keys, axis_name, shards or Whole(axis_name))
 
-    def _advance(self, state, batch, keys, axis_name):
+    def _advance(self, state, batch, keys, axis_name, shards):
+        own = state  # with the weights that this device updates
+        state = own.replace(params=shards.gather(own.params))
         batch, prepared = self._prepare(state, batch, keys)
         params = state.params
         if self.perturb is not None:
@@ -181,11 +188,10 @@ class Step:
             params = self.perturb(params, grads if axis_name is None else jax.lax.pmean(grads, axis_name), state.step)
         grads, outcome = self._gradient(params, state, batch, keys)
         model_state, metrics, carry = outcome.model_state, {**outcome.metrics, **prepared}, outcome.carry
-        if axis_name is not None:
-            grads, model_state, metrics, carry = jax.lax.pmean((grads, model_state, metrics, carry), axis_name)
+        grads, (model_state, metrics, carry) = shards.mean(grads, (model_state, metrics, carry), self.reduce_dtype)
         if self.rule.remembered:
             carry = {name: metrics[name] for name in self.rule.remembered}
-        state, metrics = update(state.replace(carry=carry), self.optimizer, grads, model_state, metrics, self.ema_decay, self.ema_warmup)
+        state, metrics = update(own.replace(carry=carry), self.optimizer, grads, model_state, metrics, self.ema_decay, self.ema_warmup, shards.norm)
         return state, metrics, outcome.rows
 
     def _prepare(self, state, batch, keys):
@@ -234,7 +240,7 @@ def descend(loss):
     return gradient
 
 
-def update(state, optimizer, grads, model_state, metrics, ema_decay=None, ema_warmup=False):
+def update(state, optimizer, grads, model_state, metrics, ema_decay=None, ema_warmup=False, global_norm=optax.tree.norm):
     """One update of a state from gradients, model state and metrics already averaged over the devices.
 
     Args:
@@ -245,6 +251,7 @@ def update(state, optimizer, grads, model_state, metrics, ema_decay=None, ema_wa
         metrics: {name: scalar}.
         ema_decay: None: no running average. Else it becomes d * ema + (1 - d) * params, with d = ema_decay.
         ema_warmup: d = min(ema_decay, (1 + t) / (10 + t)) after t earlier updates.
+        global_norm: function tree of gradients -> scalar, also an argument of optimizers that take it; see `training.sharding`.
 
     Returns:
         (state, metrics); the metrics gain "grad_norm", before clipping, and "learning_rate" if the optimizer's state has it.
@@ -252,9 +259,9 @@ def update(state, optimizer, grads, model_state, metrics, ema_decay=None, ema_wa
     if (ema_decay is None) != (state.ema is None):
         raise ValueError(f"ema_decay={ema_decay!r} with a state {'without' if state.ema is None else 'with'} an average: expected the same "
                          "ema_decay in create_state and the objective")
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(grads, state.opt_state, state.params, global_norm=global_norm)
     params = optax.apply_updates(state.params, updates)
-    metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
+    metrics = {**metrics, "grad_norm": global_norm(grads)}
     rate = learning_rate(opt_state)
     if rate is not None:
         metrics["learning_rate"] = rate

@@ -9,7 +9,7 @@ from vmamba_jax.core import checks
 from vmamba_jax.training.optimization import layer_decay as layers
 from vmamba_jax.training.optimization import weight_decay as rules
 
-OPTIONS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "momentum": 0.9, "nesterov": True}  # of AdamW the first three, of SGD the others
+OPTIONS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "momentum": 0.9, "nesterov": True, "mu_dtype": None}  # of AdamW the first three, of SGD the next two
 
 
 class LearningRateState(NamedTuple):
@@ -36,8 +36,9 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
         layer_decay: None: one learning rate for all. In (0, 1): factor of the learning rate, and with it of the weight decay, per layer
             from the head towards the input, see `layer_decay.depths`.
         clip_norm: largest global norm of the gradient, > 0; None: no clipping.
-        **options: of AdamW b1, b2 in [0, 1) and eps > 0; of SGD momentum in [0, 1), 0 for none, and nesterov. All are accepted for both, so
-            that one config section serves either; those of the other optimizer have no effect.
+        **options: of AdamW b1, b2 in [0, 1) and eps > 0; of SGD momentum in [0, 1), 0 for none, and nesterov; of both mu_dtype, the dtype of the first
+            moment or of the momentum, such as "bfloat16", None: that of the parameters. All are accepted for both, so that one config section serves
+            either; those of the other optimizer have no effect.
 
     Raises:
         TypeError, ValueError: an unknown option, or a value out of range.
@@ -57,7 +58,8 @@ def create(name="adamw", *, learning_rate, weight_decay=0.0, decay_rule="release
         checks.number("learning_rate", learning_rate, low=0)
     if not callable(decay_rule):
         checks.choice("decay_rule", decay_rule, rules.RULES)
-    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
+    options["mu_dtype"] = checks.floating("mu_dtype", options["mu_dtype"])
+    clip = [clip_by_global_norm(clip_norm)] if clip_norm is not None else []
     decay = [optax.add_decayed_weights(weight_decay, rules.mask(decay_rule))] if weight_decay else []
 
     def by_layer(updates, params):
@@ -76,15 +78,25 @@ def learning_rate(opt_state):
     return found[0][1] if found else None
 
 
-def _adamw(decay, *, b1, b2, eps, **_):
-    return [optax.scale_by_adam(b1, b2, eps), *decay]
+def _adamw(decay, *, b1, b2, eps, mu_dtype, **_):
+    return [optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype), *decay]
 
 
-def _sgd(decay, *, momentum, nesterov, **_):
-    return [*decay, *([optax.trace(momentum, nesterov)] if momentum else [])]
+def _sgd(decay, *, momentum, nesterov, mu_dtype, **_):
+    return [*decay, *([optax.trace(momentum, nesterov, accumulator_dtype=mu_dtype)] if momentum else [])]
 
 
 _RULES = {"adamw": _adamw, "sgd": _sgd}
+
+
+def clip_by_global_norm(limit):
+    """As `optax.clip_by_global_norm`, but the norm is `global_norm(updates)` of the step if it passes this function: shards have no norm of their own."""
+    def update(updates, state, params=None, *, global_norm=optax.tree.norm, **extra):
+        del params, extra
+        norm = global_norm(updates)
+        return jax.tree.map(lambda u: jax.lax.select(norm < limit, u, (u / norm.astype(u.dtype)) * limit), updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def _descend(learning_rate):

@@ -21,10 +21,10 @@ def skip_nonfinite(step_fn):
             `objectives`; so all devices decide alike.
 
     Returns:
-        A pure step of the same signature. Its metrics gain "skipped", 1.0 or 0.0; non-finite values stay in them.
+        A pure step of the same signature, which passes further keywords on. Its metrics gain "skipped", 1.0 or 0.0; non-finite values stay in them.
     """
-    def step(state, batch, key, *, axis_name=None):
-        new, metrics = step_fn(state, batch, key, axis_name=axis_name)
+    def step(state, batch, key, *, axis_name=None, **options):
+        new, metrics = step_fn(state, batch, key, axis_name=axis_name, **options)
         good = finite(metrics)
         selected = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state.replace(step=new.step))
         return selected, {**metrics, SKIPPED: jnp.asarray(~good, jnp.float32)}

@@ -5,7 +5,8 @@ from rich.console import Console
 from rich.table import Column
 
 TRAINING = {"clean_accuracy": "clean", "accuracy": "accuracy"}  # metric: label; on the training batches
-VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked", "validation/mIoU": "mIoU", "validation/robust_mIoU": "attacked mIoU"}
+VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked", "validation/mIoU": "mIoU", "validation/robust_mIoU": "attacked mIoU",
+              "validation/mask_AP": "mask AP", "validation/robust_mask_AP": "attacked mask AP"}
 
 
 class Bar:
@@ -28,6 +29,11 @@ class Bar:
 
     def advance(self, done):
         self._bar.update(self._task, completed=done)
+
+    def note(self, text):
+        """Prints a line above the bar."""
+        if not self._bar.disable:
+            self._bar.console.print(text, highlight=False, soft_wrap=True)
 
     def rate(self, timing):
         """Shows the rate and the fraction of time spent waiting for input. timing: a line of timing.jsonl, or empty."""

@@ -14,6 +14,8 @@ def tree(state):
 
 def abstract(leaf):
     """Shape, dtype and sharding of an array; a number on the host as an array."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) if isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 

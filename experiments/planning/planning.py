@@ -1,0 +1,167 @@
+"""A plan: the programs of a run on a slice, with and without rematerialization, and what they cost."""
+import time
+
+from experiments.common import build, environment
+from experiments.common.cli import ConfigError
+from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, programs
+
+RESERVED = 0.25 * chips.GiB  # of a TPU's memory, which XLA keeps
+NOTES = {
+    "tpu": "time: per instruction the longer of products at peak and bytes at full bandwidth; Pallas kernels by the cycles of their compiled schedules; the "
+           "network one collective after the other, without overlap. Vector arithmetic, input and host are not counted: a lower bound",
+    "gpu": "time: the CPU program's products at the GPU's dense peak and its bytes at full bandwidth, the network one collective after the other. Another "
+           "compiler fuses and stores otherwise, so bytes and memory are an estimate; the scan counts as XLA's, not as the GPU's kernel",
+}
+
+
+def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "remat"), compiles=2, minutes=9.5, report=print):
+    """The plan as JSON.
+
+    Args:
+        config: ConfigDict with every key of `configs.base.run`.
+        slice: `chips.Slice`.
+        images: see `programs.source`.
+        batch: images of a step over all chips; 0: the config's, rounded up to a multiple of the chips.
+        dtype: the model's field of that name; "": the config's.
+        variants: "plain" (the config's own `remat`) and "remat".
+        compiles: programs compiled for each variant besides that of the batch, to find the largest batch that fits.
+        minutes: that the plan should take; no compile begins that the longest so far would end later.
+        report: called with a line before each compile.
+
+    Raises:
+        ConfigError: a config that cannot be run, or a batch that the chips do not divide.
+    """
+    began = time.perf_counter()
+    mesh, platform, how = programs.mesh(slice)
+    rows, note = rows_of(config, slice, batch)
+    maker = Maker(config, slice, mesh, platform, programs.source(images), dtype, report)
+    made = [Variant(maker, name == "remat") for name in variants]
+    for variant in made:
+        variant.compile(rows)
+    for _ in range(compiles):  # in turn, so that the time ends for all of them together
+        for variant in made:
+            if time.perf_counter() - began + maker.longest < 60 * minutes:
+                variant.search(1)
+    run = maker.run(rows, False)
+    found = {name: variant.result(rows) for name, variant in zip(variants, made, strict=True)}
+    chip = slice.chip
+    return {
+        "kind": "plan", "topology": slice.name, "chips": slice.chips, "shape": list(slice.shape), "compiled": how,
+        "chip": {"label": chip.label, "flops": chip.flops, "memory_bytes": chip.memory, "bandwidth": chip.bandwidth, "network": slice.network, "source": chip.source},
+        "model": run.config.model.name, "dtype": str(run.config.model.overrides.get("dtype", "float32")), "image": list(run.train.image_shape),
+        "objective": run.config.objective.name, "attack": run.config.objective.attack.to_dict(), "parameters": programs.parameters(maker.state),
+        "batch": rows * slice.chips, "training_images": len(run.train), "epochs": run.config.epochs, "variants": found,
+        "notes": [*([note] if note else []), NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
+        "date": environment.now()[:10], "versions": environment.versions(environment.KERNEL_PACKAGES)}
+
+
+def rows_of(config, slice, batch):
+    """(images per chip, a note or ""). ConfigError for a given batch that the chips do not divide."""
+    asked, unit = batch or config.batch_size, slice.chips * pairs(config)
+    if asked < 1:
+        raise ConfigError(f"config.batch_size={asked}: expected at least 1")
+    if asked % unit == 0:
+        return asked // slice.chips, ""
+    up, each = -(-asked // unit) * unit, " with an even number of images on each, because config.mix mixes them in pairs" * (pairs(config) > 1)
+    if batch:
+        raise ConfigError(f"--batch={batch}: expected a multiple of {unit}, for the {slice.chips} chips of {slice.name}{each}, such as "
+                          f"{max(up - unit, unit)} or {up}")
+    return up // slice.chips, (f"config.batch_size={asked} does not fit {slice.chips} chips{each}, and experiments.train would refuse it: planned for {up} "
+                               f"(--config.batch_size={up})")
+
+
+def pairs(config):
+    """Images that a chip must have a multiple of."""
+    return 2 if config.mix.mixup or config.mix.cutmix else 1
+
+
+class Maker:
+    """Compiles the step of a config at any number of images per chip."""
+
+    def __init__(self, config, slice, mesh, platform, load, dtype, report):
+        self.config, self.slice, self.mesh, self.platform, self.load, self.dtype, self.report = config, slice, mesh, platform, load, dtype, report
+        self.kernel_seconds = kernels.seconds(slice.kind, slice.chip)
+        self.longest = 0.0  # seconds of a compile
+        self.state = None   # its shapes, which depend neither on the batch nor on `remat`
+
+    def run(self, rows, remat):
+        """The `build.Run`; on CPU devices that stand for GPUs, with as many images on each."""
+        return build.build(programs.changed(self.config, rows * self.mesh.size, remat, self.dtype), self.mesh, self.load)
+
+    def compile(self, rows, remat):
+        """(`fitting.Point`, the record of its program or None)."""
+        run = self.run(rows, remat)
+        self.report(f"compiling {run.config.model.name}{', remat' if remat else ''}, {rows} images per chip on {self.slice.name}")
+        since = time.perf_counter()
+        try:
+            args = programs.arguments(run, self.state if run.step.rule.begin is None else None)
+            self.state = args[0]
+            program = programs.compile_step(run, self.platform, args)
+        except programs.TooLarge as error:
+            return fitting.Point(rows, error.bytes, False), None
+        finally:
+            self.longest = max(self.longest, time.perf_counter() - since)
+        fits = self.platform == "tpu" or program.memory["total"] <= self.capacity  # libtpu refuses what does not fit
+        return fitting.Point(rows, program.memory["total"], fits), self.record(run, rows, program)
+
+    @property
+    def fixed(self):
+        """Bytes that a step needs whatever its batch: the state and the gradients."""
+        return 4 * programs.parameters(self.state) + programs.state_bytes(self.state)
+
+    @property
+    def capacity(self):
+        """Bytes that a program may use."""
+        return self.slice.chip.memory - (RESERVED if self.platform == "tpu" else 0)
+
+    def record(self, run, rows, program):
+        """What one compiled program costs."""
+        module = hlo.parse(program.text)
+        works, collectives = counts.count(module), hlo.collectives(module)
+        cost = estimate.estimate(works, collectives, self.slice, self.kernel_seconds, self.slice.chip.clock or None)
+        total = lambda field: sum(work.times * getattr(work, field) for work in works)
+        batch = rows * self.slice.chips
+        steps = run.config.epochs * (len(run.train) // batch)
+        unknown = kernels.unknown(works) if self.platform == "tpu" else []
+        return {
+            "rows": rows, "batch": batch, "steps": steps, "memory": {**program.memory, "chip": self.slice.chip.memory},
+            "flops_per_image": total("matmul") / rows, "vector_operations_per_image": (total("vector") + total("slow")) / rows,
+            "bytes_per_image": total("bytes") / rows, "collectives": estimate.placed(collectives), "loops": estimate.facts(module),
+            "seconds": {name: value for name, value in cost._asdict().items() if value is not None}, **({"kernels_not_counted": unknown} if unknown else {}),
+            "images_per_second": batch / cost.step, "hours": steps * cost.step / 3600, "chip_hours": steps * cost.step / 3600 * self.slice.chips,
+            "compile": program.seconds}
+
+
+class Variant:
+    """The compiled programs of one variant.
+
+    Args:
+        maker: `Maker`.
+        remat: whether the blocks' activations are recomputed; False: as the config says.
+    """
+
+    def __init__(self, maker, remat):
+        self._maker, self._remat, self._points, self._records = maker, remat, [], {}
+
+    def compile(self, rows):
+        """Compiles a number of images per chip and returns its `fitting.Point`."""
+        point, self._records[rows] = self._maker.compile(rows, self._remat)
+        self._points.append(point)
+        return point
+
+    def search(self, compiles):
+        """Compiles up to so many further programs in search of the largest that fits."""
+        rows = self._points[0].rows
+        step = 8 if rows >= 16 else pairs(self._maker.config)
+        fitting.search(self.compile, self._maker.capacity, self._points, self._maker.fixed, step=step, compiles=compiles)
+
+    def result(self, rows):
+        """The variant as JSON. rows: images per chip that were asked for."""
+        maker, points = self._maker, sorted(self._points)
+        point = next(point for point in points if point.rows == rows)
+        best, failing, line = fitting.largest(points), fitting.smallest_failing(points), fitting.line(points, maker.capacity, maker.fixed)
+        return {
+            "fits": point.fits, "needs_bytes": point.bytes, "asked": self._records[rows] if point.fits else None,
+            "largest": best and {"rows": best.rows, "batch": best.rows * maker.slice.chips, "bytes": best.bytes, "record": self._records[best.rows]},
+            "smallest_too_large": failing and {"rows": failing.rows, "bytes": failing.bytes}, "by_line": line and round(line, 1),
+            "points": [each._asdict() for each in points]}
