@@ -3,8 +3,9 @@
 #   make study        trains five small models on digits, puts them under every probe of robustness, writes runs/study/study.html
 #   make mender       locates and repairs the flaw of small models on shapes with a planted cue, writes runs/mender/mender.html
 #   make ads          trains state space models with and without Adaptive Scaling on digits, writes runs/ads/ads.html
-#   make dense        trains a small UperNet on rendered shapes, attacks, corrupts and occludes its images, writes runs/dense/dense.html
+#   make dense        trains a small UperNet and Mask R-CNN on rendered shapes, attacks, corrupts, occludes their images, writes runs/dense/dense.html
 #   make adapt        adapts small models to corrupted digits at test time, and attacks them through it, writes runs/adaptation/adapt.html
+#   make docs         builds the site into docs/_build/html and runs its notebooks; NOTEBOOKS=off does not run them
 #   make test         sets up .venv, runs the checks
 #   make test-slow    runs those that take longer: every golden model, programs killed in several processes
 #   make test-peers   compares with live reference programs, which it installs (PyTorch among them)
@@ -20,6 +21,7 @@ MENDER ?= runs/mender
 ADS ?= runs/ads
 DENSE ?= runs/dense
 ADAPT ?= runs/adaptation
+NOTEBOOKS ?= force
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 WORKERS ?= $(shell [ $(CORES) -gt 1 ] && echo $$(( $(CORES) < 8 ? $(CORES) : 8 )) || echo 0)
 # Whole files to each worker: what a file's tests share is made once.
@@ -28,7 +30,7 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
 IN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart study mender ads dense adapt test test-slow test-peers test-aot lint install install-aot clean FORCE
+.PHONY: quickstart study mender ads dense adapt docs test test-slow test-peers test-aot lint install install-aot clean FORCE
 .NOTPARALLEL:
 .DEFAULT_GOAL := quickstart
 
@@ -44,11 +46,16 @@ mender: $(VENV)/.installed
 ads: $(VENV)/.installed
 	@$(IN) -m experiments.ads --config configs/ads_study.py --workdir $(ADS) --workers=0
 
-dense: $(VENV)/.installed
+dense: $(VENV)/.installed-detection
 	@$(IN) -m experiments.dense --config configs/dense.py --workdir $(DENSE)
 
 adapt: $(VENV)/.installed
 	@$(IN) -m experiments.adapt --config configs/adaptation.py --workdir $(ADAPT)
+
+# Warnings are errors; then every internal link of the built pages is checked. Nothing is read from the network.
+docs: $(VENV)/.installed-docs
+	@NOTEBOOKS=$(NOTEBOOKS) $(IN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@$(IN) docs/tools/check_site.py docs/_build/html
 
 test: lint
 	@$(IN) -m pytest $(SIDE_BY_SIDE) -m "not slow and not aot and not peers" $(ARGS)
@@ -74,7 +81,7 @@ install: $(VENV)/.installed-test
 # The results in runs/ stay: they are yours.
 clean:
 	@if [ -e $(VENV)/.python ]; then rm -rf $(VENV); fi
-	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info docs/_build docs/_readme.md docs/api docs/families
 	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 comma := ,
@@ -93,6 +100,14 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.python setup.py pyproject.toml constraints.txt
 	$(call install,.[test])
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-detection: $(VENV)/.installed
+	$(call install,.[detection])
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.python setup.py pyproject.toml constraints.txt
+	$(call install,.[docs])
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed-test

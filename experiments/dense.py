@@ -1,7 +1,7 @@
-"""Train small dense models on rendered shapes, and measure them on clean, attacked, corrupted and occluded images.
+"""Train small segmenters and detectors on rendered shapes, and measure them on clean, attacked, corrupted and occluded images.
 
     python -m experiments.dense --config configs/dense.py --workdir runs/dense
-    python -m experiments.dense --config configs/dense.py:models=all,objectives=both,seeds=3 --workdir runs/dense_all
+    python -m experiments.dense --config configs/dense.py:tasks=segmentation,models=all,objectives=both,seeds=3 --workdir runs/dense_all
 
 Each run's folder WORKDIR/<group>/seed_<seed> gets the files of experiments.train, dense.json and dense.npz. WORKDIR gets dense.html with predictions
 drawn over images, dense.json and dense.md. The same command resumes a killed study; --page draws the page again from the saved files alone.
@@ -11,8 +11,8 @@ import shlex
 from absl import flags
 
 from experiments import sweep
-from experiments.common import cli, results, training
-from experiments.dense_study import findings
+from experiments.common import build, cli, results, training
+from experiments.dense_study import detections, findings
 from experiments.sweeps import plan
 from vmamba_jax import reports
 
@@ -36,7 +36,8 @@ def run(config, workdir, *, progress=True, command=""):
     results.save_json(workdir / "runs.json", {"config": results.plain(config), "runs": [{"name": each.name, "group": each.group, "seed": each.seed} for each in planned]})
     for each in planned:
         training.run(each.config, workdir / each.name, progress=progress)
-        findings.evaluate(each.config, workdir / each.name, config.study, group=each.group, progress=progress)
+        measure = detections if build.is_detector(each.config) else findings
+        measure.evaluate(each.config, workdir / each.name, config.study, group=each.group, progress=progress)
         reports.write_dense(workdir, commands=(command or _command(workdir),))
 
 

@@ -163,7 +163,7 @@ def prepare(dumps):
 
 def prepare_compiler():
     """Set the environment of an ahead-of-time compile, before the library is loaded. Returns whether the library exists."""
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")  # no device is used, so other compiles may run beside this
     for name, value in (("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_WORKER_ID", "0")):
         os.environ.setdefault(name, value)
     return os.path.exists(_library())

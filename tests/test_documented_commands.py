@@ -25,7 +25,7 @@ from tests.helpers.forked_programs import run_programs
 from vmamba_jax import commands, reports
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
+PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("configs/*.py")), *sorted(ROOT.glob("experiments/*.py")),
          *sorted(ROOT.glob("vmamba_jax/**/__main__.py"))]
 COMMAND = re.compile(r"(?:(?:python|\$\(IN\)) -m |(?<=^    )(?=vmamba-jax ))(experiments\.\w+|vmamba_jax(?:\.checkpoints)?|vmamba-jax)(?![\w.-])"
                      r"((?:\\\n|[^\n`])*)", re.MULTILINE)
@@ -38,7 +38,7 @@ CHECKS = {"experiments.train": lambda config: limits.check_run(base.complete(con
           **{f"experiments.{name}": plan.expand for name in ("sweep", "mender", "dense", "certify", "adapt")},
           "experiments.ads": lambda config: plan.expand(ml_collections.ConfigDict(config.to_dict() | {"seeds": (0,)})),
           "experiments.analyze": limits.check_analysis, "experiments.attack_quality": attack_quality.check}
-SHARED_FLAGS = {"print", "quiet", "config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
+SHARED_FLAGS = {"help", "print", "quiet", "config", "workdir", "coordinator", "processes", "process", "join_timeout", "cluster"}
 FREE = ("overrides", "options", "attacks", "attack", "objective", "optimizer", "probes")
 
 
@@ -63,7 +63,7 @@ def documented():
 def test_all_are_found():
     found = documented()
     assert len(found) >= 45 and {line[1] for line in found} >= {*CHECKS, *PARSERS, "experiments.quickstart", "experiments.tpu_cycles"}
-    assert ("README.md", "experiments.benchmark") in [line[:2] for line in found if len(line) == 2]
+    assert ("docs/overview.md", "experiments.benchmark") in [line[:2] for line in found if len(line) == 2]
 
 
 @pytest.mark.parametrize("line", documented(), ids=lambda line: " ".join([line[0].rpartition("/")[2], line[1].removeprefix("experiments."), *line[2:]])[:100])
@@ -75,7 +75,7 @@ def test_parses(line):
         if not words or words in (["convert"], ["inspect"]):  # named in a sentence
             return
         model = parsed(program, words).get("model")
-        assert model is None or model.split(".")[0] in vmamba_jax.list_models()
+        assert model is None or vmamba_jax.models.entry(model)  # a KeyError names an unknown one
         return
     config, rest = config_of(program, words)
     source = (ROOT / f"{program.replace('.', '/')}.py").read_text()

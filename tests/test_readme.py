@@ -1,4 +1,4 @@
-"""The README's code and commands do what they say."""
+"""The code and commands of the README, and of the page that holds what does not fit into it, do what they say."""
 import os
 import pathlib
 import re
@@ -16,9 +16,9 @@ from vmamba_jax import checkpoints, models
 from vmamba_jax.__main__ import main
 
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
+README, OVERVIEW = (ROOT / "README.md").read_text(), (ROOT / "docs" / "overview.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README + OVERVIEW, re.DOTALL)
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README + OVERVIEW, re.DOTALL) for line in block.strip().splitlines()]
 WEIGHTS = "vssm1_tiny_0230s_ckpt_epoch_264.pth"
 
 
@@ -49,12 +49,16 @@ def test_photo_under_attack(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["models", "maps", "attacks", "scan", "devices"])
+@pytest.mark.parametrize("code", [code for code in PYTHON if "photo.jpg" not in code], ids=["own model", "models", "maps", "attacks", "scan", "devices"])
 def test_python(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)
-    if "metrics" in scope:
+    if "Net" in scope:
+        stages = scope["result"]["stages"]
+        assert [stage["name"] for stage in stages] == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"] and scope["result"]["examples"] == 360
+        assert 0 <= scope["result"]["robust_accuracy"] <= scope["result"]["accuracy"] and (tmp_path / "state.npz").is_file()
+    elif "metrics" in scope:
         assert np.isfinite(float(scope["metrics"]["loss"])) and int(scope["state"].step) == 1
     elif "states" in scope:
         assert scope["delta"].shape == (2, 4, 8, 12, 16)
@@ -77,7 +81,7 @@ def test_commands(folder):
     for target in ("quickstart", "test"):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     commands = [line for line in COMMANDS if line not in make]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for line in commands:
         words = [sys.executable if word == "python" else word for word in line.split()]
         words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
@@ -85,20 +89,24 @@ def test_commands(folder):
         words += ["--config.evaluation.limit=60", "--config.evaluation.attacks.pgd.restarts=1"] if "experiments.evaluate" in words else []
         run(words, folder)
     assert (folder / "runs/digits/evaluation.json").is_file() and (folder / "runs/digits/report.html").is_file()
+    assert len(list((folder / "runs/digits_study/cells").glob("*.json"))) == 2 and (folder / "runs/digits_study/study.html").is_file()
     variables, metadata = checkpoints.load_variables(folder / "weights/vmamba_tiny")
     assert metadata["model"] == "vmamba_tiny" and metadata["parameters"] == models.entry("vmamba_tiny").parameters
 
 
 def test_page_of_models(capsys):
-    """docs/models.md holds what the command prints, and the README names every family."""
+    """docs/models.md holds what the command prints, and the overview names every family; the README is short, and names each class of them."""
     for form in ("--markdown", "--download"):
         assert main(["models", form]) == 0
         assert capsys.readouterr().out in (ROOT / "docs" / "models.md").read_text(), f"run python -m vmamba_jax models {form}"
     for name in vmamba_jax.list_models():
         family, _, *rest = [*name.split("_"), ""]
-        assert f"`{family}" in README and all(f"_{part}`" in README for part in rest if part), name
+        assert f"`{family}" in OVERVIEW and all(f"_{part}`" in OVERVIEW for part in rest if part), name
+    for words in ("VMamba", "Vim", "ViT", "DeiT", "DINOv2", "Swin", "ConvNeXt", "MambaOut", "Spatial-Mamba", "MambaVision", "ResNet", "EfficientNet-Lite"):
+        assert words in README
+    assert len(README.splitlines()) <= 150
 
 
 def test_every_folder_named_exists():
-    for name in re.findall(r"`((?:vmamba_jax|experiments|configs|pallas_kernels|tests|docs|training|attacks|checkpoints|models)/[\w/.]*)`", README):
+    for name in re.findall(r"`((?:vmamba_jax|experiments|configs|pallas_kernels|tests|docs|training|attacks|checkpoints|models)/[\w/.]*)`", README + OVERVIEW):
         assert any((base / name).exists() for base in (ROOT, ROOT / "vmamba_jax")), name

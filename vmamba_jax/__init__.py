@@ -12,7 +12,7 @@ from typing import Any
 from vmamba_jax.version import __version__
 
 SUBMODULES = ("adaptation", "analysis", "attacks", "bridges", "checkpoints", "data", "evaluation", "models", "parallel", "reports", "training")
-FUNCTIONS = {"classifier": "bridges", "cost": "models", "create_model": "models", "list_models": "models", "logits_fn": "models"}
+FUNCTIONS = {"classifier": "bridges", "cost": "models", "create_model": "models", "example": "checkpoints", "list_models": "models", "logits_fn": "models"}
 
 __all__ = [*SUBMODULES, *FUNCTIONS, "__version__"]
 

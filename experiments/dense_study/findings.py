@@ -1,17 +1,16 @@
-"""What the study of dense tasks measures of one run, saved as dense.json and dense.npz in the run's folder."""
-import pathlib
+"""What the study of dense tasks measures of one run of a segmenter, saved as dense.json and dense.npz in the run's folder."""
 import time
 
 import jax
 import numpy as np
 
 import vmamba_jax
-from experiments.common import build, cli, corrupted, results
+from experiments.common import cli, corrupted
+from experiments.dense_study import measured
 from vmamba_jax import attacks, evaluation, parallel
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.evaluation import dense
 
-FILE, IMAGES = "dense.json", "dense.npz"
 SCORES = ("mIoU", "aAcc", "mAcc", "interval", "IoU")
 
 
@@ -29,13 +28,9 @@ def evaluate(config, folder, study, *, group="", progress=True):
         group: of the run in the sweep.
         progress: whether to print a line.
     """
-    folder, study = pathlib.Path(folder), results.plain(study)
-    classifier, variables, train = build.trained(config, folder, "best")
-    test = build.source(config, "test", config.evaluation.limit)
-    identity = results.identity(weights=parallel.fingerprint(variables), data=test.fingerprint, settings={
-        "study": study, "seed": config.evaluation.seed, "model": build.description(classifier)})
-    if results.saved(folder / FILE, identity, cli.report) is not None:
+    if (subject := measured.subject(config, folder, study, without=("detection_attacks",))) is None:
         return
+    study, classifier, variables, train, test = subject.study, subject.classifier, subject.variables, subject.train, subject.test
     since, mesh = time.perf_counter(), parallel.data_mesh()
     fn = vmamba_jax.logits_fn(classifier, parallel.replicate(variables, mesh))
     key, options = jax.random.key(config.evaluation.seed), {"batch_size": config.evaluation.batch_size, "mesh": mesh}
@@ -43,7 +38,7 @@ def evaluate(config, folder, study, *, group="", progress=True):
     alone = dense.image_scores(clean["confusion"])["mIoU"]
     worst = np.argsort(np.where(np.isnan(alone), 2, alone), kind="stable")[:study["worst"]].tolist()
     shown = [*range(min(config.evaluation.examples, len(test))), *worst]
-    content = {"identity": identity, "group": group, "seed": config.seed, "examples": len(test), "classes": list(test.classes), "clean": _scores(clean),
+    content = {"identity": subject.identity, "group": group, "seed": config.seed, "examples": len(test), "classes": list(test.classes), "clean": _scores(clean),
                "background": float(evaluation.segmentation.scores(_only_background(clean["confusion"]))["mIoU"]), "worst": worst,
                "worst_mIoU": [float(alone[i]) for i in worst], "attacks": {}, "disturbances": {}}
     adversarial = None
@@ -70,11 +65,8 @@ def evaluate(config, folder, study, *, group="", progress=True):
     arrays = {"index": np.array(shown), "images": images, "labels": labels, "predictions": np.asarray(fn(images).argmax(-1))}
     if adversarial is not None:
         arrays |= {"adversarial": adversarial, "adversarial_predictions": np.asarray(fn(adversarial).argmax(-1))}
-    results.save_arrays(folder / IMAGES, **{name: x.astype(np.uint8) if x.dtype.kind in "iu" and name != "index" else x for name, x in arrays.items()})
-    content |= {"seconds": round(time.perf_counter() - since, 1)} | results.provenance(test)
-    results.save_json(folder / FILE, content)
-    if progress:
-        cli.report(f"measured  {folder.parent.name}/{folder.name}: mIoU {clean['mIoU']:.3f} in {content['seconds']:.0f} s")
+    arrays = {name: x.astype(np.uint8) if x.dtype.kind in "iu" and name != "index" else x for name, x in arrays.items()}
+    measured.save(subject, content, arrays, since, progress and f"mIoU {clean['mIoU']:.3f}")
 
 
 def _scores(found):

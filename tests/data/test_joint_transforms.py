@@ -96,7 +96,8 @@ def test_padded_batches(shapes):
     batch = pipeline[2]
     assert {name: (x.shape, x.dtype) for name, x in batch.items()} == {
         "image": ((4, 32, 32, 3), np.float32), "label": ((4, 32, 32), np.int32), "index": ((4,), np.int64), "boxes": ((4, 6, 4), np.float32),
-        "classes": ((4, 6), np.int32), "masks": ((4, 6, 32, 32), bool), "valid": ((4, 6), bool)}
+        "classes": ((4, 6), np.int32), "masks": ((4, 6, 32, 32), bool), "valid": ((4, 6), bool),
+        "size": ((4, 2), np.int32)}
     assert (batch["masks"].any((2, 3)) == batch["valid"]).all() and batch["valid"].any()
     for label, masks, classes, valid in zip(batch["label"], batch["masks"], batch["classes"], batch["valid"], strict=True):
         for mask, k in zip(masks[valid], classes[valid], strict=True):

@@ -18,8 +18,8 @@ TINY = {"channels": 8, "aux_channels": 8, "backbone": {"dims": (8, 8, 8, 8), "de
 
 
 def config(**changes):
-    """The study's config with one tiny model on 32 x 32 pixels, one epoch."""
-    made = dense.get_config()
+    """The study's config with one tiny segmenter on 32 x 32 pixels, one epoch."""
+    made = dense.get_config("tasks=segmentation")
     made.base.epochs, made.base.batch_size = 1, 8
     made.base.data.options = {"size": 32, "examples": (16, 4, 4)}
     made.base.model.overrides = TINY
@@ -31,14 +31,55 @@ def config(**changes):
     return made
 
 
-@pytest.mark.parametrize("arg,groups,seeds", [("", 1, 1), ("models=all,objectives=both,seeds=3", 6, 3), ("models=swin,objectives=pgd_at", 1, 1)])
+@pytest.mark.parametrize("arg,groups,seeds", [("", 2, 1), ("tasks=segmentation,models=all,objectives=both,seeds=3", 6, 3), ("tasks=segmentation,models=swin,objectives=pgd_at", 1, 1),
+                                              ("tasks=detection,objectives=both", 2, 1)])
 def test_plan(arg, groups, seeds):
     planned = plan.expand(dense.get_config(arg))
+    assert {each.config.epochs for each in planned if not each.group.startswith("mask_rcnn")} <= ({24} if "models=all" in arg else {40})
     assert len(planned) == groups * seeds and len({each.group for each in planned}) == groups
     for each in planned:
         attacked = each.group.endswith("pgd_at")
-        assert bool(each.config.objective.attack) == attacked and each.config.validation.select == ("robust_mIoU" if attacked else "mIoU")
-        assert each.config.model == dense.MODELS[each.group.split("-")[0]] or each.config.model.to_dict()["name"].startswith("upernet_")
+        detects, model = each.group.startswith("mask_rcnn_"), each.group.removeprefix("mask_rcnn_").split("-")[0]
+        assert bool(each.config.objective.attack) == attacked and each.config.validation.select == "robust_" * attacked + ("mask_AP" if detects else "mIoU")
+        assert each.config.model.name == f"{'mask_rcnn' if detects else 'upernet'}_{model}_tiny" and each.config.objective.name == (
+            "detection" if detects else "segmentation")
+
+
+def detector(**changes):
+    """The study's config with one tiny detector on 32 x 32 pixels, one epoch; with other changes to the group's."""
+    made = dense.get_config("tasks=detection")
+    made.base.data.options = {"size": 32, "examples": (8, 4, 4)}
+    made.study.corruptions.update(names="brightness", severities=(3,))
+    made.study.disturbances = {"random": {"name": "random_drop", "grid": 8, "area": 0.25}}
+    made.study.update(worst=1, detection_attacks={"pgd": {"name": "detection_pgd", "eps": 0.01, "steps": 2}})
+    run = made.runs["mask_rcnn_vmamba-standard"]
+    run.update(epochs=1, batch_size=8)
+    run.validation.attack.steps = 1
+    run.validation.every_epochs = 1
+    run.model.overrides.update(backbone=TINY["backbone"], channels=8, rpn_channels=8, fc_channels=8, mask_channels=8, mask_depth=1)
+    with run.unlocked():
+        run.update(changes)
+    return made
+
+
+def test_detectors(monkeypatch):
+    """Batches have the objects; classes are those of instances; an objective of another task, or a set without instances, is an error."""
+    made = plan.expand(detector())[0].config
+    train = build.source(made, "train")
+    classifier = build.classifier(made, train)
+    model = classifier.model
+    assert model.num_classes == 3 and model.proposals.count == 50 and model.box_sampling.positive == 0.5 and model.box_sampling.count == 32
+    batch = build.batches(made, train)[0]
+    assert batch["masks"].shape == (8, train.most_instances, 32, 32) and batch["valid"].any() and build.class_names(made, train) == ("disk", "box", "triangle")
+    steps = build.objective(made, classifier, build.optimizer(made, 2), 2)
+    steps.check_batch(batch)
+    made.objective.update(name="segmentation")
+    with pytest.raises(cli.ConfigError, match="config.objective.name='segmentation' with config.model.name='mask_rcnn_vmamba_tiny': expected 'detection'"):
+        build.objective(made, classifier, build.optimizer(made, 2), 2)
+    monkeypatch.setattr(type(train), "has_instances", False)
+    monkeypatch.setattr(train, "has_instances", False)
+    with pytest.raises(cli.ConfigError, match="expected a set with instances for a detector"):
+        build.classifier(made, train)
 
 
 def test_recipes():
@@ -125,9 +166,61 @@ def test_the_program(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_tiny_grid_resumes(tmp_path, monkeypatch):
+    """Two models by two objectives by two seeds; stopped after two runs, the same command does the others and no run twice."""
+    made = dense.get_config("tasks=segmentation,models=all,objectives=both,seeds=2,epochs=1")
+    for name in [name for name in made.runs if name.startswith("swin")]:
+        del made.runs[name]
+    small = config()
+    made.base.batch_size, made.base.data.options, made.base.validation.every_epochs = 8, small.base.data.options, 1
+    made.study = small.study
+    made.study.update(disturbances={}, sea={}, corruptions={"names": "", "severities": (1,)})
+    for name, run in made.runs.items():
+        run.model.overrides.update(TINY if name.startswith("vmamba") else {"channels": 8, "aux_channels": 8, "backbone": {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1)}})
+        if run.objective.attack:
+            run.objective.attack.steps = 1
+    train, done = program.training.run, []
+
+    def stopping(*args, **options):
+        if len(done) == 2:
+            raise training.Stopped("stopped")
+        done.append(str(args[1]))
+        return train(*args, **options)
+    monkeypatch.setattr(program.training, "run", stopping)
+    with pytest.raises(training.Stopped):
+        program.run(made, tmp_path, progress=False)
+    assert "2 of 8 runs done" in (tmp_path / "dense.html").read_text()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/*/dense.json")}
+    monkeypatch.undo()
+    program.run(made, tmp_path, progress=False)
+    assert len(before) == 2 and all(file.stat().st_mtime_ns == then for file, then in before.items())
+    found = json.loads((tmp_path / "dense.json").read_text())
+    assert set(found) == set(made.runs) and all(scores["clean"]["n"] == 2 for scores in found.values()) and "8 of 8 runs done" in (tmp_path / "dense.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_program_with_a_detector(tmp_path):
+    """Train, validate, measure and draw, and the weights' own classes in `predict`; a second call does nothing."""
+    made = detector()
+    program.run(made, tmp_path, progress=False)
+    folder = tmp_path / "mask_rcnn_vmamba-standard" / "seed_0"
+    content = json.loads((folder / "dense.json").read_text())
+    assert content["task"] == "detection" and content["classes"] == ["disk", "box", "triangle"] and 0 <= content["clean"]["mask_AP"] <= 1
+    assert set(content["attacks"]) == {"pgd"} and set(content["disturbances"]) == {"random"} and content["corruptions"]["rows"][0]["corruption"] == "brightness"
+    with training.Checkpoints(folder / "checkpoints", read_only=True) as saved:
+        assert set(saved.metrics("best")) >= {"validation/mask_AP", "validation/robust_box_AP", "validation/box_AP50"}
+    assert "Mask AP on the test images" in (tmp_path / "dense.html").read_text()
+    opened = checkpoints.open_weights(folder)
+    assert opened.class_names(3) == ("disk", "box", "triangle") and opened.create_model().num_classes == 3
+    before = (folder / "dense.json").stat().st_mtime_ns
+    program.run(made, tmp_path, progress=False)
+    assert before == (folder / "dense.json").stat().st_mtime_ns
+
+
+@pytest.mark.slow
 def test_the_study_learns(tmp_path):
     """The committed recipe passes 0.5 mIoU, where background everywhere has about 0.21."""
-    made = dense.get_config()
+    made = dense.get_config("tasks=segmentation")
     made.study = dense.probes() | {"sea": {}, "attacks": {}, "disturbances": {}, "corruptions": {"names": "", "severities": (1,)}}
     program.run(made, tmp_path, progress=False)
     content = json.loads((tmp_path / "vmamba-standard" / "seed_0" / "dense.json").read_text())

@@ -1,4 +1,6 @@
 """Segmenters and detectors of the catalog: names, parameters, overrides."""
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -14,7 +16,7 @@ PUBLISHED = {  # millions of parameters with UperNet and Mask R-CNN
 
 
 def test_names():
-    assert len(vmamba_jax.list_models("mask_rcnn_*")) == len(vmamba_jax.list_models("upernet_*")) == len(PUBLISHED) + 1
+    assert len(vmamba_jax.list_models("mask_rcnn_*")) == len(vmamba_jax.list_models("upernet_*")) == len(PUBLISHED) + 4
     assert not any(name.startswith(("upernet", "mask_rcnn")) for name in vmamba_jax.list_models())
     assert models.entry("mask_rcnn_vmamba_tiny_s1l8") is models.entry("mask_rcnn_vmamba_tiny")
     with pytest.raises(KeyError, match="model='upernet_deit_tiny': expected one of upernet_vmamba_tiny, "):
@@ -27,19 +29,24 @@ def test_published_parameters(name):
     assert found == list(PUBLISHED[name])
 
 
+def test_parameters_of_vim():
+    """Its paper has 13 and 46 million with UperNet; a pyramid over plain maps is not published for Mask R-CNN."""
+    assert [math.ceil(models.entry(f"upernet_vim_{size}").parameters / 1e6) for size in ("tiny", "small")] == [13, 46]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*vmamba_jax.list_models("upernet_*"), *vmamba_jax.list_models("mask_rcnn_*")])
 def test_parameters(name):
     assert count(vmamba_jax.create_model(name)) == models.entry(name).parameters
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn_convnext_tiny", "upernet_vmamba_tiny", "mask_rcnn_swin_tiny", "mask_rcnn_resnet50"])
+@pytest.mark.parametrize("name", ["mask_rcnn_convnext_tiny", "upernet_vmamba_tiny", "mask_rcnn_swin_tiny", "mask_rcnn_resnet50", "upernet_vim_tiny"])
 @pytest.mark.often(1)
 def test_shapes(name):
     """Traced with small fields: one output for images of any size, in the dtype asked for."""
-    backbone = {"layers" if "resnet" in name else "depths": (1, 1, 1, 1)}
+    backbone = {"depth": 24, "embed_dim": 8} if "vim" in name else {"layers" if "resnet" in name else "depths": (1, 1, 1, 1)}
     model = vmamba_jax.create_model(name, num_classes=4, channels=8, dtype="bfloat16", backbone=backbone, **({} if "upernet" in name else {"fc_channels": 8}))
-    assert model.backbone.dtype == model.dtype == jnp.bfloat16 and model.backbone.out_indices == (0, 1, 2, 3)
+    assert model.backbone.dtype == model.dtype == jnp.bfloat16 and model.backbone.out_indices == ((5, 11, 17, 23) if "vim" in name else (0, 1, 2, 3))
     found = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], jax.ShapeDtypeStruct((2, 70, 90, 3), jnp.float32))
     if "upernet" in name:
         assert found.shape == (2, 70, 90, 4)

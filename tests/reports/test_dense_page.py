@@ -65,3 +65,18 @@ def test_without_a_finished_run(tmp_path):
     assert "No run is done" in (tmp_path / "dense.html").read_text()
     with pytest.raises(FileNotFoundError, match="runs.json: expected the folder of a study"):
         reports.read_dense(tmp_path / "other")
+
+
+def test_a_detector(tmp_path):
+    """A table of its own with the AP of masks, the clean numbers, and objects drawn over images: none on the attacked ones."""
+    fake_dense.study(tmp_path, seeds=1, detector=True)
+    reports.write_dense(tmp_path)
+    page, text = (tmp_path / "dense.html").read_text(), (tmp_path / "dense.md").read_text().replace("\\_", "_")
+    assert "Mask AP on the test images: 40.0 % for mask_rcnn_vmamba-standard." in page and "background everywhere has 21.0 %" in page
+    assert "mask AP 0.25" in page and "mask AP in percent on 4 test images" in page and "nan" not in re.sub("data:image/[^\"]*", "", page)
+    assert "| group | seeds | clean | pgd | mPC | rPC |" in text and "| detector | box AP | box AP50 | box AP75 | mask AP | mask AP50 | mask AP75 |" in text
+    assert "| mask_rcnn_vmamba-standard | 1 | 40.0" in text and json.loads((tmp_path / "dense.json").read_text())["mask_rcnn_vmamba-standard"]["pgd"]["mean"] == 0.2
+    objects, attacked, shown = (re.search(rf'src="data:image/png;base64,([^"]*)" alt="{name} of image 2"', page.split("<h3>mask_rcnn_")[1])[1]
+                                for name in ("objects", "its detections", "image"))
+    pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))).convert("RGB")) for uri in (objects, attacked, shown)]
+    assert pixels[0].shape == (192, 192, 3) and (pixels[0] != pixels[2]).any() and (pixels[1] == pixels[2]).all()

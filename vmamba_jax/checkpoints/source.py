@@ -7,13 +7,14 @@ import pathlib
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vmamba_jax.checkpoints import fine_tuning, store
+from vmamba_jax.checkpoints import examples, fine_tuning, store
 from vmamba_jax.checkpoints.convert import convert_leaves, find, reassemble, shapes_in
 from vmamba_jax.checkpoints.families import BY_MODEL
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files
+from vmamba_jax.core.run_folder import RemotePath, run_folder
 from vmamba_jax.core.saved_steps import step_folders
-from vmamba_jax.core.saved_steps.reader import SavedSteps
+from vmamba_jax.core.saved_steps.reader import open_steps
 from vmamba_jax.data.class_names import dense_class_names, load_class_names
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import catalog
@@ -161,8 +162,8 @@ def open_weights(path, *, checkpoint="best", weights=None):
     """The `WeightsSource` at a path; the arrays are read, nothing else is.
 
     Args:
-        path: a training run's folder, a folder of `save_variables`, or a released file (.pth, .pt, .bin, .safetensors, .index.json); NAME@PATH
-            names the catalog model, which a file alone does not.
+        path: a training run's folder, a folder of `save_variables`, a released file (.pth, .pt, .bin, .safetensors, .index.json), or the name of an
+            example model, see `example`; NAME@PATH names the catalog model, which a file alone does not.
         checkpoint: of a run: "best" on its validation split, "latest", or a step as a number or its digits. Not used for others.
         weights: "ema": averaged weights; "raw"; of a file also the name of one of several sets, see `convert`; None: the averaged weights if
             there are any, else the others.
@@ -173,14 +174,17 @@ def open_weights(path, *, checkpoint="best", weights=None):
         ValueError: a damaged or foreign folder or file, or one without the checkpoint or the set of weights.
     """
     name, path = split_name(path)
-    place = pathlib.Path(path)
+    place = run_folder(path)
     if name is not None:
         catalog.entry(name)
+    if not place.exists() and path in examples.names():
+        place = examples.folder(path)
     if not place.exists():
-        raise FileNotFoundError(f"{path}: No such file or folder: expected a run's folder, a folder of converted weights, or a file of weights")
+        raise FileNotFoundError(f"{path}: No such file or folder: expected a run's folder, a folder of converted weights, a file of weights, or one of "
+                                f"the example models {', '.join(examples.names())}")
     if (steps := steps_folder(place)) is not None:
         found = _run(place, steps, int(checkpoint) if str(checkpoint).isdecimal() else checkpoint, weights)
-    elif place.is_dir() and not (place / store.METADATA).is_file():
+    elif isinstance(place, RemotePath) or (place.is_dir() and not (place / store.METADATA).is_file()):
         raise FileNotFoundError(f"{path}: no checkpoint here: expected a run's folder, with checkpoints/, or one of converted weights, with metadata.json")
     elif place.is_dir():
         found = _converted(place, weights)
@@ -206,6 +210,23 @@ def _normalizer(name, opened):
     return {}
 
 
+def example(name):
+    """A small trained model that comes with the package, ready to be attacked or fine-tuned.
+
+    Args:
+        name: one of `checkpoints.examples.names()`, such as "vmamba_digits_robust"; `checkpoints.examples.card(name)` says what is known of it.
+
+    Returns:
+        (`Classifier`, variables): images are (B, 8, 8, 1) float32 in [0, 1] for the digits' models.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    opened = open_weights(str(examples.folder(name)))
+    model = opened.create_model()
+    return Classifier(model, opened.preprocessing["mean"], opened.preprocessing["std"]), opened.variables(model)
+
+
 def split_name(text):
     """(catalog name or None, path) of NAME@PATH or PATH; a path that exists is one, whatever its name."""
     text = str(text)
@@ -225,7 +246,7 @@ def _run(place, steps, checkpoint, weights):
     if weights not in EMA:
         raise ValueError(f"weights={weights!r}: expected None, 'ema' or 'raw' for a run, {place}")
     folder = steps.parent if steps != place else place if (place / CONFIG).is_file() else place.parent
-    with SavedSteps(steps) as saved:
+    with open_steps(steps) as saved:
         while True:
             step = saved.find(checkpoint)
             try:
@@ -248,6 +269,7 @@ def _converted(place, weights):
         raise ValueError(f"weights={weights!r}: expected None for converted weights, {place}")
     variables, metadata = store.load_variables(place)
     own = {key: tuple(x) for key, x in (metadata.get("preprocessing") or {}).items() if key in ("mean", "std") and x}
+    own |= {key: x for key, x in (metadata.get("preprocessing") or {}).items() if key in VIEW}
     names = metadata.get("classes")
     found = WeightsSource(str(place), "converted", variables, metadata.get("model"), dict(metadata.get("overrides") or {}),
                           None if names is None else tuple(names), own, metadata=metadata)

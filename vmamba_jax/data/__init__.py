@@ -24,6 +24,7 @@ from vmamba_jax.data.batching.batches import Batches, epoch, on_device, prefetch
 from vmamba_jax.data.batching.dense import DensePipeline
 from vmamba_jax.data.batching.meter import Meter, input_rate
 from vmamba_jax.data.batching.pipeline import BadImagesError, Pipeline, Stream
+from vmamba_jax.data.batching.shifted import Shifted
 from vmamba_jax.data.class_names import load_class_names, save_class_names
 from vmamba_jax.data.combined import Mixed, Repeated
 from vmamba_jax.data.datasets import (
@@ -38,6 +39,7 @@ from vmamba_jax.data.datasets import (
     imagenet,
     mnist,
     npz,
+    shards,
     tar,
     tfds,
     tiny_imagenet,
@@ -45,11 +47,12 @@ from vmamba_jax.data.datasets import (
 from vmamba_jax.data.datasets.locate import DataNotFoundError
 from vmamba_jax.data.decoding.images import BadImageError
 from vmamba_jax.data.dense import DenseArrays, DenseSource
+from vmamba_jax.data.resized import Resized
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
 from vmamba_jax.data.subsets import match_classes, select_classes, subset_from_list
 
 __all__ = [
-    "Annotated", "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "DenseArrays", "DensePipeline", "DenseSource", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
+    "Annotated", "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "DenseArrays", "DensePipeline", "DenseSource", "Meter", "Mixed", "Pipeline", "Repeated", "Resized", "Shifted", "Source", "Stream", "Subset",
     "annotations", "augment", "epoch", "input_rate", "load", "load_class_names", "match_classes", "mix", "names", "on_device", "prefetch", "save_class_names",
     "select_classes", "subset", "subset_from_list", "transforms",
 ]
@@ -58,6 +61,7 @@ _LOADERS = {
     "digits": digits.load, "cued_shapes": cued_shapes.load, "dense_shapes": dense_shapes.load, "ade20k": ade20k.load, "coco": coco.load, "mnist": mnist.load, "cifar10": cifar10.load, "cifar10_c": corrupted.load_cifar10_c, "imagenet": imagenet.load,
     "imagenet_c": corrupted.load_imagenet_c, "tiny_imagenet": tiny_imagenet.load,
     "folder": folder.load, "tar": tar.load, "npz": npz.load,
+    "webdataset": shards.webdataset, "tfrecord": shards.tfrecord, "array_record": shards.array_record,
 }
 _TFDS = "tfds:"
 
@@ -75,7 +79,7 @@ def load(name, split, root=None, **options):
             and instances), "ade20k" and "coco" (label maps and instances, see `data.DensePipeline`), "mnist", "cifar10", "imagenet"
             (the released tar files), "tiny_imagenet" (zip or unpacked), "imagenet_c" and "cifar10_c" (the released corrupted sets, split
             "test", by corruption=, severity=), "folder" (one folder of image files per class), "tar" (the same in a tar file), "npz" (arrays
-            image and label) or "tfds:<name>" with TFDS's own name, e.g. "tfds:imagenet2012:5.1.0".
+            image and label), "webdataset", "tfrecord" and "array_record" (shards, also by URL) or "tfds:<name>" with TFDS's own name, e.g. "tfds:imagenet2012:5.1.0".
         split: "train", "validation" or "test" ("tfds:" sets also accept their own names and slices, such as "train[:10%]").
         root: folder with the files, or a parent of the usual folder name. None: $VMAMBA_JAX_DATA, and for "tfds:" TFDS's own
             default; "digits" and the rendered sets ignore it.

@@ -94,6 +94,16 @@ def annotations_of(source):
     return {"images": images, "annotations": annotations, "categories": [{"id": k, "name": name} for k, name in enumerate(source.instance_classes)]}
 
 
+def image_scores(annotations, detections):
+    """(n,) mask AP of each image alone, nan where it has no object: for a list of the worst images. Arguments as of `interval`."""
+    truth, seen = _by_image(annotations["annotations"]), _by_image(detections)
+    found = []
+    for each in annotations["images"]:
+        content = annotations | {"images": [each], "annotations": truth[each["id"]]}
+        found.append(detection.scores_of(content, _masks(seen[each["id"]], each["id"]), "segm").AP if truth[each["id"]] else np.nan)
+    return np.array(found)
+
+
 def interval(annotations, detections, resamples=RESAMPLES, seed=0):
     """95 % bootstrap interval [low, high] of the mask AP over images; resampled sets without an object are left out.
 
@@ -103,11 +113,7 @@ def interval(annotations, detections, resamples=RESAMPLES, seed=0):
         seed: of the draws.
     """
     numbers, rng, found = [each["id"] for each in annotations["images"]], np.random.default_rng(seed), []
-    truth, seen = defaultdict(list), defaultdict(list)
-    for each in annotations["annotations"]:
-        truth[each["image_id"]].append(each)
-    for each in detections:
-        seen[each["image_id"]].append(each)
+    truth, seen = _by_image(annotations["annotations"]), _by_image(detections)
     sizes = {each["id"]: each for each in annotations["images"]}
     for _ in range(checks.count("resamples", resamples)):
         drawn = rng.choice(len(numbers), len(numbers))
@@ -115,11 +121,23 @@ def interval(annotations, detections, resamples=RESAMPLES, seed=0):
         objects = [each | {"image_id": place} for place, number in enumerate(drawn) for each in truth[number]]
         content = {"images": [sizes[number] | {"id": place} for place, number in enumerate(drawn)], "categories": annotations["categories"],
                    "annotations": [each | {"id": k + 1} for k, each in enumerate(objects)]}
-        detected = [{name: each[name] for name in ("category_id", "score", "segmentation")} | {"image_id": place}
-                    for place, number in enumerate(drawn) for each in seen[number]]
+        detected = [each for place, number in enumerate(drawn) for each in _masks(seen[number], place)]
         if (score := detection.scores_of(content, detected, "segm").AP) >= 0:
             found.append(score)
     return np.percentile(found, [2.5, 97.5]).tolist() if found else [float("nan")] * 2
+
+
+def _by_image(entries):
+    """{image_id: [its entries]}, [] for others."""
+    found = defaultdict(list)
+    for each in entries:
+        found[each["image_id"]].append(each)
+    return found
+
+
+def _masks(detections, image):
+    """What hotcoco reads of detections, as those of an image."""
+    return [{name: each[name] for name in ("category_id", "score", "segmentation")} | {"image_id": image} for each in detections]
 
 
 @functools.cache

@@ -126,6 +126,9 @@ _MODELS = {
     "vit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1_258_411_200),
     "vit_small": (ViT, _transformer(384, 6), 22_050_664, 4_608_338_304),
     "vit_base": (ViT, _transformer(768, 12), 86_567_656, 17_582_740_224),
+    "vit_large": (ViT, _transformer(1024, 16) | dict(depth=24), 304_326_632, 61_604_135_936),
+    "vit_large_patch14": (ViT, _transformer(1024, 16) | dict(depth=24, patch_size=14), 304_203_752, 81_077_482_496),
+    "vit_huge": (ViT, _transformer(1280, 16) | dict(depth=32, patch_size=14), 632_045_800, 167_402_021_120),
     "vit_small_convstem": (ViT, _transformer(384, 6) | dict(conv_stem=(48, 96, 192, 384)), 22_777_576, 4_991_507_328),
     "vit_base_convstem": (ViT, _transformer(768, 12) | dict(conv_stem=(48, 96, 192, 384)), 87_147_112, 17_937_007_872),
     "swin_tiny": (Swin, _swin(96, 6, 3, 0.2), 28_288_354, 4_509_194_496),
@@ -199,18 +202,22 @@ _DENSE = {  # backbone: parameters with UperNet (150 classes, both heads) and wi
     "vmamba_base": (122_069_292, 107_931_376), "vmamba_tiny_v0": (54_546_956, 42_399_696), "vmamba_small_v0": (76_070_924, 63_923_664),
     "vmamba_base_v0": (109_765_548, 95_627_632), "swin_tiny": (59_941_862, 47_794_602), "swin_small": (81_259_766, 69_112_506),
     "swin_base": (121_279_716, 107_141_800), "convnext_tiny": (60_242_636, 48_095_376), "convnext_small": (81_877_196, 69_729_936),
-    "convnext_base": (122_102_956, 107_965_040), "resnet50": (66_496_876, 44_396_336),
+    "convnext_base": (122_102_956, 107_965_040), "vim_tiny": (12_311_084, 27_658_608),
+    "vim_small": (45_447_980, 47_798_256), "vim_base": (174_316_844, 125_236_464), "resnet50": (66_496_876, 44_396_336),
 }
 _SHORT_SIDE = {"upernet": Preprocessing(size=512, resize=512, interpolation="bilinear"),
                "mask_rcnn": Preprocessing(size=800, resize=800, interpolation="bilinear")}  # of images that keep their proportions
-_DETECTION_SWIN = dict(always_partition=True, padding="before_roll")  # as in MMSegmentation and MMDetection
+_DENSE_FIELDS = {  # of backbones, as in MMSegmentation and MMDetection, and in Vim's repository
+    Swin: dict(always_partition=True, padding="before_roll"),
+    Vim: dict(class_token="none", out_indices=(5, 11, 17, 23), image_size=512)}
 
 
 def _dense_entries():
     for i, (head, family) in enumerate(HEADS.items()):
         for name, counts in _DENSE.items():
-            backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | (_DETECTION_SWIN if MODELS[name].family is Swin else {})
-            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone)), counts[i], None, unreleased=_SHORT_SIDE[head])
+            backbone = MODELS[name].fields | dict(out_indices=(0, 1, 2, 3)) | _DENSE_FIELDS.get(MODELS[name].family, {})
+            widths = dict(channels=backbone["embed_dim"]) if MODELS[name].family is Vim and family is UperNet else {}  # as in Vim's repository
+            yield f"{head}_{name}", Entry(family, dict(backbone=MODELS[name].family(**backbone), **widths), counts[i], None, unreleased=_SHORT_SIDE[head])
 
 
 DENSE = dict(_dense_entries())
@@ -223,6 +230,7 @@ ALIASES = {
     "vanilla_vmamba_tiny": "vmamba_tiny_v0", "vanilla_vmamba_small": "vmamba_small_v0", "vanilla_vmamba_base": "vmamba_base_v0",
     "vim_base_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_middle_cls_token_div2": "vim_base",
 } | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")} | {
+    "vit_large_patch16_224": "vit_large", "vit_large_patch14_224": "vit_large_patch14", "vit_huge_patch14_224": "vit_huge"} | {
     f"vim_{size}_patch16{stride}_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2": f"vim_{size}{stride}"
     for size in ("tiny", "small") for stride in ("", "_stride8")} | {
     f"mamba_vision_{short}": f"mambavision_{size}" for short, size in (("T", "tiny"), ("T2", "tiny2"), ("S", "small"), ("B", "base"), ("L", "large"), ("L2", "large2"))} | {
@@ -270,9 +278,11 @@ def create_model(name, features_only=False, **overrides):
     Args:
         name: as for `entry`.
         features_only: return the maps of all stages (strides 4, 8, 16, 32) instead of logits, the same as out_indices=(0, 1, 2, 3). Each map passes
-            a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet.
+            a norm of its own (`outnorm{i}`), as in the family's detectors; not for ResNet. Of Vim, whose blocks have one stride, the maps of four
+            blocks, resized, see `vim.pyramid`.
         overrides: fields of the module, such as num_classes=10, dtype="bfloat16", scan_pattern="bidi". Of a segmenter or detector, `backbone` is a
-            dict of the backbone's fields, and the backbone has its dtypes too.
+            dict of the backbone's fields, and the backbone has its dtypes too; of a detector, proposals, training_proposals, detections, rpn_sampling
+            and box_sampling may be dicts of some of their fields.
 
     Raises:
         KeyError: an unknown name.
@@ -286,12 +296,14 @@ def create_model(name, features_only=False, **overrides):
         raise TypeError(f"{', '.join(f'{key}={overrides[key]!r}' for key in unknown)}: expected fields of {name}: {', '.join(known)}")
     if found.family in HEADS.values():
         overrides = overrides | {"backbone": _backbone(name, found.fields["backbone"], overrides)}
-    fields = {key: _hashable(value) for key, value in {**found.fields, **overrides}.items()}
+    fields = {key: _hashable(_record(found.family, key, value)) for key, value in {**found.fields, **overrides}.items()}
     model = found.family(**fields | {key: checks.floating(key, fields[key]) for key in ("dtype", "param_dtype") if key in fields})
     if not features_only or getattr(model, "out_indices", None):
         return model
     if "out_indices" not in known:
         raise TypeError(f"features_only=True: expected a model with stages, not {name}")
+    if found.family is Vim:
+        return model.clone(out_indices=tuple((i + 1) * model.depth // 4 - 1 for i in range(4)), class_token="none")
     return model.clone(out_indices=tuple(range(len(model.depths))))
 
 
@@ -305,6 +317,17 @@ def _backbone(name, backbone, overrides):
         raise TypeError(f"{', '.join(f'backbone.{key}={given[key]!r}' for key in unknown)}: expected fields of {name}'s backbone: {', '.join(known)}")
     dtypes = {key: overrides[key] for key in ("dtype", "param_dtype") if key in overrides} | given
     return backbone.clone(**{key: checks.floating(key, value) if key in ("dtype", "param_dtype") else _hashable(value) for key, value in dtypes.items()})
+
+
+def _record(family, key, value):
+    """A dict for a field that has a record as its default, as that record with these fields replaced; any other value unchanged."""
+    default = family.__dataclass_fields__[key].default
+    if not isinstance(value, dict) or not dataclasses.is_dataclass(default) or isinstance(default, type):
+        return value
+    known = [field.name for field in dataclasses.fields(default)]
+    if unknown := [name for name in value if name not in known]:
+        raise TypeError(f"{', '.join(f'{key}.{name}={value[name]!r}' for name in unknown)}: expected some of {', '.join(known)}")
+    return dataclasses.replace(default, **value)
 
 
 def _hashable(value):

@@ -2,14 +2,14 @@
 import dataclasses
 import types
 
-from vmamba_jax.checkpoints.families import convnext, resnet, swin, vmamba
+from vmamba_jax.checkpoints.families import convnext, resnet, swin, vim, vmamba
 from vmamba_jax.checkpoints.families.common import complete
 from vmamba_jax.core import checks
 from vmamba_jax.models.baselines.resnet import BLOCKS
 
-FAMILIES = {"vmamba": vmamba, "swin": swin, "convnext": convnext, "resnet": resnet}
-TYPES = {"MM_VSSM": "vmamba"} | {name: name for name in FAMILIES}       # classes in the configs of VMamba's repository, and our names
-MAPS = (0, 1, 2, 3)
+FAMILIES = {"vmamba": vmamba, "swin": swin, "convnext": convnext, "resnet": resnet, "vim": vim}
+TYPES = {"MM_VSSM": "vmamba", "VisionMambaSeg": "vim"} | {name: name for name in FAMILIES}       # classes in the configs of VMamba's repository, and our names
+MAPS, VIM_MAPS = (0, 1, 2, 3), (5, 11, 17, 23)
 PREFIX = "backbone."
 
 
@@ -21,13 +21,19 @@ def backbone(options):
     """
     given = dict(options or {})
     name = TYPES[checks.choice("backbone.type", given.pop("type", "vmamba"), TYPES)]
-    maps = tuple(given.pop("out_indices", MAPS))
-    checks.require(maps == MAPS, f"backbone.out_indices={maps}: expected {MAPS}")
-    return FAMILIES[name].build(complete(name, FAMILIES[name], given, "backbone")).clone(out_indices=MAPS)
+    maps = tuple(given.pop("out_indices", VIM_MAPS if name == "vim" else MAPS))
+    if name == "vim":  # any four of its blocks
+        checks.require(len(maps) == 4, f"backbone.out_indices={maps}: expected four blocks")
+        given = {"if_cls_token": False} | given
+    else:
+        checks.require(maps == MAPS, f"backbone.out_indices={maps}: expected {MAPS}")
+    return FAMILIES[name].build(complete(name, FAMILIES[name], given, "backbone")).clone(out_indices=maps)
 
 
 def widths(model):
     """Channels of a backbone's four maps."""
+    if isinstance(model, vim.MODEL):
+        return [model.embed_dim] * 4
     if hasattr(model, "embed_dim"):
         return [model.embed_dim * 2**i for i in range(4)]
     return list(model.dims) if hasattr(model, "dims") else [x * BLOCKS[model.block] for x in model.channels]

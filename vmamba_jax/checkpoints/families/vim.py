@@ -45,6 +45,11 @@ def class_token(o):
     return "middle" if o["use_middle_cls_token"] else "head"
 
 
+def modern(state_dict, model):
+    """The same weights; of a model that returns maps without the final norm, which `VisionMambaSeg` has and does not use."""
+    return {name: x for name, x in state_dict.items() if not (model.out_indices and name == "norm_f.weight")}
+
+
 def original_name(model, path):
     """State-dict name of the Flax leaf at `path`."""
     del model

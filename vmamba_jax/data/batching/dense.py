@@ -11,7 +11,8 @@ class DensePipeline(Pipeline):
     """`data.Pipeline` for a dense source with a joint transform of image, label map and instances.
 
     A batch is {"image": (b, H, W, C) float32 in [0, 1], "label": (b, H, W) int32, "index": (b,) int64}; with `instances` also {"boxes": (b, n, 4)
-    float32, "classes": (b, n) int32, "masks": (b, n, H, W) bool, "valid": (b, n) bool}. Places that are not valid have boxes, classes and masks of 0.
+    float32, "classes": (b, n) int32, "masks": (b, n, H, W) bool, "valid": (b, n) bool}, and of padded images "size": (b, 2) int32, without the padding.
+    Places that are not valid have boxes, classes and masks of 0.
 
     Args:
         source: a `data.DenseSource`.
@@ -48,7 +49,7 @@ class DensePipeline(Pipeline):
         real = np.flatnonzero(~found["crowd"])
         if len(real) > self.instances:
             raise ValueError(f"instances={self.instances}: expected at least {len(real)}, as image {i} of {self.source!r} has")
-        padded = {"valid": np.arange(self.instances) < len(real)}
+        padded = {"valid": np.arange(self.instances) < len(real)} | {name: found[name] for name in ("size",) if name in found}
         for name, dtype in (("boxes", np.float32), ("classes", np.int32), ("masks", bool)):
             padded[name] = np.zeros((self.instances, *found[name].shape[1:]), dtype)
             padded[name][:len(real)] = found[name][real]

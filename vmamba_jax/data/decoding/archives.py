@@ -173,9 +173,14 @@ class ArchivedImages(Decoded):
 
 def _index_places(path):
     """Paths where the index of an archive may be, in order of preference."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vmamba_jax"
-    resolved = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # separates archives of one name
-    return path.with_name(path.name + ".index.npz"), cache / f"{path.name}.{resolved}.index.npz"
+    return path.with_name(path.name + ".index.npz"), cache_place(str(path.resolve()), ".index.npz")
+
+
+def cache_place(path, ending):
+    """Path in the cache folder ($XDG_CACHE_HOME/vmamba_jax or ~/.cache/vmamba_jax) for what is made from one file, given by its path or URL."""
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vmamba_jax"
+    separate = hashlib.sha256(path.encode()).hexdigest()[:16]  # separates files of one name
+    return folder / f"{path.rsplit('/', 1)[-1]}.{separate}{ending}"
 
 
 def _load_index(path, key):
@@ -199,7 +204,7 @@ def _inside(offsets, sizes, end):
 def _build_index(path, key, nested):
     with open(path, "rb") as file:
         found, letters = [], 0
-        for member in _members(file, path, nested):
+        for member in members(file, path, nested):
             found.append(member)
             letters += len(member[0])
             if letters > SPARE_NAMES + key[1]:
@@ -218,7 +223,7 @@ def _build_index(path, key, nested):
     return names.tobytes().decode(), offsets, sizes
 
 
-def _members(file, path, nested, where=""):
+def members(file, path, nested, where=""):
     """(name, offset of its bytes in `file`, size) of every regular file in a tar file."""
     try:
         archive = tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape")
@@ -231,7 +236,7 @@ def _members(file, path, nested, where=""):
                 yield where + name.removeprefix("./"), member.offset_data, member.size
             elif nested and member.isreg() and name.endswith(".tar"):
                 stem = pathlib.PurePosixPath(name).stem
-                for inner, offset, size in _members(archive.extractfile(member), f"{path}:{name}", False, f"{stem}/"):
+                for inner, offset, size in members(archive.extractfile(member), f"{path}:{name}", False, f"{stem}/"):
                     yield inner, member.offset_data + offset, size
     except NamedError:
         raise

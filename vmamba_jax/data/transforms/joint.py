@@ -148,7 +148,7 @@ class Photometric:
 
 @dataclasses.dataclass(frozen=True)
 class Pad:
-    """Pad below and to the right: images with `fill`, label maps with 255, masks with False.
+    """Pad below and to the right: images with `fill`, label maps with 255, masks with False; "size" of the result is (height, width) before.
 
     Attributes:
         size: (height, width) of the result, or one number for both; a larger image is an error. None: up to multiples of `divisor`.
@@ -172,7 +172,7 @@ class Pad:
             raise BadImageError(f"an image of {shape[0]} x {shape[1]} pixels: expected at most {size[0]} x {size[1]}, the padded size")
         found = example | {"image": np.pad(example["image"], (*more, (0, 0)), constant_values=self.fill),
                            "label": np.pad(example["label"], more, constant_values=IGNORE)}
-        return found | ({"masks": np.pad(example["masks"], ((0, 0), *more))} if "masks" in example else {})
+        return found | {"size": np.array(shape, np.int32)} | ({"masks": np.pad(example["masks"], ((0, 0), *more))} if "masks" in example else {})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from vmamba_jax.models.dense.layers import ConvModule
+from vmamba_jax.models.dense.layers import ConvModule, Doubled
 from vmamba_jax.models.layers.common import conv, fan_out_init
 
 
@@ -83,20 +83,5 @@ class MaskHead(_Head):
     def __call__(self, x):
         for i in range(self.depth):
             x = ConvModule(self.channels, norm=False, kernel_init=fan_out_init, name=f"convs_{i}", **self._dtypes)(x)
-        x = jax.nn.relu(_Doubled(self.channels, name="upsample", **self._dtypes)(x))
+        x = jax.nn.relu(Doubled(self.channels, name="upsample", **self._dtypes)(x))
         return self._conv(self.num_classes, 1, 0.01, "conv_logits")(x)
-
-
-class _Doubled(nn.Module):
-    """Transposed convolution with a 2 x 2 kernel and stride 2: (n, H, W, C) -> (n, 2 H, 2 W, features)."""
-    features: int
-    dtype: DTypeLike | None = None
-    param_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x):
-        kernel = self.param("kernel", fan_out_init, (2, 2, self.features, x.shape[-1]), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        n, height, width, _ = x.shape
-        return jnp.einsum("nyxc,abdc->nyaxbd", x, kernel).reshape(n, 2 * height, 2 * width, self.features) + bias

@@ -1,10 +1,10 @@
 """A detector's losses of each image alone, as a pure function of [0, 1] images: what attacks on detection ascend."""
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vmamba_jax.models.classifier import Classifier
 from vmamba_jax.models.dense import detection_losses
 
 
@@ -29,7 +29,7 @@ def image_losses(detector, variables):
 @dataclasses.dataclass(frozen=True)
 class _ImageLosses:
     """The function of `image_losses`, with the weights as its first argument."""
-    detector: Classifier
+    detector: Any
 
     def __call__(self, variables, images, objects, keys, proposals=None):
         model, sizes = self.detector.model, objects.get("size")

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from vmamba_jax.core import checks
-from vmamba_jax.models.layers.common import conv, conv_kernel_init
+from vmamba_jax.models.layers.common import conv, conv_kernel_init, fan_out_init
 
 KEPT = 0.9       # share of a running statistic that a step keeps; PyTorch's momentum is 1 - KEPT
 EPS = 1e-5
@@ -86,6 +86,26 @@ class ConvModule(nn.Module):
                  kernel_init=self.kernel_init, name="conv", **dtypes)(x)
         x = BatchNorm(name="bn", **dtypes)(x, train) if self.norm else x
         return jax.nn.relu(x) if self.act else x
+
+
+class Doubled(nn.Module):
+    """Transposed convolution with a 2 x 2 kernel and stride 2: (n, H, W, C) -> (n, 2 H, 2 W, features).
+
+    Attributes:
+        features: output channels.
+        dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
+    """
+    features: int
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", fan_out_init, (2, 2, self.features, x.shape[-1]), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        n, height, width, _ = x.shape
+        return jnp.einsum("nyxc,abdc->nyaxbd", x, kernel).reshape(n, 2 * height, 2 * width, self.features) + bias
 
 
 class OverBackbone(nn.Module):

@@ -16,6 +16,7 @@ from vmamba_jax.models.layers.convolution import Conv
 from vmamba_jax.models.layers.patches import resize_grid
 from vmamba_jax.models.layers.stages import ParameterGroups, linear_rates, rematerialized
 from vmamba_jax.models.vim.mixer import SUFFIXES, MixerFields, VimMixer
+from vmamba_jax.models.vim.pyramid import STRIDES, pyramid
 
 EPS = 1e-5
 CLASS_TOKENS = {"middle": ("cls_token",), "head": ("cls_token",), "double": ("cls_token_head", "cls_token_tail"), "none": ()}
@@ -23,19 +24,22 @@ POOLS = ("last", "mean", "max", "all")
 
 
 class Block(MixerFields, WidthField, nn.Module):
-    """Vim block, r + DropPath(mixer(norm(r))): (b, L, C) -> (b, L, C), in r's dtype. Its fields are those of `VimMixer` and the drop-path rate.
+    """Vim block, r + DropPath(mixer(norm(r))): (b, L, C) -> (b, L, C), in r's dtype. Its fields are those of `VimMixer`, the drop-path rate, and
+    `with_output`, with which the mixer's output is returned too.
 
     The original adds a block's output at the start of the next block, or before the final norm, and applies drop path there: the same sum.
     """
     out_scale: float = 1.0
     drop_path: float = 0.0
+    with_output: bool = False
 
     @nn.compact
     def __call__(self, r, train=False):
         self.check_width(r, ("batch", "length", "channels"))
         norm = RMSNorm(EPS, self.dtype, self.param_dtype, name="norm")
-        mixer = VimMixer(out_scale=self.out_scale, name="mixer", **self.mixer_fields())
-        return r + DropPath(self.drop_path)(mixer(norm(r)), train).astype(r.dtype)
+        y = VimMixer(out_scale=self.out_scale, name="mixer", **self.mixer_fields())(norm(r))
+        r = r + DropPath(self.drop_path)(y, train).astype(r.dtype)
+        return (r, y) if self.with_output else r
 
 
 class Vim(MixerFields, nn.Module):
@@ -59,7 +63,9 @@ class Vim(MixerFields, nn.Module):
             rows.
         residual_in_fp32: carry the sum of the blocks' outputs in at least float32, whatever the dtype.
         drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
-        remat: recompute each block's activations in the backward pass.
+        remat: activations that the backward pass recomputes, see `layers.stages.REMAT`; True is "blocks", False "none".
+        out_indices: numbers of four blocks; their mixers' outputs are returned as maps of the strides 4, 8, 16 and 32, see `pyramid`, in place of
+            logits. (): logits. Needs class_token="none" and a stride of 16 or 8.
         stop_blocks: where stop_gradients applies: None: everywhere; or a tuple of block numbers.
         perturbed_blocks: where perturbed applies, in the same form.
     """
@@ -76,12 +82,13 @@ class Vim(MixerFields, nn.Module):
     image_size: int = 224
     residual_in_fp32: bool = True
     drop_path_rate: float = 0.1
-    remat: bool = False
+    remat: bool | str = False
+    out_indices: tuple = ()
     stop_blocks: tuple | None = None
     perturbed_blocks: tuple | None = None
 
     PARAMETERS = ParameterGroups(
-        stem=r"patch_embed|pos_embed|cls_token(_head|_tail)?", head=r"norm_f|head", blocks=((r"layers_(\d+)/", lambda block: (block,)),),
+        stem=r"patch_embed|pos_embed|cls_token(_head|_tail)?", head=r"norm_f|head|fpn\d_\d", blocks=((r"layers_(\d+)/", lambda block: (block,)),),
         positions=("pos_embed", "cls_token", "cls_token_head", "cls_token_tail"),
         ssm=tuple(name for suffix in SUFFIXES for name in (f"A{suffix}_log", f"D{suffix}")))
 
@@ -106,12 +113,17 @@ class Vim(MixerFields, nn.Module):
         options = dict(dtype=x.dtype, param_dtype=self.param_dtype)
         stopped, perturbed = (probes.chosen_blocks(field, getattr(self, field), self.depths) for field in ("stop_blocks", "perturbed_blocks"))
         block = rematerialized(Block, self.remat)
-        r = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if self.residual_in_fp32 else x
+        r, maps = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if self.residual_in_fp32 else x, []
         for i, rate in enumerate(self.drop_path_rates):
             fields = {**self.mixer_fields(), **options, "stop_gradients": self.stop_gradients if stopped[i] else (),
                       "perturbed": self.perturbed if perturbed[i] else ()}
-            r = block(out_scale=self.depth**-0.5, drop_path=rate, name=f"layers_{i}", **fields)(r, train)
+            r = block(out_scale=self.depth**-0.5, drop_path=rate, name=f"layers_{i}", with_output=i in self.out_indices, **fields)(r, train)
+            if i in self.out_indices:
+                r, y = r
+                maps.append(y[:, raster_order(self, rows, columns)].reshape(len(y), rows, columns, width))
             probes.record(self, f"block{i}_out", r)
+        if self.out_indices:
+            return pyramid(maps, self.stride, train, **options)
         patches = np.delete(raster_order(self, rows, columns), np.asarray(positions, int))
         probes.last_map(self, lambda: r[:, patches].reshape(len(r), rows, columns, width))
         x = RMSNorm(EPS, name="norm_f", **options)(r)
@@ -162,6 +174,11 @@ class Vim(MixerFields, nn.Module):
         probes.check_names("stop_gradients", self.stop_gradients, probes.STOPPABLE)
         for field in ("embed_dim", "depth", "patch_size", "stride", "d_state"):
             checks.count(field, getattr(self, field))
+        if self.out_indices:
+            checks.stages(self.out_indices, self.depth)
+            checks.require(len(self.out_indices) == 4, f"out_indices={self.out_indices}: expected four blocks")
+            checks.require(self.class_token == "none", f"class_token={self.class_token!r} with out_indices: expected 'none'")
+            checks.require(self.stride in STRIDES, f"stride={self.stride} with out_indices: expected 16 or 8")
         if min(images.shape[1:3]) < self.patch_size:
             raise ValueError(f"images.shape={images.shape}: expected sides of at least patch_size={self.patch_size}")
         if self.pos_embed and self.image_size < self.patch_size:

@@ -11,13 +11,14 @@ FONT = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.
 NARROWEST = 240    # pixels of a picture with a legend
 
 
-def draw_objects(image, objects, classes):
+def draw_objects(image, objects, classes, captions=True):
     """The image (H, W, 3) uint8 with each object's mask, box, and name with score; the best objects are drawn last.
 
     Args:
         image: (H, W, C) uint8, C 1 or 3.
         objects: [{"label", "name", "score", "box" [x1, y1, x2, y2] in pixels, and perhaps "mask", bool pixels of `region`}, ...], the best first.
         classes: number of classes, each of which has a color.
+        captions: write names and scores.
     """
     colors, pixels = 255 * colors_of(classes, clear=False), _color(image).astype(np.float32)
     for each in reversed(objects):
@@ -31,7 +32,8 @@ def draw_objects(image, objects, classes):
         color = tuple(int(c) for c in colors[each["label"]])
         x1, y1, x2, y2 = each["box"]
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=width)
-        _caption(draw, (x1, y1), f"{each['name']} {each['score']:.2f}", font, color, picture.size)
+        if captions:
+            _caption(draw, (x1, y1), f"{each['name']} {each['score']:.2f}", font, color, picture.size)
     return np.asarray(picture)
 
 

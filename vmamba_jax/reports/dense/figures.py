@@ -1,4 +1,4 @@
-"""Figures of the dense page: label maps drawn over images, mIoU over the training and over severities."""
+"""Figures of the dense page: label maps drawn over images, scores over the training and over severities."""
 import colorsys
 
 import matplotlib
@@ -32,7 +32,7 @@ def over(image, label, classes, ignore=255, clear=True):
 
 
 def tiles(found, classes, places):
-    """[{"index", "mIoU" or None, "images": [(caption, data URI), ...]}, ...] of some places in a run's arrays."""
+    """[{"index", "score" or None, "images": [(caption, data URI), ...]}, ...] of some places in a run's arrays."""
     arrays, rows = found.arrays, []
     worst = dict(zip(found.content["worst"], found.content["worst_mIoU"], strict=True))
     for place in places:
@@ -42,38 +42,40 @@ def tiles(found, classes, places):
         if "adversarial" in arrays:
             attacked = arrays["adversarial"][place]
             shown += [("attacked", attacked), ("its prediction", over(attacked, arrays["adversarial_predictions"][place], classes))]
-        rows.append({"index": index, "mIoU": worst.get(index), "images": [(caption, tile(each, 128)) for caption, each in shown]})
+        rows.append({"index": index, "score": worst.get(index), "images": [(caption, tile(each, 128)) for caption, each in shown]})
     return rows
 
 
 def training(study):
-    """Validation mIoU over the steps, clean solid and attacked dashed; the first seed of each group."""
+    """Validation mIoU or mask AP over the training, clean solid and attacked dashed; the first seed of each group."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.4), layout="constrained")
         axes = figure.subplots()
         for i, (group, runs) in enumerate(study.groups.items()):
             steps, rows = zip(*runs[0].curve, strict=True) if runs[0].curve else ((), ())
-            for key, line in (("validation/mIoU", "-"), ("validation/robust_mIoU", "--")):
-                axes.plot(steps, [row[key] for row in rows], line, color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)],
+            metric, last = runs[0].metric, max(steps, default=1)
+            for key, line in ((f"validation/{metric}", "-"), (f"validation/robust_{metric}", "--")):
+                axes.plot([step / last for step in steps], [row[key] for row in rows], line, color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)],
                           label=group if line == "-" else None)
-        axes.set(xlabel="step", ylabel="validation mIoU", xlim=(0, None))
+        axes.set(xlabel="share of the training", ylabel="validation mIoU or mask AP", xlim=(0, None))
         percent_axis(axes)
         axes.legend()
-        return svg(figure, f"Validation mIoU over the training of {', '.join(study.groups)}.")
+        return svg(figure, f"Validation mIoU or mask AP over the training of {', '.join(study.groups)}.")
 
 
 def corruptions(study):
-    """mIoU by severity, the mean over corruptions and seeds, a line for each group; severity 0 is clean."""
+    """mIoU or mask AP by severity, the mean over corruptions and seeds, a line for each group; severity 0 is clean."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.2), layout="constrained")
         axes = figure.subplots()
         for i, (group, runs) in enumerate(study.groups.items()):
             rows = [row for each in runs for row in each.content["corruptions"]["rows"]]
             severities = sorted({row["severity"] for row in rows})
-            means = [np.mean([each.content["clean"]["mIoU"] for each in runs])]
-            means += [np.mean([row["mIoU"] for row in rows if row["severity"] == severity]) for severity in severities]
+            score = "mIoU" if runs[0].task == "segmentation" else "AP"
+            means = [np.mean([each.content["clean"][runs[0].metric] for each in runs])]
+            means += [np.mean([row[score] for row in rows if row["severity"] == severity]) for severity in severities]
             axes.plot([0, *severities], means, marker=MARKERS[i % len(MARKERS)], color=SERIES[i % len(SERIES)], label=group)
-        axes.set(xlabel="severity of the corruption (0: clean)", ylabel="mIoU", xticks=range(6))
+        axes.set(xlabel="severity of the corruption (0: clean)", ylabel="mIoU or mask AP", xticks=range(6))
         percent_axis(axes)
         axes.legend()
-        return svg(figure, f"mIoU by severity of the corruptions for {', '.join(study.groups)}.")
+        return svg(figure, f"Scores by severity of the corruptions for {', '.join(study.groups)}.")

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vmamba_jax.core import files, statistics
+from vmamba_jax.reports.displayed import Displayed
 
+METRICS = {"segmentation": "mIoU", "detection": "mask_AP"}
 FILE, IMAGES, INDEX = "dense.json", "dense.npz", "runs.json"
 
 
@@ -30,8 +32,18 @@ class Found:
     results: Mapping
 
     @property
+    def task(self):
+        """"segmentation" or "detection"."""
+        return self.content.get("task", "segmentation")
+
+    @property
+    def metric(self):
+        """The score of the task: the mean IoU, or the AP of masks."""
+        return METRICS[self.task]
+
+    @property
     def scores(self):
-        """{column: (score, its interval over images or None)}, all mIoUs but rPC, in the order of the table."""
+        """{column: (score, its interval over images or None)}, all of the task's metric but rPC, in the order of the table."""
         found = {"clean": self._pair(self.content["clean"])}
         found |= {name: self._pair(each) for name, each in self.content["attacks"].items()}
         if self.content.get("sea"):
@@ -40,13 +52,12 @@ class Found:
             found |= {"mPC": (corruptions["mPC"], None), "rPC": (corruptions["rPC"], None)}
         return found | {name: self._pair(each) for name, each in self.content["disturbances"].items()}
 
-    @staticmethod
-    def _pair(each):
-        return each["mIoU"], tuple(each["interval"])
+    def _pair(self, each):
+        return each[self.metric], tuple(each["interval"])
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class Dense(Displayed):
     """A study: its config, and what its finished runs have.
 
     Attributes:
@@ -55,6 +66,7 @@ class Dense:
         found: `Found` of each run with a dense.json, in the config's order.
         missing: names of the other runs.
     """
+    render_name = "render_dense"
     folder: pathlib.Path
     index: Mapping
     found: Sequence[Found]
@@ -67,6 +79,10 @@ class Dense:
         for each in self.found:
             groups.setdefault(each.group, []).append(each)
         return groups
+
+    def of_task(self, task):
+        """`groups` of one task."""
+        return {group: runs for group, runs in self.groups.items() if runs[0].task == task}
 
 
 def read_dense(folder):
@@ -117,4 +133,4 @@ def _arrays(path):
 def _curve(folder):
     path = folder / "metrics.jsonl"
     rows = files.read_json_lines(path) if path.is_file() else []
-    return [(row["step"], row) for row in rows if "validation/mIoU" in row]
+    return [(row["step"], row) for row in rows if any(f"validation/{metric}" in row for metric in METRICS.values())]

@@ -5,7 +5,8 @@ from rich.console import Console
 from rich.table import Column
 
 TRAINING = {"clean_accuracy": "clean", "accuracy": "accuracy"}  # metric: label; on the training batches
-VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked", "validation/mIoU": "mIoU", "validation/robust_mIoU": "attacked mIoU"}
+VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "attacked", "validation/mIoU": "mIoU", "validation/robust_mIoU": "attacked mIoU",
+              "validation/mask_AP": "mask AP", "validation/robust_mask_AP": "attacked mask AP"}
 
 
 class Bar:

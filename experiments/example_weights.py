@@ -1,0 +1,56 @@
+"""Makes the example models that come with the package, from two evaluated runs of configs/digits.py.
+
+    python -m experiments.train --config configs/digits.py:objective=standard --workdir runs/digits/standard
+    python -m experiments.evaluate --workdir runs/digits/standard --config.evaluation.autoattack=standard
+    python -m experiments.train --config configs/digits.py:objective=pgd_at --workdir runs/digits/pgd_at
+    python -m experiments.evaluate --workdir runs/digits/pgd_at --config.evaluation.autoattack=standard
+    python -m experiments.example_weights --runs runs/digits
+
+The best checkpoint of each run becomes a folder of vmamba_jax/checkpoints/examples with its model card, metadata.json.
+"""
+import argparse
+import pathlib
+import sys
+
+import jax
+
+from experiments.common import cli
+from vmamba_jax import checkpoints, reports
+from vmamba_jax.checkpoints import examples
+
+RUNS = {"vmamba_digits": ("standard", "A VMamba on scikit-learn's digits by standard training."),
+        "vmamba_digits_robust": ("pgd_at", "A VMamba on scikit-learn's digits by PGD adversarial training, linf radius 0.2.")}
+
+
+def make(run, about, out):
+    """Write the example model of an evaluated run to the folder `out`. Returns its metadata."""
+    opened, read = checkpoints.open_weights(run), reports.read_run(run, examples=False)
+    variables = opened.variables(opened.create_model(**opened.overrides))
+    results, evaluation = read.results, read.evaluation
+    attacks = {name: {key: found[key] for key in ("label", "norm", "eps", "robust_accuracy", "robust_accuracy_interval")}
+               for name, found in evaluation["attacks"].items()}
+    card = {
+        "about": about, "model": opened.name, "overrides": opened.overrides, "classes": list(opened.class_names(opened.overrides.get("num_classes", 1000))),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])), "preprocessing": dict(opened.preprocessing),
+        "data": results["config"]["data"], "objective": results["config"]["objective"], "seed": results["seed"], "step": opened.step,
+        "evaluation": {"split": evaluation["split"], "examples": evaluation["examples"], "accuracy": evaluation["accuracy"],
+                       "accuracy_interval": evaluation["accuracy_interval"], "attacks": attacks},
+        "commit": results["commit"], "versions": results["versions"]}
+    checkpoints.save_variables(out, variables, card, overwrite=True)
+    return card
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m experiments.example_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", required=True, type=pathlib.Path, help=f"folder of the runs {' and '.join(run for run, _ in RUNS.values())}")
+    parser.add_argument("--out", type=pathlib.Path, default=examples.HERE, help="folder to write to")
+    args = parser.parse_args(argv)
+    with cli.exit_on_error(), cli.checking():
+        for name, (run, about) in RUNS.items():
+            card = make(args.runs / run, about, args.out / name)
+            print(f"{args.out / name}: {card['parameters']:,} parameters, {100 * card['evaluation']['accuracy']:.1f} % clean")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

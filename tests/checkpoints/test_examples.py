@@ -1,0 +1,40 @@
+"""The example models that come with the package: their card says what they do, and they do it."""
+import jax
+import numpy as np
+import pytest
+
+import vmamba_jax
+from vmamba_jax import checkpoints, data
+from vmamba_jax.checkpoints import examples
+
+
+def test_names_and_cards():
+    assert examples.names() == ("vmamba_digits", "vmamba_digits_robust")
+    assert sum(file.stat().st_size for name in examples.names() for file in examples.folder(name).rglob("*") if file.is_file()) < 2e6
+    cards = {name: examples.card(name) for name in examples.names()}
+    robust = {name: card["evaluation"]["attacks"]["pgd"]["robust_accuracy"] for name, card in cards.items()}
+    assert robust["vmamba_digits_robust"] > 0.5 > 0.1 > robust["vmamba_digits"] and all(card["evaluation"]["accuracy"] > 0.95 for card in cards.values())
+    assert all(card["preprocessing"]["size"] == 8 and len(card["classes"]) == 10 and "files" not in card for card in cards.values())
+
+
+def test_accuracy_is_that_of_the_card():
+    source, name = data.load("digits", "test"), "vmamba_digits_robust"
+    classifier, variables = vmamba_jax.example(name)
+    images, labels = zip(*(source[i] for i in range(len(source))), strict=True)
+    found = np.asarray(vmamba_jax.logits_fn(classifier, variables)(np.float32(images) / 255 if np.asarray(images).dtype == np.uint8 else np.asarray(images)))
+    assert np.mean(found.argmax(-1) == np.asarray(labels)) == pytest.approx(examples.card(name)["evaluation"]["accuracy"], abs=1 / len(source))
+
+
+def test_open_weights_takes_the_name(tmp_path, monkeypatch):
+    opened = checkpoints.open_weights("vmamba_digits")
+    assert opened.kind == "converted" and opened.preprocessing["size"] == 8 and opened.class_names(10)[3] == "3"
+    _, variables = vmamba_jax.example("vmamba_digits")
+    jax.tree.map(np.testing.assert_array_equal, opened.content, variables)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vmamba_digits").mkdir()
+    with pytest.raises(FileNotFoundError, match="no checkpoint here"):  # a folder of that name is itself meant
+        checkpoints.open_weights("vmamba_digits")
+    with pytest.raises(ValueError, match="name='nosuch': expected one of vmamba_digits, vmamba_digits_robust"):
+        vmamba_jax.example("nosuch")
+    with pytest.raises(FileNotFoundError, match="one of the example models vmamba_digits, "):
+        checkpoints.open_weights("nosuch")
