@@ -60,7 +60,7 @@ def _define():
     flags.DEFINE_integer("batch", 0, "images of a step over all chips; 0: config.batch_size")
     flags.DEFINE_integer("images", 0, "training images, if the data set is not here; 0: the data set's")
     flags.DEFINE_string("dtype", "", "the model's compute dtype, such as bfloat16; empty: the config's")
-    flags.DEFINE_list("variants", VARIANTS, "plain (the config's), remat")
+    flags.DEFINE_list("variants", list(VARIANTS), "plain (the config's), remat")
     flags.DEFINE_integer("compiles", 2, "programs compiled for each variant in search of the largest batch")
     flags.DEFINE_float("minutes", 9.5, "minutes that the search should take")
     flags.DEFINE_bool("check", False, "compare the estimate for this machine's CPU with measured steps")

@@ -133,7 +133,12 @@ def value_of(text, old):
     """A flag's text as a value of the old one's type."""
     if isinstance(old, str):
         return text
-    value = ast.literal_eval(text)
+    try:
+        value = ast.literal_eval(text)
+    except ValueError:
+        if old is None:  # a field of a model's module: text that is no literal is a string, as in `cli.override`
+            return text
+        raise
     return float(value) if isinstance(old, float) else value
 
 
