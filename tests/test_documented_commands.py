@@ -196,7 +196,7 @@ def test_without_arguments():
 
 
 def test_programs_without_arguments_and_help():
-    names = ("train", "evaluate", "study", "sweep", "analyze")
+    names = ("train", "evaluate", "study", "sweep", "analyze", "plan")
     commands = [[f"experiments.{name}"] for name in names] + [["experiments.benchmark", "--config.parts=()"], ["vmamba_jax"], ["vmamba_jax.checkpoints"]]
     helps = [[program, "--help"] for program in (*(f"experiments.{name}" for name in (*names, "benchmark")), "vmamba_jax", "vmamba_jax.checkpoints")]
     found = run_programs(commands + helps)
