@@ -42,7 +42,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     limits.check_run(config)
     if build.is_dense(config):
         raise cli.ConfigError(f"config.model.name={config.model.name!r}: expected a classifier; experiments.dense measures segmenters")
-    workdir, section = cli.folder(workdir), config.evaluation
+    workdir, section = cli.folder(workdir, remote=True), config.evaluation
     named, attack, radii = _attacks(section)
     with cli.checking("config.weights" if config.weights else "checkpoint"):
         opened = checkpoints.open_weights(config.weights, checkpoint=checkpoint) if config.weights else \

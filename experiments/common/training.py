@@ -21,6 +21,8 @@ FREE = ("evaluation", "profile", "watchdog", "sharding")  # sections of a config
 def run(config, workdir, *, progress=True, command="", make=build.build):
     """Train as the config says, or resume a stopped run; a finished run is not trained again.
 
+    A finished run whose config is given with more epochs is trained longer: from its last checkpoint, by the schedule of all epochs, to their end.
+
     Args:
         config: ConfigDict such as configs/digits.py returns; missing keys get the neutral values of `configs.base.run`.
         workdir: the run's folder.
@@ -43,13 +45,15 @@ def run(config, workdir, *, progress=True, command="", make=build.build):
     with _failures(workdir), contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(training.one_run(workdir))
-        _save_config(config, workdir)
-        if (result := results.load_json(workdir / "results.json")) is None:
+        result = results.load_json(workdir / "results.json")
+        _save_config(config, workdir, finished=result is not None)
+        longer = result is not None and result["config"]["epochs"] < config.epochs
+        if result is None or longer:
             made = make(config)
             classes.save_classes(workdir, build.class_names(made.config, made.train))
             result = _train(made, workdir, progress) | {"command": command}
             results.save_json(workdir / "results.json", result)
-        if jax.process_index() == 0 and not (workdir / "training.html").exists():
+        if jax.process_index() == 0 and (longer or not (workdir / "training.html").exists()):
             reports.write_training(workdir / "training.html", reports.read_run(workdir, evaluated=False),
                                    commands=[command] if command else ())
     return result
@@ -185,14 +189,16 @@ def _failures(workdir):
         raise cli.RunError(f"{workdir}: {error}") from error
 
 
-def _save_config(config, workdir):
-    """Write config.json, unless the folder holds a run of another config; the sections of `FREE` may differ."""
+def _save_config(config, workdir, finished=False):
+    """Write config.json, unless the folder holds a run of another config; the sections of `FREE` may differ, and a finished run may get more epochs."""
     saved, given = results.saved_config(workdir), results.plain(config)
     if saved is not None:
         with cli.checking(workdir / "config.json"):
             saved = results.plain(base.complete(saved))
         differing = [row for row in results.differences(saved, given) if row[0].split(".")[0] not in FREE]
-        if differing:
+        if finished and [name for name, *_ in differing] == ["epochs"] and saved["epochs"] < given["epochs"]:
+            cli.report(f"the finished run of {saved['epochs']} epochs is trained to {given['epochs']}: from its last checkpoint, by the schedule of all epochs")
+        elif differing:
             rows = [("field", "was", "is now"), *((name, json.dumps(old), json.dumps(new)) for name, old, new in differing)]
             widths = [max(len(row[i]) for row in rows) for i in range(2)]
             raise cli.ConfigError(f"workdir={workdir}: expected the config that this run started with; choose another --workdir or restore these fields",

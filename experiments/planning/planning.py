@@ -26,7 +26,7 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
         dtype: the model's field of that name; "": the config's.
         variants: "plain" (the config's own `remat`) and "remat".
         compiles: programs compiled for each variant besides that of the batch, to find the largest batch that fits.
-        minutes: that the plan should take; no compile begins that the longest so far would end later.
+        minutes: that the plan should take; after the first, no compile begins that would end later if it took as long as the longest so far.
         report: called with a line before each compile.
 
     Raises:
@@ -36,15 +36,20 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
     mesh, platform, how = programs.mesh(slice)
     rows, note = rows_of(config, slice, batch)
     maker = Maker(config, slice, mesh, platform, programs.source(images), dtype, report)
-    made = [Variant(maker, name == "remat") for name in variants]
-    for variant in made:
-        variant.compile(rows)
+    more = lambda: time.perf_counter() - began + maker.longest < 60 * minutes
+    made, late = {}, []
+    for name in variants:
+        if made and not more():
+            late.append(f"{name} was not compiled: a compile took {maker.longest:.0f} s of the {60 * minutes:.0f} s that the plan may take (--minutes)")
+            continue
+        made[name] = Variant(maker, name == "remat")
+        made[name].compile(rows)
     for _ in range(compiles):  # in turn, so that the time ends for all of them together
-        for variant in made:
-            if time.perf_counter() - began + maker.longest < 60 * minutes:
+        for variant in made.values():
+            if more():
                 variant.search(1)
     run = maker.run(rows, False)
-    found = {name: variant.result(rows) for name, variant in zip(variants, made, strict=True)}
+    found = {name: variant.result(rows) for name, variant in made.items()}
     chip = slice.chip
     return {
         "kind": "plan", "topology": slice.name, "chips": slice.chips, "shape": list(slice.shape), "compiled": how,
@@ -53,7 +58,7 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
         "state_bytes_per_chip": training.sharding.bytes_per_device(maker.state),
         "objective": run.config.objective.name, "attack": run.config.objective.attack.to_dict(), "parameters": programs.parameters(maker.state),
         "batch": rows * slice.chips, "training_images": len(run.train), "epochs": run.own.epochs, "variants": found,
-        "notes": [*([note] if note else []), *_described(run), NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
+        "notes": [*([note] if note else []), *_described(run), *late, NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
         "date": environment.now()[:10], "versions": environment.versions(environment.KERNEL_PACKAGES)}
 
 

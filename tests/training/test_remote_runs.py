@@ -1,6 +1,9 @@
 """Runs in an object store: files, lock and checkpoints equal a local run's; a store that fails at any write leaves a run that resumes to the bit."""
 import contextlib
 import json
+import pathlib
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -16,9 +19,11 @@ from vmamba_jax.core import files
 from vmamba_jax.core.objects import StoreError
 from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.core.saved_steps import objects
+from vmamba_jax.core.saved_steps.remote import RemoteSteps
 from vmamba_jax.training.run import remote_lock
 from vmamba_jax.training.run.lock import one_run
 
+ROOT = pathlib.Path(__file__).parent.parent.parent
 URL, STEPS = "s3://bucket/some/run", 6
 OPTIMIZER = training.optimizer.create("adamw", learning_rate=0.01)
 CLASSIFIER = Classifier(Net("batch"))
@@ -66,6 +71,7 @@ def test_a_run_and_its_readers(server, local):
         for step in ours.steps:
             assert ours.metrics(step) == theirs.metrics(step) and ours.extra(step) == theirs.extra(step)
             assert all(jax.tree.leaves(jax.tree.map(np.array_equal, ours.restore_variables(step, ema=True), theirs.restore_variables(step, ema=True))))
+        assert theirs.restore_variables("best").keys() == ours.restore_variables("best").keys()
         with pytest.raises(FileNotFoundError, match="step=1: expected one of"):
             theirs.restore_variables(1)
         with pytest.raises(ValueError, match="read_only=True"):
@@ -179,13 +185,14 @@ def test_sharded_arrays_have_one_writer_each(server):
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     n = len(jax.devices())
     place = lambda x, *spec: jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)))
-    tree = {"a": {"w": place(jnp.arange(n * 6, dtype=jnp.bfloat16).reshape(n, 6), "data")}, "b": place(jnp.arange(3.0)), "step": np.int32(4), "empty": np.zeros((0, 2))}
+    tree = {"a": {"w": place(jnp.arange(n * 6, dtype=jnp.bfloat16).reshape(n, 6), "data")}, "b": place(jnp.arange(3.0)), "none": {}, "step": np.int32(4), "empty": np.zeros((0, 2))}
     found = objects.parts(tree, 0)
     assert sorted(name for name, *_ in found) == ["a/w"] * n + ["b", "empty", "step"]
     folder = run_folder("s3://bucket/steps")
     manifest = {"step": 4, "attempt": "x", "arrays": objects.shapes(tree), "extra": {}, "metrics": None, "parts": objects.write_parts(folder, 4, "x", 0, found)}
     objects.write_manifest(folder, manifest)
     again = objects.read_manifest(folder, 4)
+    assert again["arrays"]["none"] is None and RemoteSteps("s3://bucket/steps")._saved(4)["none"] == {}
     for name, leaf in {"a/w": tree["a"]["w"], "b": tree["b"], "step": tree["step"], "empty": tree["empty"]}.items():
         array = objects.read_array(folder, again, name)
         assert array.dtype == leaf.dtype and np.array_equal(array, np.asarray(leaf)), name
@@ -209,3 +216,37 @@ def test_files_of_a_run(server, tmp_path):
         (folder / "a.json").unlink()
     with pytest.raises(TypeError):
         tmp_path / folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_run_resumes_bit_exactly(tmp_path, seed):
+    """SIGKILL right before or after a write or a deletion, six times."""
+    done = subprocess.run([sys.executable, "-m", "tests.helpers.killed_remote_runs", tmp_path, str(seed), "6", "24"], cwd=ROOT, capture_output=True, text=True,
+                          timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kills"] == 6 and (tmp_path / "metrics.jsonl").read_bytes() == (tmp_path / "unbroken" / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "unbroken.npz").read_bytes() == (tmp_path / "killed.npz").read_bytes()
+    attempts = {key.rpartition("/")[0] for key in found["keys"] if key.endswith(".bin")}
+    assert len(attempts) == len([key for key in found["keys"] if key.endswith("manifest.json")]) and "killed/.lock" not in found["keys"]
+
+
+@pytest.mark.peers
+def test_moto(monkeypatch, local):
+    """The same run on the S3 server of another project (pip install 'moto[server]')."""
+    from moto.server import ThreadedMotoServer
+    emulator = ThreadedMotoServer(port=0, verbose=False)
+    emulator.start()
+    try:
+        for name, value in {"AWS_ENDPOINT_URL": "http://{}:{}".format(*emulator.get_host_and_port()), "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any",
+                            "AWS_REGION": "us-east-1"}.items():
+            monkeypatch.setenv(name, value)
+        import boto3
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        assert equal(run(URL), local[1]) and equal(run(URL), local[1])
+        assert (run_folder(URL) / "metrics.jsonl").read_bytes() == (local[0] / "metrics.jsonl").read_bytes()
+        with pytest.raises(StoreError, match="NoSuchBucket"):
+            run("s3://nowhere/run")
+    finally:
+        emulator.stop()

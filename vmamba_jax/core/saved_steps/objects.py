@@ -14,6 +14,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from vmamba_jax.core import limits
 from vmamba_jax.core.saved_steps import checksums
@@ -44,8 +45,9 @@ def parts(tree, process):
 
 
 def shapes(tree):
-    """{name: {"shape", "dtype"}} of the whole arrays."""
-    return {name: {"shape": list(np.shape(leaf)), "dtype": np.dtype(leaf.dtype if hasattr(leaf, "dtype") else type(leaf)).name}
+    """{name: {"shape", "dtype"}} of the whole arrays, and {name: None} of empty dicts, such as the state of a model without batch statistics."""
+    nested = traverse_util.flatten_dict(tree, sep="/", keep_empty_nodes=True)
+    return {name: None for name, leaf in nested.items() if leaf is traverse_util.empty_node} | {name: {"shape": list(np.shape(leaf)), "dtype": np.dtype(leaf.dtype if hasattr(leaf, "dtype") else type(leaf)).name}
             for name, leaf in checksums.flat(tree).items()}
 
 

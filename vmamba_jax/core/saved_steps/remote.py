@@ -51,7 +51,8 @@ class RemoteSteps(SavedSteps):
 
     def _saved(self, step):
         about = self._manifest(step)["arrays"]
-        return traverse_util.unflatten_dict({name: jax.ShapeDtypeStruct(tuple(each["shape"]), jnp.dtype(each["dtype"])) for name, each in about.items()}, sep="/")
+        return traverse_util.unflatten_dict({name: traverse_util.empty_node if each is None else jax.ShapeDtypeStruct(tuple(each["shape"]), jnp.dtype(each["dtype"]))
+                                             for name, each in about.items()}, sep="/")
 
     def _load(self, step, target):
         self._known.pop(step, None)
