@@ -81,7 +81,7 @@ install: $(VENV)/.installed-test
 # The results in runs/ stay: they are yours.
 clean:
 	@if [ -e $(VENV)/.python ]; then rm -rf $(VENV); fi
-	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info docs/_build docs/api docs/families
+	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info docs/_build docs/_readme.md docs/api docs/families
 	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 comma := ,

@@ -21,7 +21,7 @@ release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb"}
-exclude_patterns = ["_build", "tools", "results/*/*", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_readme.md", "tools", "results/*/*", "**/.ipynb_checkpoints"]
 html_theme = "sphinx_book_theme"
 html_title = f"vmamba_jax {release}"
 html_theme_options = {"show_toc_level": 2, "use_download_button": True, "use_fullscreen_button": False}
@@ -45,8 +45,17 @@ autodoc_typehints = "none"
 autodoc_default_options = {"show-inheritance": False}
 autodoc_preserve_defaults = True
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
-napoleon_custom_sections = ["Source", "Sources", ("Fields", "params_style"), ("Metrics", "params_style")]
-napoleon_use_ivar = True
+# A list of names as text: a link from the name of an attribute would lead to any attribute of that name.
+napoleon_custom_sections = ["Source", "Sources", ("Attributes", "params_style"), ("Fields", "params_style"), ("Metrics", "params_style")]
+napoleon_use_rtype = False
+
+
+def save_readme():
+    """docs/_readme.md: the README with its links as seen from docs/, which index.md includes."""
+    text = (HERE.parent / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    for name in ("CONTRIBUTING", "CHANGELOG"):
+        text = text.replace(f"]({name}.md)", f"]({name.lower()}.md)")
+    (HERE / "_readme.md").write_text(text.replace("](CITATION.cff)", "](../CITATION.cff)"), encoding="utf-8")
 
 
 def plain_docstring(app, what, name, obj, options, lines):
@@ -66,5 +75,6 @@ def copy_results(app, exception):
 def setup(app):
     api_pages.write(HERE / "api")
     family_pages.write(HERE / "families")
+    save_readme()
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("build-finished", copy_results)

@@ -20,8 +20,9 @@ __all__ = ["run"]
 def main(config, workdir):
     """Train and print the best validation result, the report's path and the next command."""
     best = run(config, workdir, command=cli.command("experiments.train"))["best"]
-    cli.report(f"best on validation, step {best['step']}: clean {100 * best['validation/accuracy']:.1f} %, "
-               f"attacked {100 * best['validation/robust_accuracy']:.1f} %\n"
+    score, name = ("accuracy", "") if "validation/accuracy" in best else ("mask_AP", "mask AP ")
+    cli.report(f"best on validation, step {best['step']}: {name}clean {100 * best[f'validation/{score}']:.1f} %, "
+               f"attacked {100 * best[f'validation/robust_{score}']:.1f} %\n"
                f"report: {run_folder(workdir) / 'training.html'}\n"
                f"next: {cli.invocation('evaluate')} --workdir {shlex.quote(str(workdir))}")
 

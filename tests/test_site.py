@@ -11,7 +11,7 @@ from vmamba_jax.version import __version__
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md",
-         *(page for page in sorted(DOCS.glob("**/*.md")) if not {"_build", "api", "families"} & set(page.relative_to(DOCS).parts))]
+         *(page for page in sorted(DOCS.glob("**/*.md")) if not {"_build", "_readme.md", "api", "families"} & set(page.relative_to(DOCS).parts))]
 
 
 @pytest.fixture

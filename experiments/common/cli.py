@@ -136,7 +136,9 @@ def main(run, *, doc, define=None, complete=None, workdir=None):
             with checking("several hosts"):
                 parallel.initialize(coordinator.value, processes.value, process.value, auto=cluster.value,
                                     initialization_timeout=patience.value)
-            run(config.value, target.value, **{name: flags.FLAGS[name].value for name in more})
+            from vmamba_jax.reports.exports import exported  # Matplotlib, which no parsing of arguments needs
+            with exported(target.value):
+                run(config.value, target.value, **{name: flags.FLAGS[name].value for name in more})
 
     start(program, flags_parser=parse)
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from vmamba_jax.core.statistics import accuracy_interval
+from vmamba_jax.reports import exports
 
 # Okabe and Ito's palette, distinguishable with any color vision; each series has its own marker too.
 SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -110,7 +111,9 @@ def svg(figure, alt):
     text = re.sub(r"font-family: [^;\"]*; ?", "", text)  # the page sets the font
     for color, name in {INK: "--ink", FAINT: "--faint", **{c: f"--series-{i}" for i, c in enumerate(SERIES)}}.items():
         text = text.replace(color, f"var({name}, {color})")
-    return f'<svg role="img" aria-label="{html.escape(alt)}" {box}>{text}'
+    inline = f'<svg role="img" aria-label="{html.escape(alt)}" {box}>{text}'
+    exports.remember(inline, alt, figure)
+    return inline
 
 
 def drawn(figure):

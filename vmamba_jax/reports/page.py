@@ -8,7 +8,7 @@ import numpy as np
 
 from vmamba_jax.core import files
 from vmamba_jax.core.run_folder import RemotePath, run_folder
-from vmamba_jax.reports import figures, tables
+from vmamba_jax.reports import differences, exports, figures, tables
 
 
 def render(runs, *, title, about="", commands=(), folder="."):
@@ -21,9 +21,10 @@ def render(runs, *, title, about="", commands=(), folder="."):
         folder: the page's folder; links to the raw files are relative to it.
     """
     columns, rows = tables.accuracy(runs)
+    against = differences.table(runs) if len(runs) > 1 else ([], [])
     return template("report.html").render(
         title=title, about=about, colors=figures.SERIES,
-        headline=headline(runs), columns=columns, rows=rows, percent=tables.percent, interval=tables.interval,
+        headline=headline(runs), columns=columns, rows=rows, against=against, points=tables.points, percent=tables.percent, interval=tables.interval,
         robustness=figures.robustness(attacked) if (attacked := [run for run in runs if run.headline]) else "", corrupted=tables.corruptions(runs),
         calibrated=tables.calibration(runs), around=tables.states(runs),
         training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
@@ -51,9 +52,10 @@ def write(path, runs, **options):
 
 
 def put(path, text):
-    """Write text atomically to `path`. Returns the path."""
+    """Write text atomically to `path`, and what `exports.exported` asks for beside a page. Returns the path."""
     with files.atomic(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")  # bytes of a file name that are no UTF-8
+    exports.beside(pathlib.Path(path), text)
     return path
 
 

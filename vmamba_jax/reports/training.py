@@ -13,7 +13,8 @@ from vmamba_jax.reports.tables import percent
 CLEAN, ROBUST = "validation/accuracy", "validation/robust_accuracy"
 LINES = (  # metric, name, color, line, marker
     ("accuracy", "training batches, as trained on", SERIES[4], "-", ""), ("clean_accuracy", "training batches, clean", SERIES[5], "-", ""),
-    ("validation/accuracy", "validation, clean", SERIES[1], "-", "s"), ("validation/robust_accuracy", "validation, {attack}", SERIES[0], "-", "o"))
+    ("validation/accuracy", "validation, clean", SERIES[1], "-", "s"), ("validation/robust_accuracy", "validation, {attack}", SERIES[0], "-", "o"),
+    ("validation/mask_AP", "validation, mask AP, clean", SERIES[1], "-", "s"), ("validation/robust_mask_AP", "validation, mask AP, {attack}", SERIES[0], "-", "o"))
 
 
 def render_training(run, *, title=None, about=None, commands=(), folder="."):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from vmamba_jax.core import files, statistics
 from vmamba_jax.reports import measured
 from vmamba_jax.reports.claims import MARGIN, judge
+from vmamba_jax.reports.displayed import Displayed
 from vmamba_jax.reports.sweep.results import read_sweep
 
 FILE = "ads.json"
@@ -61,8 +62,9 @@ COLUMNS = {  # of the tables: name, value of a finding
     "AutoAttack, best": lambda f: f.accuracy("autoattack", "best"), "best - last": lambda f: f.overfitting, "train - test": lambda f: f.gap}
 
 
-class AdsStudy(measured.Study):
+class AdsStudy(Displayed, measured.Study):
     """The study: its sweep, and the `Finding`s of the runs that are done."""
+    render_name = "render_ads"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,13 +11,15 @@ from vmamba_jax.core import files
 from vmamba_jax.reports import figures as shared
 from vmamba_jax.reports import page, tables
 from vmamba_jax.reports.analysis import figures
+from vmamba_jax.reports.displayed import Displayed
 
 MISSING = {"status": "failed", "reason": "the file of the cell is missing; the same command computes it again"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Analysis:
+class Analysis(Displayed):
     """Contents of an analysis' folder: analysis.json and the cells in its order, each with its "file"."""
+    render_name = "render_analysis"
     folder: pathlib.Path
     index: Mapping
     cells: Sequence

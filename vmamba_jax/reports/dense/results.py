@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vmamba_jax.core import files, statistics
+from vmamba_jax.reports.displayed import Displayed
 
 METRICS = {"segmentation": "mIoU", "detection": "mask_AP"}
 FILE, IMAGES, INDEX = "dense.json", "dense.npz", "runs.json"
@@ -56,7 +57,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class Dense(Displayed):
     """A study: its config, and what its finished runs have.
 
     Attributes:
@@ -65,6 +66,7 @@ class Dense:
         found: `Found` of each run with a dense.json, in the config's order.
         missing: names of the other runs.
     """
+    render_name = "render_dense"
     folder: pathlib.Path
     index: Mapping
     found: Sequence[Found]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from vmamba_jax.core import files, statistics
 from vmamba_jax.reports import measured, tables
 from vmamba_jax.reports.claims import MARGIN, judge
+from vmamba_jax.reports.displayed import Displayed
 from vmamba_jax.reports.sweep.results import read_sweep
 
 FILE = "mender.json"
@@ -71,8 +72,9 @@ class Finding:
         return list(dict.fromkeys(block for _, block in self.places))
 
 
-class Mender(measured.Study):
+class Mender(Displayed, measured.Study):
     """The study: its sweep, and the `Finding`s of the runs that are done."""
+    render_name = "render_mender"
 
 
 @dataclasses.dataclass(frozen=True)

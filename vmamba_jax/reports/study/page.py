@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from vmamba_jax.core import files
 from vmamba_jax.reports import figures, page
+from vmamba_jax.reports.displayed import Displayed
 from vmamba_jax.reports.study import claims as study_claims
 from vmamba_jax.reports.study import figures as study_figures
 from vmamba_jax.reports.study import tables
@@ -14,8 +15,9 @@ MISSING = {"status": "failed", "reason": "the file of the cell is missing; the s
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
+class Study(Displayed):
     """Contents of a study's folder: study.json, and every cell by (model, probe)."""
+    render_name = "render_study"
     folder: pathlib.Path
     index: Mapping
     cells: Mapping

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vmamba_jax.core import files, statistics
 from vmamba_jax.reports import tables
+from vmamba_jax.reports.displayed import Displayed
 from vmamba_jax.reports.runs import Run, read_run
 
 CLEAN = "clean"
@@ -55,8 +56,9 @@ class SweepRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class Sweep(Displayed):
     """What a sweep's folder holds: sweep.json, and its runs in the order of the plan."""
+    render_name = "render_sweep"
     folder: pathlib.Path
     index: Mapping
     runs: Sequence[SweepRun]
