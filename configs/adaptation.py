@@ -46,7 +46,7 @@ def get_config(arg=None):
     seeds = (TUNING_SEED,) if tune else tuple(range(arg["seeds"]))
     made = sweeps.sweep(config, runs=runs, seeds=seeds, title="Test-time adaptation of a small VMamba on corrupted digits" + ": learning rates" * tune)
     study = {"methods": METHODS, "corruptions": CORRUPTIONS, "severity": 5, "batch_size": 60, "settings": ("continual", "reset"), "split": "test",
-             "attacked": ("none", "statistics", "tent", "shot", "trust"), "eps": 0.05, "steps": 10, "poisoned": 15, "poison_eps": 0.2,
+             "attacked": ("none", "statistics", "tent", "shot"), "eps": 0.05, "steps": 10, "poisoned": 15, "poison_eps": 0.2,
              "fisher_images": 120}
     rated = {f"{name}_{rate:.0e}": METHODS[name] | {"learning_rate": rate} for name, rates in RATES.items() for rate in rates}
     frozen = {name: METHODS[name] for name in ("none", "statistics", "lame")}

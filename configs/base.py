@@ -14,7 +14,7 @@ def run():
     """The config of `experiments.train` and `experiments.evaluate`: every key, with the value that changes nothing."""
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.epochs = 0         # required
+    config.epochs = 0         # required, but for a training in phases
     config.batch_size = 0     # required; over all devices together
     config.log_every = 50     # steps between two lines of metrics.jsonl
     config.wandb = ""         # Weights & Biases project; "": local files only
@@ -47,6 +47,7 @@ def run():
     config.schedule = {"name": "constant", "learning_rate": 0.0, "warmup": 0.0, "warmup_epochs": 0.0, "warmup_start": 0.0, "cooldown": 0.0,
                        "cooldown_epochs": 0.0, "end": 0.0, "boundaries": (), "factor": 0.1}
     config.ema_decay = 0.0                                                       # 0: no average of the weights
+    config.phases = ()                                                           # dicts, see experiments/common/phases.py; (): one phase
     config.sharding = "replicated"                                               # of the state over the devices, or "fsdp": training.sharding
     config.reduce_dtype = ""                                                     # in which devices add gradients, such as "bfloat16"; "": their own
     config.skips = {"in_a_row": 10, "in_all": 100}                               # non-finite steps to skip before the run fails

@@ -66,7 +66,8 @@ def detection(model, objective):
     attack = {"name": "detection_pgd", "eps": EPS, "steps": 3, "step_size": 0.75 * EPS}
     return {"epochs": 16, "batch_size": 8, "model": model, "objective": base.run().objective.to_dict() | DETECTION[objective],
             "optimizer": {"clip_norm": 5.0}, "schedule": {"learning_rate": 3e-3},
-            "validation": {"attack": attack, "select": "mask_AP" if objective == "standard" else "robust_mask_AP"}}
+            "validation": {"attack": attack, "select": "mask_AP" if objective == "standard" else "robust_mask_AP"},
+            "evaluation": {"batch_size": 48}}       # the validation's number of images: one program detects on both sets
 
 
 def probes(eps=EPS, steps=10, more=False):
@@ -75,14 +76,14 @@ def probes(eps=EPS, steps=10, more=False):
     Args:
         eps: radius of the attacks, in units of [0, 1] pixels.
         steps: of PGD and of each part of SEA.
-        more: of segmenters also SegPGD, CosPGD and TsallisPGD, and the fifteen corruptions at five severities.
+        more: of detectors also PGD with fixed proposals; of segmenters SegPGD, CosPGD and TsallisPGD, and the fifteen corruptions at five severities.
     """
     pgd = {"eps": eps, "steps": steps, "step_size": 2.5 * eps / steps}
     attacks = {"pgd": {"name": "dense_pgd", **pgd}}
     if more:
         attacks |= {"segpgd": {"name": "segpgd", **pgd}, "cospgd": {"name": "cospgd", **pgd}, "tsallis_pgd": {"name": "tsallis_pgd", "eps": eps, "steps": 3 * steps}}
     names = "all" if more else "gaussian_noise+defocus_blur+fog+contrast+jpeg_compression"
-    detection = {"pgd": {"name": "detection_pgd", **pgd}, "pgd, fixed proposals": {"name": "detection_pgd", "proposals": "fixed", **pgd}}
+    detection = {"pgd": {"name": "detection_pgd", **pgd}} | ({"pgd, fixed proposals": {"name": "detection_pgd", "proposals": "fixed", **pgd}} if more else {})
     return {"attacks": attacks, "detection_attacks": detection, "sea": {"eps": eps, "steps": steps}, "corruptions": {"names": names, "severities": (1, 2, 3, 4, 5) if more else (1, 3, 5)},
             "disturbances": {"random, 25 %": {"name": "random_drop", "grid": 8, "area": 0.25}, "block, 25 %": {"name": "dense_drop", "grid": 8, "area": 0.25},
                              "scan, rows": {"name": "information_drop", "rate": 0.25, "grid": 8, "direction": "rows"},

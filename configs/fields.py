@@ -72,6 +72,7 @@ RUN = {
     "schedule.end": "lowest learning rate, cosine only",
     "schedule.boundaries": "shares of the updates at which the rate drops, piecewise only",
     "schedule.factor": "of each drop, piecewise only",
+    "phases": "parts of the training with their own size, batch, attack and the like; empty: one",
     "sharding": "of the state over the devices: replicated or fsdp",
     "profile.first": "step at which a profiler trace begins",
     "profile.steps": "steps of the trace, in the run's folder; 0: none",

@@ -18,6 +18,7 @@ from absl import flags
 from experiments.common import cli
 from experiments.common.evaluation import run
 from vmamba_jax import reports
+from vmamba_jax.core.run_folder import run_folder
 
 __all__ = ["run"]
 SAVED = pathlib.Path(__file__).parent.parent / "configs" / "saved.py"
@@ -28,8 +29,10 @@ def _own_config(argv):
     workdir = cli.argument(argv, "workdir")
     if cli.argument(argv, "config") is not None or workdir is None:
         return argv
-    saved = pathlib.Path(workdir) / "config.json"
-    if not saved.is_file():
+    with cli.checking():
+        saved = run_folder(workdir) / "config.json"
+        absent = not saved.is_file()
+    if absent:
         raise cli.ConfigError(f"workdir={workdir}: expected a folder with config.json; train a run there or give --config")
     return [f"--config={SAVED}:{saved}", *argv]
 

@@ -27,7 +27,7 @@ def test_models(capsys):
     for name in vmamba_jax.list_models():
         entry = models.entry(name)
         line, following = next(pair for pair in itertools.pairwise([*out.splitlines(), ""]) if pair[0].startswith(f"{name} "))
-        assert f"{entry.parameters:,}" in line and (entry.tag or "never released") in line.split()[-1] + following.strip() + line
+        assert f"{entry.parameters:,}" in line and (entry.tag or "none listed") in line.split()[-1] + following.strip() + line
     status, out, _ = run(capsys, "models", "resnet50")
     assert status == 0 and "resnet50.tv2_in1k" in out and "232 bilinear" in out
     status, out, _ = run(capsys, "models", "vmamba_tiny*", "--markdown")

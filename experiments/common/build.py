@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 import vmamba_jax
-from experiments.common import cli, limits
+from experiments.common import cli, limits, phases
 from experiments.common.cli import ConfigError, checking
 from experiments.common.schedule import Lengths
 from vmamba_jax import attacks, checkpoints, data, parallel, training
@@ -32,6 +32,9 @@ class Run:
         step: the objective's training step.
         attack: the attack of the validation.
         variables: weights to start from; None: random weights.
+        first: number of steps of the earlier phases; `steps` counts them too.
+        earlier: the `Run` of every earlier phase, in order.
+        part: the config of this phase, see `experiments.common.phases`; None: `config`, of a training in one phase.
     """
     config: Any
     mesh: jax.sharding.Mesh
@@ -44,6 +47,11 @@ class Run:
     step: training.objectives.Step
     attack: attacks.Attack
     variables: dict | None
+    first: int = 0
+    earlier: tuple = ()
+    part: Any = None
+
+    own = property(lambda self: self.config if self.part is None else self.part, doc="The config of this phase.")
 
 
 def build(config, mesh=None, load=None):
@@ -58,29 +66,42 @@ def build(config, mesh=None, load=None):
         ConfigError: a field with a value that cannot be run.
     """
     limits.check_run(config)
-    for name in ("epochs", "batch_size"):  # 0 in a config for evaluation only
-        with checking():
-            limits.count(f"config.{name}", config[name])
+    parts = phases.configs(config)
+    for part in parts:
+        for name in ("epochs", "batch_size"):  # 0 in a config for evaluation only
+            with checking():
+                limits.count(f"config.{name}", part[name])
     load = load or source
     train = load(config, "train", 0)
     with checking("config.data"):
         validation = data.match_classes(load(config, "validation", config.validation.limit), train.classes)
     check_head(config, class_names(config, train))
     mesh = mesh or parallel.data_mesh()
+    loaded = [_batches(part, phases.resized(config, i, train if part is config else load(part, "train", 0)), mesh) for i, part in enumerate(parts)]
+    lengths = [part.epochs * loader.steps_per_epoch for part, (_, loader) in zip(parts, loaded, strict=True)]
+    if sum(lengths) > limits.LARGEST:
+        raise ConfigError(f"config.epochs={config.epochs}: expected at most {limits.LARGEST // loaded[-1][1].steps_per_epoch}, as steps are counted in 32 bits")
+    rule, model = optimizer(config, sum(lengths), phases.rate(parts, lengths)), classifier(config, train)
+    made, weights = [], variables(config, phases.model(config, 0, model), train.classes)
+    for i, (part, (images, loader)) in enumerate(zip(parts, loaded, strict=True)):
+        first, epochs = sum(lengths[:i]), sum(earlier.epochs for earlier in parts[:i])
+        own = phases.model(config, i, model)
+        trained, update = training.linear_probe(own, rule) if config.init.freeze else (own, rule)
+        numbered = loader if not i else data.Shifted(loader, epochs * loader.steps_per_epoch - first)  # goes on with the next epoch's order
+        made.append(Run(config, mesh, images, validation, numbered, first + lengths[i], own, update, objective(part, trained, update, lengths[i]),
+                        attack(config.validation.attack, "config.validation.attack"), weights if not i else None, first, part=part if config.phases else None))
+    return dataclasses.replace(made[-1], earlier=tuple(made[:-1]))
+
+
+def _batches(config, train, mesh):
+    """(train, this process's batches of it); a ConfigError for a batch size that does not fit the devices or the images."""
     if config.batch_size % mesh.size or config.batch_size > len(train):
         raise ConfigError(f"config.batch_size={config.batch_size}: expected a multiple of the {mesh.size} devices, "
                           f"at most the {len(train)} training images")
     if (config.mix.mixup or config.mix.cutmix) and config.batch_size // mesh.size % 2:
         raise ConfigError(f"config.batch_size={config.batch_size}: expected an even number of images on each of the {mesh.size} devices, "
                           "because config.mix mixes them in pairs")
-    loader = batches(config, train)
-    steps = config.epochs * loader.steps_per_epoch
-    if steps > limits.LARGEST:
-        raise ConfigError(f"config.epochs={config.epochs}: expected at most {limits.LARGEST // loader.steps_per_epoch}, as steps are counted in 32 bits")
-    rule, model = optimizer(config, steps), classifier(config, train)
-    trained, rule = training.linear_probe(model, rule) if config.init.freeze else (model, rule)
-    return Run(config, mesh, train, validation, loader, steps, model, rule, objective(config, trained, rule, steps),
-               attack(config.validation.attack, "config.validation.attack"), variables(config, model, train.classes))
+    return train, batches(config, train)
 
 
 def source(config, split, limit=0):
@@ -256,12 +277,12 @@ def attack_label(attack):
     return labels.attack_label(attack.settings, getattr(attack, "published", None))
 
 
-def optimizer(config, steps):
+def optimizer(config, steps, rate=None):
     """The optimizer with its learning-rate schedule over the updates of `steps` steps; "free" makes one update per replay.
 
-    The parts of the schedule are those of `Lengths.of`.
+    The parts of the schedule are those of `Lengths.of`; `rate`: another schedule.
     """
-    rate = Lengths.of(config, steps).rate(config.schedule)
+    rate = Lengths.of(config, steps).rate(config.schedule) if rate is None else rate
     with checking("config.optimizer"):
         return training.optimizer.create(learning_rate=rate, **config.optimizer.to_dict())
 

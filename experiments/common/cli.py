@@ -21,6 +21,8 @@ from configs import fields
 from experiments.common import environment
 from vmamba_jax import parallel
 from vmamba_jax.commands.programs import LAUNCHED
+from vmamba_jax.core.objects import is_url
+from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.training import Stopped
 from vmamba_jax.version import __version__
 
@@ -233,10 +235,17 @@ def report(text):
         print(text)
 
 
-def folder(path):
-    """The folder at `path`, created if absent; a ConfigError if that fails."""
-    path = pathlib.Path(path)
+def folder(path, remote=False):
+    """The folder at `path`, created if absent; a ConfigError if that fails.
+
+    Args:
+        path: of a folder.
+        remote: the program can use a folder in a bucket, at a URL.
+    """
     with checking(f"workdir={path}"):
+        if not remote and is_url(path):
+            raise ValueError("expected a local folder; only experiments.train and experiments.evaluate take URLs")
+        path = run_folder(path)
         path.mkdir(parents=True, exist_ok=True)
     return path
 

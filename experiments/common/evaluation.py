@@ -12,6 +12,7 @@ from vmamba_jax.core.keys import keys_at
 from vmamba_jax.evaluation import staged
 from vmamba_jax.evaluation.loop import Loop
 from vmamba_jax.evaluation.sets import enter
+from vmamba_jax.reports.differences import RIGHT, packed
 
 SIGNS = 64  # images that the signs of gradient masking are measured on, at most
 STATES = 8  # images of a batch whose hidden states are in memory together, unless there are more devices
@@ -41,7 +42,7 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     limits.check_run(config)
     if build.is_dense(config):
         raise cli.ConfigError(f"config.model.name={config.model.name!r}: expected a classifier; experiments.dense measures segmenters")
-    workdir, section = cli.folder(workdir), config.evaluation
+    workdir, section = cli.folder(workdir, remote=True), config.evaluation
     named, attack, radii = _attacks(section)
     with cli.checking("config.weights" if config.weights else "checkpoint"):
         opened = checkpoints.open_weights(config.weights, checkpoint=checkpoint) if config.weights else \
@@ -89,9 +90,10 @@ def run(config, workdir, checkpoint="best", *, progress=True, command=""):
     if parts.reused:
         cli.report(f"measured earlier, and not again: {', '.join(parts.reused)}")
 
+    right = _right_images(clean, table)
     content = {
         "split": source.split, "examples": len(source), "accuracy": clean["accuracy"], "accuracy_interval": clean["accuracy_interval"],
-        "attacks": table, "seed": section.seed, "checkpoint": origin, "identity": identity, "command": command,
+        "attacks": table, RIGHT: right, "seed": section.seed, "checkpoint": origin, "identity": identity, "command": command,
         **results.provenance(source),
         "curve": {"attack": section.curve.attack, "label": build.attack_label(attack), "norm": attack.norm, "radii": list(curve),
                   "robust_accuracy": list(curve.values())} if table else None,
@@ -132,14 +134,16 @@ class _Work:
 
         def measure(progress):
             result = evaluation.robust_accuracy(self.logits_fn, self.source, attack, key=self.key, progress=progress, **self.loop, **options)
-            row = evaluation.summary(result) | {"label": label, "norm": attack.norm, "eps": attack.eps}
+            row = evaluation.summary(result) | {"label": label, "norm": attack.norm, "eps": attack.eps, RIGHT: _right(result)}
             return row | _details(result, attack, self.logits_fn, self.source, self.key, self.section.batch_size) if "stages" in result else row
         return self._part(name, settings, label if not name.startswith("radius_") else name.replace("_", " "), measure)
 
     def clean(self):
         """Accuracy without an attack."""
-        return self._part("clean", {}, "clean", lambda progress: evaluation.summary(
-            evaluation.accuracy(self.logits_fn, self.source, progress=progress, **self.loop)))
+        def measure(progress):
+            result = evaluation.accuracy(self.logits_fn, self.source, progress=progress, **self.loop)
+            return evaluation.summary(result) | {RIGHT: _right(result)}
+        return self._part("clean", {}, "clean", measure)
 
     def corruption(self, name):
         """Rows of one corruption at the section's severities."""
@@ -179,6 +183,19 @@ class _Work:
         found = self.parts.measure(name, settings, lambda: measure(advance))
         self.bar.update(0, completed=before + len(self.source))
         return found
+
+
+def _right(result):
+    """Which images were classified correctly, without and with the attack, as text."""
+    return {name: packed(result[key]) for name, key in (("clean", "correct"), ("attacked", "robust")) if key in result}
+
+
+def _right_images(clean, table):
+    """{"clean" or an attack's name: the images that were classified correctly, as text}; takes them out of the rows. Parts of earlier versions lack them."""
+    found = {"clean": clean.get(RIGHT, {}).get("clean")} | {name: row.get(RIGHT, {}).get("attacked") for name, row in table.items()}
+    for row in (clean, *table.values()):
+        row.pop(RIGHT, None)
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def _attacks(section):

@@ -7,7 +7,7 @@ import functools
 import ml_collections
 
 from configs import base
-from experiments.common import corrupted
+from experiments.common import corrupted, phases
 from experiments.common.cli import ConfigError, checking
 from vmamba_jax import data
 from vmamba_jax.attacks.autoattack.autoattack import VERSIONS
@@ -200,7 +200,7 @@ RUN = {
     "schedule.name": _of(schedules.SCHEDULES), "schedule.learning_rate": _positive, "schedule.warmup": _fraction, "schedule.warmup_epochs": _positive,
     "schedule.warmup_start": _positive, "schedule.cooldown": _fraction, "schedule.cooldown_epochs": _positive, "schedule.end": _positive,
     "schedule.boundaries": functools.partial(sequence, rule=_fraction), "schedule.factor": _positive,
-    "ema_decay": _decay, "sharding": _of(SHARDINGS), "reduce_dtype": _of(("", *DTYPES)), "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
+    "ema_decay": _decay, "phases": phases.check, "sharding": _of(SHARDINGS), "reduce_dtype": _of(("", *DTYPES)), "skips.in_a_row": _optional_count, "skips.in_all": _optional_count,
     "validation.every_epochs": count, "validation.limit": _any_count, "validation.select": _of((*VALIDATION, *DENSE_VALIDATION, *DETECTION_VALIDATION)), "validation.attack": _options,
     "checkpoints.keep": count, "profile.first": count, "profile.steps": _any_count, "watchdog.factor": _positive, "watchdog.least": _above_zero,
     "evaluation.split": _name, "evaluation.batch_size": count, "evaluation.seed": _seed, "evaluation.examples": _any_count,

@@ -1,10 +1,10 @@
 """Metrics on Weights & Biases besides the local files; the package is imported only if config.wandb names a project."""
 import hashlib
-import pathlib
 
 import jax
 
 from experiments.common.cli import ConfigError
+from vmamba_jax.core.run_folder import RemotePath, run_folder
 
 
 def logger(project, workdir, config):
@@ -29,7 +29,8 @@ def logger(project, workdir, config):
         raise ConfigError(f"config.wandb={project!r}: expected the package wandb to be installed; pip install wandb, or set --config.wandb=''") from None
     if jax.process_index() != 0:
         return None
-    workdir = pathlib.Path(workdir).absolute()
-    run = wandb.init(project=project, name=workdir.name, dir=str(workdir), config=config, resume="allow",
+    workdir = run_folder(workdir).absolute()
+    local = None if isinstance(workdir, RemotePath) else str(workdir)
+    run = wandb.init(project=project, name=workdir.name, dir=local, config=config, resume="allow",
                      id=hashlib.sha256(str(workdir).encode()).hexdigest()[:16])
     return lambda step, values: run.log(values, step=step)

@@ -3,7 +3,7 @@ import math
 import re
 from typing import NamedTuple
 
-from experiments.planning import hlo
+from experiments.planning import running
 
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional", "call", "async-start", "async-done",
         "async-update", "partition-id", "replica-id", "opt-barrier", "domain", "copy-done", "iota", "add-dependency"}
@@ -52,7 +52,7 @@ def count(module):
 
     def visit(name, each, times, loop):
         kind = each.opcode.removesuffix("-start")
-        if each.opcode in FREE or each.opcode.endswith("-done") or kind in hlo.COLLECTIVES:
+        if each.opcode in FREE or each.opcode.endswith("-done") or kind in running.COLLECTIVES:
             return
         target = re.search(r'custom_call_target="([^"]*)"', each.attributes)
         if target and target[1] in NO_WORK:
@@ -65,7 +65,7 @@ def count(module):
         found.append(Work(each.name, each.opcode, source[1] if source else "", times, dtype, matmul, passes, vector, slow, _traffic(module, scope, each),
                           int(cycles[1]) if cycles else None, target[1] if target else "", operands))
 
-    hlo.walk(module, visit)
+    running.walk(module, visit)
     return found
 
 

@@ -1,7 +1,7 @@
 """Time of a step from the counts of its program and the figures of a chip."""
 from typing import NamedTuple
 
-from experiments.planning import hlo
+from experiments.planning import running
 
 
 class Estimate(NamedTuple):
@@ -33,7 +33,7 @@ def instruction(work, chip):
 
 
 def collective(each, slice):
-    """Seconds of one execution of a `hlo.Collective` over a whole slice, as rings that use all links."""
+    """Seconds of one execution of a `running.Collective` over a whole slice, as rings that use all links."""
     n = slice.chips
     if n == 1:
         return 0.0
@@ -46,7 +46,7 @@ def estimate(works, collectives, slice, kernel_seconds=lambda work: 0.0, clock=N
 
     Args:
         works: of `counts.count`.
-        collectives: of `hlo.collectives`.
+        collectives: of `running.collectives`.
         slice: `chips.Slice`.
         kernel_seconds: seconds of one execution of a custom call that is a Pallas kernel.
         clock: cycles/s, by which the compiler's cycles become seconds; None: its estimates are not used.
@@ -81,4 +81,4 @@ def placed(collectives):
 
 def facts(module):
     """[{"loop", "iterations"}] of a module's loops."""
-    return [{"loop": name, "iterations": trips} for name, trips in hlo.loops(module)]
+    return [{"loop": name, "iterations": trips} for name, trips in running.loops(module)]

@@ -1,11 +1,10 @@
-"""Compiled HLO text as computations of instructions: shapes with their bytes in memory, loops with their iterations, collectives."""
+"""Compiled HLO text as computations of instructions: shapes with their bytes in memory."""
 import math
 import re
 from typing import NamedTuple
 
 SIZES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
          "u64": 8, "f64": 8, "c64": 8, "c128": 16}  # bytes of a number; token and opaque have none
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+|f8\w+|c64|c128)\[([\d,<=]*)\](\{[^}]*\})?")
 COMPUTATION = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s*\(.*\)\s*->\s*.*\{\s*$")
 NAMED = re.compile(r"^\s+(?:ROOT\s+)?%?([\w.\-]+)\s*=\s*")
@@ -75,27 +74,6 @@ class Module(NamedTuple):
     entry: str
 
 
-class Collective(NamedTuple):
-    """One collective of a program.
-
-    Attributes:
-        kind: one of `COLLECTIVES`.
-        bytes: of the arrays that a device gives, without padding, at one execution.
-        dtypes: their dtypes, sorted.
-        loop: name of the innermost loop around it; "": none.
-        times: executions per step.
-        group: devices that take part; 0: all.
-        source: name of the operation in the traced program.
-    """
-    kind: str
-    bytes: int
-    dtypes: tuple
-    loop: str
-    times: int
-    group: int
-    source: str
-
-
 def parse(text):
     """The `Module` of compiled HLO text. ValueError: the text has no entry computation."""
     computations, entry, current = {}, None, None
@@ -154,82 +132,3 @@ def _padded(sizes, layout):
     for dim, size in zip(minor, tiles, strict=False):
         padded[dim] = -(-padded[dim] // size) * size
     return math.prod(padded)
-
-
-def trips(module, loop):
-    """Iterations of a `while` instruction; None: unknown.
-
-    The compiler's own count if the text has it, else the constant that its condition compares a counter from 0 with.
-    """
-    if known := re.search(r'known_trip_count\D+?(\d+)', loop.attributes):
-        return int(known[1])
-    condition = module.computations.get(loop.called("condition"), {})
-    constants = [int(each.inside) for each in condition.values() if each.opcode == "constant" and each.inside.isdigit()]
-    less = any("direction=LT" in each.attributes for each in condition.values())
-    return constants[0] if less and len(constants) == 1 else None
-
-
-def walk(module, visit, computation=None, times=1, loop=""):
-    """Calls `visit(computation's name, instruction, executions per step, name of the innermost loop)` for every instruction that runs by itself.
-
-    A fusion counts as one instruction. Loops of unknown length count as one iteration, and of a conditional only the longest branch runs.
-    """
-    name = computation or module.entry
-    for each in module.computations[name].values():
-        visit(name, each, times, loop)
-        if each.opcode == "while":
-            n = trips(module, each)
-            walk(module, visit, each.called("body"), times * (1 if n is None else n), each.name)
-        elif each.opcode == "conditional":
-            named = re.findall(r"branch_computations=\{[^}]*\}|(?:true|false)_computation=%[\w.\-]+", each.attributes)
-            branches = re.findall(r"%([\w.\-]+)", " ".join(named))
-            if branches:
-                walk(module, visit, max(branches, key=lambda branch: _length(module, branch)), times, loop)
-        elif each.opcode in ("call", "async-start") and (inner := each.called("to_apply") or each.called("calls")):
-            walk(module, visit, inner, times, loop)
-
-
-def _length(module, name):
-    """Bytes that the instructions of a computation write."""
-    return sum(each.bytes for each in module.computations[name].values())
-
-
-def loops(module):
-    """[(name, iterations or None)] of all loops that run."""
-    found = []
-    walk(module, lambda name, each, times, loop: found.append((each.name, trips(module, each))) if each.opcode == "while" else None)
-    return found
-
-
-def collectives(module):
-    """The `Collective`s of a program, in order; those inside fusions too, and one that is split over several instructions once."""
-    found, channels = [], set()
-
-    def visit(name, each, times, loop):
-        if each.opcode == "fusion" and (inner := each.called("calls")):
-            for part in module.computations[inner].values():
-                visit(inner, part, times, loop)
-        kind = each.opcode.removesuffix("-start")
-        if kind not in COLLECTIVES:
-            return
-        channel = re.search(r"channel_id=(\d+)", each.attributes)
-        if channel and (channel[1], loop) in channels:
-            return
-        channels.add((channel and channel[1], loop))
-        operands = [module.computations[name][operand] for operand in each.operands if operand in module.computations[name]]
-        given = [shape for operand in operands for shape in operand.shapes]
-        source = re.search(r'op_name="([^"]*)"', each.attributes)
-        found.append(Collective(kind, int(sum(shape.payload for shape in given)), tuple(sorted({shape.dtype for shape in given})), loop, times,
-                                _group(each.attributes), source[1] if source else ""))
-
-    walk(module, visit)
-    return found
-
-
-def _group(attributes):
-    """Devices of a group, from replica_groups={{0,1},{2,3}} or [2,2]<=[4]; 0: all devices, or pairs."""
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
-        return int(found[2])
-    if (found := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)) and found[1]:
-        return len(found[1].split(","))
-    return 0

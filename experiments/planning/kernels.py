@@ -45,7 +45,7 @@ def recognized(work):
     streams = [shape for shape in work.shapes if len(shape.dims) >= 3]
     if found is None or not streams:
         return None
-    main = max(streams, key=lambda shape: (shape.elements, -shape.payload))  # a gradient of the same shape is float32
+    main = streams[0]  # every kernel's first operand is its main array
     return NAMES[found[1]], found[2] or "forward", main.dims, {"bf16": "bfloat16", "f32": "float32"}.get(main.dtype, main.dtype)
 
 

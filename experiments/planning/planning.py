@@ -3,7 +3,8 @@ import time
 
 from experiments.common import build, environment
 from experiments.common.cli import ConfigError
-from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, programs
+from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, programs, running
+from vmamba_jax import training
 
 RESERVED = 0.25 * chips.GiB  # of a TPU's memory, which XLA keeps
 NOTES = {
@@ -25,7 +26,7 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
         dtype: the model's field of that name; "": the config's.
         variants: "plain" (the config's own `remat`) and "remat".
         compiles: programs compiled for each variant besides that of the batch, to find the largest batch that fits.
-        minutes: that the plan should take; no compile begins that the longest so far would end later.
+        minutes: that the plan should take; after the first, no compile begins that would end later if it took as long as the longest so far.
         report: called with a line before each compile.
 
     Raises:
@@ -35,24 +36,37 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
     mesh, platform, how = programs.mesh(slice)
     rows, note = rows_of(config, slice, batch)
     maker = Maker(config, slice, mesh, platform, programs.source(images), dtype, report)
-    made = [Variant(maker, name == "remat") for name in variants]
-    for variant in made:
-        variant.compile(rows)
+    more = lambda: time.perf_counter() - began + maker.longest < 60 * minutes
+    made, late = {}, []
+    for name in variants:
+        if made and not more():
+            late.append(f"{name} was not compiled: a compile took {maker.longest:.0f} s of the {60 * minutes:.0f} s that the plan may take (--minutes)")
+            continue
+        made[name] = Variant(maker, name == "remat")
+        made[name].compile(rows)
     for _ in range(compiles):  # in turn, so that the time ends for all of them together
-        for variant in made:
-            if time.perf_counter() - began + maker.longest < 60 * minutes:
+        for variant in made.values():
+            if more():
                 variant.search(1)
     run = maker.run(rows, False)
-    found = {name: variant.result(rows) for name, variant in zip(variants, made, strict=True)}
+    found = {name: variant.result(rows) for name, variant in made.items()}
     chip = slice.chip
     return {
         "kind": "plan", "topology": slice.name, "chips": slice.chips, "shape": list(slice.shape), "compiled": how,
         "chip": {"label": chip.label, "flops": chip.flops, "memory_bytes": chip.memory, "bandwidth": chip.bandwidth, "network": slice.network, "source": chip.source},
-        "model": run.config.model.name, "dtype": str(run.config.model.overrides.get("dtype", "float32")), "image": list(run.train.image_shape),
+        "model": run.config.model.name, "dtype": str(run.config.model.overrides.get("dtype", "float32")), "image": list(run.train.image_shape), "sharding": run.config.sharding,
+        "state_bytes_per_chip": training.sharding.bytes_per_device(maker.state),
         "objective": run.config.objective.name, "attack": run.config.objective.attack.to_dict(), "parameters": programs.parameters(maker.state),
         "batch": rows * slice.chips, "training_images": len(run.train), "epochs": run.config.epochs, "variants": found,
-        "notes": [*([note] if note else []), NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
+        "notes": [*([note] if note else []), *_described(run), *late, NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
         "date": environment.now()[:10], "versions": environment.versions(environment.KERNEL_PACKAGES)}
+
+
+def _described(run):
+    """A note on a set that was not loaded."""
+    if isinstance(run.train, programs.Described):
+        yield (f"the data set was not loaded: {len(run.train):,} training images (--images) of {'x'.join(map(str, run.train.image_shape))} in "
+               f"{len(run.train.classes):,} classes (--config.model.overrides.num_classes)")
 
 
 def rows_of(config, slice, batch):
@@ -107,7 +121,7 @@ class Maker:
     @property
     def fixed(self):
         """Bytes that a step needs whatever its batch: the state and the gradients."""
-        return 4 * programs.parameters(self.state) + programs.state_bytes(self.state)
+        return 4 * programs.parameters(self.state) + training.sharding.bytes_per_device(self.state)
 
     @property
     def capacity(self):
@@ -117,7 +131,7 @@ class Maker:
     def record(self, run, rows, program):
         """What one compiled program costs."""
         module = hlo.parse(program.text)
-        works, collectives = counts.count(module), hlo.collectives(module)
+        works, collectives = counts.count(module), running.collectives(module)
         cost = estimate.estimate(works, collectives, self.slice, self.kernel_seconds, self.slice.chip.clock or None)
         total = lambda field: sum(work.times * getattr(work, field) for work in works)
         batch = rows * self.slice.chips

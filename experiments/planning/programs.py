@@ -19,7 +19,7 @@ from vmamba_jax.models import catalog
 from vmamba_jax.training import trainer
 
 IMAGENET = 1_281_167       # training images of ImageNet-1k
-WITHOUT_ROOT = ("folder", "imagenet")  # data sets that must be on the disk: without a root they are described
+WITHOUT_ROOT = ("folder", "imagenet", "webdataset", "tfrecord", "array_record")  # sets of photos that are described if the config has no root
 GIB = {"K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40, "": 1}
 
 
@@ -59,7 +59,7 @@ class Program(NamedTuple):
     Attributes:
         text: its HLO.
         memory: bytes per chip: "arguments", "outputs", "aliased" (outputs in the arguments' buffers), "temporaries", "code", and "total".
-        seconds: of tracing, lowering and compiling.
+        seconds: of tracing, lowering and compiling, and "cpu": of the processor, over all cores.
         compiled: the executable, which runs where the devices exist.
     """
     text: str
@@ -112,12 +112,15 @@ def arguments(run, state=None):
                                       variables=None)
         return run.step.begin(state, run.train.image_shape, run.config.batch_size)
 
-    replicated, sharded = NamedSharding(run.mesh, P()), NamedSharding(run.mesh, P(run.mesh.axis_names[0]))
+    replicated, by_row = NamedSharding(run.mesh, P()), NamedSharding(run.mesh, P(run.mesh.axis_names[0]))
     laid = lambda tree, sharding: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
     n = run.config.batch_size
     batch = {"image": jax.ShapeDtypeStruct((n, *run.train.image_shape), jnp.float32), "label": jax.ShapeDtypeStruct((n,), jnp.int32)}
-    state = state if state is not None else laid(jax.eval_shape(begin, init_key), replicated)
-    return state, laid(batch, sharded), laid(jax.eval_shape(jax.random.key_data, key), replicated)
+    if state is None:
+        with checking("config.sharding"):
+            state = training.sharding.template(jax.eval_shape(begin, init_key), run.mesh, run.config.sharding)
+            training.sharding.check(run.step, state.params, run.mesh, run.config.sharding)
+    return state, laid(batch, by_row), laid(jax.eval_shape(jax.random.key_data, key), replicated)
 
 
 def compile_step(run, platform, args=None):
@@ -133,7 +136,8 @@ def compile_step(run, platform, args=None):
     """
     _, key = build.keys(run.config)
     args = args or arguments(run)
-    step, marks = trainer._program(run.step, run.mesh, jax.random.key_impl(key)), [time.perf_counter()]
+    step, marks = trainer._program(run.step, run.mesh, jax.random.key_impl(key), run.config.sharding), [time.perf_counter()]
+    since = time.process_time()
     with pallas_kernels.platforms(platform) if platform != "cpu" else contextlib.nullcontext():
         traced = step.trace(*args)
         marks.append(time.perf_counter())
@@ -149,6 +153,7 @@ def compile_step(run, platform, args=None):
         raise TooLarge(text.splitlines()[0], float(found[1]) * GIB[found[2]] if found else None) from error
     marks.append(time.perf_counter())
     seconds = {name: round(after - before, 1) for name, before, after in zip(("trace", "lower", "compile"), marks, marks[1:], strict=False)}
+    seconds["cpu"] = round(time.process_time() - since, 1)
     return Program(compiled.as_text(), memory(compiled.memory_analysis()), seconds, compiled)
 
 
@@ -162,11 +167,6 @@ def memory(stats):
 def parameters(state):
     """Number of trained weights of a state's shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
-
-
-def state_bytes(state):
-    """Bytes of a state's shapes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
 def changed(config, batch, remat, dtype=""):

@@ -28,7 +28,7 @@ RUN = {
     "objective.accumulate": COUNT, "objective.attack": SECTION, "objective.ramp": FRACTION, "objective.ramp_epochs": POSITIVE,
     "objective.replays": COUNT, "optimizer.name": NONE, "optimizer.weight_decay": POSITIVE, "optimizer.decay_rule": NONE,
     "optimizer.b1": BELOW_ONE, "optimizer.b2": BELOW_ONE, "optimizer.eps": {"half", "two", "huge"}, "optimizer.momentum": BELOW_ONE,
-    "optimizer.nesterov": {"true"}, "optimizer.clip_norm": {"none", "half", "two", "huge"}, "optimizer.layer_decay": {"none", "half"},
+    "optimizer.nesterov": {"true"}, "optimizer.clip_norm": {"none", "half", "two", "huge"}, "optimizer.layer_decay": {"none", "half"}, "optimizer.mu_dtype": {"none"}, "phases": {"list"}, "sharding": NONE, "reduce_dtype": {"empty"},
     "schedule.name": NONE, "schedule.learning_rate": POSITIVE, "schedule.warmup": FRACTION, "schedule.warmup_epochs": POSITIVE, "schedule.warmup_start": POSITIVE,
     "schedule.cooldown": FRACTION, "schedule.cooldown_epochs": POSITIVE, "schedule.end": POSITIVE, "schedule.boundaries": {"list"}, "schedule.factor": POSITIVE, "ema_decay": BELOW_ONE,
     "skips.in_a_row": {"none", *COUNT_0}, "skips.in_all": {"none", *COUNT_0}, "validation.every_epochs": COUNT, "validation.limit": COUNT_0,

@@ -255,6 +255,21 @@ def test_another_config_is_refused_with_the_difference(finished, tmp_path, check
     assert json.loads((workdir / "standard" / "config.json").read_text())["epochs"] == 2
 
 
+def test_finished_run_is_trained_longer(finished, tmp_path, capsys):
+    """With more epochs, and nothing else changed: from the last checkpoint, as one call says and a later one repeats."""
+    folder = shutil.copytree(finished[0] / "standard", tmp_path / "run")
+    before, longer = results.load_json(folder / "results.json"), tiny("standard")
+    longer.epochs = 3
+    after = train.run(longer, folder, progress=False)
+    assert (before["steps"], after["steps"]) == (8, 12) and after["sha256"] != before["sha256"] and after["config"]["epochs"] == 3
+    assert "the finished run of 2 epochs is trained to 3" in capsys.readouterr().out
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == 12 and steps == sorted(steps)
+    assert train.run(longer, folder, progress=False)["sha256"] == after["sha256"] and "trained to" not in capsys.readouterr().out
+    with pytest.raises(cli.ConfigError, match="expected the config that this run started with"):
+        train.run(tiny("standard"), folder, progress=False)
+
+
 def test_loop_gets_the_configs_numbers(tmp_path, monkeypatch):
     config, given = tiny("standard"), {}
     config.epochs, config.validation.every_epochs, config.log_every, config.checkpoints.keep, config.skips.in_a_row = 6, 3, 2, 5, 7

@@ -1,4 +1,4 @@
-"""One of two processes of a run: python -m tests.helpers.two_processes PORT PROCESS FOLDER SIGNAL_AT SHARDING, where SIGNAL_AT 0 sends no signal."""
+"""One of two processes of a run: python -m tests.helpers.two_processes PORT PROCESS FOLDER SIGNAL_AT SHARDING, where SIGNAL_AT 0 sends no signal; WORKDIR in the environment is the run's folder instead."""
 import os
 import pathlib
 import signal
@@ -51,7 +51,7 @@ def main(port, process, folder, signal_at, sharding):
 
     batches = Stream(process, int(signal_at))
     try:
-        state = training.train(step, begin, batches, steps=40, key=jax.random.key(1), workdir=folder, mesh=mesh, sharding=sharding,
+        state = training.train(step, begin, batches, steps=40, key=jax.random.key(1), workdir=os.environ.get("WORKDIR") or folder, mesh=mesh, sharding=sharding,
                                checkpoints=training.Checkpointing(every=10),
                                monitoring=training.Monitoring(log_every=7, progress=False, stop_on_signals=True))
     except training.Stopped as stop:

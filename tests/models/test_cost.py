@@ -17,7 +17,8 @@ from vmamba_jax.models.program_cost import Cost, cost, count
 PUBLISHED = {
     "vmamba_tiny": "4.90561", "vmamba_small": "8.71577", "vmamba_base": "15.35894", "vmamba_tiny_s2l5": "4.85774", "vmamba_small_s1l20": "8.61221",
     "vmamba_base_s1l20": "15.22086", "vmamba_tiny_v0": "5.62690", "vmamba_small_v0": "11.23152", "vmamba_base_v0": "18.02012",
-    "deit_tiny": "1.3", "deit_small": "4.6", "deit_base": "17.6", "vit_tiny": "1.3", "vit_small": "4.6", "vit_base": "17.6",
+    "deit_tiny": "1.3", "deit_small": "4.6", "deit_base": "17.6", "vit_tiny": "1.3", "vit_small": "4.6", "vit_base": "17.6", "vit_large": "61.6", "vit_large_patch14": "81.1",
+    "vit_huge": "167.4",
     "swin_tiny": "4.5", "swin_small": "8.7", "swin_base": "15.4", "convnext_tiny": "4.5", "convnext_small": "8.7", "convnext_base": "15.4",
     "mambaout_femto": "1.2", "mambaout_kobe": "1.5", "mambaout_tiny": "4.5", "mambaout_small": "9.0", "mambaout_base": "15.8",
     "mambaout_base_plus_rw": "19.2", "mambaout_base_tall_rw": "16.1", "spatialmamba_tiny": "4.5", "spatialmamba_small": "7.1", "spatialmamba_base": "15.8", "resnet18": "1.8", "resnet50": "4.1", "efficientnet_lite0": "0.407"}

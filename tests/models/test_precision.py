@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from vmamba_jax import attacks, create_model, models, training
+from vmamba_jax.models.baselines.vit import Block
+from vmamba_jax.models.layers.stages import rematerialized
 
 COMMON = {"num_classes": 3, "drop_path_rate": 0.5}
 TINY = {
@@ -56,6 +58,22 @@ def test_remat_changes_neither_numbers_nor_names(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), step(again, variables), expected)
     assert max(np.abs(x).max() for x in jax.tree.leaves(expected[1])) > 1e-2
     assert "remat" in str(jax.make_jaxpr(functools.partial(step, again))(variables))
+
+
+def test_remat_policies_keep_fewer_activations():
+    x = jnp.zeros((2, 5, 8))
+    variables = jax.eval_shape(lambda: Block(num_heads=2).init(jax.random.key(0), x))
+
+    def kept(policy):
+        """Bytes that a block's forward pass keeps for its backward pass."""
+        block = rematerialized(Block, policy)(num_heads=2)
+        residuals = jax.eval_shape(lambda variables: jax.vjp(lambda v: block.apply(v, x, False), variables)[1], variables)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+
+    sizes = [kept(policy) for policy in ("blocks", "projections", "dots", "none")]
+    assert sizes == sorted(set(sizes)) and sizes[0] == kept(True) and sizes[-1] == kept(False)
+    with pytest.raises(ValueError, match="remat='all'"):
+        kept("all")
 
 
 @pytest.mark.parametrize("name", SOME)

@@ -84,12 +84,12 @@ def test_layer_decay_and_a_frozen_backbone():
 
 
 def collectives(jaxpr, inside=False):
-    """[(name, whether it is inside a loop)] of a jaxpr."""
+    """[(name, whether it is inside a loop, bytes of its operands)] of a jaxpr."""
     found = []
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name.startswith(("psum", "all_gather", "reduce_scatter")):
-            found.append((name, inside))
+            found.append((name, inside, sum(v.aval.size * v.aval.dtype.itemsize for v in equation.invars)))
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
             if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
                 found += collectives(getattr(value, "jaxpr", value), inside or name in ("while", "scan"))
@@ -102,9 +102,9 @@ def test_no_collective_inside_the_attack():
     mapped = parallel.map_step(step, mesh, layout=sharding.layout(mesh, "fsdp"))
     batch = {name: x for name, x in Toy()[0].items() if name != "index"}
     found = collectives(jax.make_jaxpr(mapped)(shapes, batch, KEY).jaxpr)
-    assert not any(inside for _, inside in found)
+    assert not any(inside for _, inside, _ in found)
     sharded = sum(sharding.axis_of(x.shape, 8) != sharding.REPLICATED for x in jax.tree.leaves(shapes.params))
-    assert sum(name == "all_gather" for name, _ in found) == sum(name == "reduce_scatter" for name, _ in found) == sharded == 5
+    assert [sum(name == wanted for name, *_ in found) for wanted in ("all_gather", "reduce_scatter")] == [sharded, sharded] == [5, 5]
 
 
 def test_checkpoints_of_either_sharding_fit_the_other_and_other_devices(tmp_path):
@@ -158,3 +158,38 @@ def test_an_eighth_of_the_state_within_ten_percent(name, monkeypatch):
     shapes = jax.eval_shape(lambda: training.create_state(classifier, adamw(), jax.random.key(0), (224, 224, 3), ema_decay=EMA))
     whole, parts = (sharding.bytes_per_device(sharding.template(shapes, parallel.data_mesh(), kind)) for kind in sharding.SHARDINGS)
     assert parts == pytest.approx(whole / 8, rel=0.1)
+
+
+def summed_bytes(step, kind):
+    """Bytes of the operands of a mapped step's sums over the devices."""
+    mesh = parallel.data_mesh()
+    shapes = jax.eval_shape(lambda: training.create_state(TOY, adamw(), jax.random.key(0), SHAPE))
+    mapped = parallel.map_step(step, mesh, layout=sharding.layout(mesh, kind))
+    batch = {name: x for name, x in Toy()[0].items() if name != "index"}
+    found = collectives(jax.make_jaxpr(mapped)(shapes, batch, KEY).jaxpr)
+    return sum(size for name, _, size in found if name.startswith(("psum", "reduce_scatter")))
+
+
+@pytest.mark.parametrize("kind", sharding.SHARDINGS)
+def test_gradients_summed_in_bfloat16_are_half_the_bytes(kind):
+    make = functools.partial(training.objectives.standard, TOY, adamw())
+    weights = sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda: TOY.init(KEY, SHAPE))))
+    wide, narrow = summed_bytes(make(), kind), summed_bytes(make(reduce_dtype="bfloat16"), kind)
+    assert wide - narrow == 2 * weights and 4 * weights <= wide < 4 * weights + 64
+    with pytest.raises(ValueError, match="reduce_dtype='int8': expected a floating dtype"):
+        make(reduce_dtype="int8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sharding.SHARDINGS)
+def test_narrow_sums_and_moments_stay_close(kind):
+    def losses(options, **step):
+        optimizer = adamw(**options)
+        state = training.create_state(TOY, optimizer, jax.random.key(0), SHAPE)
+        rows, state = run(kind, training.objectives.standard(TOY, optimizer, **step), state, steps=30)
+        return np.array([row["loss"] for row in rows]), state
+
+    (wide, state), (narrow, other) = losses({}), losses({"mu_dtype": "bfloat16"}, reduce_dtype="bfloat16")
+    assert not np.array_equal(wide, narrow) and np.abs(wide - narrow).max() < 0.02 * wide[0]
+    bytes_of = lambda state, field: sharding.bytes_per_device(getattr(state.opt_state[1], field))
+    assert bytes_of(other, "mu") * 2 == bytes_of(state, "mu") == bytes_of(other, "nu") == bytes_of(state, "nu")

@@ -215,7 +215,7 @@ def test_timing_excludes_validation(state, tmp_path):
     first, last = training.read_metrics(tmp_path / "timing.jsonl")
     assert last["seconds"] < 0.8
     assert first["validation_seconds"] > 0.8 > last["validation_seconds"] and first["compile_seconds"] > 0 == last["compile_seconds"]
-    assert last["step_seconds"] + last["data_seconds"] <= last["seconds"] * 1.01
+    assert last["step_seconds"] + last["data_seconds"] <= last["seconds"] + 0.1  # writing the lines is counted too
 
 
 def test_profile_of_chosen_steps(state, tmp_path, capsys):

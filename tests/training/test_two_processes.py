@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from tests.helpers import s3_server
+from vmamba_jax import training
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -33,3 +36,27 @@ def test_signal_to_one_process_stops_both(tmp_path, sharding):
     for name in ("metrics.jsonl", "final0.npz", "final1.npz"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
     assert (tmp_path / "stopped" / "final0.npz").read_bytes() == (tmp_path / "stopped" / "final1.npz").read_bytes()
+
+
+@pytest.mark.slow
+def test_sharded_run_in_a_bucket(tmp_path, monkeypatch):
+    """Each process writes its own shards; stopped, the run resumes to the same bits, and one process reads the whole."""
+    for name in ("unbroken", "stopped"):
+        (tmp_path / name).mkdir()
+    with s3_server.serve("bucket") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("WORKDIR", "s3://bucket/unbroken")
+        assert run(tmp_path / "unbroken", sharding="fsdp") == ["finished"] * 2
+        monkeypatch.setenv("WORKDIR", "s3://bucket/stopped")
+        stopped = run(tmp_path / "stopped", signal_at=12, sharding="fsdp")
+        assert stopped[0] == stopped[1] and "saved in s3://bucket/stopped/checkpoints" in stopped[0]
+        assert run(tmp_path / "stopped", sharding="fsdp") == ["finished"] * 2
+        stored = server.buckets["bucket"]
+        assert stored["stopped/metrics.jsonl"] == stored["unbroken/metrics.jsonl"] and stored["stopped/metrics.jsonl"]
+        packs = {key.rpartition("/")[2] for key in stored if key.endswith(".bin")}
+        assert packs == {"0-0.bin", "1-0.bin"}
+        variables = training.restore_variables("s3://bucket/stopped/checkpoints")
+    for name in ("final0.npz", "final1.npz"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+    assert variables["params"]["Dense_0"]["kernel"].shape == (16, 16)

@@ -140,9 +140,9 @@ def test_process_0_names_the_late_one_of_two(time, monkeypatch):
     assert len(said) == 1 and "late: process 1 (host" in said[0] and "step 6, reads its next batch for 30 s" in said[0]
     for _ in range(6):  # process 1 sends nothing more
         look(0)
-    assert len(said) == 1
+    assert len(said) == 2 and "silent for 4 s" in said[1]
     clocks[1].enter("step", 6)
     look(1)
     for _ in range(5):
         look(0)
-    assert len(said) == 3 and "no process is behind" in said[1] and "silent for 4 s" in said[2]
+    assert len(said) == 4 and "no process is behind" in said[2] and "silent for 4 s" in said[3]

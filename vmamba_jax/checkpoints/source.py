@@ -12,8 +12,9 @@ from vmamba_jax.checkpoints.convert import convert_leaves, find, reassemble, sha
 from vmamba_jax.checkpoints.families import BY_MODEL
 from vmamba_jax.checkpoints.torch_files.read import read_torch
 from vmamba_jax.core import files
+from vmamba_jax.core.run_folder import RemotePath, run_folder
 from vmamba_jax.core.saved_steps import step_folders
-from vmamba_jax.core.saved_steps.reader import SavedSteps
+from vmamba_jax.core.saved_steps.reader import open_steps
 from vmamba_jax.data.class_names import dense_class_names, load_class_names
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.models import catalog
@@ -173,7 +174,7 @@ def open_weights(path, *, checkpoint="best", weights=None):
         ValueError: a damaged or foreign folder or file, or one without the checkpoint or the set of weights.
     """
     name, path = split_name(path)
-    place = pathlib.Path(path)
+    place = run_folder(path)
     if name is not None:
         catalog.entry(name)
     if not place.exists() and path in examples.names():
@@ -183,7 +184,7 @@ def open_weights(path, *, checkpoint="best", weights=None):
                                 f"the example models {', '.join(examples.names())}")
     if (steps := steps_folder(place)) is not None:
         found = _run(place, steps, int(checkpoint) if str(checkpoint).isdecimal() else checkpoint, weights)
-    elif place.is_dir() and not (place / store.METADATA).is_file():
+    elif isinstance(place, RemotePath) or (place.is_dir() and not (place / store.METADATA).is_file()):
         raise FileNotFoundError(f"{path}: no checkpoint here: expected a run's folder, with checkpoints/, or one of converted weights, with metadata.json")
     elif place.is_dir():
         found = _converted(place, weights)
@@ -245,7 +246,7 @@ def _run(place, steps, checkpoint, weights):
     if weights not in EMA:
         raise ValueError(f"weights={weights!r}: expected None, 'ema' or 'raw' for a run, {place}")
     folder = steps.parent if steps != place else place if (place / CONFIG).is_file() else place.parent
-    with SavedSteps(steps) as saved:
+    with open_steps(steps) as saved:
         while True:
             step = saved.find(checkpoint)
             try:

@@ -63,7 +63,7 @@ def catalog_rows(name):
     entry = catalog.entry(name)
     facts = (name, f"{entry.parameters:,}", "" if entry.flops is None else f"{entry.gflops:.2f} G")
     if not entry.releases:
-        yield (*facts, "", "", "never released", "", "", "")
+        yield (*facts, "", "", "none listed", "", "", "")
     for release in entry.releases:
         p = release.preprocessing
         measured = release.source + (f"; weights {release.license}" if release.license else "")

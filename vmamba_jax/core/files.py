@@ -9,6 +9,7 @@ import secrets
 import shutil
 
 from vmamba_jax.core import limits
+from vmamba_jax.core.run_folder import RemotePath, local_draft, run_folder
 
 
 @contextlib.contextmanager
@@ -17,8 +18,12 @@ def atomic(path):
 
     Readers see the old file or all of the new one, also after a power loss: file and folder are flushed to the disk. The
     temporary file is in the same folder, has a name of its own (several processes may write one path) and is removed if the
-    block raises. Missing parent folders are created.
+    block raises. Missing parent folders are created. A `RemotePath` is written as one object.
     """
+    if isinstance(path, RemotePath):
+        with local_draft(path) as draft:
+            yield draft
+        return
     path, draft = pathlib.Path(path), _draft(path)
     try:
         yield draft
@@ -81,7 +86,7 @@ def read_json(path):
     Raises:
         ValueError: the file is not JSON, such as an empty file after a power loss; the message names it.
     """
-    path = pathlib.Path(path)
+    path = run_folder(path)
     try:
         raw = path.read_bytes()
         limits.check_json(raw, path)
@@ -109,7 +114,7 @@ def read_json_lines(path, number=None):
     Raises:
         ValueError: any other line is not such an object; the message names the line.
     """
-    raw = pathlib.Path(path).read_bytes()
+    raw = run_folder(path).read_bytes()
     limits.check_json(raw, path)
     lines = raw.decode("utf-8", errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):

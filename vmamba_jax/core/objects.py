@@ -100,7 +100,7 @@ class Objects:
         try:
             return request(key, *args, **options).result()
         except (ValueError, OSError, RuntimeError, NotImplementedError) as error:  # TensorStore's kinds
-            text = " ".join(re.sub(r"\[[a-z_]+='.*?'\]|\[HTTP code \d+\]", "", str(error)).split())
+            text = " ".join(re.sub(r"\[[a-z_-]+='.*?'\]|\[HTTP code \d+\]", "", str(error)).split())
             if text.startswith("OUT_OF_RANGE"):
                 raise EOFError(f"{self.url}/{key}: {text}") from error
             raise StoreError(f"{self.url}: expected a bucket or server that this process can reach and use, but {text[:300]}") from error

@@ -24,6 +24,7 @@ from vmamba_jax.data.batching.batches import Batches, epoch, on_device, prefetch
 from vmamba_jax.data.batching.dense import DensePipeline
 from vmamba_jax.data.batching.meter import Meter, input_rate
 from vmamba_jax.data.batching.pipeline import BadImagesError, Pipeline, Stream
+from vmamba_jax.data.batching.shifted import Shifted
 from vmamba_jax.data.class_names import load_class_names, save_class_names
 from vmamba_jax.data.combined import Mixed, Repeated
 from vmamba_jax.data.datasets import (
@@ -46,11 +47,12 @@ from vmamba_jax.data.datasets import (
 from vmamba_jax.data.datasets.locate import DataNotFoundError
 from vmamba_jax.data.decoding.images import BadImageError
 from vmamba_jax.data.dense import DenseArrays, DenseSource
+from vmamba_jax.data.resized import Resized
 from vmamba_jax.data.source import Arrays, Source, Subset, subset
 from vmamba_jax.data.subsets import match_classes, select_classes, subset_from_list
 
 __all__ = [
-    "Annotated", "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "DenseArrays", "DensePipeline", "DenseSource", "Meter", "Mixed", "Pipeline", "Repeated", "Source", "Stream", "Subset",
+    "Annotated", "Arrays", "BadImageError", "BadImagesError", "Batches", "DataNotFoundError", "DenseArrays", "DensePipeline", "DenseSource", "Meter", "Mixed", "Pipeline", "Repeated", "Resized", "Shifted", "Source", "Stream", "Subset",
     "annotations", "augment", "epoch", "input_rate", "load", "load_class_names", "match_classes", "mix", "names", "on_device", "prefetch", "save_class_names",
     "select_classes", "subset", "subset_from_list", "transforms",
 ]

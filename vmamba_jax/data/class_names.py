@@ -2,9 +2,9 @@
 import functools
 import importlib.resources
 import json
-import pathlib
 
 from vmamba_jax.core import files
+from vmamba_jax.core.run_folder import run_folder
 
 FILE = "classes.json"
 
@@ -16,7 +16,7 @@ def save_class_names(folder, names):
         folder: an existing folder, such as a run's.
         names: class names; label k is names[k].
     """
-    files.write_json(pathlib.Path(folder) / FILE, [str(name) for name in names])
+    files.write_json(run_folder(folder) / FILE, [str(name) for name in names])
 
 
 def load_class_names(folder):
@@ -25,7 +25,7 @@ def load_class_names(folder):
     Raises:
         ValueError: the file is damaged, or is no list of different names.
     """
-    path = pathlib.Path(folder) / FILE
+    path = run_folder(folder) / FILE
     names = files.read_json(path)
     if names is None:
         return None

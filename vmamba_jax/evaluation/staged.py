@@ -1,7 +1,6 @@
 """Robust accuracy under an attack of several stages: each stage attacks only the images that are still robust; a killed run resumes."""
 import dataclasses
 import math
-import pathlib
 import time
 
 import jax
@@ -11,6 +10,7 @@ from vmamba_jax import parallel
 from vmamba_jax.attacks.autoattack.autoattack import check_stages
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import fold_in, keys_at
+from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.evaluation import state_file
 from vmamba_jax.evaluation.loop import classify, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
@@ -32,7 +32,7 @@ class Ledger:
     def __init__(self, n, about, path=None):
         self.broken_by, self.margin = np.full(n, ROBUST, np.int16), np.full(n, -np.inf, np.float32)
         self.attempted, self.stages = np.zeros(n, bool), []
-        self.identity, self.path = about, path and pathlib.Path(path)
+        self.identity, self.path = about, path and run_folder(path)
         if self.path and self.path.exists():
             self._load()
 

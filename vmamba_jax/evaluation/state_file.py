@@ -1,12 +1,12 @@
 """The state of an evaluation in a file: facts and arrays over the set, with the identity of the run that wrote them."""
 import json
-import pathlib
 
 import jax
 import numpy as np
 
 from vmamba_jax import parallel
 from vmamba_jax.core import files, limits, zip_files
+from vmamba_jax.core.run_folder import local_copy, run_folder
 from vmamba_jax.evaluation import identity
 from vmamba_jax.version import __version__
 
@@ -37,7 +37,8 @@ def read(path, own, about, check=lambda facts: None):
         ValueError: a damaged file, or one of another run.
     """
     try:
-        found = zip_files.read_npz(path, ("facts", *own))
+        with local_copy(run_folder(path)) as local:
+            found = zip_files.read_npz(local, ("facts", *own))
         facts = limits.parse_json(str(found.pop("facts")).encode(), "facts")
         if any(found[name].shape != array.shape or found[name].dtype != array.dtype for name, array in own.items()):
             raise ValueError("its arrays have another length or type")
@@ -57,5 +58,5 @@ def write(path, facts, arrays):
     """Write a state file, whole or not at all; on process 0 only."""
     if jax.process_index():
         return
-    with files.atomic(pathlib.Path(path)) as part, open(part, "wb") as file:
+    with files.atomic(run_folder(path)) as part, open(part, "wb") as file:
         np.savez(file, facts=json.dumps(facts), **arrays)

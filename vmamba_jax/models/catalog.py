@@ -126,6 +126,9 @@ _MODELS = {
     "vit_tiny": (ViT, _transformer(192, 3), 5_717_416, 1_258_411_200),
     "vit_small": (ViT, _transformer(384, 6), 22_050_664, 4_608_338_304),
     "vit_base": (ViT, _transformer(768, 12), 86_567_656, 17_582_740_224),
+    "vit_large": (ViT, _transformer(1024, 16) | dict(depth=24), 304_326_632, 61_604_135_936),
+    "vit_large_patch14": (ViT, _transformer(1024, 16) | dict(depth=24, patch_size=14), 304_203_752, 81_077_482_496),
+    "vit_huge": (ViT, _transformer(1280, 16) | dict(depth=32, patch_size=14), 632_045_800, 167_402_021_120),
     "vit_small_convstem": (ViT, _transformer(384, 6) | dict(conv_stem=(48, 96, 192, 384)), 22_777_576, 4_991_507_328),
     "vit_base_convstem": (ViT, _transformer(768, 12) | dict(conv_stem=(48, 96, 192, 384)), 87_147_112, 17_937_007_872),
     "swin_tiny": (Swin, _swin(96, 6, 3, 0.2), 28_288_354, 4_509_194_496),
@@ -227,6 +230,7 @@ ALIASES = {
     "vanilla_vmamba_tiny": "vmamba_tiny_v0", "vanilla_vmamba_small": "vmamba_small_v0", "vanilla_vmamba_base": "vmamba_base_v0",
     "vim_base_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_middle_cls_token_div2": "vim_base",
 } | {f"{family}_{size}_{rest}": f"{family}_{size}" for family, rest in _TIMM.items() for size in ("tiny", "small", "base")} | {
+    "vit_large_patch16_224": "vit_large", "vit_large_patch14_224": "vit_large_patch14", "vit_huge_patch14_224": "vit_huge"} | {
     f"vim_{size}_patch16{stride}_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2": f"vim_{size}{stride}"
     for size in ("tiny", "small") for stride in ("", "_stride8")} | {
     f"mamba_vision_{short}": f"mambavision_{size}" for short, size in (("T", "tiny"), ("T2", "tiny2"), ("S", "small"), ("B", "base"), ("L", "large"), ("L2", "large2"))} | {

@@ -72,8 +72,8 @@ def _deit(size, digest, top1):
     return _timm(f"deit_{size}_patch16_224.fb_in1k", top1, f"https://dl.fbaipublicfiles.com/deit/{file}", resize=248)
 
 
-def _augreg(size, training, top1):
-    return _timm(f"vit_{size}_patch16_224.augreg_{training}", top1, mean=(0.5,) * 3, std=(0.5,) * 3, resize=248)
+def _augreg(size, training, top1, **source):
+    return _timm(f"vit_{size}_patch16_224.augreg_{training}", top1, mean=(0.5,) * 3, std=(0.5,) * 3, resize=248, **source)
 
 
 def _swin(size, top1):
@@ -149,6 +149,7 @@ RELEASES = {
     "vit_tiny": (_augreg("tiny", "in21k_ft_in1k", 75.45),),
     "vit_small": (_augreg("small", "in21k_ft_in1k", 81.40),),
     "vit_base": (_augreg("base", "in21k_ft_in1k", 84.53), _augreg("base", "in1k", 79.15)),
+    "vit_large": (_augreg("large", "in21k_ft_in1k", 85.83, source="timm's results-imagenet.csv, commit 0173a13"),),
     "vit_small_convstem": (_singh("ViT-S", "vit_s_cvst_robust.pt", 72.56, "48.08", "agtDw3D7QXbDCmw", "1-1sUYXnj6bDXacIKI3KKqn4rlkmL-ZI2"),),
     "vit_base_convstem": (_singh("ViT-B", "vit_b_cvst_robust.pt", 76.30, "54.66", "SbN5AJAicdZJXyr", "1-JBbfi_eH3tKMXObvPPHprrZae0RiQGT", **RAW),),
     "swin_tiny": (_swin("tiny", 81.39),),

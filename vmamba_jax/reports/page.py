@@ -7,7 +7,8 @@ import jinja2
 import numpy as np
 
 from vmamba_jax.core import files
-from vmamba_jax.reports import exports, figures, tables
+from vmamba_jax.core.run_folder import RemotePath, run_folder
+from vmamba_jax.reports import differences, exports, figures, tables
 
 
 def render(runs, *, title, about="", commands=(), folder="."):
@@ -20,9 +21,10 @@ def render(runs, *, title, about="", commands=(), folder="."):
         folder: the page's folder; links to the raw files are relative to it.
     """
     columns, rows = tables.accuracy(runs)
+    against = differences.table(runs) if len(runs) > 1 else ([], [])
     return template("report.html").render(
         title=title, about=about, colors=figures.SERIES,
-        headline=headline(runs), columns=columns, rows=rows, percent=tables.percent, interval=tables.interval,
+        headline=headline(runs), columns=columns, rows=rows, against=against, points=tables.points, percent=tables.percent, interval=tables.interval,
         robustness=figures.robustness(attacked) if (attacked := [run for run in runs if run.headline]) else "", corrupted=tables.corruptions(runs),
         calibrated=tables.calibration(runs), around=tables.states(runs),
         training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
@@ -45,7 +47,7 @@ def template(name):
 
 def write(path, runs, **options):
     """Write the page atomically to `path`; options as of `render`. Returns the path."""
-    path = pathlib.Path(path)
+    path = run_folder(path)
     return put(path, render(runs, folder=path.parent, **options))
 
 
@@ -82,4 +84,6 @@ def _examples(run):
 
 
 def _link(file, folder):
+    if isinstance(file, RemotePath):
+        return urllib.parse.quote(str(file).removeprefix(f"{folder}/"), safe="/:")
     return urllib.parse.quote(pathlib.PurePath(os.path.relpath(file, folder)).as_posix())

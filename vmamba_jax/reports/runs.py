@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from vmamba_jax.core import files, zip_files
+from vmamba_jax.core.run_folder import RemotePath, local_copy, run_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Run:
         examples: arrays of examples.npz, {} if there are none.
     """
     label: str
-    folder: pathlib.Path
+    folder: pathlib.Path | RemotePath
     config: Mapping
     metrics: Sequence[Mapping]
     results: Mapping
@@ -50,7 +51,7 @@ def read_run(folder, label=None, evaluated=True, examples=True):
         FileNotFoundError: the required file is missing.
         ValueError: a file is damaged.
     """
-    folder = pathlib.Path(folder)
+    folder = run_folder(folder)
     if not evaluated and not (folder / "metrics.jsonl").is_file():
         raise FileNotFoundError(f"folder={folder}: expected metrics.jsonl in it; run `python -m experiments.train --workdir {folder}` first")
     if evaluated and not (folder / "evaluation.json").is_file():
@@ -71,4 +72,5 @@ def _json_lines(path):
 def _arrays(path):
     if not path.is_file():
         return {}
-    return zip_files.read_npz(path)
+    with local_copy(path) as local:
+        return zip_files.read_npz(local)

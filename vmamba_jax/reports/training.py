@@ -1,11 +1,11 @@
 """The page of one run's training: accuracy, loss, gradient norm, learning rate and throughput over the epochs, and robust overfitting."""
-import pathlib
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.reports import figures, page
 from vmamba_jax.reports.figures import FAINT, INK, SERIES
 from vmamba_jax.reports.tables import percent
@@ -13,7 +13,8 @@ from vmamba_jax.reports.tables import percent
 CLEAN, ROBUST = "validation/accuracy", "validation/robust_accuracy"
 LINES = (  # metric, name, color, line, marker
     ("accuracy", "training batches, as trained on", SERIES[4], "-", ""), ("clean_accuracy", "training batches, clean", SERIES[5], "-", ""),
-    ("validation/accuracy", "validation, clean", SERIES[1], "-", "s"), ("validation/robust_accuracy", "validation, {attack}", SERIES[0], "-", "o"))
+    ("validation/accuracy", "validation, clean", SERIES[1], "-", "s"), ("validation/robust_accuracy", "validation, {attack}", SERIES[0], "-", "o"),
+    ("validation/mask_AP", "validation, mask AP, clean", SERIES[1], "-", "s"), ("validation/robust_mask_AP", "validation, mask AP, {attack}", SERIES[0], "-", "o"))
 
 
 def render_training(run, *, title=None, about=None, commands=(), folder="."):
@@ -32,7 +33,7 @@ def render_training(run, *, title=None, about=None, commands=(), folder="."):
 
 def write_training(path, run, **options):
     """Write the page atomically to `path`; options as of `render_training`. Returns the path."""
-    path = pathlib.Path(path)
+    path = run_folder(path)
     return page.put(path, render_training(run, folder=path.parent, **options))
 
 

@@ -3,7 +3,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from vmamba_jax import data, parallel
 from vmamba_jax.core import checks, deprecation
+from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.training import sharding as layouts
 from vmamba_jax.training.optimization.skipping import skip_nonfinite
 from vmamba_jax.training.run import feed as loading
@@ -40,6 +40,7 @@ class Checkpointing:
         keep_best: number of best checkpoints by `best_metric` kept besides, >= 0.
         best_metric: name in the validation's results that ranks the checkpoints; every validation then also saves one. None: no ranking.
         best_mode: "max" or "min".
+        rank: False: validations save checkpoints that `best_metric` does not rank, as in all phases of a run but the last.
         config: JSON-able description of the run, written beside the checkpoints; None: none.
     """
     every: int | None = None
@@ -48,6 +49,7 @@ class Checkpointing:
     best_metric: str | None = None
     best_mode: str = "max"
     config: Any = None
+    rank: bool = True
 
     def __post_init__(self):
         checks.count("every", self.every, 1, optional=True)
@@ -136,8 +138,8 @@ def _accept_old_keywords(function):
 
 
 @_accept_old_keywords
-def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, sharding="replicated", checkpoints=Checkpointing(), validation=None,
-          monitoring=Monitoring()):
+def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=None, sharding="replicated", checkpoints=Checkpointing(),
+          validation=None, monitoring=Monitoring()):
     """Runs `step_fn` until `steps` steps are done and returns the final state.
 
     Batch t is `batches[t]` and its key `fold_in(key, t)`; nothing else is random. A stopped run that is called again with the same
@@ -152,7 +154,10 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, shard
             `get_state` and `set_state`, whose JSON-able state every checkpoint saves and a resumed run restores.
         steps: total number of steps, those of earlier calls included.
         key: random key of the run.
-        workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; None: nothing is written.
+        workdir: folder of metrics.jsonl, timing.jsonl, tensorboard/ and checkpoints/, for one run at a time; a path, or a URL of a folder in a
+            bucket, gs:// or s3://. None: nothing is written.
+        first: step of `state`, at which this part of a longer run begins, with another step function or other batches than the part before; intervals of
+            checkpoints and validations count from it, and an earlier checkpoint is not restored.
         mesh: devices to shard the batch over, see `parallel`; None: the default device.
         sharding: of the state, "replicated" or "fsdp", see `training.sharding`; "fsdp" needs a mesh, a `Step` of `objectives`, and an optimizer that updates
             every entry by itself. Checkpoints do not depend on it.
@@ -179,18 +184,22 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, shard
         template = make() if mesh is None else layouts.template(jax.eval_shape(make), mesh, sharding)
         layouts.check(step_fn, template.params, mesh, sharding)
         if workdir is not None:
-            workdir = pathlib.Path(workdir).absolute()
+            workdir = run_folder(workdir).absolute()
             if jax.process_index() == 0:
                 stack.enter_context(one_run(workdir))
             folder = stack.enter_context(Checkpoints(workdir / "checkpoints", checkpoints.keep_latest, checkpoints.keep_best,
-                                                     checkpoints.best_metric, checkpoints.best_mode, checkpoints.config))
-            if folder.latest_step is not None:
+                                                     checkpoints.best_metric if checkpoints.rank else None, checkpoints.best_mode, checkpoints.config))
+            if (latest := folder.latest_step) is not None and latest > first:
                 saved = folder.restore(template)
                 extra = folder.extra(int(saved.step))
                 window = Window(**extra["window"], limits=limits)
                 loading.restore(batches, extra["loader"], f"step {int(saved.step)} in {folder.directory}")
+            elif latest is not None:
+                window = Window(**folder.extra(latest)["window"], limits=limits)
         state = saved or (template if mesh is None else layouts.place(make(), mesh, sharding))
         start = int(state.step)
+        if first > start:
+            raise ValueError(f"first={first} with a state of step {start}: expected the step of the state at which this part begins")
         if workdir is not None:
             writer = stack.enter_context(Writer(workdir, step=start))
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -207,7 +216,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, shard
             return jax.device_put(batch) if mesh is None else parallel.shard_batch(parallel.weigh_padding(batch, mesh.local_mesh.size), mesh)
 
         def due(done, every):
-            return done == steps or (every is not None and done % every == 0)
+            return done == steps or (every is not None and (done - first) % every == 0)
 
         def write(done, values):
             if writer is not None:
@@ -239,8 +248,8 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, shard
 
             stop = stop_requested(done)
             log, validate = due(done, monitoring.log_every), validation is not None and due(done, validation.every)
-            ranked = validate and checkpoints.best_metric is not None
-            save = folder is not None and (due(done, checkpoints.every) or ranked or stop is not None)
+            judged = validate and checkpoints.best_metric is not None
+            save = folder is not None and (due(done, checkpoints.every) or judged or stop is not None)
             if not (log or validate or save or stop):
                 continue
             _check_skips(window, limits, examples, folder)
@@ -260,8 +269,10 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, mesh=None, shard
                 bar.validation(results)
             if save:
                 clock.enter("checkpoint", done)
+                if writer is not None:
+                    writer.flush()
                 loader = loading.gather(fed.state) if loading.has_state(batches) else None
-                folder.save(state, metrics=results if ranked else None, extra={"window": window.to_json(), "loader": loader})
+                folder.save(state, metrics=results if judged and checkpoints.rank else None, extra={"window": window.to_json(), "loader": loader})
             if writer is not None and timing:  # after validation and checkpoint, whose seconds belong to these steps
                 bad = getattr(batches, "bad", None)
                 writer.time(done, timing | clock.take() | ({"bad_images": len(bad)} if bad else {}))

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from vmamba_jax.core import checks, files
+from vmamba_jax.core.run_folder import RemotePath, run_folder
 from vmamba_jax.core.saved_steps import checksums, step_folders
 
 ITEMS = {"state": ocp.StandardCheckpointHandler, "extra": ocp.JsonCheckpointHandler, "checksums": ocp.JsonCheckpointHandler}
@@ -132,21 +133,25 @@ class SavedSteps:
         """read(); again while it fails because a run that saves to the folder has replaced the steps meanwhile."""
         end = time.monotonic() + PATIENCE
         while True:
-            before = step_folders.listing(self.directory) if self.read_only else None
+            before = self._listing() if self.read_only else None
             try:
                 return read()
             except (DamagedCheckpoint, FileNotFoundError):
                 if not self.read_only or time.monotonic() > end or self._is_still(before):
                     raise
 
+    def _listing(self):
+        """What tells whether a run has changed the folder."""
+        return step_folders.listing(self.directory)
+
     def _is_still(self, before):
         """Whether the folder has the listing of `before` after a pause, so that no run changed it meanwhile."""
         time.sleep(PAUSE)
-        return step_folders.listing(self.directory) == before
+        return self._listing() == before
 
     def _pass_over(self):
         """Names the steps that a reader passes over."""
-        before = step_folders.listing(self.directory)
+        before = self._listing()
         found = step_folders.damaged(self.directory, self.best_metric)
         if found:
             if not self._is_still(before):
@@ -159,7 +164,7 @@ class SavedSteps:
         return self._retrying(lambda: self._load_undamaged(step, load))
 
     def _load_undamaged(self, step, load):
-        before = step_folders.listing(self.directory) if self.read_only else None
+        before = self._listing() if self.read_only else None
         chosen, damage = self._find(step), {}
         for number in [chosen] if step != "latest" else reversed(self.steps):
             try:
@@ -196,9 +201,17 @@ class SavedSteps:
         return text
 
 
+def open_steps(directory, best_metric=None):
+    """The `SavedSteps` of a folder, or the `remote.RemoteSteps` of a URL."""
+    if isinstance(run_folder(directory), RemotePath):
+        from vmamba_jax.core.saved_steps.remote import RemoteSteps
+        return RemoteSteps(directory, best_metric)
+    return SavedSteps(directory, best_metric)
+
+
 def restore_variables(directory, step="latest", ema=False):
     """Model variables from a folder of checkpoints, also while a run writes to it: see `SavedSteps.restore_variables`."""
-    with SavedSteps(directory) as saved:
+    with open_steps(directory) as saved:
         return saved.restore_variables(step, ema)
 
 

@@ -32,7 +32,7 @@ class EfficientNetLite(nn.Module):
         in_channels: channels of the images.
         drop_path_rate: the rates ("drop connect") rise linearly from 0 over the blocks, to this times (1 - 1 / blocks) at the last block.
         dropout_rate: before the head, in training.
-        remat: recompute each block's activations in the backward pass.
+        remat: activations that the backward pass recomputes, see `layers.stages.REMAT`; True is "blocks", False "none".
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     num_classes: int = 1000
@@ -41,7 +41,7 @@ class EfficientNetLite(nn.Module):
     in_channels: int = 3
     drop_path_rate: float = 0.2
     dropout_rate: float = 0.2
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 

@@ -38,7 +38,7 @@ class ViT(nn.Module):
         antialias: resize it as timm (True) or as DeiT's repository (False).
         resize_offset: added to the sides of the new grid where the scale is computed, with antialias False; DINOv2's program has 0.1.
         drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
-        remat: recompute each block's activations in the backward pass.
+        remat: activations that the backward pass recomputes, see `layers.stages.REMAT`; True is "blocks", False "none".
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
     """
     num_classes: int = 1000
@@ -55,7 +55,7 @@ class ViT(nn.Module):
     antialias: bool = True
     resize_offset: float = 0.0
     drop_path_rate: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -23,9 +24,16 @@ def linear_rates(rate, blocks):
     return tuple(np.linspace(0, rate, blocks).tolist())
 
 
+REMAT = {  # policy: what the forward pass keeps of a block besides its input
+    "blocks": None, "projections": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "dots": jax.checkpoint_policies.dots_saveable, "none": None}
+"""Rematerialization of a model's blocks. "none": every activation is kept. "blocks": only each block's input. "projections": also the outputs of dense
+layers. "dots": also those of all matrix products, such as attention's scores. What is not kept is computed again in the backward pass."""
+
+
 def rematerialized(block, remat):
-    """`block`, a module class called with (x, train); with `remat`, its activations are recomputed in the backward pass."""
-    return nn.remat(block, static_argnums=(2,)) if remat else block
+    """`block`, a module class called with (x, train), under a policy of `REMAT`; True: "blocks", False: "none"."""
+    policy = checks.choice("remat", {True: "blocks", False: "none"}.get(remat, remat), REMAT)
+    return block if policy == "none" else nn.remat(block, static_argnums=(2,), policy=REMAT[policy])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +95,7 @@ class StagedBackbone(nn.Module):
         num_classes: width of the head; 0 returns the features that the head would read.
         in_channels: channels of the images.
         drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
-        remat: recompute each block's activations in the backward pass.
+        remat: activations that the backward pass recomputes, see `layers.stages.REMAT`; True is "blocks", False "none".
         out_indices: if not empty, return these stages' maps (b, H_i, W_i, C_i), before the downsampling that follows them.
         dtype, param_dtype: compute dtype (None: that of the input and parameters) and the parameters' dtype.
         BLOCK: class of the blocks.
@@ -98,7 +106,7 @@ class StagedBackbone(nn.Module):
     num_classes: int = 1000
     in_channels: int = 3
     drop_path_rate: float = 0.0
-    remat: bool = False
+    remat: bool | str = False
     out_indices: Sequence[int] = ()
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32

@@ -63,7 +63,7 @@ class Vim(MixerFields, nn.Module):
             rows.
         residual_in_fp32: carry the sum of the blocks' outputs in at least float32, whatever the dtype.
         drop_path_rate: rate of the last block; the rates rise linearly from 0 over the blocks.
-        remat: recompute each block's activations in the backward pass.
+        remat: activations that the backward pass recomputes, see `layers.stages.REMAT`; True is "blocks", False "none".
         out_indices: numbers of four blocks; their mixers' outputs are returned as maps of the strides 4, 8, 16 and 32, see `pyramid`, in place of
             logits. (): logits. Needs class_token="none" and a stride of 16 or 8.
         stop_blocks: where stop_gradients applies: None: everywhere; or a tuple of block numbers.
@@ -82,7 +82,7 @@ class Vim(MixerFields, nn.Module):
     image_size: int = 224
     residual_in_fp32: bool = True
     drop_path_rate: float = 0.1
-    remat: bool = False
+    remat: bool | str = False
     out_indices: tuple = ()
     stop_blocks: tuple | None = None
     perturbed_blocks: tuple | None = None

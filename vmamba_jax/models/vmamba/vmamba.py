@@ -60,10 +60,10 @@ class VSSStage(BlockFields, WidthField, nn.Module):
     Attributes:
         depth: number of blocks.
         drop_path: rate of all blocks, or a tuple of one rate per block.
-        remat: recompute each block's activations in the backward pass.
+        remat: activations that the backward pass recomputes, see `layers.stages.REMAT`; True is "blocks", False "none".
     """
     depth: int = 2
-    remat: bool = False
+    remat: bool | str = False
 
     @nn.compact
     def __call__(self, x, train=False):

@@ -8,8 +8,8 @@ A batch is {"image": (b, H, W, C) in [0, 1], "label": (b,) classes or (b, classe
 `segmentation` takes label maps (b, H, W), and attacks on dense predictions. Some objectives keep something in `state.carry` between steps (free: the perturbation; fast: its last measurement; separate batch
 statistics): `state = step.begin(state, image_shape, batch_size)` adds it and returns other states unchanged. `cost(name, **options)`
 returns a step's cost. All take augment, mix, ema_decay, ema_warmup and accumulate, see `Step`; those with an inner attack also attack_mode,
-eps_schedule and scheduled, see `InnerAttack`. `detection` takes a batch of objects. `repair` needs masks and templates, so that it has no entry in
-`OBJECTIVES`.
+eps_schedule, scheduled and attack_weights, see `InnerAttack`. `detection` takes a batch of objects. `repair` needs masks and templates, so that it has no
+entry in `OBJECTIVES`.
 """
 from vmamba_jax.core import checks
 from vmamba_jax.training.objectives.awp import awp, perturb_weights

@@ -64,7 +64,7 @@ def fast(classifier, optimizer, *, eps, step_size=None, label_smoothing=0.0, wat
         return {name: jnp.zeros(()) for name in WATCHED}
 
     watched = Cost() if watch_every is None else Cost(watch_steps, 2).times(1 / (watch_every * watch_stride))
-    rule = Rule(prepare=prepare, gradient=descend(classification_loss(classifier, label_smoothing)), begin=begin if watch_every else None,
+    rule = Rule(prepare=prepare, reads_ema=inner.averaged, gradient=descend(classification_loss(classifier, label_smoothing)), begin=begin if watch_every else None,
                 remembered=WATCHED if watch_every else (), attack_cost=lambda: inner.cost().plus(watched),
                 classes=losses.number_of_classes(classifier))
     return make_step(optimizer, rule, **options)

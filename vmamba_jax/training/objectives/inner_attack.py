@@ -13,6 +13,7 @@ from vmamba_jax.training.objectives.step import Cost, Outcome, Rule, descend
 RADII = ("eps", "step_size")  # the fields of an attack that are lengths in pixel units
 ATTACK = attacks.pgd(0.031, steps=10, step_size=0.007, start="gaussian")  # as released with TRADES and MART
 STATISTICS = ("shared", "separate")
+WEIGHTS = ("current", "ema")
 CONSTANT = "expected one with a constant number of passes, such as pgd or apgd(keep='highest_loss')"
 
 
@@ -20,7 +21,7 @@ CONSTANT = "expected one with a constant number of passes, such as pgd or apgd(k
 class InnerAttack:
     """The inner maximization of adversarial training: an attack, the model's mode inside it, and the schedule of its radius.
 
-    Objectives take one as `attack`, or make it from their keywords attack, attack_mode, eps_schedule and scheduled.
+    Objectives take one as `attack`, or make it from their keywords attack, attack_mode, eps_schedule, scheduled and attack_weights.
 
     Attributes:
         attack: `(logits_fn, images, labels, keys) -> adversarial images`.
@@ -28,16 +29,19 @@ class InnerAttack:
             recorded, and one dropout mask for the whole attack).
         eps_schedule: None, or a function of the number of steps done; it multiplies the attack's fields `scheduled`.
         scheduled: fields of the attack that the schedule scales, some of "eps" and "step_size".
+        attack_weights: "current", or "ema": the attack sees the running average of the weights, which the state must have.
     """
     attack: Callable
     attack_mode: str = "eval"
     eps_schedule: Callable | None = None
     scheduled: tuple[str, ...] = RADII
+    attack_weights: str = "current"
 
     def __post_init__(self):
         if not callable(self.attack):
             raise TypeError(f"attack={self.attack!r}: expected a callable (logits_fn, images, labels, keys) -> images")
         checks.choice("attack_mode", self.attack_mode, ("eval", "train"))
+        checks.choice("attack_weights", self.attack_weights, WEIGHTS)
         if self.eps_schedule is not None and not callable(self.eps_schedule):
             raise TypeError(f"eps_schedule={self.eps_schedule!r}: expected None or a function of the number of steps done")
         if self.eps_schedule is not None and not _has_field(self.attack, "eps"):
@@ -51,14 +55,14 @@ class InnerAttack:
 
         Args:
             attack: an `InnerAttack`, or an attack.
-            options: {keyword: value}; attack_mode, eps_schedule and scheduled belong to the inner attack.
-            **defaults: of these three, where they differ from the class's.
+            options: {keyword: value}; attack_mode, eps_schedule, scheduled and attack_weights belong to the inner attack.
+            **defaults: of these, where they differ from the class's.
 
         Returns:
             (the inner attack, the options that remain).
 
         Raises:
-            TypeError: `attack` is an `InnerAttack` and `options` also has one of the three.
+            TypeError: `attack` is an `InnerAttack` and `options` also has one of them.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         own = {name: value for name, value in options.items() if name in names}
@@ -83,11 +87,13 @@ class InnerAttack:
             (adversarial images, metrics, logits_fn). metrics has "eps_scale" if there is a schedule; logits_fn is the model in
             `attack_mode`.
         """
-        logits_fn = losses.frozen_logits(classifier, state.params, state.model_state, self.attack_mode, keys.attack_dropout)
+        logits_fn = losses.frozen_logits(classifier, state.variables(self.averaged)["params"], state.model_state, self.attack_mode, keys.attack_dropout)
         attack, metrics = self.scaled(state)
         if aim is not None:
             attack = aim(attack, logits_fn, batch["image"])
         return attack(logits_fn, batch["image"], losses.classes(batch["label"]), keys.attack), metrics, logits_fn
+
+    averaged = property(lambda self: self.attack_weights == "ema", doc="Whether the attack sees the average of the weights.")
 
     def scaled(self, state):
         """(the attack at the radius of the state's step, metrics: "eps_scale" if there is a schedule)."""
@@ -150,7 +156,7 @@ def two_pass_rule(classifier, loss, attack, statistics, aim=None, aim_cost=None)
     def begin(state, image_shape, batch_size):
         return jax.tree.map(jnp.copy, state.model_state)
 
-    return Rule(prepare=prepare, gradient=descend(both), begin=begin if separate else None,
+    return Rule(prepare=prepare, gradient=descend(both), begin=begin if separate else None, reads_ema=attack.averaged,
                 attack_cost=lambda: attack.cost().plus(aim_cost or Cost()), update_cost=Cost(2),
                 classes=losses.number_of_classes(classifier))
 

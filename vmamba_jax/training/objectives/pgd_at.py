@@ -29,8 +29,8 @@ def pgd_at(classifier, optimizer, *, attack, label_smoothing=0.0, clean_accuracy
         label_smoothing: in [0, 1), in the update's loss, not the attack's.
         clean_accuracy: also measure accuracy on the clean images, in the attack's mode, at the cost of a forward pass.
         released: attack as the programs of arXiv 2406.05532 do, see `ReleasedPGD`; the attack must be `attacks.pgd` in linf.
-        **options: attack_mode, eps_schedule, scheduled: see `InnerAttack`; augment, mix, ema_decay, ema_warmup, accumulate: see
-            `step.Step`.
+        **options: attack_mode, eps_schedule, scheduled, attack_weights: see `InnerAttack`; augment, mix, ema_decay, ema_warmup, accumulate,
+            reduce_dtype: see `step.Step`.
 
     Source: Madry et al. 2018, equation 2.1.
     """
@@ -48,7 +48,7 @@ def pgd_at(classifier, optimizer, *, attack, label_smoothing=0.0, clean_accuracy
             metrics["clean_accuracy"] = losses.accuracy(logits_fn(batch["image"]), batch["label"], batch.get("weight"))
         return {**batch, "image": adversarial}, metrics
 
-    rule = Rule(prepare=prepare, gradient=descend(classification_loss(classifier, label_smoothing)),
+    rule = Rule(prepare=prepare, reads_ema=inner.averaged, gradient=descend(classification_loss(classifier, label_smoothing)),
                 attack_cost=lambda: inner.cost().plus(Cost(0, int(clean_accuracy))), classes=losses.number_of_classes(classifier))
     return make_step(optimizer, rule, **options)
 

@@ -58,6 +58,7 @@ class Rule:
         gradient: `(params, state, batch, keys) -> (grads, Outcome)`, means over the images; params may differ from the state's.
         prepare: `(state, batch, keys) -> (batch, metrics)` at the current weights, such as an attack; None: nothing.
         begin: `(state, image_shape, batch_size) -> carry` at the start of a run; None: the state keeps nothing between steps.
+        reads_ema: whether `prepare` reads the running average of the weights.
         remembered: names of metrics that the carry keeps, {name: value}, after averaging over devices.
         attack_cost: function without arguments that returns the `Cost` of `prepare`.
         update_cost: `Cost` of `gradient`.
@@ -66,6 +67,7 @@ class Rule:
     gradient: Callable
     prepare: Callable | None = None
     begin: Callable | None = None
+    reads_ema: bool = False
     remembered: tuple = ()
     attack_cost: Callable = Cost
     update_cost: Cost = Cost(1)
@@ -180,7 +182,7 @@ class Step:
 
     def _advance(self, state, batch, keys, axis_name, shards):
         own = state  # with the weights that this device updates
-        state = own.replace(params=shards.gather(own.params))
+        state = own.replace(params=shards.gather(own.params), ema=shards.gather(own.ema) if self.rule.reads_ema else own.ema)
         batch, prepared = self._prepare(state, batch, keys)
         params = state.params
         if self.perturb is not None:

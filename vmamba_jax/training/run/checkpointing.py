@@ -1,5 +1,6 @@
 """Checkpoints of a run: saved asynchronously, the latest and the best kept, verified by checksums when restored."""
 import contextlib
+import inspect
 import json
 import math
 import pathlib
@@ -12,10 +13,12 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
-from vmamba_jax.core import checks
-from vmamba_jax.core.saved_steps import checksums, step_folders
+from vmamba_jax.core.run_folder import RemotePath, run_folder
+from vmamba_jax.core.saved_steps import checksums, objects, step_folders
 from vmamba_jax.core.saved_steps.reader import ITEMS, DamagedCheckpoint, SavedSteps, first_line, reading, restore_variables
+from vmamba_jax.core.saved_steps.remote import RemoteSteps
 from vmamba_jax.training.run import state_trees
+from vmamba_jax.training.run.remote_checkpoints import RemoteSaver, check_options
 
 __all__ = ["Checkpoints", "DamagedCheckpoint", "SaveError", "restore_variables"]
 
@@ -32,8 +35,10 @@ class Checkpoints(SavedSteps):
     then returns the newest undamaged step with a warning and renames the damaged ones (read_only: leaves them); restoring a step by number or
     "best" raises DamagedCheckpoint, as does "latest" if all are damaged. Nothing damaged is deleted.
 
+    At a URL the steps are objects that `core.saved_steps.objects` describes; the rest is the same.
+
     Args:
-        directory: created if absent.
+        directory: created if absent; a path or a URL, gs:// or s3://.
         keep_latest: number of newest steps kept, >= 1.
         keep_best: number of best steps by `best_metric` kept besides, >= 0.
         best_metric: name of the metric that ranks the steps; a step saved without it, or with a non-finite value, is never best. None: no
@@ -43,10 +48,12 @@ class Checkpoints(SavedSteps):
         read_only: change nothing; `best_metric` is then the recorded one. A run may save to the folder meanwhile.
     """
 
+    def __new__(cls, directory, *args, **options):
+        remote = cls is Checkpoints and isinstance(run_folder(directory), RemotePath)
+        return super().__new__(_RemoteCheckpoints if remote else cls)
+
     def __init__(self, directory, keep_latest=2, keep_best=1, best_metric=None, best_mode="max", config=None, read_only=False):
-        checks.count("keep_latest", keep_latest, 1)
-        checks.count("keep_best", keep_best, 0)
-        checks.choice("best_mode", best_mode, ("max", "min"))
+        check_options(keep_latest, keep_best, best_mode)
         self.read_only, self._saving = read_only, None
         if read_only:
             super().__init__(directory, best_metric)
@@ -111,13 +118,16 @@ class Checkpoints(SavedSteps):
             if self.best_metric is not None and not math.isfinite(metrics[self.best_metric]):
                 metrics = None
         self.wait()
-        tree, extra = state_trees.tree(state), extra or {}
+        with self._save_errors():
+            return self._start(step, state_trees.tree(state), metrics, extra or {})
+
+    def _start(self, step, tree, metrics, extra):
+        """Start saving a step."""
         sums = {"step": step, "state": checksums.of_tree(tree), "extra": checksums.of_json(extra),
                 "metrics": None if metrics is None else checksums.of_json(metrics)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), extra=ocp.args.JsonSave(extra), checksums=ocp.args.JsonSave(sums))
         self._saving = step
-        with self._save_errors():
-            return self._orbax.save(step, args=items, metrics=metrics)
+        return self._orbax.save(step, args=items, metrics=metrics)
 
     def restore(self, template, step="latest"):
         """The state saved at a step, in the structure, dtypes and sharding of `template`.
@@ -160,8 +170,11 @@ class Checkpoints(SavedSteps):
         if self.read_only:
             return
         with self._save_errors():
-            self._orbax.wait_until_finished()
-            self._settle()
+            self._join()
+
+    def _join(self):
+        self._orbax.wait_until_finished()
+        self._settle()
 
     def close(self):
         with self._save_errors():
@@ -182,14 +195,18 @@ class Checkpoints(SavedSteps):
             yield
         except Exception as error:  # of many kinds: TensorStore's ValueErrors, OSErrors of threads
             step, self._saving = self._saving, None
-            if jax.process_index() == 0:
-                for part in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(part, ignore_errors=True)
-            whole = [s for s in step_folders.complete(self.directory) if s != step]
-            with contextlib.suppress(Exception):  # Orbax has dropped the steps that the failed one would have replaced
-                self._orbax.reload()
+            whole = [s for s in self._after_failure(step) if s != step]
             raise SaveError(f"step {step} could not be saved in {self.directory}: {first_line(error)}; "
                             f"the last step saved is {max(whole, default='none')}") from error
+
+    def _after_failure(self, step):
+        """The complete steps, after the unfinished files of a step are removed."""
+        if jax.process_index() == 0:
+            for part in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(Exception):  # Orbax has dropped the steps that the failed one would have replaced
+            self._orbax.reload()
+        return step_folders.complete(self.directory)
 
     def _set_aside(self, damage, instead, before):
         text = super()._set_aside(damage, instead, before)
@@ -203,12 +220,46 @@ class Checkpoints(SavedSteps):
         return text
 
 
+class _RemoteCheckpoints(RemoteSaver, Checkpoints):
+    """`Checkpoints` at a URL."""
+
+    def __init__(self, *args, **options):
+        given = inspect.signature(Checkpoints.__init__).bind(self, *args, **options)
+        given.apply_defaults()
+        directory, keep_latest, keep_best, best_metric, best_mode, config, read_only = list(given.arguments.values())[1:]
+        check_options(keep_latest, keep_best, best_mode)
+        self.read_only = read_only
+        if read_only:
+            RemoteSteps.__init__(self, directory, best_metric)
+            self._saving = None
+        else:
+            _check_config(config)
+            self._open(directory, keep_latest, keep_best, best_metric, best_mode, config)
+
+    def close(self):
+        self.wait()
+
+    def _after_failure(self, step):
+        with contextlib.suppress(OSError):
+            return _complete(self.directory)
+        return []
+
+
+def _complete(directory):
+    """The complete steps of a remote folder."""
+    return [step for step, keys in objects.listing(directory).items() if objects.MANIFEST in keys]
+
+
+def _check_config(config):
+    try:
+        json.dumps(config)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"config={config!r}: expected JSON-able content; {error}") from error
+
+
 def _prepare(directory, **about):
     """Creates the folder, clears it of unfinished steps, sets damaged ones aside, and writes `about` to about.json."""
-    try:
-        json.dumps(about)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"config={about['config']!r}: expected JSON-able content; {error}") from error
+    _check_config(about.get("config"))
     if jax.process_index() == 0 and (told := step_folders.prepare(directory, about)):
         warnings.warn(told, RuntimeWarning, stacklevel=4)
     _barrier()

@@ -13,6 +13,9 @@ import socket
 import time
 import weakref
 
+from vmamba_jax.core.run_folder import RemotePath, run_folder
+from vmamba_jax.training.run import remote_lock
+
 FILE = ".lock"
 PATIENCE = 2  # seconds in which a forked child of a killed run closes its copy of the lock
 _held = {}  # path: how many times this process holds it
@@ -28,11 +31,15 @@ def one_run(folder):
     """A context that locks a folder, created if absent. The same process may lock it several times.
 
     The lock is `flock` on FOLDER/.lock, which contains process, host and start time. A killed run leaves the file but not the lock, and the
-    next run acquires it. Network file systems must support flock.
+    next run acquires it. Network file systems must support flock. A folder at a URL is locked as `remote_lock` says.
 
     Raises:
         Locked: another process holds the lock.
     """
+    if isinstance(folder := run_folder(folder), RemotePath):
+        with remote_lock.one_run(folder / FILE, Locked):
+            yield
+        return
     path = pathlib.Path(folder).absolute() / FILE
     if path in _held:
         _held[path] += 1
@@ -51,6 +58,12 @@ def one_run(folder):
         finally:
             del _held[path]
             file.truncate(0)
+
+
+def check(folder):
+    """Raise `Locked` if another run has replaced this process's lock of a folder at a URL; a local lock is never replaced."""
+    if isinstance(folder, RemotePath):
+        remote_lock.check(folder, Locked)
 
 
 def _acquire(file, path):

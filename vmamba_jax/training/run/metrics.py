@@ -1,7 +1,6 @@
 """Scalars of a run on disk: metrics.jsonl and timing.jsonl, one JSON object per line, and TensorBoard curves."""
 import contextlib
 import json
-import pathlib
 import time
 
 import jax
@@ -10,10 +9,13 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from vmamba_jax.core import files
+from vmamba_jax.core.run_folder import Mirror, RemotePath, run_folder
+from vmamba_jax.training.run import lock
 
 FILE = "metrics.jsonl"
 TIMING = "timing.jsonl"
 FLUSH_EVERY = 10  # seconds between two flushes of TensorBoard's events to the disk
+UPLOAD_EVERY = 30  # seconds between two writes of the same objects; Google Cloud Storage allows one a second
 
 
 class _Events(EventsWriter):
@@ -29,6 +31,8 @@ class _Events(EventsWriter):
 class Writer:
     """Writes `<workdir>/metrics.jsonl`, `<workdir>/timing.jsonl` and TensorBoard events; only the first of several processes writes.
 
+    A workdir at a URL gets whole objects every `UPLOAD_EVERY` seconds, at `flush` and at the end.
+
     Lines of steps after `step`, written by a run that was stopped between two checkpoints, are removed, so that a resumed run produces the
     same metrics.jsonl as an uninterrupted one. Its values must therefore not depend on the clock; those go to `time`.
 
@@ -39,16 +43,20 @@ class Writer:
     """
 
     def __init__(self, workdir, step=0, tensorboard=True):
-        self.path = pathlib.Path(workdir).absolute() / FILE
-        self._files, self._events, self._flushed = {}, None, time.monotonic()
+        self.path = run_folder(workdir).absolute() / FILE
+        self._files, self._events, self._flushed, self._mirror, self._uploaded = {}, None, time.monotonic(), None, time.monotonic()
         if jax.process_index() == 0:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder = self.path.parent
+            if isinstance(folder, RemotePath):
+                self._mirror = Mirror(folder, (FILE, TIMING))
+                folder = self._mirror.local
+            folder.mkdir(parents=True, exist_ok=True)
             for name in (FILE, TIMING):
-                path = self.path.with_name(name)
+                path = folder / name
                 _cut(path, step)
                 self._files[name] = open(path, "a", encoding="utf-8")
             if tensorboard:
-                self._events = _events(self.path.parent / "tensorboard", step + 1)
+                self._events = _events(folder / "tensorboard", step + 1)
 
     def write(self, step, values):
         """Writes and flushes one line of scalars. values: {name: number}, without a name "step"."""
@@ -71,13 +79,31 @@ class Writer:
             if time.monotonic() - self._flushed >= FLUSH_EVERY:
                 self._events.flush()
                 self._flushed = time.monotonic()
+        if self._mirror is not None and time.monotonic() - self._uploaded >= UPLOAD_EVERY:
+            self.flush()
+
+    def flush(self):
+        """Uploads the lines so far to a workdir at a URL: before a checkpoint, so that a run resumed from it has its lines. Nothing elsewhere."""
+        if self._mirror is not None:
+            lock.check(self.path.parent)
+            if self._events is not None:
+                self._events.flush()
+            self._mirror.upload()
+            self._uploaded = time.monotonic()
 
     def close(self):
         """Closes all files. Raises OSError if what is left cannot be written, after closing the others."""
         with contextlib.ExitStack() as stack:
+            if self._mirror is not None:
+                stack.callback(self._mirror.close)
+                stack.callback(self._upload_last)
             for file in (*self._files.values(), *([] if self._events is None else [self._events])):
                 stack.callback(file.close)
             self._files, self._events = {}, None
+
+    def _upload_last(self):
+        lock.check(self.path.parent)
+        self._mirror.upload()
 
     def __enter__(self):
         return self
@@ -108,7 +134,7 @@ def read_metrics(path):
     Raises:
         ValueError: any other line is not a JSON object with a number "step"; the message names the line.
     """
-    path = pathlib.Path(path)
+    path = run_folder(path)
     return files.read_json_lines(path / FILE if path.is_dir() else path, number="step")
 
 

@@ -1,9 +1,10 @@
 """A profiler trace of chosen steps in the run's folder."""
 import contextlib
-import pathlib
 import shlex
 
 import jax
+
+from vmamba_jax.core.run_folder import Mirror, RemotePath, run_folder
 
 FOLDER = "profile"
 
@@ -21,7 +22,8 @@ class Profiler:
     """
 
     def __init__(self, workdir, first, steps):
-        self.folder = None if workdir is None or not steps else pathlib.Path(workdir).absolute() / FOLDER
+        self.folder = None if workdir is None or not steps else run_folder(workdir).absolute() / FOLDER
+        self._mirror = Mirror(self.folder) if isinstance(self.folder, RemotePath) else None
         self._first, self._last, self._open = first, first + steps - 1, False
 
     @property
@@ -40,7 +42,7 @@ class Profiler:
             return contextlib.nullcontext()
         if step == self._first:
             jax.block_until_ready(before)
-            jax.profiler.start_trace(self.folder)
+            jax.profiler.start_trace(self.folder if self._mirror is None else self._mirror.local)
             self._open = True
         return jax.profiler.StepTraceAnnotation("train", step_num=step) if self._open else contextlib.nullcontext()
 
@@ -59,3 +61,6 @@ class Profiler:
         if self._open:
             self._open = False
             jax.profiler.stop_trace()
+            if self._mirror is not None:
+                self._mirror.upload()
+                self._mirror.close()

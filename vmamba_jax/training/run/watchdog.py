@@ -52,7 +52,7 @@ def late(heartbeats, silent, processes):
 
 
 class Watchdog:
-    """A context manager whose thread reads a run's `Clock` every few seconds and reports an overdue phase, once for each set of late processes.
+    """A context manager whose thread reads a run's `Clock` every few seconds and reports an overdue phase, once for each set of late and of silent processes.
 
     A phase is overdue after `factor` times the median of its durations, or of the steps', but not before `least` seconds. A first validation,
     checkpoint and step have no limit. In a run of several processes each sends what it does to JAX's coordination service; process 0 reads all of it
@@ -107,15 +107,18 @@ class Watchdog:
             self._told = None
             return
         found = self._late()
-        if self._told != (told := (now.phase, now.step, tuple(found))):
+        if self._told != (told := (now.phase, now.step, tuple((i, self._silent(i)) for i in found))):
             self._told = told
             if self._client is None or jax.process_index() == 0:
                 self._report(self._message(now, found))
 
     def _late(self):
         heartbeats = {i: beat for i, (beat, _) in self._seen.items()}
-        silent = {i: misses * self._interval for i, (_, misses) in self._seen.items() if misses >= SILENT}
+        silent = {i: misses * self._interval for i, (_, misses) in self._seen.items() if self._silent(i)}
         return late(heartbeats, silent, jax.process_count()) if heartbeats else {}
+
+    def _silent(self, i):
+        return i in self._seen and self._seen[i][1] >= SILENT
 
     def _message(self, now, found):
         what = f"step {now.step} has not ended" if now.phase in ("data", "step") else f"the {now.phase} after step {now.step} has not ended"
