@@ -104,6 +104,18 @@ Raises:
         ":returns:", "    A dict.", "    ", "    - \"a\": long", "      line.", "", "Raises:", "    ValueError: never.", ""]
 
 
+def test_links_of_the_built_site(tools, tmp_path):
+    """A file or an anchor that is missing is found; results and the theme's templates are only targets."""
+    (tmp_path / "results" / "a").mkdir(parents=True)
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "index.html").write_text('<a href="other.html#here">x</a><a href="#top" id="top">x</a><a href="https://x.org/y">x</a>'
+                                         '<a href="other.html#gone">x</a><img src="gone.png"><a href="results/a/page.html">x</a>')
+    (tmp_path / "other.html").write_text('<h1 id="here">x</h1><a href="index.html">x</a>')
+    for path in (tmp_path / "results" / "a" / "page.html", tmp_path / "_static" / "template.html"):
+        path.write_text('<a href="raw.json">x</a>')
+    assert tools("check_site").broken(tmp_path) == [("index.html", "other.html#gone"), ("index.html", "gone.png")]
+
+
 def test_gallery_is_current(tools):
     gallery = tools("gallery")
     for path, content in gallery.files().items():

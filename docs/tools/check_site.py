@@ -28,8 +28,9 @@ class Page(html.parser.HTMLParser):
 
 
 def broken(root):
-    """[(page, link), ...] of links to a file or an anchor that the site lacks. Sources under _modules and pages of results, which are copied as they
-    are and link to their raw files in the repository, are only targets.
+    """[(page, link), ...] of links to a file or an anchor that the site lacks.
+
+    Only targets: sources under _modules, the theme's templates under _static, and pages of results, which link to their raw files in the repository.
     """
     root, found, pages = pathlib.Path(root).resolve(), [], {}
 
@@ -40,7 +41,7 @@ def broken(root):
 
     for path in sorted(root.rglob("*.html")):
         relative = path.relative_to(root)
-        if relative.parts[0] == "_modules" or (relative.parts[0] == "results" and len(relative.parts) > 2):
+        if relative.parts[0] in ("_modules", "_static") or (relative.parts[0] == "results" and len(relative.parts) > 2):
             continue
         for link in opened(path).links:
             split = urllib.parse.urlsplit(link)
