@@ -6,7 +6,7 @@ first, at a size where nothing of its scale can be expected: 4, 6 and 8 pixels, 
     python -m experiments.sweep --config configs/phases_digits.py --workdir runs/phases_digits
 
 Compute is the product of pixels, passes of the model (attack steps + 1) and epochs, 4,608 for each group: 24 epochs of 16 pixels and 3 passes, 8 of 36 and 4,
-6 of 64 and 6; or 12 of 64 and 6. Cost: about half a minute for each of the six runs on two CPU cores. Result: docs/results/README.md.
+6 of 64 and 6; or 12 of 64 and 6. Cost: about half a minute for each of the six runs on two CPU cores.
 """
 from configs import base, digits, sweeps
 

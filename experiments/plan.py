@@ -7,7 +7,7 @@
 It compiles the training step of `experiments.train` ahead of time: for a TPU slice with libtpu (`make install-aot`, then
 TPU_LIBRARY_PATH=.venv/aot/libtpu/libtpu.so), for GPUs from the counts of the CPU's program. It prints the plan and writes it to <workdir>/plan.json.
 --topology: v4, v5e, v5p, v6e and the slice's shape, or a100, h100, h200 and a number. --batch: images of a step, over all chips. --dtype: of the model.
---images: training images, for a data set that is not here (ImageNet-1k's number by default). --variants, --compiles, --minutes: how much it searches.
+--images: training images, for a data set that is not here (ImageNet-1k's number by default). --phase: which of config.phases. --variants, --compiles, --minutes: how much it searches.
 --check compares the same estimate for this machine's CPU with measured steps of three models, and writes <workdir>/plan_check.json; it needs a quiet
 machine.
 """
@@ -17,15 +17,15 @@ import pathlib
 from absl import flags
 
 from configs import base
-from experiments.common import cli, limits, results
+from experiments.common import cli, limits, phases, results
 from experiments.planning import check, chips, planning
 from experiments.planning.text import text
 
 VARIANTS = ("plain", "remat")
 
 
-def run(config, workdir, *, topology, batch=0, images=0, dtype="", variants=VARIANTS, compiles=2, minutes=9.5, check_here=False):
-    """Plan and print; returns what it wrote. Arguments: see `planning.plan`."""
+def run(config, workdir, *, topology, phase=0, batch=0, images=0, dtype="", variants=VARIANTS, compiles=2, minutes=9.5, check_here=False):
+    """Plan and print; returns what it wrote. phase: of config.phases, from 1; 0: the config has none. Other arguments: see `planning.plan`."""
     workdir = cli.folder(workdir)
     if check_here:
         record = check.check(report=cli.report)
@@ -35,6 +35,12 @@ def run(config, workdir, *, topology, batch=0, images=0, dtype="", variants=VARI
     with cli.checking():
         config = base.complete(config)
     limits.check_run(config)
+    parts = phases.configs(config)
+    if config.phases and not 1 <= phase <= len(parts):
+        raise cli.ConfigError(f"--phase={phase}: expected 1 to {len(parts)}, one of config.phases, whose programs and hours are planned one by one")
+    if phase and not config.phases:
+        raise cli.ConfigError(f"--phase={phase}: expected 0, as config.phases is ()")
+    config = parts[max(0, phase - 1)]
     slice = chips.parse(topology)
     if unknown := sorted(set(variants) - set(VARIANTS)):
         raise cli.ConfigError(f"--variants={unknown[0]}: expected some of {', '.join(VARIANTS)}")
@@ -42,7 +48,7 @@ def run(config, workdir, *, topology, batch=0, images=0, dtype="", variants=VARI
         with cli.checking():
             limits.count(f"--{name}", value, low=0)
     made = planning.plan(config, slice, images=images, batch=batch, dtype=dtype, variants=tuple(variants), compiles=compiles, minutes=minutes, report=cli.report)
-    made |= {"command": cli.command("experiments.plan"), "config": results.plain(config)}
+    made |= {"phase": phase, "command": cli.command("experiments.plan"), "config": results.plain(config)}
     results.save_json(workdir / "plan.json", made)
     cli.report(text(made) + f"\nwritten: {pathlib.Path(workdir) / 'plan.json'}")
     return made
@@ -50,14 +56,15 @@ def run(config, workdir, *, topology, batch=0, images=0, dtype="", variants=VARI
 
 def _define():
     flags.DEFINE_string("topology", "", f"chips: {chips.known()}")
+    flags.DEFINE_integer("phase", 0, "which of config.phases, from 1; 0: the config has none")
     flags.DEFINE_integer("batch", 0, "images of a step over all chips; 0: config.batch_size")
     flags.DEFINE_integer("images", 0, "training images, if the data set is not here; 0: the data set's")
     flags.DEFINE_string("dtype", "", "the model's compute dtype, such as bfloat16; empty: the config's")
-    flags.DEFINE_list("variants", VARIANTS, "plain (the config's), remat")
+    flags.DEFINE_list("variants", list(VARIANTS), "plain (the config's), remat")
     flags.DEFINE_integer("compiles", 2, "programs compiled for each variant in search of the largest batch")
     flags.DEFINE_float("minutes", 9.5, "minutes that the search should take")
     flags.DEFINE_bool("check", False, "compare the estimate for this machine's CPU with measured steps")
-    return "topology", "batch", "images", "dtype", "variants", "compiles", "minutes", "check"
+    return "topology", "phase", "batch", "images", "dtype", "variants", "compiles", "minutes", "check"
 
 
 def main(config, workdir, *, check, **options):

@@ -133,7 +133,12 @@ def value_of(text, old):
     """A flag's text as a value of the old one's type."""
     if isinstance(old, str):
         return text
-    value = ast.literal_eval(text)
+    try:
+        value = ast.literal_eval(text)
+    except ValueError:
+        if old is None:  # a field of a model's module: text that is no literal is a string, as in `cli.override`
+            return text
+        raise
     return float(value) if isinstance(old, float) else value
 
 
@@ -191,7 +196,7 @@ def test_without_arguments():
 
 
 def test_programs_without_arguments_and_help():
-    names = ("train", "evaluate", "study", "sweep", "analyze")
+    names = ("train", "evaluate", "study", "sweep", "analyze", "plan")
     commands = [[f"experiments.{name}"] for name in names] + [["experiments.benchmark", "--config.parts=()"], ["vmamba_jax"], ["vmamba_jax.checkpoints"]]
     helps = [[program, "--help"] for program in (*(f"experiments.{name}" for name in (*names, "benchmark")), "vmamba_jax", "vmamba_jax.checkpoints")]
     found = run_programs(commands + helps)

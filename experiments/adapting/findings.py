@@ -17,8 +17,9 @@ ALL_NORMS = ("tent", "eata", "sar")  # methods that adapt norms, which are layer
 def evaluate(config, folder, *, progress=True, study):
     """Evaluate the last checkpoint as `experiments.evaluate` does, and write adapt.json.
 
-    adapt.json holds "streams" ({setting: {method: {corruption: accuracy}}}), "attacked" ({method: {"clean", "before", "through"}}: accuracy after adaptation
-    to clean batches, to batches attacked on the model as it was, and to batches attacked through the adaptation) and "poisoned" ({method: {"without",
+    adapt.json holds "streams" ({setting: {method: {corruption: accuracy}}}), "attacked" ({method: {"clean", "before", "through", "known"}}: accuracy after
+    adaptation to clean batches, to batches attacked on the model as it was, to batches attacked through the adaptation, and to the worse of the two for
+    each batch, which an attacker who knows the method can choose) and "poisoned" ({method: {"without",
     "with"}}: accuracy on the last images of each batch whose first images are clean, or poisoned).
 
     Args:
@@ -62,14 +63,14 @@ def _stream(method, init, variables, source, study, setting):
 
 
 def attacked(method, init, variables, source, study):
-    """({"clean", "before", "through"}, {"without", "with"}) of a method on whole batches of the images, each from the start."""
+    """({"clean", "before", "through", "known"}, {"without", "with"}) of a method on whole batches of the images, each from the start."""
     state, size, found = init(variables), study["batch_size"], []
     measure = _attacks(method, study["poisoned"], study["eps"], study["poison_eps"], study["steps"])
     for i in range(len(source) // size):
         images, labels = source.gather(np.arange(i * size, (i + 1) * size))
         found.append(jax.device_get(measure(state, jnp.asarray(unit_interval(images)), jnp.asarray(labels), jax.random.key(i))))
     means = {name: float(np.mean([each[name] for each in found])) for name in found[0]}
-    return tuple({name: means[name] for name in names} for names in (("clean", "before", "through"), ("without", "with")))
+    return tuple({name: means[name] for name in names} for names in (("clean", "before", "through", "known"), ("without", "with")))
 
 
 @functools.lru_cache(maxsize=32)
@@ -80,10 +81,14 @@ def _attacks(method, count, eps, poison_eps, steps):
     @jax.jit
     def measure(state, images, labels, key):
         after, fixed = adaptation.adapted_logits(method, state), adaptation.adapted_logits(adaptation.none(method.model), state)
-        correct = lambda x: after(x).argmax(-1) == labels
+
+        def correct(x):
+            logits = after(x)
+            return (logits.argmax(-1) == labels) & jnp.isfinite(logits).all(-1)
+
         poisoned = adaptation.poison(method, state, images, labels, count, eps=poison_eps, steps=steps)
-        clean = correct(images)
-        return {"clean": clean.mean(), "before": correct(pgd(fixed, images, labels, key)).mean(), "through": correct(pgd(after, images, labels, key)).mean(),
+        clean, before, through = correct(images), *(correct(pgd(fn, images, labels, key)).mean() for fn in (fixed, after))
+        return {"clean": clean.mean(), "before": before, "through": through, "known": jnp.minimum(before, through),
                 "without": clean[count:].mean(), "with": correct(poisoned)[count:].mean()}
 
     return measure

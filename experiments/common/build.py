@@ -87,7 +87,8 @@ def build(config, mesh=None, load=None):
         first, epochs = sum(lengths[:i]), sum(earlier.epochs for earlier in parts[:i])
         own = phases.model(config, i, model)
         trained, update = training.linear_probe(own, rule) if config.init.freeze else (own, rule)
-        numbered = loader if not i else data.Shifted(loader, epochs * loader.steps_per_epoch - first)  # goes on with the next epoch's order
+        with checking("config.phases"):
+            numbered = loader if not i else data.Shifted(loader, epochs * loader.steps_per_epoch - first)  # goes on with the next epoch's order
         made.append(Run(config, mesh, images, validation, numbered, first + lengths[i], own, update, objective(part, trained, update, lengths[i]),
                         attack(config.validation.attack, "config.validation.attack"), weights if not i else None, first, part=part if config.phases else None))
     return dataclasses.replace(made[-1], earlier=tuple(made[:-1]))

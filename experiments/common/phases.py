@@ -92,6 +92,8 @@ def resized(config, i, train):
     if size is None or train.image_shape is None or train.image_shape[:2] == (size, size):
         return train
     with checking(f"config.phases[{i}].size"):
+        if isinstance(train, data.DenseSource):
+            raise ValueError(f"expected none, as the label maps of {train!r} have the images' size")
         return data.Resized(train, size)
 
 

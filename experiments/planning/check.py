@@ -100,11 +100,12 @@ def measured_chip():
     chain = jax.jit(lambda x: functools.reduce(lambda y, _: y * x + x, range(products), x))
     slow = jax.jit(lambda x: functools.reduce(lambda y, _: jnp.exp(-y), range(16), x))
     levels = tuple((size, size / _fastest(jax.jit(lambda x: x + 1), jnp.zeros(size // 8, jnp.float32))) for size in LEVELS)
-    small = jax.jit(lambda x: jax.lax.fori_loop(0, 1000, lambda i, x: jax.lax.dynamic_update_slice(x, x[i % 8][None] * 2, (i % 8,)), x))
+    calls = 200  # products too small to take time, each an instruction of its own
+    small = jax.jit(lambda x: functools.reduce(lambda y, _: y @ x, range(calls), x))
     return chips.Chip(
         environment.processor(), "cpu", {"f32": 2 * n ** 3 / _fastest(jax.jit(jnp.matmul), a, a)}, 0, levels[-1][1], 0, vector=2 * products * x.size / _fastest(chain, x),
         slow=16 * x.size / _fastest(slow, x), convolution=2 * 9 * 64 * image.size / _fastest(convolution, image, kernel), levels=levels,
-        overhead=_fastest(small, jnp.zeros(8)) / 1000, source="measured")
+        overhead=_fastest(small, jnp.zeros((8, 8))) / calls, source="measured")
 
 
 def _fastest(function, *args):

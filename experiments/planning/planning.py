@@ -57,7 +57,7 @@ def plan(config, slice, *, images=0, batch=0, dtype="", variants=("plain", "rema
         "model": run.config.model.name, "dtype": str(run.config.model.overrides.get("dtype", "float32")), "image": list(run.train.image_shape), "sharding": run.config.sharding,
         "state_bytes_per_chip": training.sharding.bytes_per_device(maker.state),
         "objective": run.config.objective.name, "attack": run.config.objective.attack.to_dict(), "parameters": programs.parameters(maker.state),
-        "batch": rows * slice.chips, "training_images": len(run.train), "epochs": run.config.epochs, "variants": found,
+        "batch": rows * slice.chips, "training_images": len(run.train), "epochs": run.own.epochs, "variants": found,
         "notes": [*([note] if note else []), *_described(run), *late, NOTES[chip.platform]], "seconds": round(time.perf_counter() - began, 1), "load": environment.load(),
         "date": environment.now()[:10], "versions": environment.versions(environment.KERNEL_PACKAGES)}
 
@@ -135,7 +135,7 @@ class Maker:
         cost = estimate.estimate(works, collectives, self.slice, self.kernel_seconds, self.slice.chip.clock or None)
         total = lambda field: sum(work.times * getattr(work, field) for work in works)
         batch = rows * self.slice.chips
-        steps = run.config.epochs * (len(run.train) // batch)
+        steps = run.own.epochs * (len(run.train) // batch)
         unknown = kernels.unknown(works) if self.platform == "tpu" else []
         return {
             "rows": rows, "batch": batch, "steps": steps, "memory": {**program.memory, "chip": self.slice.chip.memory},

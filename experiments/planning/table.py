@@ -13,8 +13,8 @@ def read(folder):
 
 
 def table(plans):
-    """The table of plans; times are those of the asked batch, or of the largest that fits, without `remat` where that fits."""
-    return "\n".join([HEAD, *map(_row, plans)])
+    """The table of plans, "" without any; times are those of the asked batch, or of the largest that fits, without `remat` where that fits."""
+    return "\n".join([HEAD, *map(_row, plans)]) if plans else ""
 
 
 def _row(plan):

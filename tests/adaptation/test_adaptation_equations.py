@@ -220,6 +220,14 @@ class Counting(adaptation.Method):
         return state + 1, jax.nn.one_hot(jnp.full(len(images), state % CLASSES), CLASSES) + 0 * images.mean((1, 2, 3))[:, None]
 
 
+class Broken(Counting):
+    """Logits that are not finite."""
+
+    def step(self, state, images, key=None):
+        state, logits = super().step(state, images)
+        return state, logits * jnp.nan
+
+
 def test_stream_settings():
     images, labels = np.random.default_rng(0).uniform(size=(10, 8, 8, 1)).astype(np.float32), np.arange(10) % 2
     run = functools.partial(adaptation.stream_accuracy, Counting(Net()), None, (images, labels), key=jax.random.key(0), corruptions=("brightness",),
@@ -232,6 +240,8 @@ def test_stream_settings():
         assert [row["accuracy"] for row in rows] == [((batch + start) % CLASSES == labels).mean() for start in begun]
         assert [(row["corruption"], row["severity"], row["examples"]) for row in rows] == [("brightness", s, 10) for s in (1, 5, 3)]
     assert {row["accuracy"] for row in run(setting="episodic")} == {0.5}
+    broken = adaptation.stream_accuracy(Broken(Net()), None, (images, 0 * labels), key=jax.random.key(0), corruptions=("brightness",), batch_size=4)
+    assert broken[0]["accuracy"] == 0  # not that of class 0, which the argmax of NaN is
     with pytest.raises(ValueError, match="setting='often'"):
         run(setting="often")
 
@@ -259,6 +269,11 @@ def test_attackers_who_know_the_method():
     g = jax.jit(jax.grad(loss))(x)  # through the update: the loss of all images is that of the adapted model
     step = 1e-3 * g / jnp.linalg.norm(g)
     np.testing.assert_allclose((loss(x + step) - loss(x - step)) / 2e-3, jnp.linalg.norm(g), rtol=0.05)
+    dead = jax.tree.map(lambda x: x, variables)
+    dead["params"]["norm"]["bias"] = dead["params"]["norm"]["bias"].at[0].set(-100.0)  # a unit without a gradient: 0 under Adam's root
+    through = adaptation.adapted_logits(method, method.init(dead))
+    g = jax.jit(jax.grad(lambda x: jax.nn.log_softmax(through(x))[:, 0].sum()))(x)
+    assert jnp.isfinite(g).all() and jnp.abs(g).max() > 0
     for count in (0, 12):
         with pytest.raises(ValueError, match=f"count={count}: expected"):
             adaptation.poison(method, state, x, labels, count, eps=0.1)

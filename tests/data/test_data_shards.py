@@ -191,3 +191,22 @@ def test_rates(capsys):
     from experiments import shard_rates
     rows = shard_rates.measure(50)
     assert [row["format"] for row in rows[::3]] == list(FORMATS) and all(row["images_per_second"] > 1 for row in rows)
+
+
+def test_a_shard_replaced_by_another_of_its_size(tmp_path):
+    """A whole shard whose records differ from the index in size or label, with the old times: an error, never another label."""
+    path = tmp_path / "train.tar"
+    shard_files.tar(path, [("a.png", b"x" * 10), ("a.cls", b"0")])
+    source, stamp = data.load("webdataset", "train", tmp_path), path.stat().st_mtime_ns
+    shard_files.tar(path, [("a.png", b"x" * 20), ("a.cls", b"0")])
+    os.utime(path, ns=(stamp, stamp))
+    with pytest.raises(data.BadImageError, match=r"train\.tar:'a\.png': expected a member of 10 bytes at 512, as the index says; the shard was changed"):
+        data.load("webdataset", "train", tmp_path)._encoded((0, 0))
+    for form, name in (("tfrecord", "train-00000-of-00001"), ("array_record", "set-train.array_record-00000-of-00001")):
+        shard_files.write(form, tmp_path / form, FOUND, shards=1)
+        path = tmp_path / form / name
+        source, stamp = data.load(form, "train", tmp_path / form), path.stat().st_mtime_ns
+        shard_files.write(form, tmp_path / form, [(image, (label + 1) % 3) for image, label in FOUND], shards=1)
+        os.utime(path, ns=(stamp, stamp))
+        with pytest.raises(data.BadImageError, match="label 0, as the index says, got .*1; the shard was changed"):
+            source._encoded((0, 0))

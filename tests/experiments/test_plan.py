@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import digits, imagenet
+from configs import digits, imagenet, scale_at
 from experiments import plan
 from experiments.common.cli import ConfigError
 from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, planning, programs, running, table
@@ -177,7 +177,7 @@ def tiny():
     return imagenet.get_config("recipe=singh,model=vit_tiny,batch=12,size=32")
 
 
-def test_batches_that_the_chips_do_not_divide():
+def test_batches_that_the_chips_do_not_divide(tmp_path):
     slice, config = chips.parse("v5e:2x4"), tiny()
     rows, note = planning.rows_of(config, slice, 0)
     assert rows == 2 and "config.batch_size=12 does not fit 8 chips with an even number of images on each" in note and "planned for 16" in note
@@ -186,7 +186,11 @@ def test_batches_that_the_chips_do_not_divide():
     config.mix.update(mixup=0.0, cutmix=0.0)
     assert planning.rows_of(config, slice, 24) == (3, "")
     with pytest.raises(ConfigError, match="expected some of plain, remat"):
-        plan.run(tiny(), "unused", topology="v5e:2x4", variants=("other",))
+        plan.run(tiny(), tmp_path, topology="v5e:2x4", variants=("other",))
+    with pytest.raises(ConfigError, match=r"--phase=0: expected 1 to 3, one of config\.phases"):
+        plan.run(scale_at.get_config(), tmp_path, topology="v5e:2x4")
+    with pytest.raises(ConfigError, match=r"--phase=1: expected 0"):
+        plan.run(tiny(), tmp_path, topology="v5e:2x4", phase=1)
 
 
 @pytest.fixture(scope="module")

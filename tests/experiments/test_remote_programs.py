@@ -30,7 +30,7 @@ def test_train_and_evaluate(server, tmp_path):
     assert {"config.json", "classes.json", "metrics.jsonl", "timing.jsonl", "results.json", "training.html", "evaluation.json", "examples.npz"} <= stored
     assert {key.partition("/")[0] for key in stored} <= {path.name for path in (tmp_path / "run").iterdir()} | {".lock"}
     assert json.loads(server.buckets["bucket"]["runs/digits/config.json"]) == json.loads((tmp_path / "run" / "config.json").read_text())
-    assert data.load_class_names(url) == tuple(map(str, range(10))) and checkpoints.open_weights(url).checkpoint == remote["best"]["step"]
+    assert data.load_class_names(url) == tuple(map(str, range(10))) and checkpoints.open_weights(url).step == remote["best"]["step"]
     found = reports.read_run(url)
     assert found.label == "digits" and reports.write(found.folder / "report.html", [found], title="digits").name == "report.html"
     config.seed += 1

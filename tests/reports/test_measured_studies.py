@@ -34,7 +34,8 @@ def adaptations(config, folder, *, progress=True):
     accuracy = {"none": 0.5, "tent": 0.7, "sar": 0.49, "statistics": 0.72}
     streams = {setting: {m: {"fog": a + noise * (m == "tent") - 0.1 * (setting == "continual" and m == "tent"), "brightness": a} for m, a in accuracy.items()}
                for setting in ("continual", "reset")}
-    attacked = {m: {"clean": 0.9, "before": 0.5 + noise + 0.2 * (m == "tent"), "through": 0.3 if m == "tent" else 0.5 + noise} for m in ("none", "tent")}
+    attacked = {m: {"clean": 0.9, "before": 0.5 + noise + 0.2 * (m == "tent"), "through": 0.3 if m == "tent" else 0.5 + noise,
+                    "known": 0.3 if m == "tent" else 0.5 + noise} for m in ("none", "tent")}
     poisoned = {m: {"without": 0.9 + noise, "with": 0.8 if m == "tent" else 0.9 + noise} for m in ("none", "tent")}
     (folder / "adapt.json").write_text(json.dumps({"streams": streams, "attacked": attacked, "poisoned": poisoned}))
 

@@ -250,3 +250,13 @@ def test_moto(monkeypatch, local):
             run("s3://nowhere/run")
     finally:
         emulator.stop()
+
+
+@pytest.mark.slow
+def test_google_cloud_storage(tmp_path):
+    """The same by gs://, in a process of its own, as TensorStore reads the server's address once."""
+    done = subprocess.run([sys.executable, "-m", "tests.helpers.gcs_server", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["resumed"] and found["again"] and found["created once"] and found["lines"]
+    assert len(found["errors"]) == 2 and all(error.startswith("gs://") and "\n" not in error for error in found["errors"]), found["errors"]

@@ -62,6 +62,16 @@ def test_now_compares_with_the_median_of_its_kind(time):
     assert clock.now() is None
 
 
+def test_steps_beside_a_validation_do_not_count_it(time):
+    clock = Clock(time)
+    for first in range(1, 9, 2):
+        run(clock, time, 2, first=first)
+        clock.enter("validation", first + 1)
+        time.seconds += 30
+    clock.enter("data", 9)
+    assert clock.now().usual == 2
+
+
 def test_one_process_reports_each_late_step_once(time):
     clock, said = Clock(time), []
     dog = Watchdog(clock, factor=10, least=5, report=said.append)

@@ -23,7 +23,8 @@ def adapted_logits(method, state, key=None):
 def poison(method, state, images, labels, count, *, eps, steps=10, step_size=None, key=None):
     """The batch with its first images changed within linf radius eps so that the model, adapted to the batch, misclassifies the others.
 
-    Sign gradient ascent of the other images' mean cross-entropy, through the update of the parameters, from the images as they are.
+    Sign gradient ascent of the other images' mean cross-entropy, through the update of the parameters, from the images as they are; a pixel whose
+    gradient is not finite stays.
 
     Args:
         method, state, key: as for `adapted_logits`.
@@ -48,5 +49,9 @@ def poison(method, state, images, labels, count, *, eps, steps=10, step_size=Non
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[count:]).mean()
 
     low, high = jnp.clip(images[:count] - eps, 0, 1), jnp.clip(images[:count] + eps, 0, 1)
-    ascend = lambda _, x: jnp.clip(x + step_size * jnp.sign(jax.grad(loss)(x)), low, high)
+
+    def ascend(_, x):
+        gradient = jax.grad(loss)(x)
+        return jnp.clip(x + step_size * jnp.where(jnp.isfinite(gradient), jnp.sign(gradient), 0), low, high)
+
     return jnp.concatenate([jax.lax.fori_loop(0, steps, ascend, images[:count]), others])

@@ -12,6 +12,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vmamba_jax.core import checks
 from vmamba_jax.models.classifier import Classifier
 
+ROOT = 1e-30  # under Adam's root, whose derivative at 0, of a parameter without a gradient, would make an attacker's gradient NaN
+
 
 @flax.struct.dataclass
 class State:
@@ -135,7 +137,7 @@ class Adaptation(Method):
 
     @property
     def _optimizer(self):
-        return optax.adam(self.learning_rate, eps=1e-8)
+        return optax.adam(self.learning_rate, eps=1e-8, eps_root=ROOT)
 
     def _adapted(self, variables):
         """{path: parameter} of those that adapt."""

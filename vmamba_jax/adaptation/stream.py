@@ -18,7 +18,7 @@ def stream_accuracy(method, variables, source, *, key, corruptions=corrupting.CO
                     init=None, progress=None):
     """Accuracy under each corruption, one batch after the other, each classified by the model that has adapted to it.
 
-    The set is read in one random order. Its last batch begins with earlier images if it would be smaller; they are not counted again.
+    An image with a logit that is not finite counts as wrong. The set is read in one random order. Its last batch begins with earlier images if it would be smaller; they are not counted again.
 
     Args:
         method: of this package.
@@ -54,7 +54,9 @@ def stream_accuracy(method, variables, source, *, key, corruptions=corrupting.CO
                 state = init(variables)
             state, logits = step(state, corrupted(name, severity, unit_interval(images), keys, table), jax.random.fold_in(step_key, batches))
             new = slice(start - min(start, n - size), None)
-            correct[index[new]], batches = (np.asarray(logits).argmax(-1) == np.asarray(labels))[new], batches + 1
+            logits = np.asarray(logits)
+            correct[index[new]] = ((logits.argmax(-1) == np.asarray(labels)) & np.isfinite(logits).all(-1))[new]
+            batches += 1
         rows.append({"corruption": name, "severity": severity} | summary({"accuracy": float(correct.mean()), "examples": n}))
         if progress:
             progress(rows[-1])

@@ -9,9 +9,11 @@ from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, percent_axis, svg
 NAME = "adapt"
 STATISTICS = "statistics"  # the method without updates whose batch norms use the batch's statistics
 FROZEN = ("none", STATISTICS, "lame")
-ABOUT = ("Means over seeds ± standard deviation, in percent. Statistics: no update, batch norms use the statistics of the batch. Continual: one stream over all corruptions in this order, nothing is reset; reset: the start again "
-         "at each corruption. Attacks are PGD on clean images: before, on the model as it was before it adapted to the attacked batch; through, on the model "
-         "that adapts, with gradients through the update. Poisoned: the attacker changes some images of a batch, accuracy is that of the others.")
+ABOUT = ("Means over seeds ± standard deviation, in percent. Statistics: no update, batch norms use the statistics of the batch. Continual: one stream over "
+         "all corruptions in this order, nothing is reset; reset: the start again at each corruption. Attacks are PGD on clean images: before, on the model as "
+         "it was before it adapted to the attacked batch; through, on the model that adapts, with gradients through the update; known: for each batch the "
+         "worse of both, since an attacker who knows the method can choose. Poisoned: the attacker changes some images of a batch, accuracy is that of the "
+         "others.")
 
 
 def read_adapt(folder):
@@ -53,7 +55,7 @@ def _judged(study):
                 made += [measured.Claim(f"Adaptation by {method} raises accuracy under an attacker who does not know it",
                                         lambda c, m=method: c["attacked"][m]["before"] - c["attacked"]["none"]["before"], group),
                          measured.Claim(f"Adaptation by {method} lowers accuracy under an attacker who knows it",
-                                        lambda c, m=method: c["attacked"]["none"]["through"] - c["attacked"][m]["through"], group),
+                                        lambda c, m=method: c["attacked"]["none"]["known"] - c["attacked"][m]["known"], group),
                          measured.Claim(f"The attack through {method} is stronger than the one on the model before it adapts",
                                         lambda c, m=method: c["attacked"][m]["before"] - c["attacked"][m]["through"], group),
                          measured.Claim(f"Poisoned images lower the accuracy on the others: {method}",
@@ -77,10 +79,10 @@ def _sections(study):
             sections.append((f"{group}: accuracy under corruption, {setting}", ["method", *methods["none"], "mean"], rows))
         if not first["attacked"]:
             continue
-        rows = [[method, *(percent(lambda c, m=method, k=name: c["attacked"][m][k]) for name in ("clean", "before", "through")),
+        rows = [[method, *(percent(lambda c, m=method, k=name: c["attacked"][m][k]) for name in ("clean", "before", "through", "known")),
                  *(percent(lambda c, m=method, k=name: c["poisoned"][m][k]) for name in ("without", "with"))] for method in _ordered(first["attacked"])]
         sections.append((f"{group}: accuracy under attackers who know the method",
-                         ["method", "clean", "attacked before", "attacked through", "others, not poisoned", "others, poisoned"], rows))
+                         ["method", "clean", "attacked before", "attacked through", "known", "others, not poisoned", "others, poisoned"], rows))
     return sections
 
 
