@@ -24,6 +24,11 @@ def toys_are_sharded(monkeypatch):
     monkeypatch.setattr(sharding, "SMALLEST", 8)
 
 
+def sgd(**options):
+    """SGD, where some gradients are rounding noise (a bias before batch norm, of keys), which Adam divides by its own size."""
+    return training.optimizer.create("sgd", learning_rate=0.05, weight_decay=0.1, clip_norm=0.5, **options)
+
+
 def adamw(**options):
     return training.optimizer.create("adamw", learning_rate=0.01, weight_decay=0.1, clip_norm=0.5, **options)
 
@@ -68,17 +73,17 @@ def awp(classifier, optimizer, **options):
 
 @pytest.mark.slow
 def test_batch_statistics_accumulation_and_weight_perturbation():
-    compare(awp, Classifier(Net("batch")), atol=2e-5)
+    compare(awp, Classifier(Net("batch")), atol=2e-5, steps=6, optimizer=sgd())
 
 
 @pytest.mark.slow
 def test_layer_decay_and_a_frozen_backbone():
     model = vmamba_jax.create_model("vit_tiny", num_classes=3, in_channels=1, image_size=4, patch_size=2, embed_dim=16, depth=2, num_heads=2)
     classifier = vmamba_jax.models.Classifier(model, (0.5,), (0.5,))
-    compare(pgd_at, classifier, optimizer=adamw(layer_decay=0.7), steps=6, atol=2e-5)
-    probe, optimizer = training.linear_probe(classifier, adamw())
+    compare(pgd_at, classifier, optimizer=sgd(layer_decay=0.7), steps=6, atol=2e-5)
+    probe, optimizer = training.linear_probe(classifier, sgd())
     state = compare(pgd_at, probe, optimizer=optimizer, steps=6, atol=2e-5)
-    start = training.create_state(classifier, adamw(), jax.random.key(0), SHAPE)
+    start = training.create_state(classifier, sgd(), jax.random.key(0), SHAPE)
     same(*({k: v for k, v in jax.device_get(tree).items() if k != "head"} for tree in (state.params, start.params)))
     assert not np.array_equal(state.params["head"]["kernel"], start.params["head"]["kernel"])
 
