@@ -25,12 +25,13 @@ RUNS = {"vmamba_digits": ("standard", "A VMamba on scikit-learn's digits by stan
 def make(run, about, out):
     """Write the example model of an evaluated run to the folder `out`. Returns its metadata."""
     opened, read = checkpoints.open_weights(run), reports.read_run(run, examples=False)
-    variables = opened.variables(opened.create_model(**opened.overrides))
+    model = opened.create_model()
+    variables = opened.variables(model)
     results, evaluation = read.results, read.evaluation
     attacks = {name: {key: found[key] for key in ("label", "norm", "eps", "robust_accuracy", "robust_accuracy_interval")}
                for name, found in evaluation["attacks"].items()}
     card = {
-        "about": about, "model": opened.name, "overrides": opened.overrides, "classes": list(opened.class_names(opened.overrides.get("num_classes", 1000))),
+        "about": about, "model": opened.name, "overrides": opened.overrides, "classes": list(opened.class_names(model.num_classes)),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])), "preprocessing": dict(opened.preprocessing),
         "data": results["config"]["data"], "objective": results["config"]["objective"], "seed": results["seed"], "step": opened.step,
         "evaluation": {"split": evaluation["split"], "examples": evaluation["examples"], "accuracy": evaluation["accuracy"],
