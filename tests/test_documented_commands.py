@@ -143,7 +143,7 @@ def value_of(text, old):
 
 
 STUDIES = {"mender_shapes": "mender", "mender_strong_cue": "mender", "mender_locator": "mender", "ads_digits": "ads", "ads_mnist": "ads",
-           "dense_shapes": "dense", "certify_digits": "certify", "attack_quality_digits": "attack_quality"}  # folder: program
+           "dense_shapes": "dense", "certify_digits": "certify", "adaptation_digits": "adapt", "attack_quality_digits": "attack_quality"}  # folder: program
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("mender_strong_cue", "mender_locator") else []) for name in STUDIES])
