@@ -10,7 +10,7 @@ Liu et al., "VMamba: Visual State Space Model" (arXiv 2401.10166), section on re
 Without weights, the config of the small VMamba that the sweep needs, on rendered shapes of 32 pixels. Groups `size_N` are the model as it is (a run of
 one epoch with learning rate 0), `size_N_refit` those with a new head on the frozen backbone, trained at that size by the released settings: SGD with
 momentum, cosine, 30 epochs, learning rate 0.05, 0.2 from 2.2 and 0.5 from 2.8 times the trained size; batch 4096 on ImageNet. Expected of VMamba-T
-(published): 82.6 % at 224, 81.2 % at 512 and 74.7 % at 768 pixels, refitted 82.6, 81.9 and 79.2 %. No ImageNet run was made here.
+(published): 82.6 % at 224, 81.2 % at 512 and 74.7 % at 768 pixels, refitted 82.6, 81.9 and 79.2 %. No ImageNet run was made here; of the small model: docs/results/resolution_shapes.
 """
 from configs import base, sweeps
 from vmamba_jax import models
