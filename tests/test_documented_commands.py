@@ -146,7 +146,7 @@ STUDIES = {"mender_shapes": "mender", "mender_strong_cue": "mender", "mender_loc
            "dense_shapes": "dense", "certify_digits": "certify", "adaptation_digits": "adapt", "attack_quality_digits": "attack_quality"}  # folder: program
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("mender_strong_cue", "mender_locator") else []) for name in STUDIES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name not in ("ads_digits", "certify_digits", "attack_quality_digits") else []) for name in STUDIES])
 def test_committed_page_of_a_study_is_that_of_its_json(name, tmp_path):
     """Drawn again with the command that it shows, which docs/results/README.md has too, but for the bytes of pictures."""
     folder, program = ROOT / "docs" / "results" / name, STUDIES[name]

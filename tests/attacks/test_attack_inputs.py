@@ -71,7 +71,7 @@ def test_other_images(name):
 
 @pytest.mark.parametrize(("name", "dtype"), [
     *(pytest.param(name, jnp.bfloat16, marks=pytest.mark.slow if i % 2 else ()) for i, name in enumerate(ATTACKS)), ("fgsm", jnp.float16)])
-@pytest.mark.often(4)
+@pytest.mark.often(2)
 def test_sixteen_bits_stay_inside_the_radius(name, dtype):
     """The ball holds for the images as given, and a search returns an image that is misclassified in that type."""
     attack, images, seen = ATTACKS[name], IMAGES.astype(dtype), []

@@ -95,7 +95,7 @@ def search(attack, weights, images, labels, index, start, scores):
 
 @pytest.mark.parametrize("steps", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5)), 50])
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.often(6)
+@pytest.mark.often(3)
 def test_golden(golden, x64, name, steps):
     """Adversarial images, the pixels replaced, and the mean cross-entropy at each step, from the file's random numbers."""
     arrays, weights, images, labels = setting(golden)

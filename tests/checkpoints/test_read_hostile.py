@@ -183,6 +183,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("case", BOMBS)
+@pytest.mark.often(24)
 def test_bombs(tmp_path, monkeypatch, kind, case):
     code, message = BOMBS[case]
     if "more memory" in message:

@@ -259,6 +259,7 @@ def patches(image, rows, columns):
 
 
 @pytest.mark.parametrize("grid", [*GRIDS, (3, 5)], ids=str)
+@pytest.mark.often(4)
 def test_patch_shuffle(grid):
     rows, columns = grid
     images = np.random.default_rng(0).random((2, 2 * rows, 3 * columns, 2), np.float32)

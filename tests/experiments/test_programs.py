@@ -255,6 +255,7 @@ def test_another_config_is_refused_with_the_difference(finished, tmp_path, check
     assert json.loads((workdir / "standard" / "config.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_finished_run_is_trained_longer(finished, tmp_path, capsys):
     """With more epochs, and nothing else changed: from the last checkpoint, as one call says and a later one repeats."""
     folder = shutil.copytree(finished[0] / "standard", tmp_path / "run")

@@ -35,7 +35,7 @@ def tiny():
     return TINY, jax.jit(TINY.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
 
 
-@pytest.mark.parametrize("name", [GOLDEN, PADDED])
+@pytest.mark.parametrize("name", [GOLDEN, pytest.param(PADDED, marks=pytest.mark.slow)])
 def test_float64(x64, name):
     arrays, _ = golden_models.load(name)
     recorded = golden_models.check_float64(golden_model(name), name)

@@ -158,6 +158,7 @@ def test_initial_values():
     assert not params["patch_embed"]["bias"].any() and not params["head"]["bias"].any() and (params["norm_f"]["scale"] == 1).all()
 
 
+@pytest.mark.slow
 def test_initial_output_projections_scale_with_depth():
     """U(+-E^-1/2 depth^-1/2) in every block."""
     params = drawn(TINY.clone(depth=4), (1, 8, 8, 3))

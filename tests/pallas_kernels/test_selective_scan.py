@@ -101,7 +101,7 @@ LATER = {   # rows that only `make test-slow` runs
 @pytest.mark.parametrize("backend,length,state,groups,per_group,dtype,reverse", [
     pytest.param(backend, *row, marks=[pytest.mark.slow] if LATER[backend](*row) else [])
     for backend in ["associative", "xla", *KERNELS] for row in PRODUCT])
-@pytest.mark.often(9)
+@pytest.mark.often(6)
 def test_product(backend, length, state, groups, per_group, dtype, reverse):
     if backend == "pallas_gpu" and length * state > 400:
         length //= 16                                     # its interpreter simulates threads: 1 s per 100 steps

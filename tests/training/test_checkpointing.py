@@ -255,6 +255,7 @@ def test_error_names_all_damaged_steps(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", '{"score": 0.', "[1]", "\xff", '{"rcore": 0.5}', '{"score": 0.9}', '{"score": "0.5"}', None])
+@pytest.mark.often(4)
 def test_damaged_metrics_do_not_block_the_folder(tmp_path, content):
     """None: the file is lost."""
     saved(tmp_path)

@@ -76,6 +76,7 @@ def test_same_update_on_eight_devices_and_in_microbatches(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.often(4)
 def test_cost_counts_model_calls(name):
     *_, seen = one_device(name)
     options = {key: x for key, x in OPTIONS[name].items() if not key.startswith("watch")}
