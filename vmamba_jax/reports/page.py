@@ -52,10 +52,11 @@ def write(path, runs, **options):
 
 
 def put(path, text):
-    """Write text atomically to `path`, and what `exports.exported` asks for beside a page. Returns the path."""
+    """Write text atomically to `path`, and what `exports.exported` asks for beside a page in a local folder. Returns the path."""
     with files.atomic(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")  # bytes of a file name that are no UTF-8
-    exports.beside(pathlib.Path(path), text)
+    if not isinstance(path, RemotePath):
+        exports.beside(pathlib.Path(path), text)
     return path
 
 
