@@ -40,6 +40,8 @@ def save_variables(directory, variables, metadata=None, *, overwrite=False):
     with files.atomic_folder(target) as draft:
         with checkpointer() as saver:
             saver.save(draft / VARIABLES, args=ocp.args.StandardSave(tree))
+        for marker in (draft / VARIABLES).rglob("commit_success.txt"):
+            marker.write_text("committed\n")  # Orbax reads no more than its name, and writes into it where the draft lies on this machine
         (draft / METADATA).write_text(json.dumps(metadata | {FILES: checksums(draft / VARIABLES)}, indent=2) + "\n")
 
 
