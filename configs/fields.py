@@ -138,7 +138,8 @@ BENCHMARK = {
     "operations": "named for each program of a model, those of most time; 0: none",
     **{part: f"candidates and settings of the part `{part}`" for part in (
         "scan", "models", "memory", "ladder", "growth", "attacks", "scaling", "training", "corruptions", "compile", "sequences", "against")}}
-INSIDE = {  # section: the line about any key within it that has none of its own
+LINES = BENCHMARK | STUDY | SWEEP | SHARED | RUN  # of a name in several of them the last
+INSIDE = LINES | {  # section: the line about any key within it that has none of its own
     "evaluation.attacks": _ATTACK, "validation.attack": _ATTACK, "objective.attack": _ATTACK, "model.overrides": "field of the model",
     "data.options": "argument of vmamba_jax.data.load", "extra.options": "argument of vmamba_jax.data.load"}
 
@@ -146,14 +147,11 @@ INSIDE = {  # section: the line about any key within it that has none of its own
 def what(key):
     """The line about a key, such as "base.optimizer.b1" or "evaluation.attacks.pgd.eps"; "" if none is known."""
     key = key.removeprefix("base.")
-    for lines in (SHARED | RUN, SWEEP, STUDY, BENCHMARK):
-        if key in lines:
-            return lines[key]
-    section = key.rpartition(".")[0]
-    while section:
-        if section in INSIDE or section in RUN or section in SWEEP or section in STUDY or section in BENCHMARK:
-            return next(lines[section] for lines in (INSIDE, RUN, SWEEP, STUDY, BENCHMARK) if section in lines)
-        section = section.rpartition(".")[0]
+    if key in LINES:
+        return LINES[key]
+    while key := key.rpartition(".")[0]:
+        if key in INSIDE:
+            return INSIDE[key]
     return ""
 
 

@@ -20,6 +20,7 @@ from rich import progress as rich_progress
 from configs import fields
 from experiments.common import environment
 from vmamba_jax import parallel
+from vmamba_jax.commands import configs
 from vmamba_jax.commands.programs import LAUNCHED
 from vmamba_jax.core.objects import is_url
 from vmamba_jax.core.run_folder import run_folder
@@ -153,9 +154,9 @@ def shipped(argv):
         file, colon, rest = (value if equals else argv[i + 1]).partition(":")
         if not file or os.path.isfile(file):
             continue
-        found = SHIPPED / f"{file.removeprefix('configs/').removesuffix('.py')}.py"
+        found = SHIPPED / f"{configs.stem(file)}.py"
         if not found.is_file():  # ml_collections would raise only when a field is read
-            raise ConfigError(f"--config={file}: expected an existing file, or one of {', '.join(sorted(each.stem for each in SHIPPED.glob('[a-z]*.py')))}")
+            raise ConfigError(f"--config={file}: expected an existing file, or one of {', '.join(configs.shipped(SHIPPED))}")
         made[i if equals else i + 1] = f"{name}={found}{colon}{rest}" if equals else f"{found}{colon}{rest}"
     return made
 

@@ -9,9 +9,6 @@
 | `pages` | `report` |
 | `programs` | `train`, `evaluate`, `sweep`, `study` and the other programs of `experiments` |
 """
-from vmamba_jax.commands import catalog, configs, pages, photos, programs, weights
-from vmamba_jax.core import command_line
-
 ABOUT = ("VMamba in JAX: models, attacks, adversarial training and analyses; also as `python -m vmamba_jax`. A failure is one line on stderr and "
          "exit status 2.")
 
@@ -25,11 +22,14 @@ def main(argv=None):
     Returns:
         Exit status: 0, 2 after a failure, or 1 if `predict` could not read some of the photos.
     """
+    from vmamba_jax.core import command_line
     return command_line.run(app(), argv)
 
 
 def app():
-    """The `cyclopts.App` of all commands."""
+    """The `cyclopts.App` of all commands; nothing is imported before, as every program imports `programs` of this package."""
+    from vmamba_jax.commands import catalog, configs, pages, photos, programs, weights
+    from vmamba_jax.core import command_line
     made = command_line.app("vmamba-jax", ABOUT)
     for group, commands in (
             ("Models and weights", (catalog.models, photos.predict, weights.inspect, weights.convert, weights.export)),

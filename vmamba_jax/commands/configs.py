@@ -17,13 +17,17 @@ def configs(name: str = "", /):
         wide = max(map(len, known))
         print("\n".join(f"{each:<{wide}}  {line}" for each, line in known.items()))
         return
-    stem, _, argument = name.partition(":")
-    stem = stem.removeprefix("configs/").removesuffix(".py")
-    if stem not in known:
+    file, _, argument = name.partition(":")
+    if stem(file) not in known:
         raise ValueError(f"configs {name}: expected one of {', '.join(known)}")
-    module = importlib.import_module(f"configs.{stem}")
+    module = importlib.import_module(f"configs.{stem(file)}")
     config = module.get_config(argument or None)
     print(f"{(module.__doc__ or '').strip()}\n\n{(module.get_config.__doc__ or '').strip()}\n\n{importlib.import_module('configs.fields').table(config)}")
+
+
+def stem(file):
+    """The name of a shipped config in "digits", "digits.py" or "configs/digits.py"."""
+    return file.removeprefix("configs/").removesuffix(".py")
 
 
 def shipped(place):

@@ -5,8 +5,6 @@ import runpy
 import sys
 from typing import Annotated
 
-from cyclopts import Parameter
-
 PROGRAMS = {
     "train": "Train a classifier, standard or adversarial.",
     "evaluate": "Evaluate a trained run or released weights, clean, attacked and corrupted.",
@@ -56,6 +54,8 @@ def run(name, words):
 
 def command(name):
     """The function of the command that runs program `name`; all its words, --help too, go to the program."""
+    from cyclopts import Parameter
+
     def made(*words: Annotated[str, Parameter(allow_leading_hyphen=True, help="See `--help` of the program.")]):
         run(name, words)
     made.__doc__ = PROGRAMS[name]
