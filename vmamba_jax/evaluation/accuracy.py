@@ -42,7 +42,8 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
         options: the attack's, and those of the loop:
             batch_size: examples per batch over all devices, >= 1; 256 by default.
             mesh: one-dimensional, see `parallel.data_mesh`; None: all devices.
-            progress: called after each batch as progress(examples done, examples in total, {"accuracy", "robust_accuracy"} so far). An
+            progress: called after each batch as progress(examples done, examples in total, {"accuracy", "robust_accuracy"} so far), for
+                example a `ProgressBar`: `with evaluation.ProgressBar("PGD") as bar: robust_accuracy(..., progress=bar)`. An
                 attack of several stages adds "stage", its name, and "robust", the number of images still robust; its examples done are a
                 fraction of all stages.
 
