@@ -1,4 +1,7 @@
-"""Sequence layers: forward pass and input gradient at several lengths, beside the same layer with the same weights in plain torch."""
+"""Sequence layers: forward pass and input gradient at several lengths, beside the same layer with the same weights in plain torch.
+
+Layers of one long convolution have two passes more: `kernel`, the kernel from the parameters, and `convolution`, its product with the input by the FFT.
+"""
 import functools
 
 import jax
@@ -8,7 +11,9 @@ from experiments.benchmarks import compiled, torch_sequences
 from experiments.benchmarks.timing import Case, Skip
 from experiments.common.cli import ConfigError
 from vmamba_jax import parallel
-from vmamba_jax.models.sequence import LAYERS
+from vmamba_jax.models.sequence import LAYERS, convolution
+
+PARTS = ("kernel", "convolution")
 
 
 def groups(config, devices, against=False):
@@ -19,6 +24,9 @@ def groups(config, devices, against=False):
     for layer in section.layers:
         for which in section.passes:
             for length in section.lengths:
+                if which in PARTS:
+                    yield [functools.partial(_part_case, config, layer, which, length, devices)]
+                    continue
                 yield [functools.partial(_case, config, layer, which, length, devices)] + [
                     functools.partial(_torch_case, config, layer, which, length)] * against
 
@@ -52,6 +60,22 @@ def _case(config, name, which, length, devices):
         return y, pullback(x["dy"])
     record = _record(config.sequences, name, "ours", which, length)
     return compiled.batch_case(run, parallel.replicate(variables, mesh), {"u": u, "dy": dy}, record, mesh)
+
+
+def _part_case(config, name, which, length, devices):
+    layer, variables, u, _ = operands(config, name, length)
+    if not isinstance(layer, convolution.ConvolutionLayer):
+        raise Skip(f"{name} {which}: this layer is no long convolution")
+    mesh = compiled.mesh_for(len(u), devices)
+
+    def kernel(variables, u):
+        _, states = layer.apply(variables, u, mutable=["intermediates"])  # what the kernel does not need is removed by the compiler
+        return states["intermediates"]["kernel"][0]
+    record = _record(config.sequences, name, "ours", which, length)
+    if which == "kernel":
+        return compiled.batch_case(lambda variables, x, key: kernel(variables, x["u"])[None], parallel.replicate(variables, mesh), {"u": u}, record, mesh)
+    tree = parallel.replicate(jax.jit(kernel)(variables, u), mesh)
+    return compiled.batch_case(lambda kernel, x, key: convolution.causal(x["u"], kernel), tree, {"u": u}, record, mesh)
 
 
 def _torch_case(config, name, which, length):

@@ -33,6 +33,17 @@ def test_sequences(tmp_path):
     assert not (tmp_path / "other.json").exists()
 
 
+def test_parts_of_a_convolution(tmp_path):
+    content = benchmark.run(tiny(passes=("kernel", "convolution"), lengths=(16,), layers=("dss", "s5")), tmp_path / "parts.json", progress=False)
+    assert [(row["name"], row["pass"]) for row in content["records"]] == [("dss", "kernel"), ("dss", "convolution")]
+    layer, variables, u, _ = sequences.operands(tiny(), "dss", 16)
+    kernel, convolved = (sequences._part_case(tiny(), "dss", which, 16, jax.devices()[:1]).run() for which in sequences.PARTS)
+    bare = layer.apply(variables, u, mutable=["intermediates"])[1]["intermediates"]["kernel"][0]
+    np.testing.assert_allclose(kernel[0], bare, rtol=1e-6)
+    expected = [[np.convolve(u[b, :, c], bare[c])[:16] for c in range(4)] for b in range(2)]
+    np.testing.assert_allclose(np.swapaxes(convolved, 1, 2), expected, atol=1e-5)
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("name", torch_sequences.LAYERS)
 def test_torch_computes_the_same(name):

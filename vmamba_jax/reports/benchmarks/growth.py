@@ -40,7 +40,8 @@ def sequence_tables(run):
         theirs = {row["length"]: row["seconds"]["median"] for row in group if row["backend"] == "torch"}
         ours = {row["length"]: row["seconds"]["median"] for row in group if row["backend"] == "ours"}
         lengths, seconds = list(ours), list(ours.values())
-        exponent = (f"Our time is proportional to length to the power {slope(lengths, seconds):.2f}; L log L has "
+        exponent = (f"Our time is proportional to length to the power {slope(lengths, seconds):.2f}; "
+                    f"{'L has 1, ' * (which == 'kernel')}L log L has "
                     f"{slope(lengths, [length * math.log(length) for length in lengths]):.2f}.\n") if len(ours) > 1 else "One length only.\n"
         text += [f"#### Sequence layer {name}, {PASSES[which]}, batch {batch}, {channels} channels\n", exponent,
                  table(["layer", "length", "ms", "quartiles", "fastest", "ours / torch", "temp MiB"],
