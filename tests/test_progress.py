@@ -1,6 +1,8 @@
 """Progress bars: what a notebook shows, that a compilation is named while it lasts, and that a process without a terminal prints the last state alone."""
 import dataclasses
 import sys
+import threading
+import time
 import types
 
 import jax
@@ -78,6 +80,24 @@ def test_a_step_ends_the_word():
     """A program that is only traced, as for its shapes, is named until the next step of the task."""
     bar = progress.Bar(total=2)
     bar._compiling.now = True
-    assert progress.WORD in bar._text()
+    text = progress.Cell(bar.get_renderable).text
+    assert progress.WORD in text()
     bar.update(0, advance=1)
-    assert progress.WORD not in bar._text()
+    assert progress.WORD not in text()
+
+
+def test_a_thread_replaces_the_text(cell, monkeypatch):
+    """Without a step, as in a sweep whose runs are those of other processes; the last state is shown at the end, and no thread remains."""
+    monkeypatch.setattr(progress, "THREAD_SECONDS", 0.01)
+    texts = iter(range(10**6))
+    shown, threads = progress.Cell(lambda: f"state {next(texts)}"), threading.active_count()
+    shown.start()
+    while len(cell) < 4:
+        time.sleep(0.01)
+    shown.stop()
+    count = len(cell)
+    assert cell == [f"state {i}" for i in range(count)]
+    shown.show()
+    while threading.active_count() > threads:
+        time.sleep(0.01)
+    assert len(cell) == count

@@ -25,7 +25,8 @@ class Display:
         self.console = console or Console(quiet=not shown or bool(cli.QUIET), highlight=False)
         self._final = {}  # records that cannot change any more
         self._compiling = progress.Compiling()
-        self._live = Live(get_renderable=self.render, console=self.console, refresh_per_second=1, transient=True)
+        self._live = progress.Cell(self.render) if self.console.is_jupyter else Live(
+            get_renderable=self.render, console=self.console, refresh_per_second=1, transient=True)
 
     def say(self, text):
         """Print a line above the progress display."""

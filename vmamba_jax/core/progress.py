@@ -1,6 +1,7 @@
 """Progress bars of programs and functions, in a terminal or a notebook, which say when a program compiles."""
 import contextlib
 import io
+import threading
 import time
 
 import jax
@@ -12,7 +13,7 @@ from rich.text import Text
 BEGUN = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")  # JAX's events when a program is traced, lowered
 COMPILED = "/jax/core/compile/backend_compile_duration"                                               # and compiled, or found in the cache
 WORD = "compiling"
-NOTEBOOK_SECONDS, NOTEBOOK_WIDTH = 0.25, 120  # least time between two updates of a notebook's output, and its columns
+NOTEBOOK_SECONDS, THREAD_SECONDS, WIDTH = 0.25, 0.5, 120  # of a notebook's text: least time between two steps shown, between two of its thread; columns
 
 
 class Compiling:
@@ -45,6 +46,43 @@ class Compiling:
             jax.monitoring.unregister_event_duration_listener(self._heard)
 
 
+class Cell:
+    """Text in the output of a notebook's cell that a thread replaces twice a second; rich's own display there needs ipywidgets.
+
+    Args:
+        render: called without arguments for a rich renderable.
+    """
+
+    def __init__(self, render):
+        self._render, self._handle, self._shown, self._stopped, self._lock = render, None, 0.0, threading.Event(), threading.Lock()
+
+    def start(self):
+        from IPython.display import display
+        self._handle = display({"text/plain": self.text()}, raw=True, display_id=True)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def show(self, least=0.0):
+        """Replace the text, unless that was done less than so many seconds ago."""
+        with self._lock:
+            if self._handle is not None and time.monotonic() - self._shown >= least:
+                self._shown = time.monotonic()
+                self._handle.update({"text/plain": self.text()}, raw=True)
+
+    def stop(self):
+        self._stopped.set()
+        self.show()
+        self._handle = None
+
+    def _run(self):
+        while not self._stopped.wait(THREAD_SECONDS):
+            self.show()
+
+    def text(self):
+        console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False)
+        console.print(self._render())
+        return console.file.getvalue().rstrip()  # pyrefly: ignore
+
+
 class _Description(progress.ProgressColumn):
     """"compiling" while a program compiles, then the task's description."""
 
@@ -73,8 +111,8 @@ class Bar(progress.Progress):
 
     def __init__(self, name="", total=None, *, count=None, columns=(), completed=0, shown=True):
         console = Console()
-        self._compiling, self._draws = Compiling(self._redraw), shown and jax.process_index() == 0
-        self._cell, self._printed = None, 0.0
+        self._cell, self._draws = Cell(self.get_renderable), shown and jax.process_index() == 0
+        self._compiling = Compiling(self._cell.show)
         columns = columns or (progress.TextColumn(name), progress.BarColumn(), count or progress.TaskProgressColumn(), progress.TimeRemainingColumn())
         super().__init__(*columns, _Description(self._compiling), console=console, disable=console.is_jupyter or not self._draws)
         self.add_task("", total=total, completed=completed)
@@ -92,34 +130,20 @@ class Bar(progress.Progress):
     def update(self, *args, **options):
         self._compiling.now = False
         super().update(*args, **options)
-        self._redraw(always=False)
+        self._cell.show(NOTEBOOK_SECONDS)
 
     def advance(self, *args, **options):
         self._compiling.now = False
         super().advance(*args, **options)
-        self._redraw(always=False)
+        self._cell.show(NOTEBOOK_SECONDS)
 
     def start(self):
         self._compiling.__enter__()
         super().start()
         if self.console.is_jupyter and self._draws:
-            from IPython.display import display
-            self._cell = display({"text/plain": self._text()}, raw=True, display_id=True)
+            self._cell.start()
 
     def stop(self):
         self._compiling.__exit__()
         super().stop()
-        self._redraw()
-        self._cell = None
-
-    def _redraw(self, always=True):
-        """Replace the text in a notebook; rich draws by itself in a terminal."""
-        if self._cell is not None and (always or time.monotonic() - self._printed >= NOTEBOOK_SECONDS):
-            self._printed = time.monotonic()
-            self._cell.update({"text/plain": self._text()}, raw=True)
-
-    def _text(self):
-        """The bar as one line of text."""
-        console = Console(file=io.StringIO(), width=NOTEBOOK_WIDTH, color_system=None, force_terminal=False, force_jupyter=False)
-        console.print(self.get_renderable())
-        return console.file.getvalue().rstrip()  # pyrefly: ignore
+        self._cell.stop()
