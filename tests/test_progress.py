@@ -53,7 +53,7 @@ def test_without_a_terminal(capsys, monkeypatch):
     """One line, of the last state; `shown=False` draws nothing, and a note is printed with the bar alone."""
     monkeypatch.setenv("COLUMNS", "200")
     for shown in (True, False):
-        with progress.Bar("work", 3, shown=shown) as bar:
+        with progress.ProgressBar("work", 3, shown=shown) as bar:
             jax.jit(lambda x: x - 1)(1.0)
             bar.update(0, advance=1, description="a [b] c")
             bar.note("a note")
@@ -78,7 +78,7 @@ def test_compiling_is_heard_from_jax():
 
 def test_a_step_ends_the_word():
     """A program that is only traced, as for its shapes, is named until the next step of the task."""
-    bar = progress.Bar(total=2)
+    bar = progress.ProgressBar(total=2)
     bar._compiling.now = True
     text = progress.Cell(bar.get_renderable).text
     assert progress.WORD in text()

@@ -22,7 +22,7 @@ from vmamba_jax import parallel
 from vmamba_jax.commands import configs
 from vmamba_jax.commands.programs import LAUNCHED
 from vmamba_jax.core.objects import is_url
-from vmamba_jax.core.progress import Bar
+from vmamba_jax.core.progress import ProgressBar
 from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.training import Stopped
 from vmamba_jax.version import __version__
@@ -213,7 +213,7 @@ def bar(name, total, shown, count=None):
         shown: whether to draw it.
         count: rich column of the count; None: per cent.
     """
-    return Bar(name, total, count=count, shown=shown and not QUIET)
+    return ProgressBar(name, total, count=count, shown=shown and not QUIET)
 
 
 def invocation(name):

@@ -94,7 +94,7 @@ class _Description(progress.ProgressColumn):
         return Text("  ".join(filter(None, (WORD if self._compiling.now else "", task.description))))
 
 
-class Bar(progress.Progress):
+class ProgressBar(progress.Progress):
     """A progress bar with one task, number 0: a context manager that only the first of several processes draws.
 
     In a notebook it is a line of text that is replaced in the output of the cell. Without a terminal only the last state is printed. It can be the
@@ -128,22 +128,26 @@ class Bar(progress.Progress):
             self.console.print(text, highlight=False, soft_wrap=True)
 
     def update(self, *args, **options):
+        """As `rich.progress.Progress.update`: shows the task's completed steps, total and description."""
         self._compiling.now = False
         super().update(*args, **options)
         self._cell.show(NOTEBOOK_SECONDS)
 
     def advance(self, *args, **options):
+        """As `rich.progress.Progress.advance`: shows more completed steps."""
         self._compiling.now = False
         super().advance(*args, **options)
         self._cell.show(NOTEBOOK_SECONDS)
 
     def start(self):
+        """Draw the bar; entering the context does so."""
         self._compiling.__enter__()
         super().start()
         if self.console.is_jupyter and self._draws:
             self._cell.start()
 
     def stop(self):
+        """Draw the last state and end; leaving the context does so."""
         self._compiling.__exit__()
         super().stop()
         self._cell.stop()

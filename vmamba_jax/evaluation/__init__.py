@@ -1,6 +1,6 @@
 """Evaluation of classifiers over a set, on all devices: clean, attacked, corrupted, disturbed and shifted; transfer and calibration."""
 from vmamba_jax.core.deprecation import renamed
-from vmamba_jax.core.progress import Bar as ProgressBar
+from vmamba_jax.core.progress import ProgressBar
 from vmamba_jax.core.statistics import summary, wilson_interval
 from vmamba_jax.evaluation import corruptions, dense, detection, detectors, disturbances, segmentation, shifts, smoothing, views
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy

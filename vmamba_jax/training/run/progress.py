@@ -9,7 +9,7 @@ VALIDATION = {"validation/accuracy": "clean", "validation/robust_accuracy": "att
               "validation/mask_AP": "mask AP", "validation/robust_mask_AP": "attacked mask AP"}
 
 
-class Bar(bars.Bar):
+class Bar(bars.ProgressBar):
     """The bar of a run.
 
     Args:
