@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core.results import Record
 from vmamba_jax.models import catalog
 from vmamba_jax.models.classifier import Classifier
 
@@ -22,7 +23,7 @@ SCAN_STATE, SCAN_SKIP, NORM_ELEMENT = 9, 1, 5  # multiply-adds of a scan for eac
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class Cost(Record):
     """Cost of the forward pass of one image.
 
     Attributes:
@@ -42,7 +43,7 @@ class Cost:
         return self.flops / 1e9
 
 
-def cost(model, image_size=None):
+def cost(model, image_size=None) -> Cost:
     """The `Cost` of a model's forward pass of one image, from shapes alone: nothing is compiled or run.
 
     Args:
