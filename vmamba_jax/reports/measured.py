@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from vmamba_jax.core import files, statistics
-from vmamba_jax.reports import claims, figures, page
+from vmamba_jax.reports import claims, grids, page
 from vmamba_jax.reports.sweep.results import Sweep, read_sweep
 
 
@@ -103,11 +103,11 @@ def write(folder, name, study, sections, found, drawn, about, commands=()):
         commands: shell lines that reproduce it.
     """
     folder, index = pathlib.Path(folder), study.sweep.index
+    text = page.draw(
+        "claims.html", title=index["config"]["title"], about=about, commands=commands, environment=study.sweep.environment, done=bool(study.findings),
+        claimed=claims_table(found), sections=[(heading, *grids.turned(columns, rows)) for heading, columns, rows in sections], drawn=drawn,
+        sweep=study.sweep, name=name, missing=[each for each in study.sweep.runs if not each.done])
     sections = [("Claims", *claims_table(found)), *sections]
-    text = page.template("claims.html").render(
-        title=index["config"]["title"], about=about, colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=study.sweep.environment, configs=[],
-        links=[], done=bool(study.findings), sections=sections, drawn=drawn, sweep=study.sweep, name=name,
-        missing=[each for each in study.sweep.runs if not each.done])
     files.write_json(folder / f"{name}.json", {"claims": found, "tables": [{"heading": heading, "columns": columns, "rows": rows}
                                                                            for heading, columns, rows in sections]})
     page.put(folder / f"{name}.md", markdown(sections))
