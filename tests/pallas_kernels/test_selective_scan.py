@@ -1,4 +1,5 @@
 """Every backend of the selective scan against the original program's arrays, a plain loop and finite differences."""
+import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +84,13 @@ def test_definition(x64, backend, length, groups, state, reverse):
     args = draw(length, groups, state, dtype=jnp.float64)
     y = jax.jit(lambda args: selective_scan(**args, reverse=reverse, implementation=backend))(args)
     np.testing.assert_allclose(y, numpy_scan(**args, reverse=reverse), atol=1e-12, rtol=1e-11)
+
+
+def test_more_states_than_one_loop_takes(x64):
+    """19 states are 16 and 3: the sum and every gradient are those of the plain loop."""
+    args = draw(5, 2, 19, dtype=jnp.float64)
+    both = lambda backend: jax.jit(jax.value_and_grad(lambda args: jnp.sin(selective_scan(**args, implementation=backend)).sum()))(args)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), both("xla"), both("reference"))
 
 
 PRODUCT = [   # length, state, groups, per_group, dtype, reverse: every pair of values of neighboring columns at least once
