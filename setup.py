@@ -33,7 +33,7 @@ setup(
     packages=find_packages(include=["vmamba_jax", "vmamba_jax.*", "pallas_kernels", "pallas_kernels.*"]),
     cmdclass={"build_py": BuildWithPrograms},
     entry_points={"console_scripts": ["vmamba-jax = vmamba_jax.commands:main"]},
-    package_data={"vmamba_jax.reports": ["templates/*.html"], "vmamba_jax.data.datasets": ["*.tsv", "*.json"], "vmamba_jax.checkpoints.examples": ["**/*"]},
+    package_data={"vmamba_jax.reports": ["templates/*.html", "templates/*.css"], "vmamba_jax.data.datasets": ["*.tsv", "*.json"], "vmamba_jax.checkpoints.examples": ["**/*"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

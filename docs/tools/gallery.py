@@ -68,7 +68,7 @@ def judged(folder):
     from vmamba_jax.reports import attack_quality
     from vmamba_jax.reports.sweep import claims
     if (folder / "study.json").exists():
-        rows = [(claim.verdict, claim.sentence) for _, each in reports.read_study(folder).claims for claim in each]
+        rows = [(claim.verdict, claim.sentence) for _, each in reports.read_study(folder).claims for claim in each if claim.comparisons]
     elif (folder / "attack_quality.json").exists():
         rows = [(row["verdict"], row["sentence"]) for row in attack_quality.judged(_read(folder / "attack_quality.json"))]
     elif (folder / "sweep.html").exists():

@@ -14,12 +14,13 @@ PASSES = ("forward", "training")
 
 
 def groups(config, devices):
-    """Groups of all rungs, one for each pass."""
+    """Groups of one pass: of all rungs forward, of each rung alone in training, since the programs of ten training steps take 14 GB together."""
     section = config.ladder
     for which in section.passes:
         if which not in PASSES:
             raise ConfigError(f"config.ladder.passes={which!r}: expected some of {', '.join(PASSES)}")
-        yield [functools.partial(_case, config, name, which, devices) for name in section.names]
+        cases = [functools.partial(_case, config, name, which, devices) for name in section.names]
+        yield from [cases] if which == "forward" else ([case] for case in cases)
 
 
 def create(section, name):

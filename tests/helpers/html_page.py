@@ -3,17 +3,20 @@ import html.parser
 
 
 class Page(html.parser.HTMLParser):
-    """Collects what a page refers to, its text, and whether its tags nest."""
+    """Collects what a page refers to, links within it apart, its text, and whether its tags nest."""
 
     def __init__(self, text):
         super().__init__()
-        self.sources, self.links, self.alts, self.text, self.open, self.classes = [], [], [], [], [], []
+        self.sources, self.links, self.anchors, self.ids, self.alts, self.text, self.open, self.classes = [], [], [], [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.sources += [attributes[name] for name in ("src", "data", "srcset", "poster", "xlink:href") if name in attributes]
-        self.links += [attributes["href"]] if tag == "a" else []
+        if tag == "a":
+            href = attributes["href"]
+            (self.anchors if href.startswith("#") else self.links).append(href)
+        self.ids += [attributes["id"]] if "id" in attributes else []
         self.alts += [attributes.get("alt")] if tag == "img" else [attributes.get("aria-label")] if tag == "svg" else []
         self.classes.append(attributes.get("class"))
         assert tag not in ("script", "link", "iframe")
@@ -29,4 +32,5 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, text):
-        self.text.append(text)
+        if self.open[-1:] != ["style"]:
+            self.text.append(text)

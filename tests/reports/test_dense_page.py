@@ -76,7 +76,7 @@ def test_a_detector(tmp_path):
     assert "mask AP 0.25" in page and "mask AP in percent on 4 test images" in page and "nan" not in re.sub("data:image/[^\"]*", "", page)
     assert "| group | seeds | clean | pgd | mPC | rPC |" in text and "| detector | box AP | box AP50 | box AP75 | mask AP | mask AP50 | mask AP75 |" in text
     assert "| mask_rcnn_vmamba-standard | 1 | 40.0" in text and json.loads((tmp_path / "dense.json").read_text())["mask_rcnn_vmamba-standard"]["pgd"]["mean"] == 0.2
-    objects, attacked, shown = (re.search(rf'src="data:image/png;base64,([^"]*)" alt="{name} of image 2"', page.split("<h3>mask_rcnn_")[1])[1]
+    objects, attacked, shown = (re.search(rf'src="data:image/png;base64,([^"]*)" alt="{name} of image 2"', re.split("<h3[^>]*><a[^>]*>mask_rcnn_", page)[1])[1]
                                 for name in ("objects", "its detections", "image"))
     pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))).convert("RGB")) for uri in (objects, attacked, shown)]
     assert pixels[0].shape == (192, 192, 3) and (pixels[0] != pixels[2]).any() and (pixels[1] == pixels[2]).all()

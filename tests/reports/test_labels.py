@@ -65,7 +65,10 @@ def test_intervals_are_in_brackets(tmp_path):
 def test_bold_needs_a_paired_interval_that_excludes_0(tmp_path):
     """190 of 200 images are no more than 189; 84 are no more than 80, and more than 40."""
     folder = fake_study.write(tmp_path / "s")
-    bold = lambda probe: [label for label, cells in study_tables.accuracies(reports.read_study(folder), [probe])[1] if cells[0] and cells[0]["best"]]
+    def bold(probe):
+        labels, [(_, cells)] = study_tables.accuracies(reports.read_study(folder), [probe])
+        return [label for label, cell in zip(labels, cells, strict=True) if cell and cell["best"]]
+
     assert bold("clean") == [] and bold("fgsm") == [] and "<b>42.0 %</b>" not in reports.render_study(reports.read_study(folder))
     file = folder / "cells" / "fgsm-1.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rows": [fake_study.row(110)]}))

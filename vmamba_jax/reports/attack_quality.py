@@ -81,6 +81,7 @@ def render_attack_quality(found, *, commands=()):
     environment = [(name, value) for name, value in {
         "device": found["device"], "versions": ", ".join(f"{name} {version}" for name, version in found["versions"].items()), "commit": found["commit"],
         "took": f"{found['seconds']:.0f} s"}.items() if value]
-    return page.template("attack_quality.html").render(
-        title="Attacks at equal budgets", about="", colors=figures.SERIES, examples=[], runs=[], commands=commands or [found["command"]] * bool(found["command"]),
-        environment=environment, configs=[], links=[], found=found, drawn=drawn, scores=score_rows(found), claimed=claim_rows(found))
+    columns, rows = score_rows(found)
+    return page.draw(
+        "attack_quality.html", title="Attacks at equal budgets", commands=commands or [found["command"]] * bool(found["command"]), environment=environment,
+        found=found, drawn=drawn, scores=(columns[1:], [(name, cells) for name, *cells in rows]), claimed=claim_rows(found))

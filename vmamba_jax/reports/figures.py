@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 from PIL import Image
 
 from vmamba_jax.core.statistics import accuracy_interval
@@ -20,6 +20,7 @@ from vmamba_jax.reports import exports
 SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 VALIDATION = {"validation/accuracy": "-", "validation/robust_accuracy": "--"}  # metric, line
+TICKS = 8  # largest number of ticks of a budget
 INK, FAINT = "#1b1f24", "#c9ced6"
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "vmamba_jax", "font.family": "sans-serif", "font.size": 11, "figure.facecolor": "none",
@@ -44,6 +45,8 @@ def training_curves(runs):
                 right.plot(np.divide(steps, per_epoch), accuracy, line, marker=MARKERS[i % len(MARKERS)], **look)
         left.set(title="Training loss", xlabel="epoch", xlim=(0, None), ylim=(0, None))
         right.set(title="Validation accuracy", xlabel="epoch", xlim=(0, None))
+        for axes in (left, right):
+            mark_ramps(axes, [ramp_epochs(run) for run in runs])
         percent_axis(right)
         handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=literal(run.label)) for i, run in enumerate(runs)]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(runs))
@@ -66,9 +69,33 @@ def robustness(runs):
         axes.annotate(f"radius of the table, {radius_name(eps)}", (eps, 1.0), xytext=(5, -1), textcoords="offset points", fontsize=9.5, va="bottom")
         norm = runs[0].evaluation["curve"]["norm"]
         axes.set(xlabel=f"perturbation budget ({norm_name(norm)} radius, pixels in [0, 1])", ylabel="accuracy", xlim=(0, None))
+        budget_axis(axes, [radius for run in runs for radius in run.evaluation["curve"]["radii"]])
         percent_axis(axes)
         axes.legend()
         return svg(figure, f"Accuracy of {_names(runs)} against the perturbation budget.")
+
+
+def ramp_steps(results):
+    """Steps over which the radius of a training's attack grows from 0, from its results.json; 0 without a ramp. Only a first phase has one."""
+    lengths = (results.get("phases") or [results.get("schedule")])[0]
+    if lengths:
+        return lengths.get("ramp", 0)
+    return results.get("config", {}).get("objective", {}).get("ramp", 0) * results.get("steps", 0)  # files of earlier versions have the share alone
+
+
+def ramp_epochs(run):
+    """`ramp_steps` of a run in epochs."""
+    return ramp_steps(run.results) / (run.results.get("steps_per_epoch") or 1)
+
+
+def mark_ramps(axes, ends):
+    """Shade the part of a training over which the radius grows, and name it; ramps of different ends overlap. ends: on the axis, 0 for none."""
+    found = sorted({end for end in ends if end})
+    for end in found:
+        axes.axvspan(0, end, color=FAINT, alpha=0.35, linewidth=0, zorder=0)
+        axes.axvline(end, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
+    if found:
+        axes.annotate("radius grows", (0, 0), xycoords=axes.get_xaxis_transform(), xytext=(4, 4), textcoords="offset points", fontsize=9, va="bottom")
 
 
 def norm_name(norm):
@@ -80,6 +107,16 @@ def radius_name(eps):
     """A radius as papers write it: 8/255 for a multiple of 1/255 that is no short decimal, otherwise 0.2."""
     steps = eps * 255
     return f"{round(steps)}/255" if round(eps, 3) != eps and abs(steps - round(steps)) < 1e-6 else f"{eps:.4g}"
+
+
+def budget_axis(axes, radii):
+    """Ticks at multiples of 1/255, written n/255, if the radii are multiples of half of it and not all short decimals; else nothing changes."""
+    steps = [255 * radius for radius in radii]
+    if not any(step and round(radius, 3) != radius for step, radius in zip(steps, radii, strict=True)) or any(abs(2 * step - round(2 * step)) > 1e-6 for step in steps):
+        return
+    width = next(size for size in (2**i for i in range(9)) if max(steps) / size <= TICKS)
+    axes.xaxis.set_major_locator(MultipleLocator(width / 255))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{round(255 * value)}/255" if round(255 * value) else "0")
 
 
 def tile(image, size=64):

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from vmamba_jax.core import files, statistics
-from vmamba_jax.reports import claims, figures, page
+from vmamba_jax.reports import claims, grids, page
 from vmamba_jax.reports.displayed import Displayed
 from vmamba_jax.reports.sweep.results import Sweep, read_sweep
 
@@ -113,9 +113,9 @@ def html(name, study, sections, found, drawn, about, commands=()):
         about: a paragraph under the figures.
         commands: shell lines that reproduce it.
     """
-    return page.template("claims.html").render(
-        title=study.sweep.index["config"]["title"], about=about, colors=figures.SERIES, examples=[], runs=[], commands=commands,
-        environment=study.sweep.environment, configs=[], links=[], done=bool(study.findings), sections=[("Claims", *claims_table(found)), *sections],
+    return page.draw(
+        "claims.html", title=study.sweep.index["config"]["title"], about=about, commands=commands, environment=study.sweep.environment,
+        done=bool(study.findings), claimed=claims_table(found), sections=[(heading, *grids.turned(columns, rows)) for heading, columns, rows in sections],
         drawn=drawn, sweep=study.sweep, name=name, missing=[each for each in study.sweep.runs if not each.done])
 
 

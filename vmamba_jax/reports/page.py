@@ -1,4 +1,6 @@
 """One self-contained HTML page about one or more evaluated runs: it loads nothing from anywhere."""
+import functools
+import itertools
 import os
 import pathlib
 import urllib.parse
@@ -8,7 +10,7 @@ import numpy as np
 
 from vmamba_jax.core import files
 from vmamba_jax.core.run_folder import RemotePath, run_folder
-from vmamba_jax.reports import differences, exports, figures, tables
+from vmamba_jax.reports import contents, differences, exports, figures, grids, tables
 
 
 def render(runs, *, title, about="", commands=(), folder="."):
@@ -20,13 +22,13 @@ def render(runs, *, title, about="", commands=(), folder="."):
         commands: shell lines that reproduce it.
         folder: the page's folder; links to the raw files are relative to it.
     """
-    columns, rows = tables.accuracy(runs)
     against = differences.table(runs) if len(runs) > 1 else ([], [])
-    return template("report.html").render(
-        title=title, about=about, colors=figures.SERIES,
-        headline=headline(runs), columns=columns, rows=rows, against=against, points=tables.points, percent=tables.percent, interval=tables.interval,
+    return draw(
+        "report.html", title=title, about=about, headline=headline(runs), accuracy=grids.by_probe(*tables.accuracy(runs)),
+        against=grids.by_probe(against[0], [(label if paired else f"{label} (other images)", cells) for label, paired, cells in against[1]]),
+        unpaired=not all(paired for _, paired, _ in against[1]),
         robustness=figures.robustness(attacked) if (attacked := [run for run in runs if run.headline]) else "", corrupted=tables.corruptions(runs),
-        calibrated=tables.calibration(runs), around=tables.states(runs),
+        means=tables.corruption_means(runs), calibrated=_calibration(runs), around=_around(runs),
         training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
         examples=[_examples(run) for run in runs if run.examples],
         **reproduction(runs, commands, folder))
@@ -38,11 +40,26 @@ def reproduction(runs, commands, folder):
             "links": [(run.label, [(f.name, _link(f, folder)) for f in sorted(run.folder.glob("*.json*"))]) for run in runs]}
 
 
-def template(name):
-    """A template of this package, by file name."""
+def draw(file, /, **variables):
+    """The page of a template of this package with its variables, with anchors and a list of contents.
+
+    Args:
+        file: name of the template.
+        **variables: of the template; what it shares with the others has defaults.
+    """
+    shared = {"about": "", "colors": figures.SERIES, "runs": [], "commands": (), "configs": [], "links": []}
+    return contents.with_contents(_environment().get_template(file).render(**shared | variables))
+
+
+@functools.cache
+def _environment():
+    """The templates' environment; `parts` has the macros that they share."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("vmamba_jax.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
-    return environment.get_template(name)
+    environment.filters |= {"slices": grids.slices, "spanned": grids.spanned}
+    environment.globals |= {"percent": tables.percent, "interval": tables.interval, "points": tables.points}
+    environment.globals["parts"] = environment.get_template("parts.html").module
+    return environment
 
 
 def write(path, runs, **options):
@@ -70,6 +87,19 @@ def headline(runs):
     attack = tables.attack_name(ranked[0].headline)
     listed = [f"{tables.percent(run.headline['robust_accuracy'])} for {run.label}" for run in ranked]
     return f"Accuracy under {attack}: {', '.join(listed)}."
+
+
+def _calibration(runs):
+    """((models, rows), number of bins) of the calibration; None without any."""
+    found = tables.calibration(runs)
+    names = ("accuracy", "mean confidence", "expected calibration error", "in bins of equally many images")
+    return (grids.by_probe(names, [(label, values) for label, *values, _ in found]), found[0][-1]) if found else None
+
+
+def _around(runs):
+    """((models, rows by block), number of images) of the shares that go around the scans; None without any."""
+    found = tables.states(runs)
+    return (grids.by_probe(itertools.count(), [(label, cells) for label, cells, _ in found]), found[0][-1]) if found else None
 
 
 def _examples(run):

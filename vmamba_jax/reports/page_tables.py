@@ -10,16 +10,18 @@ HEADINGS = ("h1", "h2", "h3", "h4")
 
 
 class _Reader(html.parser.HTMLParser):
-    """Collects the tables of a page; tables within tables and the text of drawings are left out."""
+    """Collects the tables of a page; tables within tables, the parts of a table for print and the text of drawings are left out."""
 
     def __init__(self, text):
         super().__init__()
-        self.tables, self._heading, self._depth, self._svg = [], "", 0, 0
+        self.tables, self._heading, self._depth, self._svg, self._hidden = [], "", 0, 0, 0
         self._rows, self._row, self._cell, self._head, self._caption = [], None, None, None, None
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        if tag == "svg":
+        if self._hidden or (tag == "div" and dict(attrs).get("aria-hidden") == "true"):
+            self._hidden += tag == "div"
+        elif tag == "svg":
             self._svg += 1
         elif tag == "table":
             self._depth += 1
@@ -36,7 +38,9 @@ class _Reader(html.parser.HTMLParser):
             self._cell["text"].append(" ")
 
     def handle_endtag(self, tag):
-        if tag == "svg":
+        if self._hidden:
+            self._hidden -= tag == "div"
+        elif tag == "svg":
             self._svg -= 1
         elif tag == "table":
             self._depth -= 1
@@ -56,7 +60,7 @@ class _Reader(html.parser.HTMLParser):
                 self._heading = text
 
     def handle_data(self, data):
-        if self._svg:
+        if self._svg or self._hidden:
             return
         for part in (self._head, self._cell["text"] if self._cell is not None else None):
             if part is not None:

@@ -11,6 +11,7 @@ from vmamba_jax.reports.figures import FAINT, INK, SERIES
 from vmamba_jax.reports.tables import percent
 
 CLEAN, ROBUST = "validation/accuracy", "validation/robust_accuracy"
+RAMPED = ("Training loss", "Gradient norm")  # panels that show a ramp of the radius
 LINES = (  # metric, name, color, line, marker
     ("accuracy", "training batches, as trained on", SERIES[4], "-", ""), ("clean_accuracy", "training batches, clean", SERIES[5], "-", ""),
     ("validation/accuracy", "validation, clean", SERIES[1], "-", "s"), ("validation/robust_accuracy", "validation, {attack}", SERIES[0], "-", "o"),
@@ -26,8 +27,8 @@ def render_training(run, *, title=None, about=None, commands=(), folder="."):
         commands, folder: as of `page.render`.
     """
     found = overfitting(run)
-    return page.template("training.html").render(
-        title=_title(run) if title is None else title, about=_about(run) if about is None else about, colors=figures.SERIES, examples=[],
+    return page.draw(
+        "training.html", title=_title(run) if title is None else title, about=_about(run) if about is None else about,
         sentences=_sentences(run, found), cards=_cards(found), sections=_sections(run, found), **page.reproduction([run], commands, folder))
 
 
@@ -142,6 +143,7 @@ def _accuracy_figure(run, found):
         if found:
             axes.axvline(found["best"]["epoch"], color=INK, linewidth=1, linestyle=":", zorder=1)
         axes.set(xlabel="epoch", ylabel="accuracy", xlim=(0, None), ylim=(0, 1.02))
+        figures.mark_ramps(axes, [figures.ramp_epochs(run)])
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         figure.legend(loc="outside lower center", ncols=2)
         return figures.svg(figure, "Accuracy over the epochs: on training batches, and on validation images, clean and attacked.")
@@ -156,6 +158,7 @@ def _pair(run, *draws):
         for axes, name in zip(figure.axes, names, strict=False):
             axes.set_visible(bool(name))
             axes.set(xlabel="epoch", xlim=(0, None))
+            figures.mark_ramps(axes, [figures.ramp_epochs(run)] if name in RAMPED else [])
         return figures.svg(figure, " and ".join(filter(None, names)) + " over the epochs.")
 
 

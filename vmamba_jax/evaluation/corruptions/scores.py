@@ -1,16 +1,11 @@
 """Mean corruption error (mCE) and the unweighted mean error."""
 import numpy as np
 
-from vmamba_jax.core import checks
+from vmamba_jax.core import checks, corruption_errors
+from vmamba_jax.core.corruption_errors import ALEXNET, ALEXNET_CLEAN
 from vmamba_jax.evaluation.corruptions.catalog import CORRUPTIONS, EXTRA
 
-# Error of AlexNet on each corruption of ImageNet-C, averaged over severities: Hendrycks & Dietterich 2019, digits as in AugMix's program.
-ALEXNET = {
-    "gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640, "defocus_blur": 0.819880, "glass_blur": 0.826268,
-    "motion_blur": 0.785948, "zoom_blur": 0.798360, "snow": 0.866816, "frost": 0.826572, "fog": 0.819324, "brightness": 0.564592,
-    "contrast": 0.853204, "elastic_transform": 0.646056, "pixelate": 0.717840, "jpeg_compression": 0.606500,
-}
-ALEXNET_CLEAN = 0.4348
+__all__ = ["ALEXNET", "ALEXNET_CLEAN", "mean_corruption_error", "mean_error"]
 
 
 def mean_corruption_error(errors, clean_error=None, relative=False):
@@ -40,7 +35,7 @@ def mean_corruption_error(errors, clean_error=None, relative=False):
         if clean_error is None:
             raise ValueError("clean_error=None with relative=True: expected the error on the clean images")
         ours, theirs = _error("clean_error", clean_error), ALEXNET_CLEAN
-    return 100 * float(np.mean([(means[name] - ours) / (ALEXNET[name] - theirs) for name in CORRUPTIONS]))
+    return corruption_errors.relative(means, ours, theirs)
 
 
 def mean_error(errors):

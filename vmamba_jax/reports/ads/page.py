@@ -2,7 +2,7 @@
 import pathlib
 
 from vmamba_jax.core import files
-from vmamba_jax.reports import claims, figures, page
+from vmamba_jax.reports import claims, page
 from vmamba_jax.reports.ads import figures as ads_figures
 from vmamba_jax.reports.ads import results
 from vmamba_jax.reports.sweep.summaries import change, percent
@@ -27,11 +27,12 @@ def render_ads(study, *, commands=()):
     """The page as text; without any finished run it says so."""
     index, done = study.sweep.index, bool(study.findings)
     rows = results.table(study)
-    return page.template("ads.html").render(
-        title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=study.sweep.environment, configs=[],
-        links=[], done=done, themes=results.THEMES, claims=results.judged(study), groups=study.groups, columns=list(results.COLUMNS),
-        by={(row["group"], row["metric"]): row for row in rows}, percent=percent, change=change, value=claims.value, interval=claims.interval, sides=sides,
-        sweep=study.sweep, missing=[each for each in study.sweep.runs if not each.done], about_sets=_sets(study) if done else "",
+    by = {(row["group"], row["metric"]): row for row in rows}
+    return page.draw(
+        "ads.html", title=index["config"]["title"], commands=commands, environment=study.sweep.environment, done=done, themes=results.THEMES,
+        claims=results.judged(study), change=change, value=claims.value, interval=claims.interval, sides=sides, sweep=study.sweep,
+        accuracy=(study.groups, [(name, [by[group, name] for group in study.groups]) for name in results.COLUMNS]),
+        missing=[each for each in study.sweep.runs if not each.done], about_sets=_sets(study) if done else "",
         helped=results.helped(study), answer=results.answer(study), drawn=ads_figures.drawn(study) if done else {})
 
 
@@ -43,7 +44,7 @@ def sides(claim):
 def _sets(study):
     content, base = study.findings[0].content, study.sweep.index["config"]["base"]
     examples = content["examples"]
-    other = ", so that its column is of other images than PGD-10" if examples["first"] != examples["test"] else ""
+    other = ", so that its row is of other images than PGD-10" if examples["first"] != examples["test"] else ""
     return (f"Clean accuracy and {content['attack']} at {base['evaluation']['attacks']['pgd']['eps']:g} on {examples['test']} test images, "
             f"{content['autoattack']} on the first {examples['first']}{other}; PGD on the first {examples['train']} training images for the "
             "generalization gap. Best: the checkpoint with the highest accuracy on validation images, under PGD for adversarial training; last: the final one.")

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vmamba_jax.core import files
-from vmamba_jax.reports import figures as shared
-from vmamba_jax.reports import page, tables
+from vmamba_jax.reports import grids, page, tables
 from vmamba_jax.reports.analysis import figures
 from vmamba_jax.reports.displayed import Displayed
 
@@ -70,13 +69,23 @@ def render_analysis(analysis):
         "device": index["device"], "versions": ", ".join(f"{name} {version}" for name, version in index["versions"].items()), "commit": index["commit"],
         "computation took": f"{sum(cell.get('seconds', 0) for cell in analysis.cells):.0f} s"}.items() if value]
     command = index["command"] or f"python -m experiments.analyze --workdir {shlex.quote(str(analysis.folder))}"
-    return page.template("analysis.html").render(
-        title=f"Inside {len([model for model in index['models'] if 'error' not in model])} models", colors=shared.SERIES, examples=[], runs=[],
-        commands=[command], environment=environment, configs=[], links=[], models=[model for model in index["models"] if "error" not in model],
+    fields = [{"label": label, "picture": figures.field(analysis.arrays(cell)["field"]), **cell} for label, cell in analysis.done("receptive_field")]
+    return page.draw(
+        "analysis.html", title=f"Inside {len([model for model in index['models'] if 'error' not in model])} models", commands=[command],
+        environment=environment, models=[model for model in index["models"] if "error" not in model],
         about=f"{data['examples']} images of {data['name']} ({data['split']})." if data else "No model could be read.",
-        fields=[{"label": label, "picture": figures.field(analysis.arrays(cell)["field"]), **cell} for label, cell in analysis.done("receptive_field")],
+        fields=fields, contributions=_contributions(fields),
         attended=[_attention(label, cell, analysis.arrays(cell)) for label, cell in analysis.done("attention")],
         statistics=figures.statistics(statistics) if statistics else "", rows=[(label, cell["blocks"]) for label, cell in statistics], absent=analysis.absent)
+
+
+def _contributions(fields):
+    """(models, rows) of the receptive fields: image, number of images, and the contribution score of each share."""
+    if not fields:
+        return (), ()
+    images = lambda each: f"{each['examples'] - each['skipped']}" + f" ({each['skipped']} not finite)" * bool(each["skipped"])
+    names = ["image", "images", *(f"{100 * row['share']:g} %" for row in fields[0]["contribution"])]
+    return grids.by_probe(names, [(each["label"], [f"{each['sides'][0]} x {each['sides'][1]}", images(each), *each["contribution"]]) for each in fields])
 
 
 def _attention(label, cell, arrays):

@@ -44,7 +44,7 @@ def sequence_tables(run):
                  table(["layer", "length", "ms", "quartiles", "fastest", "ours / torch", "temp MiB"] + ["operations, 1e9"] * counted,
                         [[candidate(row), row["length"], *times(row, 1e3),
                           f"{row['seconds']['median'] / theirs[row['length']]:.2f}" if row["backend"] == "ours" and row["length"] in theirs else "",
-                          mib(row)] + [short(row["arithmetic"] / 1e9) if row["backend"] == "ours" else ""] * counted for row in group], 1)]
+                          mib(row), *([short(row["arithmetic"] / 1e9) if row["backend"] == "ours" else ""] if counted else [])] for row in group], 1)]
     return text
 
 

@@ -5,7 +5,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, percent_axis, svg, tile
+from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, mark_ramps, percent_axis, ramp_steps, svg, tile
 
 ALPHA = 0.6                    # of a label's color over the image
 FIRST = ((0, 0, 0), (230, 85, 13), (0, 158, 115), (0, 114, 178), (240, 200, 60), (204, 121, 167), (86, 180, 233))
@@ -59,6 +59,7 @@ def training(study):
                           label=group if line == "-" else None)
         axes.set(xlabel="share of the training", ylabel="validation mIoU or mask AP", xlim=(0, None))
         percent_axis(axes)
+        mark_ramps(axes, [ramp_steps(runs[0].results) / max(step for step, _ in runs[0].curve) for runs in study.groups.values() if runs[0].curve])
         axes.legend()
         return svg(figure, f"Validation mIoU or mask AP over the training of {', '.join(study.groups)}.")
 

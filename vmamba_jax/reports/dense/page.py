@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 
 from vmamba_jax.core import files
-from vmamba_jax.reports import claims, figures, page, tables
+from vmamba_jax.reports import claims, figures, grids, page, tables
 from vmamba_jax.reports.dense import figures as drawn
 from vmamba_jax.reports.dense import objects
 from vmamba_jax.reports.dense.results import METRICS, over_seeds, read_dense
@@ -32,10 +32,11 @@ def render_dense(study, *, commands=()):
     """The page as text; without any finished run it says so."""
     done, tasks, listed = bool(study.found), _by_task(study), _tables(study)
     corrupted = done and all(each.content.get("corruptions") for each in study.found)
-    return page.template("dense.html").render(
-        title=study.index["config"].get("title") or "Dense tasks", about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, configs=[], links=[],
-        environment=_environment(study), done=done, found=study.found, missing=study.missing, headline=_headline(study),
-        tables=[(NAMES[task], *table, _about(runs)) for (task, runs), table in zip(tasks, listed, strict=False)], numbers=listed[len(tasks):], legend=_legend(study), classes=_classes(study), parts=_parts(study),
+    return page.draw(
+        "dense.html", title=study.index["config"].get("title") or "Dense tasks", commands=commands, environment=_environment(study), done=done,
+        found=study.found, missing=study.missing, headline=_headline(study), numbers=[grids.turned(*table) for table in listed[len(tasks):]],
+        tables=[(NAMES[task], *grids.turned(*table), _about(runs)) for (task, runs), table in zip(tasks, listed, strict=False)],
+        legend=_legend(study), classes=grids.by_probe(*_classes(study)), parts_of_sea=_parts(study),
         shown=[(each.name, each.content["examples"], NAMES[each.task], *_tiles(each)) for each in (runs[0] for runs in study.groups.values()) if each.arrays],
         training=drawn.training(study) if done else "", corruptions=drawn.corruptions(study) if corrupted else "")
 

@@ -2,7 +2,7 @@
 import pathlib
 
 from vmamba_jax.core import files
-from vmamba_jax.reports import claims, figures, page
+from vmamba_jax.reports import claims, page
 from vmamba_jax.reports.mender import figures as mender_figures
 from vmamba_jax.reports.mender import results
 
@@ -28,12 +28,13 @@ def render_mender(study, *, commands=()):
     rows = results.accuracy_rows(study)
     done = bool(study.findings)
     index = study.sweep.index
-    return page.template("mender.html").render(
-        title=index["config"]["title"], about="", colors=figures.SERIES, examples=[], runs=[], commands=commands, environment=study.sweep.environment, configs=[],
-        links=[], done=done, claims=results.judged(study), groups=study.groups, columns=COLUMNS,
-        by={(row["group"], row["metric"]): row for row in rows}, value=claims.value, interval=claims.interval, sweep=study.sweep,
-        missing=[each for each in study.sweep.runs if not each.done], examples_of=study.findings[0].examples if done else 0,
-        attack=study.findings[0].attack if done else "", drawn=_drawn(study) if done else {}, ranked=results.ranked(study))
+    by = {(row["group"], row["metric"]): row for row in rows}
+    return page.draw(
+        "mender.html", title=index["config"]["title"], commands=commands, environment=study.sweep.environment, done=done, claims=results.judged(study),
+        accuracy=(study.groups, [(name, [by.get((group, metric)) for group in study.groups]) for metric, name in COLUMNS.items()]),
+        value=claims.value, interval=claims.interval, sweep=study.sweep, missing=[each for each in study.sweep.runs if not each.done],
+        examples_of=study.findings[0].examples if done else 0, attack=study.findings[0].attack if done else "", drawn=_drawn(study) if done else {},
+        ranked=results.ranked(study))
 
 
 def _drawn(study):

@@ -21,10 +21,10 @@ def sections(study):
     return list(filter(None, (make(study) for make in (_attacks, _corruptions, _shifts, _components, _lost, _order, _center))))
 
 
-def _section(title, about, table=None, drawn=()):
+def _section(title, about, table=None, drawn=(), sums=()):
     drawn = [each for each in drawn if each]
     filled = table and any(cell for _, cells in table[1] for cell in cells)
-    return {"title": title, "about": about, "table": table if filled else None, "figures": drawn} if filled or drawn else None
+    return {"title": title, "about": about, "table": table if filled else None, "figures": drawn, "sums": sums} if filled or drawn else None
 
 
 def _attacks(study):
@@ -38,8 +38,12 @@ def _attacks(study):
 
 def _corruptions(study):
     names = study.of_kind("corruption")
-    return _section("Corruptions", "Mean accuracy over the severities of each corruption.", tables.accuracies(study, names),
-                    [_panels(study, names, "severity", "Accuracy against severity; 0: clean images.", clean=True)])
+    models, rows = tables.accuracies(study, names)
+    if not any(cell for _, cells in rows for cell in cells):
+        return None
+    more, about = tables.corruption_sums(study, names)
+    return _section("Corruptions", f"Mean accuracy over the severities of each corruption. {about['sentence']}", (models, rows + more),
+                    [_panels(study, names, "severity", "Accuracy against severity; 0: clean images.", clean=True)], about["sums"])
 
 
 def _shifts(study):
@@ -66,9 +70,9 @@ def _lost(study):
 
 
 def _order(study):
-    rows = {label: {row["x"]: row for probe in study.of_kind("trajectory") for row in study.rows(label, probe)} for label in study.labels()}
-    columns = list(dict.fromkeys(x for found in rows.values() for x in found))
-    table = columns, [(label, [tables.mean([found[x]] if x in found else []) for x in columns]) for label, found in rows.items() if found]
+    found = {label: {row["x"]: row for probe in study.of_kind("trajectory") for row in study.rows(label, probe)} for label in study.labels()}
+    names = list(dict.fromkeys(x for rows in found.values() for x in rows))
+    table = study.labels(), [(x, [tables.mean([rows[x]] if x in rows else []) for rows in found.values()]) for x in names]
     return _section("Scan order", "Another scan order than in training on clean images (\u201cscan\u201d), or the scan order of training on images "
                     "with permuted patches (\u201cimage\u201d).", table)
 
@@ -99,6 +103,8 @@ def _panels(study, probes, xlabel, caption, *, clean=False, wide=False):
             axes.set_title(figures.literal(study.title(probe)), fontsize=12 if wide else 10.5, fontweight="bold" if wide else "normal")
             figures.percent_axis(axes)
             axes.margins(x=0.04)
+            if study.probes[probe]["kind"] == "curve":
+                figures.budget_axis(axes, [row["x"] for label in study.labels() for row in study.rows(label, probe)])
         for axes in list(grid.flat)[len(shown):]:
             axes.set_axis_off()
         figure.supxlabel(xlabel, fontsize=11)
@@ -161,7 +167,7 @@ def _maps(cells):
     """(svg, caption) of each model's map of lost accuracy, drawn over an example image."""
     top = max(np.max(cell["map"]) for _, cell in cells)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 2.9 * -(-len(cells) // COLUMNS)), layout="constrained")
+        figure = Figure(figsize=(9.6, 0.7 + 2.9 * -(-len(cells) // COLUMNS)), layout="constrained")
         grid = figure.subplots(-(-len(cells) // COLUMNS), min(COLUMNS, len(cells)), squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
@@ -173,7 +179,7 @@ def _maps(cells):
                                 interpolation="nearest")
             axes.set(title=figures.literal(label), xlim=(0, width), ylim=(height, 0))
             axes.title.set_fontsize(10.5)
-        figure.colorbar(drawn, ax=grid, shrink=0.8, label="points lost")
+        figure.colorbar(drawn, ax=grid, location="bottom", shrink=0.5, aspect=40, label="points lost")  # beside the maps its labels would be cut
         caption = ("Accuracy lost to the window at each position, drawn at the window's center over one of the images. "
                    f"Window: {_pixels(cells[0][1]['window'])}; stride: {_pixels(cells[0][1]['stride'])}.")
         return figures.svg(figure, caption), caption

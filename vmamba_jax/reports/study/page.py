@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 
 from vmamba_jax.core import files
-from vmamba_jax.reports import figures, page
+from vmamba_jax.reports import page
 from vmamba_jax.reports.displayed import Displayed
 from vmamba_jax.reports.study import claims as study_claims
 from vmamba_jax.reports.study import figures as study_figures
@@ -66,10 +66,11 @@ def read_study(folder) -> Study:
 
 def render_study(study, *, title=None, commands=()):
     """The page as text. commands: shell lines that reproduce it. Links are relative to the study's folder."""
-    return page.template("study.html").render(
-        title=title or _title(study), about=_about(study),
-        colors=figures.SERIES, examples=[], percent=tables.percent, interval=tables.interval, points=tables.points, study=study, models=tables.models(study),
-        claims=study.claims, rule=study_claims.RULE.format(margin=100 * study.margin), floor=100 * study_claims.FLOOR,
+    return page.draw(
+        "study.html", title=title or _title(study), about=_about(study), models=study.models, facts=tables.facts(study),
+        claims=[(heading, compared) for heading, listed in study.claims if (compared := [claim for claim in listed if claim.comparisons])],
+        uncompared=[claim for _, listed in study.claims for claim in listed if not claim.comparisons],
+        rule=study_claims.RULE.format(margin=100 * study.margin), floor=100 * study_claims.FLOOR,
         sections=study_figures.sections(study), pictures=tables.pictures(study), absent=tables.absent(study),
         environment=tables.environment(study), commands=commands, links=tables.links(study))
 

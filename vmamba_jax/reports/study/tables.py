@@ -1,13 +1,16 @@
 """Tables of a study: accuracy of every model under every probe, example images, and skipped cells."""
 import numpy as np
 
+from vmamba_jax.core.corruption_errors import ALEXNET, SEVERITIES, relative
 from vmamba_jax.core.statistics import differences_interval
+from vmamba_jax.reports import grids
 from vmamba_jax.reports.figures import norm_name, radius_name
 from vmamba_jax.reports.labels import attack_label
 from vmamba_jax.reports.study.claims import correct
-from vmamba_jax.reports.tables import aligned, current_label, interval, percent, points
+from vmamba_jax.reports.tables import aligned, current_label, percent, points, sums
 
-__all__ = ["absent", "accuracies", "environment", "interval", "leads", "links", "models", "percent", "pictures", "points", "text", "title"]
+__all__ = ["absent", "accuracies", "corruption_sums", "environment", "facts", "leads", "links", "mean", "pictures", "points", "text", "title"]
+IMAGENET_CLASSES = 1000
 PATCH_FOOL_STEPS = 250  # of the paper
 NAMES = {"clean": "clean", "centre": "black window", "trajectory": "scan order"}
 SHIFTS = {"imagenet_a": "ImageNet-A", "imagenet_r": "ImageNet-R", "imagenet_v2": "ImageNetV2", "imagenet_sketch": "ImageNet-Sketch"}
@@ -43,20 +46,41 @@ def _label(study, probe):
     return f"{current_label(done)}, {norm_name(attack.get('norm', 'linf'))}"
 
 
-def models(study):
-    """[(label, facts, clean cell), ...]"""
-    return [(model["label"], model, mean(study.rows(model["label"], "clean"))) for model in study.models]
+def facts(study):
+    """([model, ...], [(fact, [text of each model]), ...]): family, kind, parameters, blocks, clean accuracy."""
+    names = ("family", "kind", "parameters", "blocks per stage", "clean accuracy")
+    clean = {label: mean(study.rows(label, "clean")) for label in study.labels()}
+    return grids.by_probe(names, [(each["label"], [each["family"], each["kind"], f"{each['parameters']:,}", ", ".join(map(str, each["depths"])) or "\u2013",
+                                                   percent(found["value"]) if (found := clean[each["label"]]) else "\u2013"]) for each in study.models])
 
 
 def accuracies(study, probes):
-    """(columns, [(label, [cell, ...]), ...]) of a group of probes; a cell is that of `mean`, or None."""
-    columns = [title(study, probe) for probe in probes]
-    rows = [(label, [mean(study.rows(label, probe)) for probe in probes]) for label in study.labels()]
-    for i, probe in enumerate(probes):
-        for label, cells in rows:
-            if cells[i]:
-                cells[i]["best"] = leads(study, label, probe)
-    return columns, rows
+    """([model, ...], [(probe's title, [cell of each model]), ...]) of a group of probes; a cell is that of `mean`, or None."""
+    rows = [(title(study, probe), [mean(study.rows(label, probe)) for label in study.labels()]) for probe in probes]
+    for probe, (_, cells) in zip(probes, rows, strict=True):
+        for label, cell in zip(study.labels(), cells, strict=True):
+            if cell:
+                cell["best"] = leads(study, label, probe)
+    return study.labels(), rows
+
+
+def corruption_sums(study, probes):
+    """`reports.tables.sums` of a study's corruptions: (rows, {"sums", "sentence"}). A model without every corruption has no mean."""
+    found = []
+    for label in study.labels():
+        cells = {study.probes[probe]["corruption"]: study.rows(label, probe) for probe in probes}
+        values = {name: [row["accuracy"] for row in rows] for name, rows in cells.items()} if all(cells.values()) else {}
+        complete = set(values) == set(ALEXNET) and all(tuple(row["x"] for row in rows) == SEVERITIES for rows in cells.values())
+        errors = {name: 1 - float(np.mean(each)) for name, each in values.items()}
+        found.append((values, relative(errors) if complete and _imagenet(study) else None))
+    rows = []
+    return rows, sums(found, rows)
+
+
+def _imagenet(study):
+    """Whether the images have the thousand classes of ImageNet."""
+    data = study.index.get("data") or {}
+    return data.get("classes") == IMAGENET_CLASSES and data["name"].startswith("imagenet")
 
 
 def leads(study, model, probe):
@@ -126,5 +150,6 @@ def environment(study):
 
 def text(study):
     """The table of attacks for a terminal, as lines, one for each model."""
-    columns, rows = accuracies(study, [*study.of_kind("clean"), *study.of_kind("attack")])
-    return aligned([["", *columns]] + [[label, *(percent(cell["value"]) if cell else "-" for cell in cells)] for label, cells in rows]).splitlines()
+    models, rows = accuracies(study, [*study.of_kind("clean"), *study.of_kind("attack")])
+    cells = [[percent(cell["value"]) if cell else "-" for cell in found] for _, found in rows]
+    return aligned([["", *(name for name, _ in rows)]] + [[model, *(each[i] for each in cells)] for i, model in enumerate(models)]).splitlines()

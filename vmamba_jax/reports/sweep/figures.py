@@ -85,6 +85,7 @@ def curves(sweep):
                     axes.plot(drawn[0][0], np.mean([y for _, y in drawn], axis=0), color=look["color"], linestyle=look["linestyle"], linewidth=2.2)
             axes.set(title=figures.literal(CURVES[key].format(attack=attack)), xlabel="epoch", xlim=(0, None))
             figures.percent_axis(axes)
+            figures.mark_ramps(axes, [figures.ramp_epochs(each.run) for each in runs])
         handles = [Line2D([], [], color=style(sweep, group)["color"], linestyle=style(sweep, group)["linestyle"], label=figures.literal(group))
                    for group in groups]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(groups)))

@@ -2,7 +2,7 @@
 import dataclasses
 import pathlib
 
-from vmamba_jax.reports import figures, page, tables
+from vmamba_jax.reports import page, tables
 from vmamba_jax.reports.sweep import claims, results, summaries
 from vmamba_jax.reports.sweep import figures as sweep_figures
 
@@ -17,17 +17,15 @@ def render_sweep(sweep, *, commands=()):
         commands: shell lines that reproduce it.
     """
     rows = results.summary(sweep)
-    by = {(row["group"], row["metric"]): row for row in rows}
     first = {each.group: dataclasses.replace(each.run, label=each.group) for each in reversed(sweep.done)}
     first = [first[group] for group in sweep.groups if group in first]
     configs = [row for row in tables.configs(first) if row[0] != "seed"]
-    return page.template("sweep.html").render(
-        title=sweep.index["config"]["title"] or _title(sweep), about=sweep.index["config"]["about"], colors=figures.SERIES, examples=[], sweep=sweep,
-        headline=_headline(sweep, rows), by=by, compared=[row for row in rows if row["difference"]],
-        claims=claims.judged(sweep), rule=claims.RULE.format(margin=100 * sweep.margin), percent=tables.percent,
-        points=tables.points, seeds=sweep_figures.seeds(sweep), curves=sweep_figures.curves(sweep), lines=[_line(sweep, each) for each in sweep.runs],
-        missing=[each for each in sweep.runs if not each.done], single=[group for group in sweep.groups if _single(sweep, group)],
-        runs=first, configs=configs, commands=commands, environment=_environment(sweep))
+    return page.draw(
+        "sweep.html", title=sweep.index["config"]["title"] or _title(sweep), about=sweep.index["config"]["about"], sweep=sweep,
+        headline=_headline(sweep, rows), accuracy=_accuracy(sweep, rows), compared=[row for row in rows if row["difference"]],
+        claims=claims.judged(sweep), rule=claims.RULE.format(margin=100 * sweep.margin), seeds=sweep_figures.seeds(sweep),
+        curves=sweep_figures.curves(sweep), lines=[_line(sweep, each) for each in sweep.runs], missing=[each for each in sweep.runs if not each.done],
+        single=[group for group in sweep.groups if _single(sweep, group)], runs=first, configs=configs, commands=commands, environment=_environment(sweep))
 
 
 def write_sweep(folder, sweep, **options):
@@ -52,6 +50,14 @@ def _headline(sweep, rows):
     interval = f"95 % interval {100 * best['low']:.1f} to {100 * best['high']:.1f}, {best['n']} seeds" if best["n"] > 1 else "one seed"
     accuracy = "clean accuracy" if sweep.headline == results.CLEAN else f"accuracy under {sweep.headline}"
     return f"Highest mean {accuracy}: {best['group']}, {tables.percent(best['mean'])} ({interval})."
+
+
+def _accuracy(sweep, rows):
+    """(groups, [(name, [seeds or row of the summary of each group]), ...]); the control is named as such."""
+    by = {(row["group"], row["metric"]): row for row in rows}
+    named = [f"{group} (control)" if group == sweep.control and len(sweep.groups) > 1 else group for group in sweep.groups]
+    seeds = [sum(each.group == group for each in sweep.done) for group in sweep.groups]
+    return named, [("seeds", seeds), *((metric, [by.get((group, metric)) for group in sweep.groups]) for metric in sweep.values)]
 
 
 def _single(sweep, group):
