@@ -4,6 +4,7 @@ TENT (arXiv 2006.10726), ETA and EATA (2204.02610), SAR (2302.12400), SHOT (2002
 
     python -m experiments.adapt --config configs/adaptation.py --workdir runs/adaptation
     python -m experiments.adapt --config configs/adaptation.py:tune=yes --workdir runs/adaptation_rates
+    python -m experiments.adapt --config configs/adaptation.py:methods=none+trust,attacked=none+trust --workdir runs/adaptation_trust
 
 One VMamba block with batch norms (group `layer_norm`: with layer norms, `groups=batch_norm+layer_norm`) reads a digit as 4 x 4 patches of 2 pixels; it is
 trained on clean digits, then adapts to the 360 test digits in batches of 60 under each corruption of severity 5. `statistics` is prediction with the
@@ -23,12 +24,18 @@ METHODS = {"none": {"name": "none"}, "statistics": {"name": "none", "statistics"
            "trust": {"name": "trust", "learning_rate": 1e-3}}
 RATES = {"tent": (1e-3, 3e-3, 1e-2, 3e-2), "eta": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), "sar": (1e-1, 3e-1, 1.0), "shot": (1e-3, 3e-3, 1e-2, 3e-2),
          "trust": (1e-4, 3e-4, 1e-3, 3e-3)}  # EATA has ETA's
+ATTACKED = ("none", "statistics", "tent", "shot")
 TUNING_SEED = 100  # of the model that the learning rates are chosen on
 
 
 def get_config(arg=None):
-    """Axes: `seeds` (a number), `groups=batch_norm`, `layer_norm` or both joined by +, `tune=no` or yes."""
-    arg = base.parse_arg(arg, seeds=3, groups="batch_norm", tune="no")
+    """Axes: `seeds` (a number), `groups=batch_norm`, `layer_norm` or both joined by +, `methods=none+tent`: only these, `attacked=none+trust`: attacked
+    through the adaptation, `tune=no` or yes.
+    """
+    arg = base.parse_arg(arg, seeds=3, groups="batch_norm", methods="+".join(METHODS), attacked="", tune="no")
+    methods = {name: base.choose("methods", name, METHODS) for name in arg["methods"].split("+")}
+    chosen = tuple(filter(None, arg["attacked"].split("+")))
+    attacked = tuple(name for name in chosen if base.choose("attacked", name, methods)) or tuple(name for name in ATTACKED if name in methods)
     tune = base.choose("tune", arg["tune"], {"no": False, "yes": True})
     config = base.run()
     config.epochs, config.batch_size, config.data.name = 20, 96, "digits"
@@ -45,8 +52,8 @@ def get_config(arg=None):
             for name in arg["groups"].split("+")}
     seeds = (TUNING_SEED,) if tune else tuple(range(arg["seeds"]))
     made = sweeps.sweep(config, runs=runs, seeds=seeds, title="Test-time adaptation of a small VMamba on corrupted digits" + ": learning rates" * tune)
-    study = {"methods": METHODS, "corruptions": CORRUPTIONS, "severity": 5, "batch_size": 60, "settings": ("continual", "reset"), "split": "test",
-             "attacked": ("none", "statistics", "tent", "shot"), "eps": 0.05, "steps": 10, "poisoned": 15, "poison_eps": 0.2,
+    study = {"methods": methods, "corruptions": CORRUPTIONS, "severity": 5, "batch_size": 60, "settings": ("continual", "reset"), "split": "test",
+             "attacked": attacked, "eps": 0.05, "steps": 10, "poisoned": 15, "poison_eps": 0.2,
              "fisher_images": 120}
     rated = {f"{name}_{rate:.0e}": METHODS[name] | {"learning_rate": rate} for name, rates in RATES.items() for rate in rates}
     frozen = {name: METHODS[name] for name in ("none", "statistics", "lame")}

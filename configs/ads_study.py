@@ -19,7 +19,7 @@ ADS = ("none", "relu", "sigmoid", "tanh", "attention")
 # steps over which the radius grows. The small study of MNIST trains on 2,560 images: 57,440 are held out, of which 180 validate.
 SETS = {
     "digits": {"eps": 0.05, "step_size": 0.0125, "beta": 6.0, "options": {}, "patch": 2, "side": 8, "epochs": 24, "batch_size": 64, "limit": 0,
-               "images": 128, "train_images": 360, "ramp": 0.3, "learning_rate": 1e-2, "every_epochs": 3},
+               "images": 360, "train_images": 360, "ramp": 0.3, "learning_rate": 1e-2, "every_epochs": 3},
     "mnist": {"eps": 0.3, "step_size": 0.04, "beta": 1.0, "options": {"validation": 57_440}, "patch": 4, "side": 28, "epochs": 16, "batch_size": 64,
               "limit": 512, "images": 128, "train_images": 512, "ramp": 0.7, "learning_rate": 2e-2, "every_epochs": 4},
     "cifar10": {"eps": 0.031, "step_size": 0.007, "beta": 6.0, "options": {"validation": 1000}, "patch": 4, "side": 32, "epochs": 20, "batch_size": 128,

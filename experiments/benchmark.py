@@ -132,7 +132,7 @@ def _cases(group, notes, bar, expensive):
     cases = []
     for make in group:
         try:
-            bar.update(0, description="compiling " + " ".join(word for word in make.args if isinstance(word, str)))
+            bar.update(0, description=" ".join(word for word in make.args if isinstance(word, str)))
             case = make()
             facts = [str(case.record[field]) for field in ("name", "pass", "size", "length") if field in case.record]
             bar.update(0, advance=1, description="timing " + " ".join(facts))

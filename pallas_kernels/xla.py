@@ -4,7 +4,8 @@ Loops read and update slices of the arrays (b, L, ...) in place: moving L to the
 autodiff of `lax.scan` are 2-4 times slower on CPU.
 
 * N = 1: one loop per pass stores every state; step size, products and D skip are vectorized outside of the loop.
-* N > 1: the states of a segment of about sqrt(L) steps are recomputed from its first one, so that no (b, L, D, N) array exists.
+* N > 1: the states of a segment of about sqrt(L) steps are recomputed from its first one, so that no (b, L, D, N) array exists. Each state is an array
+  (b, D) of its own: a loop over arrays (N, b, D) takes 4 to 7 times as long.
 """
 import math
 
@@ -25,6 +26,8 @@ from pallas_kernels.arguments import (
     widened,
 )
 from pallas_kernels.autodiff import differentiable, differentiable_recurrence
+
+TOGETHER = 16  # states of one loop, whose body is written out for each: more take several loops
 
 
 def selective_scan(args, options):
@@ -140,18 +143,29 @@ def _segments(L):
     return length, -(-L // length)
 
 
-def _states_first(x):
-    """(b, G, N) -> (N, b, G, 1)."""
-    return jnp.moveaxis(x, -1, 0)[..., None]
+def _one_by_one(x):
+    """(b, G, N) -> N arrays (b, G, 1)."""
+    return [x[..., n:n + 1] for n in range(x.shape[-1])]
 
 
-def _advance(h, t, u, dt, A, B):
-    d = at(dt, t)
-    return jnp.exp(d * A) * h + d * at(u, t) * _states_first(at(B, t))
+def _bunches(states):
+    """Slices of at most `TOGETHER` states."""
+    return [slice(first, first + TOGETHER) for first in range(0, states, TOGETHER)]
+
+
+def _advance(h, d, x, A, B):
+    return tuple(jnp.exp(d * A[n]) * h[n] + x * b for n, b in enumerate(_one_by_one(B)))
 
 
 def _forward_segmented(args, options):
     u, dt, A, B, C = _group_view(args, options)
+    bunches = [_forward_bunch(u, dt, A[part], B[..., part], C[..., part], options) for part in _bunches(len(A))]
+    y = sum(y for y, _ in bunches)
+    return _add_skip(ungrouped(y), args), tuple(before for _, saved in bunches for before in saved)    # saved: N times (segments, b, G, D/G)
+
+
+def _forward_bunch(u, dt, A, B, C, options):
+    """(y of these states, their values before each segment)."""
     L = u.shape[1]
     length, count = _segments(L)
     time = _clock(L, options.reverse)
@@ -162,53 +176,66 @@ def _forward_segmented(args, options):
         def step(i, carry):
             h, y = carry
             t = time(i)
-            h = _advance(h, t, u, dt, A, B)
-            return h, put(y, (h * _states_first(at(C, t))).sum(0), t)
+            d = at(dt, t)
+            h = _advance(h, d, d * at(u, t), A, at(B, t))
+            return h, put(y, sum(state * c for state, c in zip(h, _one_by_one(at(C, t)), strict=True)), t)
 
         return jax.lax.fori_loop(s * length, jnp.minimum((s + 1) * length, L), step, carry), before
 
-    start = jnp.zeros((A.shape[0], *u[:, 0].shape), u.dtype), jnp.zeros_like(u)
+    start = (jnp.zeros_like(u[:, 0]),) * len(A), jnp.zeros_like(u)
     (_, y), saved = jax.lax.scan(segment, start, jnp.arange(count))
-    return _add_skip(ungrouped(y), args), saved            # saved (segments, N, b, G, D/G)
+    return y, saved
 
 
 def _backward_segmented(args, saved, dy, options):
     u, dt, A, B, C = _group_view(args, options)
-    L = u.shape[1]
-    length, count = _segments(L)
     gy = grouped(dy, B.shape[2])
+    dA, du, ddt, dB, dC = zip(*(_backward_bunch(u, dt, A[part], B[..., part], C[..., part], saved[part], gy, options) for part in _bunches(len(A))),
+                              strict=True)
+    return _cotangents(args, options, ungrouped(sum(du)), ungrouped(sum(ddt)), ungrouped(jnp.concatenate(dA)).T, jnp.concatenate(dB, -1),
+                       jnp.concatenate(dC, -1), dy, ungrouped(dt))
+
+
+def _backward_bunch(u, dt, A, B, C, saved, gy, options):
+    """Cotangents (dA (N, G, D/G), du, ddt, dB, dC) of these states' part of the scan."""
+    L, N = u.shape[1], len(A)
+    length, count = _segments(L)
     time = _clock(L, options.reverse)
 
     def segment(carry, inputs):
         s, before = inputs
         first, steps = s * length, jnp.minimum(length, L - s * length)
 
-        def recompute(i, states):                               # states[i] is the state before step i of the segment
-            return jax.lax.dynamic_update_index_in_dim(states, _advance(states[i], time(first + i), u, dt, A, B), i + 1, 0)
+        def recompute(i, states):                               # states[n][i] is state n before step i of the segment
+            t = time(first + i)
+            d = at(dt, t)
+            after = _advance([state[i] for state in states], d, d * at(u, t), A, at(B, t))
+            return tuple(jax.lax.dynamic_update_index_in_dim(state, h, i + 1, 0) for state, h in zip(states, after, strict=True))
 
-        states = jax.lax.dynamic_update_index_in_dim(jnp.zeros((length + 1, *before.shape), u.dtype), before, 0, 0)
+        states = tuple(jax.lax.dynamic_update_index_in_dim(jnp.zeros((length + 1, *h.shape), u.dtype), h, 0, 0) for h in before)
         states = jax.lax.fori_loop(0, steps, recompute, states)
 
         def step(j, carry):
-            adjoint, dA, (du, ddt, dB, dC) = carry
+            adjoints, dA, (du, ddt, dB, dC) = carry
             i = steps - 1 - j
             t = time(first + i)
-            x, d, b, cy = at(u, t), at(dt, t), _states_first(at(B, t)), at(gy, t)
-            g = adjoint + cy * _states_first(at(C, t))
-            decay = jnp.exp(d * A)
-            dlog = g * states[i] * decay                   # (N, b, G, D/G)
-            dinput = (g * b).sum(0)
-            rows = lambda z: jnp.moveaxis(channel_sum(z)[..., 0], 0, -1)
-            outs = (put(du, dinput * d, t), put(ddt, (dlog * A).sum(0) + dinput * x, t),
-                    put(dB, rows(g * d * x), t), put(dC, rows(states[i + 1] * cy), t))
-            return decay * g, dA + (dlog * d).sum(1), outs
+            x, d, cy, b, c = at(u, t), at(dt, t), at(gy, t), _one_by_one(at(B, t)), _one_by_one(at(C, t))
+            g = [adjoints[n] + cy * c[n] for n in range(N)]
+            adjoints = tuple(jnp.exp(d * A[n]) * g[n] for n in range(N))
+            dlog = [adjoints[n] * states[n][i] for n in range(N)]                    # cotangent of d A
+            dinput = sum(g[n] * b[n] for n in range(N))                              # cotangent of d x
+            rows = lambda each: jnp.concatenate([channel_sum(z) for z in each], -1)
+            outs = (put(du, dinput * d, t), put(ddt, sum(dlog[n] * A[n] for n in range(N)) + dinput * x, t),
+                    put(dB, rows(g[n] * (d * x) for n in range(N)), t), put(dC, rows(states[n][i + 1] * cy for n in range(N)), t))
+            return adjoints, tuple(dA[n] + dlog[n] * d for n in range(N)), outs
 
         return jax.lax.fori_loop(0, steps, step, carry), None
 
     zeros = jnp.zeros_like
-    start = zeros(saved[0]), zeros(A[:, 0]), (zeros(u), zeros(u), zeros(B), zeros(C))
-    (_, dA, (du, ddt, dB, dC)), _ = jax.lax.scan(segment, start, (jnp.arange(count), saved), reverse=True)
-    return _cotangents(args, options, ungrouped(du), ungrouped(ddt), ungrouped(dA).T, dB, dC, dy, ungrouped(dt))
+    none = (zeros(u[:, 0]),) * N
+    (_, dA, (du, ddt, dB, dC)), _ = jax.lax.scan(segment, (none, none, (zeros(u), zeros(u), zeros(B), zeros(C))), (jnp.arange(count), saved),
+                                                 reverse=True)
+    return jnp.stack([each.sum(0) for each in dA]), du, ddt, dB, dC
 
 
 # ---- first-order recurrence

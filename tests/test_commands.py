@@ -32,6 +32,8 @@ def test_models(capsys):
     assert status == 0 and "resnet50.tv2_in1k" in out and "232 bilinear" in out
     status, out, _ = run(capsys, "models", "vmamba_tiny*", "--markdown")
     assert status == 0 and out.count("\n") == 2 + 4 and out.startswith("| name | parameters |")
+    status, out, _ = run(capsys, "models", "vmamba_digits*")
+    assert status == 0 and out.startswith("vmamba_digits: ") and "\nvmamba_digits_robust: " in out and max(map(len, out.splitlines())) <= 80
     status, out, err = run(capsys, "models", "alexnet")
     assert status == 2 and out == "" and "pattern='alexnet'" in err and err.count("\n") == 1
 

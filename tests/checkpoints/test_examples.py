@@ -1,11 +1,19 @@
 """The example models that come with the package: their card says what they do, and they do it."""
+import json
+import re
+
 import jax
 import numpy as np
 import pytest
 
 import vmamba_jax
-from vmamba_jax import checkpoints, data
+from configs import digits
+from experiments import example_weights
+from experiments.common import results
+from vmamba_jax import checkpoints, data, parallel
 from vmamba_jax.checkpoints import examples
+from vmamba_jax.checkpoints.store import METADATA
+from vmamba_jax.commands import cards
 
 
 def test_names_and_cards():
@@ -15,6 +23,28 @@ def test_names_and_cards():
     robust = {name: card["evaluation"]["attacks"]["pgd"]["robust_accuracy"] for name, card in cards.items()}
     assert robust["vmamba_digits_robust"] > 0.5 > 0.1 > robust["vmamba_digits"] and all(card["evaluation"]["accuracy"] > 0.95 for card in cards.values())
     assert all(card["preprocessing"]["size"] == 8 and len(card["classes"]) == 10 and "files" not in card for card in cards.values())
+
+
+@pytest.mark.parametrize("name", examples.names())
+def test_card_is_of_its_files(name):
+    """The figures shown are those of metadata.json, whose SHA-256 is that of the weights, and whose recipe that of the config that it names."""
+    saved, text = json.loads((examples.folder(name) / METADATA).read_text()), " ".join(cards.text(name).split())
+    found, (run, about) = saved["evaluation"], example_weights.RUNS[name]
+    rows = [(found["accuracy"], found["accuracy_interval"], f"clean, on {found['examples']} test images")]
+    rows += [(row["robust_accuracy"], row["robust_accuracy_interval"], f"under {row['label']}, {row['norm']} {row['eps']}") for row in found["attacks"].values()]
+    for accuracy, (low, high), words in rows:
+        assert f"{100 * accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}] {words}" in text
+    assert len(re.findall(r"[\d.]+ % \[", text)) == len(rows) == 4
+    _, variables = vmamba_jax.example(name)
+    assert parallel.fingerprint(variables) == saved["sha256"] and saved["sha256"] in text and f"{saved['parameters']:,} parameters" in text
+    assert saved["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    config = results.plain(digits.get_config(f"objective={run}"))
+    assert saved["config"] == f"digits:objective={run}" and saved["objective"] == config["objective"] and saved["data"] == config["data"]
+    assert saved["recipe"] == {key: config[key] for key in example_weights.RECIPE} and saved["overrides"] == config["model"]["overrides"]
+    assert {"about": about, **example_weights.FACTS}.items() <= saved.items()
+    for words in (saved["commit"], saved["license"], saved["intended_use"], saved["limits"], saved["data_about"], "30 epochs of batches of 64", "step 570"):
+        assert words in text, words
+    assert f"{len(data.load('digits', 'train')):,} training, {len(data.load('digits', 'validation'))} validation and {found['examples']} test images" in text
 
 
 def test_accuracy_is_that_of_the_card():

@@ -301,7 +301,7 @@ def test_time_left():
     assert display.clock(3725.4) == "1:02:05"
 
 
-@pytest.mark.parametrize("files, words", [({}, "starting"), ({"metrics.jsonl": '{"step": 3, "loss": 0.5}\n{"st'}, "training, step 3, loss 0.500"),
+@pytest.mark.parametrize("files, words", [({}, "starting: reads its data and compiles"), ({"metrics.jsonl": '{"step": 3, "loss": 0.5}\n{"st'}, "training, step 3, loss 0.500"),
                                           ({"results.json": "{}"}, "evaluating")])
 def test_activity(tmp_path, files, words):
     for name, text in files.items():

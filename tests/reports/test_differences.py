@@ -44,7 +44,9 @@ def test_paired_by_image(folders):
         a, b = flags(first, name, 0), flags(second, name, 1)
         assert cell["value"] == pytest.approx(b.mean() - a.mean(), abs=2e-3)  # the files' accuracies are rounded
         assert (cell["low"], cell["high"]) == pytest.approx(paired_interval((b & ~a).sum(), (a & ~b).sum(), first["examples"]), abs=1e-12)
-    text = " ".join(" ".join(Page(reports.render(runs, title="x")).text).split())
+    page = reports.render(runs, title="x")
+    assert runs[0].tables() and runs[0].html() == reports.render(runs[:1], title="standard")
+    text = " ".join(" ".join(Page(page).text).split())
     assert "Differences from standard" in text and "paired image by image" in text and "other images" not in text
 
 

@@ -66,7 +66,9 @@ def test_certificates(studies):
     assert found["Bounds certify less than AutoAttack leaves at linf radius 0.001"] == "seen"
     assert page.count("<svg") == 1 and "Looseness of the bounds by linf radius (0 certified images broken" in page
     assert "python -m experiments.certify" in page and "6 of 6 runs done" in page
-    text = reports.certify_text(reports.read_certify(folder))
+    study = reports.read_certify(folder)
+    assert {"Claims", "Interval bounds: certified accuracy by linf radius"} <= set(study.tables()) and study.html() == reports.write_certify(folder).read_text()
+    text = reports.certify_text(study)
     assert "AutoAttack 0.001" in text and (folder / "certify.md").read_text().startswith("## Claims")
 
 

@@ -267,7 +267,7 @@ def test_bar_shows_the_time_left(capsys, monkeypatch):
     with Bar(100, 120) as bar:
         for done in range(101, 111):
             now[0] += 6
-            bar.advance(done)
+            bar.done(done)
     assert "step 110/120" in (out := capsys.readouterr().out)
     assert re.findall(r"\d+:\d\d:\d\d", out) == ["0:01:00"], out
 

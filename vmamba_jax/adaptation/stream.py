@@ -7,6 +7,7 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.core.images import unit_interval
+from vmamba_jax.core.results import Rows
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import corruptions as corrupting
 from vmamba_jax.evaluation.sets import reader
@@ -15,7 +16,7 @@ SETTINGS = ("continual", "reset", "episodic")
 
 
 def stream_accuracy(method, variables, source, *, key, corruptions=corrupting.CORRUPTIONS, severities=(5,), setting="continual", batch_size=128, table=None,
-                    init=None, progress=None):
+                    init=None, progress=None) -> Rows:
     """Accuracy under each corruption, one batch after the other, each classified by the model that has adapted to it.
 
     An image with a logit that is not finite counts as wrong. The set is read in one random order. Its last batch begins with earlier images if it would be smaller; they are not counted again.
@@ -60,7 +61,7 @@ def stream_accuracy(method, variables, source, *, key, corruptions=corrupting.CO
         rows.append({"corruption": name, "severity": severity} | summary({"accuracy": float(correct.mean()), "examples": n}))
         if progress:
             progress(rows[-1])
-    return rows
+    return Rows(rows)
 
 
 @functools.lru_cache(maxsize=32)

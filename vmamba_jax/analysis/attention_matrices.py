@@ -11,6 +11,7 @@ import numpy as np
 
 from vmamba_jax.analysis import blocks, hidden_attention
 from vmamba_jax.core import checks, scan_orders
+from vmamba_jax.core.results import Shown, tables_of
 from vmamba_jax.models.baselines.swin import Swin
 from vmamba_jax.models.baselines.vit import ViT
 from vmamba_jax.models.classifier import as_classifier
@@ -23,7 +24,7 @@ COMBINATIONS = ("sum", "mean", "each")
 
 
 @dataclasses.dataclass(frozen=True)
-class Attention:
+class Attention(Shown):
     """Attention of one block, or rolled out through several.
 
     Attributes:
@@ -34,6 +35,10 @@ class Attention:
     matrix: jax.Array
     grid: tuple
     class_positions: tuple = ()
+
+    def tables(self):
+        """{"received": the mean over images, scans and heads, rows by columns}."""
+        return tables_of({"received": np.asarray(self.received()).reshape(-1, *self.grid).mean(0)})
 
     def query(self, row, column):
         """Activation map (b, ..., rows, columns) of the patch at a row and a column: what it takes from every patch."""
@@ -67,7 +72,7 @@ class Attention:
         return tokens[..., self._patches()].reshape(*tokens.shape[:-1], *self.grid)
 
 
-def attention_matrix(model, variables, images, block, *, form=None, combine=None, normalization=None, raster=True, mean=None, std=None):
+def attention_matrix(model, variables, images, block, *, form=None, combine=None, normalization=None, raster=True, mean=None, std=None) -> Attention:
     """`Attention` of one block.
 
     Args:
@@ -92,7 +97,7 @@ def attention_matrix(model, variables, images, block, *, form=None, combine=None
     return _attention(classifier.model, _compiled(classifier.model, block, grid, **options)(states), grid)
 
 
-def attention_rollout(model, variables, images, stage=None, *, form=None, combine=None, normalization="usual", mean=None, std=None):
+def attention_rollout(model, variables, images, stage=None, *, form=None, combine=None, normalization="usual", mean=None, std=None) -> Attention:
     """`Attention` rolled out through the blocks of one stage: the product of 0.5 (M + I), each row divided by its sum.
 
     Args:

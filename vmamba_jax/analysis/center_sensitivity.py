@@ -9,6 +9,7 @@ from vmamba_jax.core import checks
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.records import record
+from vmamba_jax.core.results import Result
 from vmamba_jax.core.statistics import slope, summary
 from vmamba_jax.evaluation.disturbances import fills
 from vmamba_jax.evaluation.disturbances.patch_drops import window as window_mask
@@ -16,7 +17,7 @@ from vmamba_jax.evaluation.loop import Loop, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
 
-def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, **loop):
+def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", key=None, **loop) -> Result:
     """Drop in accuracy for every position of a square occluding window, and its slope from the image center outwards.
 
     Args:
@@ -57,8 +58,8 @@ def center_sensitivity(logits_fn, source, window, stride, *, content="zeros", ke
     ring = np.floor(distance)
     rings = [{"ring": int(k), "radius": float(distance[ring == k].mean() * step), "positions": int((ring == k).sum()),
               "drop": float(drop[ring == k].mean())} for k in np.unique(ring)]
-    return summary(result) | {"window": size, "stride": step, "content": fill.settings, "tops": tops.tolist(), "lefts": lefts.tolist(),
-                              "drop": drop.reshape(len(tops), len(lefts)).tolist(), "rings": rings} | slope(distance * step, lost)
+    return Result(summary(result) | {"window": size, "stride": step, "content": fill.settings, "tops": tops.tolist(), "lefts": lefts.tolist(),
+                                     "drop": drop.reshape(len(tops), len(lefts)).tolist(), "rings": rings} | slope(distance * step, lost))
 
 
 @record("corners")

@@ -5,6 +5,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from vmamba_jax.core.closures import argument
+from vmamba_jax.core.results import Result
 from vmamba_jax.core.statistics import paired_interval, summary
 from vmamba_jax.evaluation.accuracy import robust_accuracy
 from vmamba_jax.evaluation.loop import Loop
@@ -14,7 +15,7 @@ from vmamba_jax.models.layers import probes
 COMPONENTS = ("B", "C", "delta", "A_bar", "B_bar_delta")
 
 
-def component_gradients(classifier, variables, source, attack, *, key, components=COMPONENTS, blocks=None, **loop):
+def component_gradients(classifier, variables, source, attack, *, key, components=COMPONENTS, blocks=None, **loop) -> Result:
     """Robust accuracy of a state space model when the attack cannot use the gradient of one component of its scans.
 
     The forward pass is bit-identical, so only the attack's gradients change; the images are classified by the unblocked model.
@@ -48,7 +49,7 @@ def component_gradients(classifier, variables, source, attack, *, key, component
 
     full = run(0, attack)
     rows = [_row(name, place, full, run(i, Partial(through, argument(attack)))) for i, (name, place, through) in enumerate(blocked, 1)]
-    return summary(full) | {"components": rows}
+    return Result(summary(full) | {"components": rows})
 
 
 @dataclasses.dataclass(frozen=True)

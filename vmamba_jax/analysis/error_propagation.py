@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.core.results import Result
 from vmamba_jax.evaluation.loop import Loop, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 from vmamba_jax.models.classifier import as_classifier
@@ -45,7 +46,7 @@ def change_rate(before, after):
     return np.divide(after - before, before, out=np.full(np.broadcast_shapes(before.shape, after.shape), np.nan), where=before != 0)
 
 
-def change_rates(classifier, variables, source, attack, *, key, **loop):
+def change_rates(classifier, variables, source, attack, *, key, **loop) -> Result:
     """Errors between clean and adversarial features before and after every component of a model, and their change rates.
 
     Args:
@@ -65,10 +66,10 @@ def change_rates(classifier, variables, source, attack, *, key, **loop):
     arrays = {f"{kind}_{side}": np.array([result[f"{kind}_{side}/{name}"].mean(dtype=np.float64) for name in names])
               for kind in ("mse", "kl") for side in SIDES}
     rates = {f"{kind}_change_rate": change_rate(arrays[f"{kind}_before"], arrays[f"{kind}_after"]) for kind in ("mse", "kl")}
-    return {"components": names, **arrays, **rates, "examples": result["examples"]}
+    return Result({"components": names, **arrays, **rates, "examples": result["examples"]}, components=("components", *arrays, *rates))
 
 
-def sequence_errors(classifier, variables, source, attack, *, key, **loop):
+def sequence_errors(classifier, variables, source, attack, *, key, **loop) -> Result:
     """Error after every component at every step of the sequence; arguments and errors as for `change_rates`.
 
     Returns:
@@ -78,7 +79,7 @@ def sequence_errors(classifier, variables, source, attack, *, key, **loop):
     result = _over_set(_step_errors, classifier, variables, source, attack, key, loop)
     names = _ordered({name.partition("/")[2] for name in result if "/" in name})
     roots = {kind: np.sqrt([result[f"{kind}/{name}"].mean(0, dtype=np.float64) for name in names]) for kind in ("error", "clean")}
-    return {"components": names, **roots, "examples": result["examples"]}
+    return Result({"components": names, **roots, "examples": result["examples"]})
 
 
 def _over_set(program, classifier, variables, source, attack, key, loop):

@@ -11,6 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.results import Result, Rows
 from vmamba_jax.evaluation.loop import Loop, on_mesh, over_set
 from vmamba_jax.evaluation.sets import examples
 from vmamba_jax.models.classifier import as_classifier
@@ -20,7 +21,7 @@ SHARES = (0.2, 0.3, 0.5, 0.99)
 POWER = 0.2
 
 
-def receptive_field(model, variables, source, *, mean=None, std=None, **loop):
+def receptive_field(model, variables, source, *, mean=None, std=None, **loop) -> Result:
     """Effective receptive field of the last map's central position, the mean over images.
 
     The score is the sum over channels of relu(map[h // 2, w // 2]), of the map before the final norm and the head; a pixel's value is the sum over
@@ -56,10 +57,10 @@ def receptive_field(model, variables, source, *, mean=None, std=None, **loop):
             loop.progress(len(seen), n, {})
     if skipped == n:
         raise ValueError(f"source of {n} images: expected at least one whose map is finite")
-    return {"map": total / (n - skipped), "examples": n, "skipped": skipped}
+    return Result({"map": total / (n - skipped), "examples": n, "skipped": skipped})
 
 
-def contribution(field, shares=SHARES):
+def contribution(field, shares=SHARES) -> Rows:
     """The smallest square around the center pixel (H // 2, W // 2) that holds each share of a field's sum.
 
     Args:
@@ -84,7 +85,7 @@ def contribution(field, shares=SHARES):
         checks.number("share", share, above=0, high=1)
         radius = min(int(np.searchsorted(held, share * held[-1] * (1 - 1e-12))), len(held) - 1)
         found.append({"share": float(share), "side": 2 * radius + 1, "area": float(pixels[radius] / field.size)})
-    return found
+    return Rows(found)
 
 
 def displayed(field, power=POWER):

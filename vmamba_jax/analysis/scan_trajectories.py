@@ -4,6 +4,7 @@ import dataclasses
 import jax
 
 from vmamba_jax.core import scan_orders
+from vmamba_jax.core.results import Rows
 from vmamba_jax.evaluation.accuracy import accuracy
 from vmamba_jax.evaluation.disturbances import PatchReorder
 from vmamba_jax.evaluation.disturbances.accuracy import compared, disturbed_accuracy
@@ -15,7 +16,7 @@ ORDERS = ("reversed", "columns", "snake", "blocks", "random")
 TRAINED = ("cross", "rows")  # scan patterns of VMamba and Vim that an order can replace
 
 
-def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes=CHANGES, grid=14, **loop):
+def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes=CHANGES, grid=14, **loop) -> Rows:
     """Accuracy with the scan order replaced in the model, and with the patches of the image rearranged into that order.
 
     For a model that depends only on the order in which it reads the patches, both cost the same. VMamba cross-scans the map relabeled by
@@ -56,4 +57,4 @@ def trajectory_accuracy(classifier, variables, source, *, orders=ORDERS, changes
             else:
                 found = disturbed_accuracy(fn, source, disturbance, key=jax.random.key(0), clean=clean, **vars(loop.part(number, passes)))
                 rows.append(row | {"grid": found.pop("disturbance")["grid"]} | found)
-    return rows
+    return Rows(rows)

@@ -18,6 +18,7 @@ import pallas_kernels
 from vmamba_jax.analysis.error_bounds import searched_error, worst_case_error
 from vmamba_jax.core import checks
 from vmamba_jax.core.intervals import arithmetic as ia
+from vmamba_jax.core.results import Result
 from vmamba_jax.models.interval_bounds import next_state
 
 
@@ -115,7 +116,7 @@ def _linear(low, high, W, magnitude, bias):
     return ia.widened(middle + bias - spread, middle + bias + spread, 2 * low.shape[-1] + 16, size)
 
 
-def bound_looseness(scan, u, eps, key, *, samples=1000, steps=40, joint=True):
+def bound_looseness(scan, u, eps, key, *, samples=1000, steps=40, joint=True) -> Result:
     """How far the sound bound of a scan's output is from what sampling and search find.
 
     Args:
@@ -140,12 +141,13 @@ def bound_looseness(scan, u, eps, key, *, samples=1000, steps=40, joint=True):
     # the perturbed inputs are clipped, because u + d may round out of the box
     y = jax.jit(lambda d: scan(jnp.clip(u + d, u - eps, u + eps)))(jnp.concatenate([uniform, corners]))
     width, sampled, clean = (high - low)[0], y.max(0) - y.min(0), jax.jit(respond)(u, scan)[:, -1]
-    return {"width": width.max(-1), "sampled": sampled.max(-1), "looseness": (width / sampled).mean(-1),
-            "searched": searched_error(respond, u, eps, keys[2], arguments=(scan,), steps=steps)[0],
-            "bound": jnp.maximum(high[:, -1] - clean, clean - low[:, -1])[0], "outside": ((y < low) | (y > high)).sum()}
+    return Result({"width": width.max(-1), "sampled": sampled.max(-1), "looseness": (width / sampled).mean(-1),
+                   "searched": searched_error(respond, u, eps, keys[2], arguments=(scan,), steps=steps)[0],
+                   "bound": jnp.maximum(high[:, -1] - clean, clean - low[:, -1])[0], "outside": ((y < low) | (y > high)).sum()},
+                  steps=("width", "sampled", "looseness"), channels=("searched", "bound"))
 
 
-def error_growth(scan, u, eps, step_sizes, key, *, steps=40):
+def error_growth(scan, u, eps, step_sizes, key, *, steps=40) -> Result:
     """Output error at the last step of a data-dependent scan against its step size, beside that of the same scan with fixed parameters.
 
     Args:
@@ -165,7 +167,7 @@ def error_growth(scan, u, eps, step_sizes, key, *, steps=40):
     eps = checks.number("eps", eps, above=0)
     _, B, C = (x.mean((0, 1)) for x in scan.projected(u))
     rows = [_growth(scan.with_step(step), u, eps, step, B, C, key, steps) for step in step_sizes]
-    return {"step_sizes": step_sizes} | {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}
+    return Result({"step_sizes": step_sizes} | {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}, step_sizes=("step_sizes", *rows[0]))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 7))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vmamba_jax.analysis import blocks
+from vmamba_jax.core.results import Result
 from vmamba_jax.core.statistics import mean_interval
 from vmamba_jax.evaluation.loop import Loop, gather, on_mesh
 from vmamba_jax.models.classifier import as_classifier
@@ -24,7 +25,7 @@ def has_scans(model):
     return True
 
 
-def state_statistics(model, variables, source, *, mean=None, std=None, **loop):
+def state_statistics(model, variables, source, *, mean=None, std=None, **loop) -> Result:
     """Mean size of the states of every block.
 
     Args:
@@ -57,7 +58,7 @@ def state_statistics(model, variables, source, *, mean=None, std=None, **loop):
             whole = found["skip_of_sum"][:, i] if name == "skip" else each.mean(1)
             row[name] = mean_interval(whole.astype(float).tolist()) | {"directions": each.mean(0).astype(float).tolist()}
         rows.append(row)
-    return {"examples": found["examples"], "blocks": rows}
+    return Result({"examples": found["examples"], "blocks": rows})
 
 
 @functools.lru_cache(maxsize=64)

@@ -162,7 +162,7 @@ def assemble(model, weights, loose=frozenset(), dtypes=WEIGHT_TYPES, told=()):
         if x.shape != target.shape and path not in loose:
             misfit.misshapen[name] = before.shape, _original_shape(family, path, target.shape)
             continue
-        if x.size != before.size:
+        if _numbers(x) != _numbers(before):
             resized[path] = before.shape
         leaves[path] = x if dtypes is None else jnp.asarray(x.astype(x.dtype if x.dtype in (np.float32, np.float64) else np.float32))
     misfit.unexpected.update({name: tuple(np.shape(x)) for name, x in weights.items()})
@@ -254,6 +254,11 @@ def _unfit(x, path, family):
     if path[-1] == "kernel":
         return x.transpose(-1, -2, *range(x.ndim - 2)) if x.ndim > 1 else x
     return family.unfit(x, path) if hasattr(family, "unfit") else x
+
+
+def _numbers(x):
+    """How many real numbers an array holds."""
+    return x.size * (2 if np.iscomplexobj(x) else 1)
 
 
 def _original_shape(family, path, shape):

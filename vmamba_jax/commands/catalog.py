@@ -1,4 +1,5 @@
-"""`models`, the catalog printed, and `info`, what a report of a fault should say about an installation."""
+"""`models`, the catalog and model cards printed, and `info`, what a report of a fault should say about an installation."""
+import fnmatch
 import importlib.metadata
 import platform
 import sys
@@ -20,14 +21,20 @@ PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin",
 
 def models(pattern: Annotated[str, Parameter(help="A name, or a pattern such as 'vim*'.")] = "*", /, *,
            markdown: command_line.Flag = False, download: command_line.Flag = False):
-    """Print the catalog: a line for each release of a model's weights, or all that is known of one model.
+    """Print the catalog: a line for each release of a model's weights, all that is known of one model, or the card of weights that come with the package.
 
     Args:
         markdown: All columns, as a Markdown table.
         download: The shell lines that fetch the weights, which nothing here runs.
     """
+    from vmamba_jax.checkpoints import examples
+    from vmamba_jax.commands import cards
     from vmamba_jax.models import catalog
     names = vmamba_jax.list_models(pattern)
+    shipped = fnmatch.filter(examples.names(), pattern)
+    if shipped and not (names or markdown or download):
+        print("\n\n".join(map(cards.text, shipped)))
+        return
     if not names:
         raise ValueError(f"pattern={pattern!r}: expected a name or pattern that a model matches, such as 'vmamba*'")
     if download:
@@ -42,6 +49,8 @@ def models(pattern: Annotated[str, Parameter(help="A name, or a pattern such as 
             print("\n".join(f"{column:<14} {value}" for column, value in zip(COLUMNS, row, strict=True) if value))
     else:
         _print_list(rows)
+        if pattern == "*":
+            print(cards.listed())
 
 
 def _print_list(rows):

@@ -17,7 +17,7 @@ BOX = ("x1", "y1", "x2", "y2")
 
 def predict(photos: Annotated[list[str], Parameter(negative=())], /, *, weights: str, model: ModelName = None, override: Override = (),
             checkpoint: str = "best", top_k: Annotated[int | None, Parameter(name=("--top-k", "--top"))] = None, size: int | None = None,
-            out: str | None = None, score: float | None = None, json: Flag = False, csv: Flag = False, verbose: Verbose = False):
+            out: str | None = None, score: float | None = None, scales: str | None = None, flip: Flag = False, json: Flag = False, csv: Flag = False, verbose: Verbose = False):
     """Print the most probable classes of photos; draw objects and label maps over them.
 
     With a detector it prints the objects of each photo, with a segmenter the classes of its pixels, and writes the photo with these drawn over it.
@@ -31,6 +31,8 @@ def predict(photos: Annotated[list[str], Parameter(negative=())], /, *, weights:
         size: Height and width of the images in pixels, of a detector or segmenter their short side; default: the weights' own.
         out: Folder for the pictures of a detector or segmenter; default: predictions.
         score: Least score of a detector's objects; default: 0.3.
+        scales: Factors of the image's sides joined by commas, such as 0.75,1,1.25: the predictions of a detector or segmenter at all are merged; default: 1.
+        flip: Also predict each of them mirrored left to right.
         json: Print one JSON object per photo, a line each.
         csv: Print one line per photo and class, with a header.
     """
@@ -46,8 +48,8 @@ def predict(photos: Annotated[list[str], Parameter(negative=())], /, *, weights:
     opened, module = opened_model(weights, model, checkpoint, command_line.overrides(override))
     form = "json" if json else "csv" if csv else "text"
     if dense_prediction.is_dense(module):
-        return _draw(opened, module, paths, bad, form, top_k, size, out, score)
-    for name, value in (("out", out), ("score", score)):
+        return _draw(opened, module, paths, bad, form, top_k, size, out, score, (1.0,) if scales is None else _factors(scales), flip)
+    for name, value in (("out", out), ("score", score), ("scales", scales), ("flip", flip or None)):
         if value is not None:
             raise ValueError(f"--{name}={value}: expected none, as {opened.name} is no detector or segmenter")
     return _classify(opened, module, paths, bad, form, top_k or CLASSES, size)
@@ -75,7 +77,7 @@ def _classify(opened, module, paths, bad, form, top_k, size):
     return _status(bad, read)
 
 
-def _draw(opened, module, paths, bad, form, top_k, size, out, score):
+def _draw(opened, module, paths, bad, form, top_k, size, out, score, scales, flip):
     """`predict` with a detector or a segmenter."""
     from vmamba_jax import dense_prediction, prediction
     short, writer, read = size or opened.preprocessing.get("size"), csv.writer(sys.stdout, lineterminator="\n"), 0
@@ -86,7 +88,7 @@ def _draw(opened, module, paths, bad, form, top_k, size, out, score):
         raise ValueError(f"--score={score}: expected none, as {opened.name} is no detector")
     predictor = dense_prediction.Predictor(
         prediction.classifier(opened, module), opened.variables(module, log=say), opened.class_names(module.num_classes), short,
-        dense_prediction.SCORE if score is None else score)
+        dense_prediction.SCORE if score is None else score, scales, flip)
     value = "score" if detects else "share"
     if form == "csv":
         writer.writerow(("photo", "rank", "label", "name", value, *(BOX if detects else ())))
@@ -102,6 +104,14 @@ def _draw(opened, module, paths, bad, form, top_k, size, out, score):
         else:
             print("\n".join([f"{path} -> {picture}", *(f"  {100 * row[value]:5.1f} %  {row['name']}{_at(row)}" for row in rows)]))
     return _status(bad, read)
+
+
+def _factors(text):
+    """Numbers joined by commas."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise ValueError(f"--scales={text}: expected numbers joined by commas, such as 0.75,1,1.25") from error
 
 
 def _unreadable(path, error, bad, form):

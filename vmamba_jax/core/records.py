@@ -4,6 +4,8 @@ import typing
 
 import jax
 
+from vmamba_jax.core.results import Result, Rows
+
 
 @typing.dataclass_transform(frozen_default=True)
 def record(*numbers):
@@ -29,6 +31,21 @@ def record(*numbers):
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
         return cls
     return decorate
+
+
+def _flatten_result(result):
+    names = sorted(result)
+    return [(jax.tree_util.DictKey(name), result[name]) for name in names], (tuple(names), tuple(result.joined.items()))
+
+
+def _unflatten_result(about, leaves):
+    names, joined = about
+    return Result(zip(names, leaves, strict=True), **dict(joined))
+
+
+# as the dicts and lists that they are, for `jax.tree`; here, because `core.results` loads without JAX
+jax.tree_util.register_pytree_with_keys(Result, _flatten_result, _unflatten_result)
+jax.tree_util.register_pytree_with_keys(Rows, lambda rows: ([(jax.tree_util.SequenceKey(i), row) for i, row in enumerate(rows)], None), lambda _, rows: Rows(rows))
 
 
 def show(name, fields):

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import scipy  # its submodules load on first use: `scipy.stats` takes about a second
 
+from vmamba_jax.core.results import Result
+
 CONFIDENCE = 0.95
 
 
@@ -123,7 +125,7 @@ def rank_correlation(x, y):
     return float(scipy.stats.spearmanr(x, y).statistic)
 
 
-def summary(result):
+def summary(result) -> Result:
     """The entries of a result of `accuracy` or `robust_accuracy` that are no arrays, with a 95 % "_interval" per accuracy; plain JSON."""
     row = {}
     for name, value in result.items():
@@ -132,4 +134,4 @@ def summary(result):
         row[name] = value
         if name in ("accuracy", "robust_accuracy"):
             row[f"{name}_interval"] = accuracy_interval(value, result["examples"])
-    return row
+    return Result(row)

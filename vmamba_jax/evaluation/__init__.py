@@ -1,5 +1,6 @@
 """Evaluation of classifiers over a set, on all devices: clean, attacked, corrupted, disturbed and shifted; transfer and calibration."""
 from vmamba_jax.core.deprecation import renamed
+from vmamba_jax.core.progress import ProgressBar
 from vmamba_jax.core.statistics import summary, wilson_interval
 from vmamba_jax.evaluation import corruptions, dense, detection, detectors, disturbances, segmentation, shifts, smoothing, views
 from vmamba_jax.evaluation.accuracy import accuracy, accuracy_curve, robust_accuracy
@@ -15,7 +16,7 @@ from vmamba_jax.evaluation.shifts import over_classes
 from vmamba_jax.evaluation.staged import per_image
 from vmamba_jax.evaluation.transfer_matrix import transfer_matrix
 
-__all__ = ["accuracy", "accuracy_curve", "bit_flip_accuracy", "calibration_error", "certified_accuracy", "certify", "corruption_accuracy",
+__all__ = ["ProgressBar", "accuracy", "accuracy_curve", "bit_flip_accuracy", "calibration_error", "certified_accuracy", "certify", "corruption_accuracy",
            "corruption_errors", "corruptions", "dense", "detection", "detectors", "disagreements", "disturbances", "disturbed_accuracy", "gradient_masking_signs",
            "interval_accuracy", "looseness", "over_classes", "per_image", "robust_accuracy", "robustbench_record", "segmentation", "shifts",
            "smoothing", "summary", "transfer_matrix", "views",

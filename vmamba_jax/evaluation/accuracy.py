@@ -5,23 +5,26 @@ from jax.tree_util import Partial
 from vmamba_jax import attacks
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.core.results import Result, Rows
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import staged
 from vmamba_jax.evaluation.loop import ADVERSARIAL, FINITE, Loop, classify, classify_clean, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
+IMAGES = ("correct", "robust", "broken_by", "margin")  # entries of a result with a value for each image
 
-def accuracy(logits_fn, source, **loop):
+
+def accuracy(logits_fn, source, **loop) -> Result:
     """Accuracy over a set: {"accuracy", "correct" (n,) bool, "examples"}; "not_finite" as for `robust_accuracy`.
 
     Args:
         logits_fn, source, loop: as for `robust_accuracy`.
     """
     loop = Loop(**loop)
-    return gather(on_mesh(classify_clean, (argument(logits_fn),), loop), enter(logits_fn, source, loop), loop)
+    return Result(gather(on_mesh(classify_clean, (argument(logits_fn),), loop), enter(logits_fn, source, loop), loop), images=IMAGES)
 
 
-def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None, show=(), **options):
+def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None, show=(), **options) -> Result:
     """Accuracy over a set, without and with an attack on every image.
 
     Args:
@@ -39,7 +42,8 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
         options: the attack's, and those of the loop:
             batch_size: examples per batch over all devices, >= 1; 256 by default.
             mesh: one-dimensional, see `parallel.data_mesh`; None: all devices.
-            progress: called after each batch as progress(examples done, examples in total, {"accuracy", "robust_accuracy"} so far). An
+            progress: called after each batch as progress(examples done, examples in total, {"accuracy", "robust_accuracy"} so far), for
+                example a `ProgressBar`: `with evaluation.ProgressBar("PGD") as bar: robust_accuracy(..., progress=bar)`. An
                 attack of several stages adds "stage", its name, and "robust", the number of images still robust; its examples done are a
                 fraction of all stages.
 
@@ -67,15 +71,15 @@ def robust_accuracy(logits_fn, source, attack, *, key, state=None, model_id=None
     if hasattr(attack, "stages"):
         if len(show):
             raise ValueError(f"show={show!r} with attack={attack!r}: expected an attack of one stage")
-        return staged.run(logits_fn, source, attack, key, loop, state, model_id)
+        return Result(staged.run(logits_fn, source, attack, key, loop, state, model_id), images=IMAGES)
     if state is not None:
         raise ValueError(f"state={str(state)!r} with attack={attack!r}: expected an attack of several stages, such as autoattack")
     attacked = on_mesh(_classify_both, (argument(logits_fn), argument(attack)), loop, key)
     result = gather(attacked, enter(logits_fn, source, loop), loop, show)
-    return result | {"attack": getattr(attack, "settings", repr(attack))}
+    return Result(result | {"attack": getattr(attack, "settings", repr(attack))}, images=IMAGES)
 
 
-def accuracy_curve(logits_fn, source, make_attack, radii, *, key, **loop):
+def accuracy_curve(logits_fn, source, make_attack, radii, *, key, **loop) -> Rows:
     """Robust accuracy for several perturbation sizes: one row of `summary` with its "eps" per radius, all by one compiled program.
 
     Args:
@@ -91,7 +95,7 @@ def accuracy_curve(logits_fn, source, make_attack, radii, *, key, **loop):
         attacked = on_mesh(_classify_both, (fn, Partial(_attack_at, make, jnp.asarray(radius))), loop, key, program)
         result, program = gather(attacked, source, loop.part(i, len(radii))), attacked.program
         rows.append({"eps": radius} | summary(result | {"attack": getattr(attack, "settings", repr(attack))}))
-    return rows
+    return Rows(rows)
 
 
 def _attack_at(make_attack, radius, logits_fn, images, labels, key):

@@ -5,12 +5,13 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.core.closures import argument
+from vmamba_jax.core.results import Result
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation.loop import FINITE, Loop, gather, judge, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
 
-def calibration_error(logits_fn, source, *, bins=15, **loop):
+def calibration_error(logits_fn, source, *, bins=15, **loop) -> Result:
     """Expected calibration error over a set. Images with non-finite logits count as misclassified with confidence 1.
 
     Args:
@@ -25,8 +26,8 @@ def calibration_error(logits_fn, source, *, bins=15, **loop):
     result = gather(on_mesh(_confidence, (argument(logits_fn),), loop), enter(logits_fn, source, loop), loop)
     confidence, correct = (result.pop(name) for name in ("confidence", "correct"))
     equal, adaptive = (reliability(confidence, correct, bins, adaptive) for adaptive in (False, True))
-    return summary(result) | {"confidence": float(confidence.mean(dtype=float)), "ece": expected_error(equal),
-                              "adaptive_ece": expected_error(adaptive), "bins": equal}
+    return Result(summary(result) | {"confidence": float(confidence.mean(dtype=float)), "ece": expected_error(equal),
+                                     "adaptive_ece": expected_error(adaptive), "bins": equal})
 
 
 def reliability(confidence, correct, bins=15, adaptive=False):

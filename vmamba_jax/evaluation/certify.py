@@ -11,6 +11,7 @@ from jax import lax
 from vmamba_jax.core import checks
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.core.results import Result, Rows
 from vmamba_jax.core.statistics import wilson_interval
 from vmamba_jax.evaluation import smoothing, state_file
 from vmamba_jax.evaluation.loop import Loop, on_mesh, over_set
@@ -19,7 +20,7 @@ from vmamba_jax.evaluation.sets import enter
 ABSTAINS = -1  # the prediction for an image without a certificate
 
 
-def certify(logits_fn, source, *, sigma, n0=100, n=10_000, alpha=0.001, key=None, state=None, model_id=None, **loop):
+def certify(logits_fn, source, *, sigma, n0=100, n=10_000, alpha=0.001, key=None, state=None, model_id=None, **loop) -> Result:
     """Certified l2 radii of the smoothed classifier, which predicts the most frequent class under noise N(0, sigma^2).
 
     Each image's certificate is wrong with probability at most alpha over the noise. A noisy image is not clipped to [0, 1]; its prediction counts
@@ -58,12 +59,12 @@ def certify(logits_fn, source, *, sigma, n0=100, n=10_000, alpha=0.001, key=None
     radius, abstained = smoothing.certificate(count, n, sigma, alpha)
     predicted = np.where(abstained, ABSTAINS, selected)
     correct = predicted == counts["label"]
-    return {"accuracy": float(correct.mean()), "abstention": float(abstained.mean())} | ({"not_finite": lost} if lost else {}) | {
+    return Result({"accuracy": float(correct.mean()), "abstention": float(abstained.mean())} | ({"not_finite": lost} if lost else {}) | {
         "radius": radius, "predicted": predicted, "selected": selected, "count": count, "abstained": abstained, "correct": correct,
-        "examples": source.examples, "certificate": settings}
+        "examples": source.examples, "certificate": settings}, images=("radius", "predicted", "selected", "count", "abstained", "correct"))
 
 
-def certified_accuracy(result, radii):
+def certified_accuracy(result, radii) -> Rows:
     """[{"radius", "certified_accuracy", "certified_accuracy_interval", "examples"}, ...]: share of the images that are certified correct at each radius.
 
     Args:
@@ -75,7 +76,7 @@ def certified_accuracy(result, radii):
         radius = checks.number("radii", float(radius), low=0)
         held = int((result["correct"] & (result["radius"] >= radius)).sum())
         rows.append({"radius": radius, "certified_accuracy": held / n, "certified_accuracy_interval": wilson_interval(held, n), "examples": n})
-    return rows
+    return Rows(rows)
 
 
 def _counts(logits_fn, source, settings, key, loop, state, about):

@@ -15,6 +15,7 @@ from vmamba_jax.core.closures import argument
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
 from vmamba_jax.core.labels import IGNORE
+from vmamba_jax.core.results import Result
 from vmamba_jax.evaluation import corruptions as all_corruptions
 from vmamba_jax.evaluation.corruptions.accuracy import corrupter
 from vmamba_jax.evaluation.corruptions.apply import check
@@ -27,7 +28,7 @@ from vmamba_jax.evaluation.sets import Entered, reader
 RESAMPLES = 1000  # of the images, for an interval
 
 
-def segmentation(logits_fn, source, *, attack=None, key=None, change=None, ignore=IGNORE, show=(), **loop):
+def segmentation(logits_fn, source, *, attack=None, key=None, change=None, ignore=IGNORE, show=(), **loop) -> Result:
     """Scores over a set: those of `segmentation.mean_iou`, with an interval, and every image's own numbers.
 
     Args:
@@ -56,10 +57,12 @@ def segmentation(logits_fn, source, *, attack=None, key=None, change=None, ignor
     wrong = np.flatnonzero(found.pop("wrong"))
     if wrong.size:
         raise ValueError(f"label map of image {wrong[0]}: expected classes from 0 to {source.classes - 1} or ignore={ignore}")
-    return found | of_confusion(found["confusion"]) | ({} if attack is None else {"attack": getattr(attack, "settings", repr(attack))})
+    more = {} if attack is None else {"attack": getattr(attack, "settings", repr(attack))}
+    measured = of_confusion(found["confusion"])
+    return Result(found | measured | more, **measured.joined)
 
 
-def ensemble(logits_fn, source, attack, *, key, ignore=IGNORE, **loop):
+def ensemble(logits_fn, source, attack, *, key, ignore=IGNORE, **loop) -> Result:
     """Scores under each part of an ensemble, and the worst case over them, from one program.
 
     Args:
@@ -73,13 +76,14 @@ def ensemble(logits_fn, source, attack, *, key, ignore=IGNORE, **loop):
     source = enter(logits_fn, source, loop)
     found = gather(on_mesh(_judge_each(source.classes, ignore), (argument(logits_fn), argument(attack)), loop, key), source, loop)
     confusions = np.moveaxis(found["confusion"], 1, 0)
-    return {"parts": [{"loss": part.loss} | of_confusion(each) for part, each in zip(attack.attacks, confusions, strict=True)],
-            "worst": worst_case(confusions)}
+    return Result({"parts": [{"loss": part.loss} | of_confusion(each) for part, each in zip(attack.attacks, confusions, strict=True)],
+                   "worst": worst_case(confusions)})
 
 
-def of_confusion(confusion):
+def of_confusion(confusion) -> Result:
     """Scores, with the mIoU's interval, of every image's numbers of pixels (n, classes, classes or classes + 1)."""
-    return scores(confusion.sum(0, dtype=np.int64)) | {"interval": interval(confusion)}
+    found = scores(confusion.sum(0, dtype=np.int64))
+    return Result(found | {"interval": interval(confusion)}, **found.joined)
 
 
 def enter(logits_fn, source, loop):
@@ -153,7 +157,7 @@ def disturbing(disturbance, key, **loop):
 
 
 def corruption_scores(logits_fn, source, *, key, corruptions=all_corruptions.CORRUPTIONS, severities=all_corruptions.SEVERITIES, table=None, clean=None,
-                      metric="mIoU", **loop):
+                      metric="mIoU", **loop) -> Result:
     """Scores under each corruption at each severity, their mean (mPC) and the mean relative to the clean score (rPC).
 
     Args:
@@ -172,7 +176,7 @@ def corruption_scores(logits_fn, source, *, key, corruptions=all_corruptions.COR
     return under_corruptions(measure, key, corruptions, severities, table=table, clean=clean, metric=metric, **loop)
 
 
-def under_corruptions(measure, key, corruptions, severities, *, table=None, clean=None, metric="mIoU", **loop):
+def under_corruptions(measure, key, corruptions, severities, *, table=None, clean=None, metric="mIoU", **loop) -> Result:
     """As `corruption_scores`, by any measure: a function of a `change`, None for none, that returns the metric and its "interval"."""
     rows = []
     clean = measure(None)[metric] if clean is None else clean
@@ -184,10 +188,10 @@ def under_corruptions(measure, key, corruptions, severities, *, table=None, clea
         raise ValueError(f"corruptions={corruptions!r}, severities={severities!r}: expected at least one of each")
     means = [np.mean([row[metric] for row in rows if row["corruption"] == name]) for name in dict.fromkeys(corruptions)]
     mean = float(np.mean(means))
-    return {"rows": rows, "clean": clean, "mPC": mean, "rPC": mean / clean if clean else float("nan")}
+    return Result({"rows": rows, "clean": clean, "mPC": mean, "rPC": mean / clean if clean else float("nan")})
 
 
-def worst_case(confusions, rounds=1000, seed=0):
+def worst_case(confusions, rounds=1000, seed=0) -> Result:
     """The worst case over attacks: {"aAcc", "mIoU", "interval", "choice" (n,), "confusion"}.
 
     aAcc is the mean over images of each one's lowest pixel accuracy. For mIoU, which is no mean over images, a greedy search begins with the
@@ -226,7 +230,8 @@ def worst_case(confusions, rounds=1000, seed=0):
     chosen = confusions[choice, images]
     seen = labelled[0] > 0
     lowest = float(accuracy[:, seen].min(0).mean()) if seen.any() else float("nan")
-    return {"aAcc": lowest, "mIoU": scores(chosen.sum(0))["mIoU"], "interval": interval(chosen), "choice": choice, "confusion": chosen}
+    return Result({"aAcc": lowest, "mIoU": scores(chosen.sum(0))["mIoU"], "interval": interval(chosen), "choice": choice, "confusion": chosen},
+                  images=("choice",))
 
 
 def _right_and_union(confusions):
@@ -253,12 +258,12 @@ def interval(confusion, resamples=RESAMPLES, seed=0):
     return np.nanpercentile(found, [2.5, 97.5]).tolist() if np.isfinite(found).any() else [float("nan")] * 2
 
 
-def image_scores(confusion):
+def image_scores(confusion) -> Result:
     """{"mIoU" (n,), "aAcc" (n,)} of each image alone, nan where it has no label: for a list of the worst images."""
     confusion = np.asarray(confusion, np.int64)
     right, union = _right_and_union(confusion)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {"mIoU": _mean_iou(right, union), "aAcc": right.sum(1) / confusion.sum((1, 2))}
+        return Result({"mIoU": _mean_iou(right, union), "aAcc": right.sum(1) / confusion.sum((1, 2))}, images=("mIoU", "aAcc"))
 
 
 def class_weights(source, classes=None, ignore=IGNORE, batch=256):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vmamba_jax.core import checks, limits
+from vmamba_jax.core.results import Record
 from vmamba_jax.data.annotations.segments import checked_polygons, checked_runs, encode_rle
 from vmamba_jax.models.dense.instance_masks import paste
 
@@ -16,9 +17,7 @@ MISSING = "hotcoco is not installed: expected the package that computes COCO's a
 THRESHOLD = 0.5  # probability from which a pixel belongs to a mask
 
 
-class CocoAP(NamedTuple):
-    """COCO's twelve numbers in [0, 1], -1 where no object is counted: average precision over the overlaps .50:.05:.95, at .50, at .75, of small
-    (below 32^2 pixels), medium and large (above 96^2) objects; average recall with 1, 10 and 100 detections per image, of small, medium, large."""
+class _Numbers(NamedTuple):
     AP: float
     AP50: float
     AP75: float
@@ -33,7 +32,12 @@ class CocoAP(NamedTuple):
     ARl: float
 
 
-def coco_ap(annotations, detections, kind):
+class CocoAP(Record, _Numbers):
+    """COCO's twelve numbers in [0, 1], -1 where no object is counted: average precision over the overlaps .50:.05:.95, at .50, at .75, of small
+    (below 32^2 pixels), medium and large (above 96^2) objects; average recall with 1, 10 and 100 detections per image, of small, medium, large."""
+
+
+def coco_ap(annotations, detections, kind) -> CocoAP:
     """`CocoAP` of a set, computed by hotcoco, whose numbers are those of pycocotools.
 
     Args:
@@ -55,7 +59,7 @@ def coco_ap(annotations, detections, kind):
     return scores_of(annotations, boxes, kind)
 
 
-def scores_of(annotations, detections, kind):
+def scores_of(annotations, detections, kind) -> CocoAP:
     """`coco_ap` of checked content."""
     try:
         hotcoco = importlib.import_module("hotcoco")

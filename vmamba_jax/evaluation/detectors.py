@@ -9,6 +9,7 @@ from vmamba_jax.core import checks
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.images import unit_interval
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.core.results import Result
 from vmamba_jax.data.annotations.segments import encode_rle
 from vmamba_jax.evaluation import corruptions as all_corruptions
 from vmamba_jax.evaluation import detection
@@ -21,7 +22,7 @@ METRIC = "AP"    # of masks: the score that intervals and means over corruptions
 RESAMPLES = 100  # of the images, for an interval
 
 
-def average_precision(detector, variables, source, *, attack=None, key=None, change=None, show=(), resamples=RESAMPLES, **loop):
+def average_precision(detector, variables, source, *, attack=None, key=None, change=None, show=(), resamples=RESAMPLES, **loop) -> Result:
     """COCO's average precision of boxes and masks over a set.
 
     Args:
@@ -65,12 +66,12 @@ def average_precision(detector, variables, source, *, attack=None, key=None, cha
     scores = {kind: detection.coco_ap(truth, found, kind)._asdict() for kind in detection.KINDS}
     more = {} if attack is None else {"attack": getattr(attack, "settings", repr(attack))}
     more |= {ADVERSARIAL: np.stack([shown[i] for i in show])} if len(show) else {}
-    return scores | more | {METRIC: scores["segm"]["AP"], "interval": interval(truth, found, resamples) if resamples else None, "examples": len(source),
-                            "detections": found}
+    return Result(scores | more | {METRIC: scores["segm"]["AP"], "interval": interval(truth, found, resamples) if resamples else None,
+                                   "examples": len(source), "detections": found})
 
 
 def corruption_scores(detector, variables, source, *, key, corruptions=all_corruptions.CORRUPTIONS, severities=all_corruptions.SEVERITIES, table=None,
-                      clean=None, **loop):
+                      clean=None, **loop) -> Result:
     """Mask AP under each corruption at each severity, their mean (mPC) and the mean relative to the clean AP (rPC).
 
     Arguments as of `average_precision` and `dense.corruption_scores`; returns as the latter, with "AP" in place of "mIoU" and None as intervals.

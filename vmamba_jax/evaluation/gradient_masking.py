@@ -9,6 +9,7 @@ from vmamba_jax.attacks import losses
 from vmamba_jax.core import checks, closures
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.images import unit_interval
+from vmamba_jax.core.results import Rows
 from vmamba_jax.evaluation.programs import Programs, held
 
 RANDOMIZED = 1e-4      # largest difference between passes over the same images that is not reported
@@ -17,7 +18,7 @@ NOT_FINITE = "the logits of this fraction of the images are not finite, which co
 _PROGRAMS = Programs()
 
 
-def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, result=None, surrogate=None):
+def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, result=None, surrogate=None) -> Rows:
     """Signs that a robust accuracy is too high, or of no meaning: [{"sign", "measured", "meaning"}], empty if there are none.
 
     The first is "not_finite": images whose logits are not all finite, which count as misclassified, clean or under PGD-20.
@@ -84,7 +85,7 @@ def gradient_masking_signs(logits_fn, images, labels, *, eps, norm="linf", key, 
         gain = sum(stage["broken"] for stage in result.get("stages", ()) if stage["name"].startswith("square")) / result["examples"]
         if gain > SQUARE_GAIN:
             add("square", gain, "a black-box attack broke this fraction after the gradient attacks: gradients are masked")
-    return signs
+    return Rows(signs)
 
 
 def _program(fn, *models):

@@ -9,13 +9,14 @@ from jax.tree_util import Partial
 from vmamba_jax.attacks import losses
 from vmamba_jax.core import checks
 from vmamba_jax.core.closures import argument
+from vmamba_jax.core.results import Result
 from vmamba_jax.evaluation.loop import ACCURACIES, FINITE, Loop, gather, on_mesh
 from vmamba_jax.evaluation.programs import Held
 from vmamba_jax.evaluation.sets import enter
 from vmamba_jax.models import interval_bounds
 
 
-def interval_accuracy(logits_fn, source, *, eps, **loop):
+def interval_accuracy(logits_fn, source, *, eps, **loop) -> Result:
     """Certified accuracy under linf perturbations, by sound interval bounds through the model (see `core.intervals`).
 
     Args:
@@ -36,7 +37,7 @@ def interval_accuracy(logits_fn, source, *, eps, **loop):
     result = gather(on_mesh(_bound, (argument(logits_fn), np.float32(eps)), loop), source, loop)
     accuracy = {"certified_accuracy": float(result["certified"].mean())}
     first = {name: result.pop(name) for name in ACCURACIES.values() if name in result}
-    return first | accuracy | result | {"certificate": {"name": "interval", "eps": eps, "norm": "linf"}}
+    return Result(first | accuracy | result | {"certificate": {"name": "interval", "eps": eps, "norm": "linf"}}, images=("correct", "certified", "margin"))
 
 
 def disagreements(certified, robust):
@@ -52,7 +53,7 @@ def disagreements(certified, robust):
     return np.flatnonzero(certified & ~robust)
 
 
-def looseness(logits_fn, images, eps, key, *, samples=1000):
+def looseness(logits_fn, images, eps, key, *, samples=1000) -> Result:
     """How much wider the bounds of the logits are than what sampling finds.
 
     Args:
@@ -67,7 +68,7 @@ def looseness(logits_fn, images, eps, key, *, samples=1000):
     """
     images, samples = jnp.asarray(images, jnp.float32), checks.count("samples", samples)
     found = _looseness(argument(logits_fn), images, jnp.float32(checks.number("eps", eps, above=0)), key, samples)
-    return {name: np.asarray(value) for name, value in found.items()}
+    return Result({name: np.asarray(value) for name, value in found.items()}, images=("width", "sampled"))
 
 
 @functools.partial(jax.jit, static_argnums=4)

@@ -6,6 +6,7 @@ import pathlib
 
 from vmamba_jax import attacks
 from vmamba_jax.core import checks, files
+from vmamba_jax.core.results import Result
 
 # data set -> (images of the evaluation, {norm: (its name there, radius)})
 PROTOCOL = {
@@ -16,7 +17,7 @@ PROTOCOL = {
 
 
 def robustbench_record(result, *, dataset, architecture, name, authors, link, venue, additional_data=False, number_forward_passes=1, reported=None,
-                       external=None, footnote=None, unreliable=False, path=None):
+                       external=None, footnote=None, unreliable=False, path=None) -> Result:
     """The entry of a leaderboard of RobustBench for a result, as a dict with its fields in their order; accuracies are texts, in percent.
 
     Args:
@@ -70,7 +71,7 @@ def robustbench_record(result, *, dataset, architecture, name, authors, link, ve
     if path is not None:
         with files.atomic(pathlib.Path(path)) as part:
             pathlib.Path(part).write_text(json.dumps(record, indent=2) + "\n")
-    return record
+    return Result(record)
 
 
 def _percent(field, value):

@@ -7,9 +7,10 @@ import numpy as np
 
 from vmamba_jax.core import checks
 from vmamba_jax.core.labels import IGNORE
+from vmamba_jax.core.results import Result
 
 
-def mean_iou(pairs, classes, ignore=IGNORE):
+def mean_iou(pairs, classes, ignore=IGNORE) -> Result:
     """Intersection over union and accuracies over a set: {"mIoU", "aAcc", "mAcc", "IoU" (classes,), "Acc" (classes,)}, in [0, 1].
 
     Pixels are counted over the whole set before anything is divided. A class in neither labels nor predictions is nan in "IoU", one in no
@@ -34,7 +35,7 @@ def mean_iou(pairs, classes, ignore=IGNORE):
     return scores(total)
 
 
-def scores(total):
+def scores(total) -> Result:
     """The figures of `mean_iou` from numbers of pixels by label and prediction (classes, classes), or (classes, classes + 1) with a last column of
     pixels without a prediction."""
     right, labelled, predicted = np.diag(total), total.sum(1), total.sum(0)[:len(total)]
@@ -42,7 +43,7 @@ def scores(total):
         iou, accuracy = right / (labelled + predicted - right), right / labelled
         overall = right.sum() / labelled.sum()
     mean = lambda x: float(x[~np.isnan(x)].mean()) if not np.isnan(x).all() else float("nan")
-    return {"mIoU": mean(iou), "aAcc": float(overall), "mAcc": mean(accuracy), "IoU": iou, "Acc": accuracy}
+    return Result({"mIoU": mean(iou), "aAcc": float(overall), "mAcc": mean(accuracy), "IoU": iou, "Acc": accuracy}, classes=("IoU", "Acc"))
 
 
 def confusion(prediction, label, classes, ignore=IGNORE, name="pair"):

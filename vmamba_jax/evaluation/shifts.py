@@ -13,6 +13,7 @@ from vmamba_jax import data
 from vmamba_jax.core import checks
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.deprecation import renamed
+from vmamba_jax.core.results import Result
 from vmamba_jax.core.statistics import gap_interval, summary
 from vmamba_jax.data.datasets import imagenet
 from vmamba_jax.evaluation.accuracy import accuracy
@@ -118,7 +119,7 @@ def relabeled(source, shift):
     return data.select_classes(source, identifiers(shift))
 
 
-def shift_accuracy(logits_fn, source, shift, *, validation=None, **loop):
+def shift_accuracy(logits_fn, source, shift, *, validation=None, **loop) -> Result:
     """Accuracy over the classes of a set.
 
     Args:
@@ -137,12 +138,12 @@ def shift_accuracy(logits_fn, source, shift, *, validation=None, **loop):
     result = accuracy(fn, source, **vars(loop))
     row = {"shift": shift, "classes": len(columns(shift))} | summary(result) | _which(source)
     if validation is None:
-        return row
+        return Result(row)
     validation = relabeled(validation, shift)
     before = accuracy(fn, validation, batch_size=loop.batch_size, mesh=loop.mesh)
     added = {f"validation_{name}": value for name, value in (summary(before) | _which(validation)).items()}
     counts = [(int(each["correct"].sum()), each["examples"]) for each in (before, result)]
-    return row | added | {"gap": before["accuracy"] - result["accuracy"], "gap_interval": gap_interval(*counts[0], *counts[1])}
+    return Result(row | added | {"gap": before["accuracy"] - result["accuracy"], "gap_interval": gap_interval(*counts[0], *counts[1])})
 
 
 def _columns(logits_fn, chosen, images):

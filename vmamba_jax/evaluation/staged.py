@@ -10,6 +10,7 @@ from vmamba_jax import parallel
 from vmamba_jax.attacks.autoattack.autoattack import check_stages
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import fold_in, keys_at
+from vmamba_jax.core.results import Rows
 from vmamba_jax.core.run_folder import run_folder
 from vmamba_jax.evaluation import state_file
 from vmamba_jax.evaluation.loop import classify, on_mesh, over_set
@@ -131,7 +132,7 @@ def _rows(batch_size, attacked, devices):
     return min(batch_size, -(-max(attacked, 1) // step) * step)
 
 
-def per_image(result):
+def per_image(result) -> Rows:
     """[{"index", "broken_by", "margin"}] of a result of several stages, plain JSON.
 
     "broken_by" is the name of the stage that broke the image, "clean" for an image misclassified without attack, None for a robust image;
@@ -140,7 +141,7 @@ def per_image(result):
     names = [stage["name"] for stage in result["stages"]]
     broken = [None if code == ROBUST else names[0 if code == MISCLASSIFIED else code + 1] for code in result["broken_by"].tolist()]
     margins = [round(margin, 6) if math.isfinite(margin) else None for margin in result["margin"].tolist()]
-    return [{"index": i, "broken_by": name, "margin": margin} for i, (name, margin) in enumerate(zip(broken, margins, strict=True))]
+    return Rows({"index": i, "broken_by": name, "margin": margin} for i, (name, margin) in enumerate(zip(broken, margins, strict=True)))
 
 
 def _attack_and_classify(tree, batch, key):

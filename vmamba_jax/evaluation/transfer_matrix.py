@@ -5,11 +5,12 @@ from vmamba_jax.attacks.losses import correct
 from vmamba_jax.core import checks
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.core.results import Result
 from vmamba_jax.evaluation.loop import Loop, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
 
 
-def transfer_matrix(models, source, attack, *, key, targets=None, **loop):
+def transfer_matrix(models, source, attack, *, key, targets=None, **loop) -> Result:
     """Attack a set through each model in turn and classify the results with all; each set of adversarial images is computed once.
 
     Args:
@@ -65,7 +66,7 @@ def transfer_matrix(models, source, attack, *, key, targets=None, **loop):
               "fooled": table(lambda i, j: _mean(~robust[i, j][right[j]]))}
     if targets is not None:
         result |= {"at_target": at_target, "hit": table(lambda i, j: _mean(at_target[i, j][aimed]))}
-    return result
+    return Result(result)
 
 
 def _attack(tree, batch, key):

@@ -23,12 +23,13 @@ def segment(logits_fn, images, scales=SCALES, flip=True):
 
     Source: MMSegmentation's SegTTAModel.
     """
-    found = []
+    total, count = 0, 0
     for _, mirrored, view in _views(images, scales, flip):
         logits = logits_fn(view)
         logits = logits[:, :, ::-1] if mirrored else logits
-        found.append(jax.nn.softmax(resize(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), images.shape[1:3]), -1))
-    return sum(found) / len(found)
+        total += jax.nn.softmax(resize(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), images.shape[1:3]), -1)
+        count += 1
+    return total / count
 
 
 def detect(detect_fn, images, scales=(1.0,), flip=True, rule=None):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmamba_jax.core.results import Record
 from vmamba_jax.models import catalog
 from vmamba_jax.models.classifier import Classifier
 
@@ -22,7 +23,7 @@ SCAN_STATE, SCAN_SKIP, NORM_ELEMENT = 9, 1, 5  # multiply-adds of a scan for eac
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class Cost(Record):
     """Cost of the forward pass of one image.
 
     Attributes:
@@ -42,7 +43,7 @@ class Cost:
         return self.flops / 1e9
 
 
-def cost(model, image_size=None):
+def cost(model, image_size=None) -> Cost:
     """The `Cost` of a model's forward pass of one image, from shapes alone: nothing is compiled or run.
 
     Args:
@@ -77,20 +78,26 @@ def _sides(image_size):
 
 # ---- walk
 
-def count(jaxpr):
-    """({kind: multiply-adds}, activations) of a program and of those inside it; errors are those of `cost`."""
+def count(jaxpr, *, arithmetic=False):
+    """({kind: multiply-adds}, activations) of a program and of those inside it; errors are those of `cost`.
+
+    Args:
+        jaxpr: a traced program.
+        arithmetic: whether element-wise arithmetic counts too, as the kind "arithmetic": one for each element of the result, four of a complex one.
+    """
     counted, activations = collections.Counter(), 0
+    primitives = PRIMITIVES | dict.fromkeys(ARITHMETIC, _arithmetic) if arithmetic else PRIMITIVES
     for equation in jaxpr.eqns:
-        rule = PRIMITIVES.get(equation.primitive.name) or FUNCTIONS.get(_function(equation))
-        found, kept = rule(equation) if rule else _inside(equation)
+        rule = primitives.get(equation.primitive.name) or FUNCTIONS.get(_function(equation))
+        found, kept = rule(equation) if rule else _inside(equation, arithmetic)
         counted.update(found)
         activations += kept
     return counted, activations
 
 
-def _inside(equation):
+def _inside(equation, arithmetic):
     """The count of an equation's inner programs: of the most expensive branch, of each step of a loop, of all programs of any other equation."""
-    found = [count(inner) for inner in _inner(equation)]
+    found = [count(inner, arithmetic=arithmetic) for inner in _inner(equation)]
     match equation.primitive.name:
         case "cond":  # one branch for each platform, where the program has several
             return max(found, key=lambda pair: sum(pair[0].values()))
@@ -166,6 +173,13 @@ def _linear_scan(equation):
     return {"scan": out.size * (4 if jnp.issubdtype(out.dtype, jnp.complexfloating) else 1)}, out.size
 
 
+def _arithmetic(equation):
+    out = equation.outvars[0].aval
+    return {"arithmetic": out.size * (4 if jnp.issubdtype(out.dtype, jnp.complexfloating) else 1)}, 0
+
+
+ARITHMETIC = ("add", "sub", "mul", "div", "max", "min", "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "sin", "cos", "sqrt", "rsqrt", "pow",
+              "integer_pow", "select_n", "reduce_sum")
 PRIMITIVES = {"dot_general": _matmul, "conv_general_dilated": _conv, "fft": _fft}
 FUNCTIONS = {"selective_scan": _selective_scan, "cross_selective_scan": _cross_selective_scan, "linear_scan": _linear_scan, "standardize": _norm,
              "causal_conv": _causal_conv}

@@ -16,15 +16,19 @@ ABOUT = ("Means over seeds ± standard deviation, in percent. Statistics: no upd
          "others.")
 
 
-def read_adapt(folder):
+def read_adapt(folder) -> measured.ReadStudy:
     """Read a study. Raises FileNotFoundError if the folder holds none."""
-    return measured.read(folder, f"{NAME}.json")
+    return measured.read(folder, f"{NAME}.json", _html)
 
 
 def write_adapt(folder, *, commands=()):
     """Write adapt.html, adapt.json and adapt.md to a study's folder. Returns the page's path."""
     study = read_adapt(folder)
-    return measured.write(folder, NAME, study, _sections(study), _judged(study), _drawn(study), ABOUT, commands)
+    return measured.write(folder, NAME, study, _sections(study), _judged(study), commands)
+
+
+def _html(study, commands=()):
+    return measured.html(NAME, study, _sections(study), _judged(study), _drawn(study), ABOUT, commands)
 
 
 def adapt_text(study):

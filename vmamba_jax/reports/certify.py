@@ -11,15 +11,19 @@ ABOUT = ("Means over seeds ± standard deviation, in percent. Smoothed classifie
          "ball. Looseness: mean width of the bounds of the logits over the range of sampled logits.")
 
 
-def read_certify(folder):
+def read_certify(folder) -> measured.ReadStudy:
     """Read a study. Raises FileNotFoundError if the folder holds none."""
-    return measured.read(folder, f"{NAME}.json")
+    return measured.read(folder, f"{NAME}.json", _html)
 
 
 def write_certify(folder, *, commands=()):
     """Write certify.html, certify.json and certify.md to a study's folder. Returns the page's path."""
     study = read_certify(folder)
-    return measured.write(folder, NAME, study, _sections(study), _judged(study), _drawn(study), ABOUT, commands)
+    return measured.write(folder, NAME, study, _sections(study), _judged(study), commands)
+
+
+def _html(study, commands=()):
+    return measured.html(NAME, study, _sections(study), _judged(study), _drawn(study), ABOUT, commands)
 
 
 def certify_text(study):

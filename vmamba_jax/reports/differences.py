@@ -1,8 +1,22 @@
 """Differences between evaluated runs: paired image by image where both were evaluated on the same images, else of independent samples."""
+from typing import NamedTuple
+
 import numpy as np
 
+from vmamba_jax.core.results import Shown, Table
 from vmamba_jax.core.statistics import differences_interval, gap_interval
 from vmamba_jax.reports.tables import attack_name
+
+
+class Differences(Shown, NamedTuple("_Differences", [("columns", list), ("rows", list)])):
+    """What `table` returns."""
+
+    def tables(self):
+        """One table: a row for each run, and for each column the value and the ends of its interval."""
+        ends = ("value", "low", "high")
+        cells = [[run, paired, *(cell and cell[end] for cell in row for end in ends)] for run, paired, row in self.rows]
+        return {"differences": Table("differences", ["run", "paired", *(name if end == "value" else f"{name}.{end}" for name in self.columns for end in ends)], cells)}
+
 
 RIGHT = "right"  # entry of evaluation.json: which images were classified correctly, clean and attacked, as `packed` writes them
 
@@ -24,14 +38,14 @@ def table(runs):
         runs: `Run`s with an evaluation, in the order of the page.
 
     Returns:
-        (columns, [(label, paired, [cell, ...]), ...]), one row for each run but the first: `paired` says whether both were evaluated on the same
+        `Differences`: (columns, [(label, paired, [cell, ...]), ...]), one row for each run but the first: `paired` says whether both were evaluated on the same
         images, a cell is {"value", "low", "high"} in [-1, 1] with its 95 % interval, or None where one of them lacks the attack or its settings differ.
     """
     first, *others = runs
     names = {name: result for name, result in first.evaluation["attacks"].items() if any(_same(run, first, name) for run in others)}
     rows = [(run.label, same_images(run, first), [_cell(run, first, None)] + [_cell(run, first, name) if _same(run, first, name) else None for name in names])
             for run in others]
-    return ["clean", *(attack_name(result) for result in names.values())], rows
+    return Differences(["clean", *(attack_name(result) for result in names.values())], rows)
 
 
 def same_images(run, other):

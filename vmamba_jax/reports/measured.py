@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vmamba_jax.core import files, statistics
 from vmamba_jax.reports import claims, grids, page
+from vmamba_jax.reports.displayed import Displayed
 from vmamba_jax.reports.sweep.results import Sweep, read_sweep
 
 
@@ -42,6 +43,16 @@ class Study:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadStudy(Displayed, Study):
+    """What `read` returns; render: the function (study, commands=()) -> text of its page."""
+    render: Callable
+
+    def html(self):
+        """The page as text."""
+        return self.render(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class Claim:
     """A sentence about a value, or about its difference between two groups.
 
@@ -68,11 +79,11 @@ class Claim:
                 **claims.judge(values, claims.MARGIN if self.unit == "points" else 0.0)}
 
 
-def read(folder, file):
-    """The `Study` in a folder, whose runs have `file`. Raises FileNotFoundError if the folder holds none."""
+def read(folder, file, render):
+    """The `ReadStudy` in a folder, whose runs have `file`; render: of it. Raises FileNotFoundError if the folder holds none."""
     sweep = read_sweep(pathlib.Path(folder))
     found = [(each, files.read_json(sweep.folder / each.name / file)) for each in sweep.done]
-    return Study(sweep, [Finding(each.group, each.seed, content) for each, content in found if content is not None])
+    return ReadStudy(sweep, [Finding(each.group, each.seed, content) for each, content in found if content is not None], render)
 
 
 def judged(study, made):
@@ -92,8 +103,8 @@ def percent(found):
     return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['sd']:.1f}" if found["n"] > 1 else "")
 
 
-def write(folder, name, study, sections, found, drawn, about, commands=()):
-    """Write NAME.html, NAME.json (claims and tables) and NAME.md to a study's folder. Returns the page's path.
+def html(name, study, sections, found, drawn, about, commands=()):
+    """The page of a study as text.
 
     Args:
         sections: [(heading, columns, rows), ...], cells as text.
@@ -102,16 +113,19 @@ def write(folder, name, study, sections, found, drawn, about, commands=()):
         about: a paragraph under the figures.
         commands: shell lines that reproduce it.
     """
-    folder, index = pathlib.Path(folder), study.sweep.index
-    text = page.draw(
-        "claims.html", title=index["config"]["title"], about=about, commands=commands, environment=study.sweep.environment, done=bool(study.findings),
-        claimed=claims_table(found), sections=[(heading, *grids.turned(columns, rows)) for heading, columns, rows in sections], drawn=drawn,
-        sweep=study.sweep, name=name, missing=[each for each in study.sweep.runs if not each.done])
-    sections = [("Claims", *claims_table(found)), *sections]
+    return page.draw(
+        "claims.html", title=study.sweep.index["config"]["title"], about=about, commands=commands, environment=study.sweep.environment,
+        done=bool(study.findings), claimed=claims_table(found), sections=[(heading, *grids.turned(columns, rows)) for heading, columns, rows in sections],
+        drawn=drawn, sweep=study.sweep, name=name, missing=[each for each in study.sweep.runs if not each.done])
+
+
+def write(folder, name, study, sections, found, commands=()):
+    """Write NAME.html, NAME.json (claims and tables) and NAME.md to a study's folder; arguments as of `html`. Returns the page's path."""
+    folder, sections = pathlib.Path(folder), [("Claims", *claims_table(found)), *sections]
     files.write_json(folder / f"{name}.json", {"claims": found, "tables": [{"heading": heading, "columns": columns, "rows": rows}
                                                                            for heading, columns, rows in sections]})
     page.put(folder / f"{name}.md", markdown(sections))
-    return page.put(folder / f"{name}.html", text)
+    return page.put(folder / f"{name}.html", study.render(study, commands))
 
 
 def markdown(sections):

@@ -3,22 +3,10 @@ import csv
 import html.parser
 import io
 import re
-from typing import NamedTuple
+
+from vmamba_jax.core.results import Table
 
 HEADINGS = ("h1", "h2", "h3", "h4")
-
-
-class Table(NamedTuple):
-    """One table of a page.
-
-    Attributes:
-        heading: text of its caption, or of the heading above it.
-        columns: names of the columns; empty if the table has no row of headers.
-        rows: rows of cells, text as the page shows it; a cell over several columns is followed by empty ones.
-    """
-    heading: str
-    columns: list
-    rows: list
 
 
 class _Reader(html.parser.HTMLParser):

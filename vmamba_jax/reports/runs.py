@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from vmamba_jax.core import files, zip_files
 from vmamba_jax.core.run_folder import RemotePath, local_copy, run_folder
+from vmamba_jax.reports.displayed import Displayed
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Displayed):
     """Contents of one run's folder.
 
     Attributes:
@@ -26,6 +27,11 @@ class Run:
     examples: Mapping
     timing: Sequence[Mapping] = ()
 
+    def html(self):
+        """The page of its evaluation, or of its training if it has none."""
+        from vmamba_jax import reports
+        return reports.render([self], title=self.label) if self.evaluation else reports.render_training(self)
+
     def series(self, key):
         """(steps, values) of every row of metrics or timing that has `key`; of two rows of one step, the later one counts."""
         found = {row["step"]: row[key] for row in (*self.metrics, *self.timing) if row.get(key) is not None}
@@ -38,7 +44,7 @@ class Run:
         return self.evaluation["attacks"][curve["attack"]] if curve else None
 
 
-def read_run(folder, label=None, evaluated=True, examples=True):
+def read_run(folder, label=None, evaluated=True, examples=True) -> Run:
     """Read a run.
 
     Args:

@@ -242,7 +242,7 @@ def train(step_fn, state, batches, *, steps, key, workdir=None, first=0, mesh=No
                 feed.restart()
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
-            bar.advance(done)
+            bar.done(done)
             if profiler.end(done, metrics):
                 bar.note(f"profile of steps {monitoring.profile_first} to {done}: {profiler.command}")
 

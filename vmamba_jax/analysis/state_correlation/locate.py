@@ -6,12 +6,13 @@ import numpy as np
 from vmamba_jax.analysis.state_correlation import scores
 from vmamba_jax.analysis.state_correlation.measure import measure, true_probabilities
 from vmamba_jax.core import checks, state_correlation
+from vmamba_jax.core.results import Result, Rows
 from vmamba_jax.core.state_correlation import ALPHA, BETA
 
 KINDS = ("external", "internal")
 
 
-def locate(model, variables, source, *, masks=None, per_class=10, groups=None, alpha=ALPHA, beta=BETA, **options):
+def locate(model, variables, source, *, masks=None, per_class=10, groups=None, alpha=ALPHA, beta=BETA, **options) -> Result:
     """Scores of every state and block on simple and on difficult samples.
 
     Args:
@@ -35,7 +36,8 @@ def locate(model, variables, source, *, masks=None, per_class=10, groups=None, a
     masks = getattr(source, "masks", None) if masks is None else np.asarray(masks)
     if groups is None:
         loop = {name: value for name, value in options.items() if name in ("batch_size", "mesh")}
-        groups = scores.extremes(*true_probabilities(model, variables, source, **loop), per_class)
+        probabilities, labels = true_probabilities(model, variables, source, **loop)
+        groups = scores.extremes(probabilities, labels, per_class)
     if len(groups) != 2:
         raise ValueError(f"groups={list(groups)}: expected two")
     found = measure(model, variables, source, np.concatenate(list(groups.values())), alpha=alpha, **options)
@@ -53,11 +55,11 @@ def locate(model, variables, source, *, masks=None, per_class=10, groups=None, a
                             "coverage": float(region.mean())}
             row[name] = {"external": external, "internal": _internal(found.vectors[place][at], found.labels[at], beta)}
         rows.append(row)
-    return {"alpha": alpha, "beta": beta, "groups": {name: np.sort(positions).tolist() for name, positions in groups.items()},
-            "classes": int(found.labels.max()) + 1, "rows": rows}
+    return Result({"alpha": alpha, "beta": beta, "groups": {name: np.sort(positions).tolist() for name, positions in groups.items()},
+                   "classes": int(found.labels.max()) + 1, "rows": rows})
 
 
-def ranking(report, kind="external", depth=1.0):
+def ranking(report, kind="external", depth=1.0) -> Rows:
     """States and blocks of a report of `locate`, the largest flaw first.
 
     A flaw is how much worse the second group scores: log(first / second) of the external scores, first - second of the internal ones.
@@ -80,7 +82,7 @@ def ranking(report, kind="external", depth=1.0):
         if row["block"] in deepest and None not in pair:
             a, b = (each["score"] for each in pair)
             found.append({"state": row["state"], "block": row["block"], "flaw": math.log(max(a, 1e-12) / max(b, 1e-12)) if kind == "external" else a - b})
-    return sorted(found, key=lambda each: -each["flaw"])
+    return Rows(sorted(found, key=lambda each: -each["flaw"]))
 
 
 def templates(model, variables, source, *, states, blocks, per_class=10, beta=BETA, **options):

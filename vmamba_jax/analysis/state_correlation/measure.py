@@ -8,6 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from vmamba_jax.core import checks, state_correlation
+from vmamba_jax.core.results import Record
 from vmamba_jax.evaluation.loop import Loop, gather, on_mesh, over_set
 from vmamba_jax.evaluation.sets import enter
 from vmamba_jax.models.classifier import as_classifier, logits_fn
@@ -15,7 +16,7 @@ from vmamba_jax.models.state_gradients import Probe, monitored, probe
 
 
 @dataclasses.dataclass(frozen=True)
-class Measurement:
+class Measurement(Record):
     """What `measure` found, for n samples.
 
     Attributes:

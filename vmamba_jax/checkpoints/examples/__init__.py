@@ -23,7 +23,8 @@ def card(name):
     """What is known of an example model.
 
     Returns:
-        {"about", "model", "overrides", "classes", "parameters", "preprocessing", "data", "objective", "seed", "evaluation", "commit", "versions"}:
-        "evaluation" has accuracies in [0, 1] with 95 % intervals over the test images.
+        {"about", "model", "overrides", "classes", "parameters", "preprocessing", "data", "data_about", "intended_use", "limits", "license", "config",
+        "recipe", "objective", "seed", "step", "evaluation", "commit", "versions", "sha256"}: "evaluation" has accuracies in [0, 1] with 95 % intervals over
+        the test images, "config" and "recipe" are the training run's, "sha256" is `parallel.fingerprint` of the variables.
     """
     return {key: value for key, value in json.loads((folder(name) / METADATA).read_text(encoding="utf-8")).items() if key != "files"}

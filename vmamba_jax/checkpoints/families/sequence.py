@@ -8,6 +8,7 @@ import numpy as np
 
 from vmamba_jax.checkpoints.families.common import LEAVES, dotted, rename
 from vmamba_jax.core import checks
+from vmamba_jax.models.sequence import hippo
 from vmamba_jax.models.sequence.classifier import PIXEL_LAYOUTS, SequenceClassifier
 
 MODES = {"nplr": "s4", "diag": "dss"}
@@ -89,11 +90,12 @@ class Family:
         rules.append((rf"({LAYER[1:]})(mega_layer|nffn)\.", r"\1layers.0.\2."))
         if self.layer in ("s4", "dss", "s5"):
             rules.append((rf"^(mapping_layers\.\d+)\.({inner})$", rf"\1.{'seq' if self.layer == 's5' else 'kernel.kernel'}.\2"))
-        return {name: pairs(x) if np.iscomplexobj(x) else x for name, x in rename(state_dict, rules).items()}
+        return {name: hippo.pairs(x) if np.iscomplexobj(x) else x for name, x in rename(state_dict, rules).items()}
 
     def fit(self, x, path, shape, model):
-        """x without the axes of size 1 that the original adds: its copies, channels and ranks."""
+        """x without the axes of size 1 that the original adds: its copies, channels and ranks; complex arrays as pairs."""
         del path, model
+        x = hippo.pairs(x) if np.iscomplexobj(x) else x
         return x.reshape(shape) if squeezed(x.shape) == squeezed(shape) else x
 
     def original_shape(self, path, shape):
@@ -121,11 +123,6 @@ class Family:
 def squeezed(shape):
     """A shape without its ones."""
     return tuple(n for n in shape if n != 1)
-
-
-def pairs(x):
-    """Complex (...,) as real (..., 2)."""
-    return np.stack([np.real(x), np.imag(x)], -1)
 
 
 FAMILIES = {layer: Family(layer) for layer in DEFAULTS}

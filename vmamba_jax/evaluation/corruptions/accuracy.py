@@ -5,6 +5,7 @@ import numpy as np
 
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import fold_in, keys_at
+from vmamba_jax.core.results import Result, Rows
 from vmamba_jax.core.statistics import summary
 from vmamba_jax.evaluation import corruptions
 from vmamba_jax.evaluation.corruptions.apply import check
@@ -14,7 +15,7 @@ from vmamba_jax.evaluation.sets import enter
 
 
 def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRUPTIONS, severities=corruptions.SEVERITIES, table=None,
-                        **loop):
+                        **loop) -> Rows:
     """Accuracy under each corruption at each severity. Every batch is read once, then corrupted in all ways and classified on its devices.
 
     Args:
@@ -51,16 +52,16 @@ def corruption_accuracy(logits_fn, source, *, key, corruptions=corruptions.CORRU
         if loop.progress:
             means = correct[:, seen].mean(1).reshape(-1, len(severities)).mean(1)
             loop.progress(int(seen.sum()), n, dict(zip(corruptions, means.tolist(), strict=True)))
-    return [{"corruption": name, "severity": severity} | summary({"accuracy": float(row.mean()), "examples": n})
-            for (name, severity), row in zip(cases, correct, strict=True)]
+    return Rows({"corruption": name, "severity": severity} | summary({"accuracy": float(row.mean()), "examples": n})
+                for (name, severity), row in zip(cases, correct, strict=True))
 
 
-def corruption_errors(rows):
+def corruption_errors(rows) -> Result:
     """{corruption: errors by ascending severity} from the rows of `corruption_accuracy`."""
     errors = {}
     for row in sorted(rows, key=lambda row: row["severity"]):
         errors.setdefault(row["corruption"], []).append(1 - row["accuracy"])
-    return errors
+    return Result(errors, errors=tuple(errors))
 
 
 @functools.cache

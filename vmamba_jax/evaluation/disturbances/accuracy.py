@@ -3,6 +3,7 @@ import numpy as np
 
 from vmamba_jax.core.closures import argument
 from vmamba_jax.core.keys import keys_at
+from vmamba_jax.core.results import Result
 from vmamba_jax.core.statistics import paired_interval, wilson_interval
 from vmamba_jax.evaluation import disturbances
 from vmamba_jax.evaluation.accuracy import accuracy
@@ -10,7 +11,7 @@ from vmamba_jax.evaluation.loop import Loop, classify_clean, gather, on_mesh
 from vmamba_jax.evaluation.sets import enter
 
 
-def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **options):
+def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **options) -> Result:
     """Accuracy over a set, without and with a disturbance. The model is compiled once for all disturbances.
 
     Args:
@@ -43,7 +44,7 @@ def disturbed_accuracy(logits_fn, source, disturbance, *, key, clean=None, **opt
     disturb = on_mesh(disturb_batch, (argument(disturbance), model), loop, key)
     classify = on_mesh(classify_clean, (argument(logits_fn),), loop)
     after = gather(lambda batch: classify(batch | {"image": disturb(batch)}), source, loop.part(passes - 1, passes, "disturbed_accuracy"))
-    return {"disturbance": getattr(disturbance, "settings", repr(disturbance))} | compared(clean, after["correct"])
+    return Result({"disturbance": getattr(disturbance, "settings", repr(disturbance))} | compared(clean, after["correct"]), images=("correct",))
 
 
 def compared(clean, disturbed):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vmamba_jax.core import checks
+from vmamba_jax.core.results import Result
 from vmamba_jax.core.statistics import mean_interval
 from vmamba_jax.evaluation.accuracy import accuracy
 from vmamba_jax.evaluation.disturbances.accuracy import compared
@@ -107,7 +108,7 @@ def flip_activation_bits(logits_fn, key, rate, bits="all"):
     return faulty
 
 
-def bit_flip_accuracy(classifier, variables, source, *, rate, key, where="weights", bits="all", draws=5, clean=None, **options):
+def bit_flip_accuracy(classifier, variables, source, *, rate, key, where="weights", bits="all", draws=5, clean=None, **options) -> Result:
     """Accuracy over a set with flipped bits, over several draws of the faults.
 
     Args:
@@ -138,9 +139,9 @@ def bit_flip_accuracy(classifier, variables, source, *, rate, key, where="weight
     for d in range(draws):
         faulty = jax.tree_util.Partial(_Faulty(classifier, where, bits), variables, jax.random.fold_in(key, d), jnp.float32(rate))
         rows.append(compared(clean, accuracy(faulty, source, **part(passes - draws + d))["correct"]))
-    return {"where": where, "rate": float(rate), "bits": bits, "examples": rows[0]["examples"], "accuracy": rows[0]["accuracy"],
-            **{name: mean_interval([row[name] for row in rows]) for name in ("disturbed_accuracy", "drop")},
-            "rows": [{name: value for name, value in row.items() if name != "correct"} for row in rows]}
+    return Result({"where": where, "rate": float(rate), "bits": bits, "examples": rows[0]["examples"], "accuracy": rows[0]["accuracy"],
+                   **{name: mean_interval([row[name] for row in rows]) for name in ("disturbed_accuracy", "drop")},
+                   "rows": [{name: value for name, value in row.items() if name != "correct"} for row in rows]})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -210,7 +210,7 @@ def table(study):
             for group in study.groups for metric, value in COLUMNS.items()]
 
 
-def read_ads(folder):
+def read_ads(folder) -> AdsStudy:
     """Read a study. Raises FileNotFoundError if the folder holds none."""
     sweep = read_sweep(pathlib.Path(folder))
     read = [(each, files.read_json(sweep.folder / each.name / FILE)) for each in sweep.done]

@@ -46,7 +46,7 @@ class Analysis(Displayed):
         return unread + [(cell["model"], cell["part"], f"{cell['status']}: {cell.get('reason', '')}") for cell in self.cells if cell["status"] != "done"]
 
 
-def read_analysis(folder):
+def read_analysis(folder) -> Analysis:
     """Read an analysis' folder. Raises FileNotFoundError if it has no analysis.json."""
     folder = pathlib.Path(folder)
     index = files.read_json(folder / "analysis.json")

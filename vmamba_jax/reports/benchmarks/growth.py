@@ -38,13 +38,22 @@ def sequence_tables(run):
     rows, text = select(run, "sequence"), []
     for (name, which, batch, channels), group in grouped(rows, "name", "pass", "batch", "channels").items():
         theirs = {row["length"]: row["seconds"]["median"] for row in group if row["backend"] == "torch"}
-        ours = {row["length"]: row["seconds"]["median"] for row in group if row["backend"] == "ours"}
-        lengths, seconds = list(ours), list(ours.values())
-        exponent = (f"Our time is proportional to length to the power {slope(lengths, seconds):.2f}; L log L has "
-                    f"{slope(lengths, [length * math.log(length) for length in lengths]):.2f}.\n") if len(ours) > 1 else "One length only.\n"
-        text += [f"#### Sequence layer {name}, {PASSES[which]}, batch {batch}, {channels} channels\n", exponent,
-                 table(["layer", "length", "ms", "quartiles", "fastest", "ours / torch", "temp MiB"],
+        ours = {row["length"]: row for row in group if row["backend"] == "ours"}
+        counted = all("arithmetic" in row for row in ours.values())
+        text += [f"#### Sequence layer {name}, {PASSES[which]}, batch {batch}, {channels} channels\n", _powers(ours, counted),
+                 table(["layer", "length", "ms", "quartiles", "fastest", "ours / torch", "temp MiB"] + ["operations, 1e9"] * counted,
                         [[candidate(row), row["length"], *times(row, 1e3),
-                          f"{ours[row['length']] / theirs[row['length']]:.2f}" if row["backend"] == "ours" and row["length"] in theirs else "",
-                          mib(row)] for row in group], 1)]
+                          f"{row['seconds']['median'] / theirs[row['length']]:.2f}" if row["backend"] == "ours" and row["length"] in theirs else "",
+                          mib(row)] + [short(row["arithmetic"] / 1e9) if row["backend"] == "ours" else ""] * counted for row in group], 1)]
     return text
+
+
+def _powers(ours, counted):
+    """The sentence on the growth of a layer's time, and of its operations where they are counted."""
+    if len(ours) < 2:
+        return "One length only.\n"
+    lengths = list(ours)
+    power = lambda values: f"{slope(lengths, values):.2f}"
+    operations = f", its operations to the power {power([row['arithmetic'] for row in ours.values()])}" if counted else ""
+    return (f"Our time is proportional to length to the power {power([row['seconds']['median'] for row in ours.values()])}{operations}; "
+            f"L log L has {power([length * math.log(length) for length in lengths])}.\n")

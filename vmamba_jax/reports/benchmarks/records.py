@@ -1,7 +1,8 @@
 """The records of a benchmark file: selected, grouped, and as cells of a Markdown table."""
 import numpy as np
 
-PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "training step", "pgd": "attack"}
+PASSES = {"forward": "forward", "gradient": "forward + gradient", "training": "training step", "pgd": "attack",
+          "kernel": "kernel alone", "convolution": "convolution alone"}
 BACKENDS = {"reference": "`lax.scan` + autodiff", "associative": "`lax.associative_scan` + autodiff", "remat": "remat"}
 BACKENDS["associative_scan"] = BACKENDS["associative"]   # its name in older files
 

@@ -85,7 +85,7 @@ class Dense(Displayed):
         return {group: runs for group, runs in self.groups.items() if runs[0].task == task}
 
 
-def read_dense(folder):
+def read_dense(folder) -> Dense:
     """The `Dense` study in a folder of `experiments.dense`.
 
     Raises:

@@ -178,7 +178,7 @@ def accuracy_rows(study):
     return rows
 
 
-def read_mender(folder):
+def read_mender(folder) -> Mender:
     """Read a study. Raises FileNotFoundError if the folder holds none."""
     sweep = read_sweep(pathlib.Path(folder))
     findings = []

@@ -53,7 +53,7 @@ class Study(Displayed):
         return study_claims.claims(self)
 
 
-def read_study(folder):
+def read_study(folder) -> Study:
     """Read a study's folder. Raises FileNotFoundError if it has no study.json."""
     folder = pathlib.Path(folder)
     if not (folder / "study.json").is_file():

@@ -101,7 +101,7 @@ def headline_of(run):
     return tables.attack_name(run.headline) if run.headline else CLEAN
 
 
-def read_sweep(folder):
+def read_sweep(folder) -> Sweep:
     """Read a sweep. Raises FileNotFoundError if the folder holds none."""
     folder = pathlib.Path(folder)
     if not (folder / "sweep.json").is_file():
