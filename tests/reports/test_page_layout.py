@@ -1,4 +1,5 @@
 """The layout of pages without a browser: models in columns, tables that scroll and break in print, anchors, pictures, axes, ramps."""
+import dataclasses
 import json
 import re
 
@@ -9,7 +10,7 @@ from tests.helpers.html_page import Page
 from vmamba_jax import reports
 from vmamba_jax.core import corruption_errors
 from vmamba_jax.evaluation import corruptions
-from vmamba_jax.reports import contents, figures, grids, page_tables, tables
+from vmamba_jax.reports import contents, corruption_tables, figures, grids, page_tables
 from vmamba_jax.reports.study import tables as study_tables
 
 RADII = [k / 255 for k in (0, 0.5, 1, 2, 4, 8)]
@@ -86,10 +87,13 @@ def test_pictures_open(text, study_page):
 
 def test_mean_over_corruptions_and_mce(text, runs, tmp_path):
     rows = {row[0]: row[1:] for row in next(table for table in page_tables.read(text) if table.heading == "Corruptions").rows}
-    assert rows["gaussian noise"] == ["60.0 %"] * 8 == rows[tables.MEAN] and rows["mCE"] == ["61.2 %"] * 8
-    others = tables.corruption_means(wide_pages.runs(tmp_path))
-    assert dict(others["grid"][1])[tables.MEAN_ERROR] == ["40.0 %"] * 8 and others["sums"] == (tables.MEAN, tables.MEAN_ERROR)
-    assert tables.corruption_means([reports.read_run(fake_runs.write(tmp_path, "standard"))]) is None
+    assert rows["gaussian noise"] == ["60.0 %"] * 8 == rows[corruption_tables.MEAN] and rows["mCE"] == ["61.2 %"] * 8
+    others = corruption_tables.means(wide_pages.runs(tmp_path))
+    assert dict(others["grid"][1])[corruption_tables.MEAN_ERROR] == ["40.0 %"] * 8 and others["sums"] == (corruption_tables.MEAN, corruption_tables.MEAN_ERROR)
+    fewer = runs[1].evaluation["corruptions"] | {"rows": runs[1].evaluation["corruptions"]["rows"][:-1], "mce": None}
+    uneven = corruption_tables.means([runs[0], dataclasses.replace(runs[1], evaluation=runs[1].evaluation | {"corruptions": fewer})])
+    assert dict(uneven["grid"][1])[corruption_tables.MEAN] == ["60.0 %", None]  # one severity less: not the same mean
+    assert corruption_tables.means([reports.read_run(fake_runs.write(tmp_path, "standard"))]) is None
 
 
 def test_mce_of_a_study(tmp_path):
@@ -106,7 +110,7 @@ def test_mce_of_a_study(tmp_path):
             if cell["status"] == "done":
                 file.write_text(json.dumps(cell | {"rows": [{"x": k, "accuracy": accuracy(k), "examples": 10, "interval": [0, 1]} for k in range(1, 6)]}))
     rows, found = study_tables.corruption_sums(reports.read_study(folder), names)
-    assert found["sums"] == (tables.MEAN, tables.MEAN_ERROR) and dict(rows)[tables.MEAN] == ["60.0 %"] * 3 + [None]  # the last lacks fog
+    assert found["sums"] == (corruption_tables.MEAN, corruption_tables.MEAN_ERROR) and dict(rows)[corruption_tables.MEAN] == ["60.0 %"] * 3 + [None]  # the last lacks fog
     index = json.loads((folder / "study.json").read_text())
     (folder / "study.json").write_text(json.dumps(index | {"data": index["data"] | {"name": "imagenet", "classes": 1000}}))
     rows, found = study_tables.corruption_sums(reports.read_study(folder), names)

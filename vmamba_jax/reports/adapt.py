@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vmamba_jax.reports import claims, measured
-from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, percent_axis, svg
+from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, legend_below, percent_axis, svg
 
 NAME = "adapt"
 STATISTICS = "statistics"  # the method without updates whose batch norms use the batch's statistics
@@ -107,6 +107,6 @@ def _drawn(study):
                 axes.set_xticklabels([name.replace("_", " ") for name in found], rotation=40, ha="right")
             panels[0].set_ylabel("accuracy")
             percent_axis(panels[0])
-            figure.legend(loc="outside lower center", ncols=4)
+            legend_below(figure)
             figures.append((svg(figure, f"Accuracy of every method by corruption, {group}."), f"{group}: accuracy by corruption, means over seeds."))
     return figures

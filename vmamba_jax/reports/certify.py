@@ -3,7 +3,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from vmamba_jax.reports import claims, measured
-from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, percent_axis, svg
+from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, legend_below, percent_axis, svg
 
 NAME = "certify"
 ABOUT = ("Means over seeds ± standard deviation, in percent. Smoothed classifiers: the most frequent class under Gaussian noise of that standard deviation, "
@@ -98,6 +98,6 @@ def _drawn(study):
         panels[-1].set(title="interval bounds", xlabel="L\u221e radius", xscale="log")
         panels[0].set_ylabel("certified accuracy")
         percent_axis(panels[0])
-        figure.legend(loc="outside lower center", ncols=len(study.groups))
+        legend_below(figure)
         return [(svg(figure, "Certified accuracy of every group against the radius, by smoothing and by interval bounds."),
                  "Certified accuracy against the radius, means over seeds; dotted: accuracy under AutoAttack on the first of these images.")]

@@ -49,7 +49,7 @@ def training_curves(runs):
             mark_ramps(axes, [ramp_epochs(run) for run in runs])
         percent_axis(right)
         handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=literal(run.label)) for i, run in enumerate(runs)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(runs))
+        legend_below(figure, handles)
         return svg(figure, f"Training loss and validation accuracy of {_names(runs)} over the epochs.")
 
 
@@ -96,6 +96,27 @@ def mark_ramps(axes, ends):
         axes.axvline(end, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
     if found:
         axes.annotate("radius grows", (0, 0), xycoords=axes.get_xaxis_transform(), xytext=(4, 4), textcoords="offset points", fontsize=9, va="bottom")
+
+
+def legend_below(figure, handles=None):
+    """A legend below a figure, with as many columns as its width holds. handles: of the entries; None: those of the axes."""
+    figure.legend(loc="outside lower center", **fitting(figure, handles))
+
+
+def fitting(figure, handles=None, most=6, fontsize=11.0):
+    """{"handles", "ncols", "fontsize"} of a legend whose rows fit into a figure: 0.6 of the font's size for a letter, four sizes for line and margins.
+
+    Args:
+        figure: with its axes drawn.
+        handles: of the entries; None: those of the axes.
+        most: largest number of columns.
+        fontsize: in points.
+    """
+    if handles is None:
+        handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
+    longest = max((len(handle.get_label()) for handle in handles), default=1)
+    room = int(72 * figure.get_figwidth() / (fontsize * (0.62 * longest + 4)))
+    return {"handles": handles, "ncols": max(1, min(most, len(handles), room)), "fontsize": fontsize}
 
 
 def norm_name(norm):

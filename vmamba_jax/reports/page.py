@@ -10,7 +10,7 @@ import numpy as np
 
 from vmamba_jax.core import files
 from vmamba_jax.core.run_folder import RemotePath, run_folder
-from vmamba_jax.reports import contents, differences, exports, figures, grids, tables
+from vmamba_jax.reports import contents, corruption_tables, differences, exports, figures, grids, tables
 
 
 def render(runs, *, title, about="", commands=(), folder="."):
@@ -28,7 +28,7 @@ def render(runs, *, title, about="", commands=(), folder="."):
         against=grids.by_probe(against[0], [(label if paired else f"{label} (other images)", cells) for label, paired, cells in against[1]]),
         unpaired=not all(paired for _, paired, _ in against[1]),
         robustness=figures.robustness(attacked) if (attacked := [run for run in runs if run.headline]) else "", corrupted=tables.corruptions(runs),
-        means=tables.corruption_means(runs), calibrated=_calibration(runs), around=_around(runs),
+        means=corruption_tables.means(runs), calibrated=_calibration(runs), around=_around(runs),
         training=figures.training_curves([run for run in runs if run.metrics]) if runs[0].metrics else "",
         examples=[_examples(run) for run in runs if run.examples],
         **reproduction(runs, commands, folder))

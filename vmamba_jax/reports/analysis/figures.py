@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
-from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, data_uri, literal, pil_image, svg
+from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, data_uri, legend_below, literal, pil_image, svg
 
 POWER = 0.2   # of a receptive field, as the paper draws it
 SIDE = 168    # pixels of a picture on the page
@@ -58,7 +58,7 @@ def statistics(cells):
                 axes.set_ylim(0, 1.02)
             else:
                 axes.set_yscale("log")
-        figure.legend(loc="outside lower center", ncols=min(3, len(cells)))
+        legend_below(figure)
         return svg(figure, f"States of {', '.join(label for label, _ in cells)} by block.")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vmamba_jax.core.statistics import mean_interval
-from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, percent_axis, svg
+from vmamba_jax.reports.figures import MARKERS, SERIES, STYLE, legend_below, percent_axis, svg
 
 BEFORE_AFTER = ("base", "ce", "both")
 
@@ -46,7 +46,7 @@ def by_class(study, groups=BEFORE_AFTER, state="x"):
                 if interval["n"] > 1:
                     axes.plot([x, x], [max(0, interval["low"]), interval["high"]], color="0.5", linewidth=1)
         axes.set(xlabel="class", ylabel=f"internal score of {state}, block {first.deepest}", xticks=range(first.content["location"]["classes"]))
-        figure.legend(loc="outside lower center", ncols=len(groups))
+        legend_below(figure)
         return svg(figure, f"Internal scores of {state} in the deepest block by class, difficult samples.")
 
 

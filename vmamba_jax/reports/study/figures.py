@@ -124,7 +124,7 @@ def _line(axes, rows, i):
 
 def _legend(figure, study):
     handles = [Line2D([], [], color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)], label=figures.literal(label)) for i, label in enumerate(study.labels())]
-    figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)), fontsize=10)
+    figure.legend(loc="outside upper right", **figures.fitting(figure, handles, fontsize=10))
 
 
 def _bars(study, probe):

@@ -3,11 +3,11 @@ import numpy as np
 
 from vmamba_jax.core.corruption_errors import ALEXNET, SEVERITIES, relative
 from vmamba_jax.core.statistics import differences_interval
-from vmamba_jax.reports import grids
+from vmamba_jax.reports import corruption_tables, grids
 from vmamba_jax.reports.figures import norm_name, radius_name
 from vmamba_jax.reports.labels import attack_label
 from vmamba_jax.reports.study.claims import correct
-from vmamba_jax.reports.tables import aligned, current_label, percent, points, sums
+from vmamba_jax.reports.tables import aligned, current_label, percent, points
 
 __all__ = ["absent", "accuracies", "corruption_sums", "environment", "facts", "leads", "links", "mean", "pictures", "points", "text", "title"]
 IMAGENET_CLASSES = 1000
@@ -65,7 +65,7 @@ def accuracies(study, probes):
 
 
 def corruption_sums(study, probes):
-    """`reports.tables.sums` of a study's corruptions: (rows, {"sums", "sentence"}). A model without every corruption has no mean."""
+    """`corruption_tables.add_means` of a study's corruptions: (rows, {"sums", "sentence"}). A model without every corruption has no mean."""
     found = []
     for label in study.labels():
         cells = {study.probes[probe]["corruption"]: study.rows(label, probe) for probe in probes}
@@ -74,7 +74,7 @@ def corruption_sums(study, probes):
         errors = {name: 1 - float(np.mean(each)) for name, each in values.items()}
         found.append((values, relative(errors) if complete and _imagenet(study) else None))
     rows = []
-    return rows, sums(found, rows)
+    return rows, corruption_tables.add_means(found, rows)
 
 
 def _imagenet(study):

@@ -88,7 +88,7 @@ def curves(sweep):
             figures.mark_ramps(axes, [figures.ramp_epochs(each.run) for each in runs])
         handles = [Line2D([], [], color=style(sweep, group)["color"], linestyle=style(sweep, group)["linestyle"], label=figures.literal(group))
                    for group in groups]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(groups)))
+        figures.legend_below(figure, handles)
         return figures.svg(figure, "Validation accuracy of every run over the epochs.")
 
 
