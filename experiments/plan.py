@@ -8,6 +8,7 @@ It compiles the training step of `experiments.train` ahead of time: for a TPU sl
 TPU_LIBRARY_PATH=.venv/aot/libtpu/libtpu.so), for GPUs from the counts of the CPU's program. It prints the plan and writes it to <workdir>/plan.json.
 --topology: v4, v5e, v5p, v6e and the slice's shape, or a100, h100, h200 and a number. --batch: images of a step, over all chips. --dtype: of the model.
 --images: training images, for a data set that is not here (ImageNet-1k's number by default). --phase: which of config.phases. --variants, --compiles, --minutes: how much it searches.
+--blocks: a model of equal blocks, such as a ViT, is compiled with N and 2 N of them and extrapolated, which the plan says. --effort=full compiles the program that runs, in several times the compile time of the quick one (docs/plan.md).
 --check compares the same estimate for this machine's CPU with measured steps of three models, and writes <workdir>/plan_check.json; it needs a quiet
 machine.
 """
@@ -18,13 +19,13 @@ from absl import flags
 
 from configs import base
 from experiments.common import cli, limits, phases, results
-from experiments.planning import check, chips, planning
+from experiments.planning import check, chips, planning, programs
 from experiments.planning.text import text
 
 VARIANTS = ("plain", "remat")
 
 
-def run(config, workdir, *, topology, phase=0, batch=0, images=0, dtype="", variants=VARIANTS, compiles=2, minutes=9.5, check_here=False):
+def run(config, workdir, *, topology, phase=0, batch=0, images=0, dtype="", variants=VARIANTS, compiles=2, minutes=9.5, blocks=0, effort="low", check_here=False):
     """Plan and print; returns what it wrote. phase: of config.phases, from 1; 0: the config has none. Other arguments: see `planning.plan`."""
     workdir = cli.folder(workdir)
     if check_here:
@@ -44,10 +45,13 @@ def run(config, workdir, *, topology, phase=0, batch=0, images=0, dtype="", vari
     slice = chips.parse(topology)
     if unknown := sorted(set(variants) - set(VARIANTS)):
         raise cli.ConfigError(f"--variants={unknown[0]}: expected some of {', '.join(VARIANTS)}")
-    for name, value in (("batch", batch), ("images", images), ("compiles", compiles)):
+    if effort not in programs.EFFORTS:
+        raise cli.ConfigError(f"--effort={effort}: expected one of {', '.join(programs.EFFORTS)}")
+    for name, value in (("batch", batch), ("images", images), ("compiles", compiles), ("blocks", blocks)):
         with cli.checking():
             limits.count(f"--{name}", value, low=0)
-    made = planning.plan(config, slice, images=images, batch=batch, dtype=dtype, variants=tuple(variants), compiles=compiles, minutes=minutes, report=cli.report)
+    made = planning.plan(config, slice, images=images, batch=batch, dtype=dtype, variants=tuple(variants), compiles=compiles, minutes=minutes, blocks=blocks,
+                          effort=effort, report=cli.report)
     made |= {"phase": phase, "command": cli.command("experiments.plan"), "config": results.plain(config)}
     results.save_json(workdir / "plan.json", made)
     cli.report(text(made) + f"\nwritten: {pathlib.Path(workdir) / 'plan.json'}")
@@ -63,8 +67,10 @@ def _define():
     flags.DEFINE_list("variants", list(VARIANTS), "plain (the config's), remat")
     flags.DEFINE_integer("compiles", 2, "programs compiled for each variant in search of the largest batch")
     flags.DEFINE_float("minutes", 9.5, "minutes that the search should take")
+    flags.DEFINE_integer("blocks", 0, "compile N and 2 N blocks of a model of equal blocks, and extrapolate to all of them; 0: compile all")
+    flags.DEFINE_string("effort", "low", "of the TPU's compiler: low, or full: the program that would run, in several times the compile time")
     flags.DEFINE_bool("check", False, "compare the estimate for this machine's CPU with measured steps")
-    return "topology", "phase", "batch", "images", "dtype", "variants", "compiles", "minutes", "check"
+    return "topology", "phase", "batch", "images", "dtype", "variants", "compiles", "minutes", "blocks", "effort", "check"
 
 
 def main(config, workdir, *, check, **options):

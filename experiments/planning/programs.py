@@ -14,10 +14,13 @@ import pallas_kernels
 from experiments import tpu_cycles
 from experiments.common import build
 from experiments.common.cli import ConfigError, checking
+from pallas_kernels.tpu.launch import without_bodies
 from vmamba_jax import data, parallel, training
 from vmamba_jax.models import catalog
 from vmamba_jax.training import trainer
 
+EFFORTS = ("low", "full")  # of compiles for a TPU, see `compile_step`
+LOW = {"exec_time_optimization_effort": -1.0}
 IMAGENET = 1_281_167       # training images of ImageNet-1k
 WITHOUT_ROOT = ("folder", "imagenet", "webdataset", "tfrecord", "array_record")  # sets of photos that are described if the config has no root
 GIB = {"K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40, "": 1}
@@ -123,28 +126,32 @@ def arguments(run, state=None):
     return state, laid(batch, by_row), laid(jax.eval_shape(jax.random.key_data, key), replicated)
 
 
-def compile_step(run, platform, args=None):
+def compile_step(run, platform, args=None, effort="full"):
     """The `Program` of a `build.Run` whose mesh has devices of a platform.
+
+    With low effort, the TPU's compiler keeps fewer arrays in vector memory, and Pallas kernels have their operands, results and blocks but no bodies.
 
     Args:
         run: `build.Run`.
         platform: "tpu" or "cpu".
         args: of `arguments`; None: they are made.
+        effort: one of `EFFORTS`, for a TPU.
 
     Raises:
         TooLarge: it does not fit the chip's memory.
     """
     _, key = build.keys(run.config)
     args = args or arguments(run)
+    low = platform == "tpu" and effort == "low"
     step, marks = trainer._program(run.step, run.mesh, jax.random.key_impl(key), run.config.sharding), [time.perf_counter()]
     since = time.process_time()
-    with pallas_kernels.platforms(platform) if platform != "cpu" else contextlib.nullcontext():
+    with pallas_kernels.platforms(platform) if platform != "cpu" else contextlib.nullcontext(), without_bodies() if low else contextlib.nullcontext():
         traced = step.trace(*args)
         marks.append(time.perf_counter())
         lowered = traced.lower(lowering_platforms=(platform,))
     marks.append(time.perf_counter())
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=LOW if low else None)
     except jax.errors.JaxRuntimeError as error:
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text and "memory" not in text:
@@ -169,12 +176,11 @@ def parameters(state):
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
-def changed(config, batch, remat, dtype=""):
-    """A copy of a config with another batch size, and with the model's field `remat` set."""
+def changed(config, batch, remat, dtype="", blocks=None):
+    """A copy of a config with another batch size, and with the model's fields `remat`, `dtype` and `depth` set where they are given."""
     copy = config.copy_and_resolve_references()
     copy.batch_size = batch
     with copy.model.unlocked():
-        copy.model.overrides = {**copy.model.overrides.to_dict(), **({"remat": True} if remat else {}), **({"dtype": dtype} if dtype else {})}
+        copy.model.overrides = {**copy.model.overrides.to_dict(), **({"remat": True} if remat else {}), **({"dtype": dtype} if dtype else {}),
+                                  **({"depth": blocks} if blocks else {})}
     return copy
-
-

@@ -20,7 +20,8 @@ def table(plans):
 def _row(plan):
     variants = plan["variants"]
     shown = next((record for variant in variants.values() if (record := variant["asked"] or (variant["largest"] or {}).get("record"))), None)
-    first = [f"{plan['model']}, {plan['dtype']}", plan["topology"]]
+    parts = f"; {' and '.join(map(str, shown['blocks_compiled']))} of {shown['blocks']} blocks compiled" if shown and "blocks" in shown else ""
+    first = [f"{plan['model']}, {plan['dtype']}{parts}", plan["topology"]]
     if shown is None:
         return "| " + " | ".join([*first, f"{plan['batch']}: does not fit", *map(_largest, _both(variants)), *["-"] * 5, f"{plan['seconds']:.0f} s"]) + " |"
     seconds, gradients = shown["seconds"], max(shown["collectives"], key=lambda row: row["bytes"], default=None)
@@ -38,4 +39,5 @@ def _both(variants):
 def _largest(variant):
     if variant is None:
         return "-"
-    return f"{variant['largest']['batch']} ({variant['largest']['rows']} a chip)" if variant["largest"] else "none"
+    line = f"; by a line {variant['by_line']:.0f} a chip" if variant["by_line"] and not variant["smallest_too_large"] else ""
+    return (f"{variant['largest']['batch']} ({variant['largest']['rows']} a chip)" if variant["largest"] else "none") + line

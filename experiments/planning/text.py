@@ -36,13 +36,16 @@ def _variant(variant, plan):
 def _record(record, plan):
     memory, seconds = record["memory"], record["seconds"]
     yield f"  batch {record['batch']} ({record['rows']} per chip), {record['steps']:,} steps:"
+    if "blocks" in record:
+        few, more = record["blocks_compiled"]
+        yield f"    extrapolated       from compiled programs of {few} and {more} blocks to {record['blocks']}"
     kinds = ", ".join(f"{kind} {memory[kind] / GIB:.2f}" for kind in ("arguments", "outputs", "temporaries", "code"))
     yield f"    memory per chip    {memory['total'] / GIB:.2f} of {memory['chip'] / GIB:.2f} GiB ({kinds} GiB; outputs in the arguments' place {memory['aliased'] / GIB:.2f})"
     yield (f"    per image          {record['flops_per_image'] / 1e9:.1f} GFLOP of products, {record['vector_operations_per_image'] / 1e9:.1f} G other operations, "
            f"{record['bytes_per_image'] / 1e9:.2f} GB of memory traffic")
     for row in record["collectives"]:
         where = f"inside loop {row['loop']}, {row['times_per_step']} times" if row["inside_loop"] else "outside all loops"
-        yield f"    {row['kind']:18} {row['bytes'] / 1e6:,.3f} MB {row['dtype']} in {row['count']}, {where}"
+        yield f"    {row['kind']:18} {row['bytes'] / 1e6:,.3f} MB {row['dtype']} in {row['count']:.0f}, {where}"
     parts = ", ".join(f"{name} {1e3 * seconds[name]:.1f}" for name in ("compute", "memory", "kernels", "network"))
     compiler = f"; by the compiler's cycles {1e3 * seconds['compiler']:.1f} ms" if "compiler" in seconds else ""
     yield f"    step               {1e3 * seconds['step']:.1f} ms at the roofline ({parts} ms){compiler}"

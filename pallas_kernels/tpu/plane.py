@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.tpu.launch import launch
 from pallas_kernels.tpu.tiles import F32, LANES, shape_like, step_size, vmem_capacity
 
 K = 4
@@ -141,7 +142,7 @@ def by_program(p, *shape):
 
 def call(name, kernel, p, in_specs, outputs, scratch, options, inputs):
     """Run over (batch / images, blocks of lanes); outputs: (shape, dtype, spec) each."""
-    return pl.pallas_call(
+    return launch(
         kernel, name=name, grid=(p.batch // p.images, p.blocks), in_specs=in_specs, out_specs=[spec for *_, spec in outputs],
         out_shape=[shape_like(shape, dtype, *inputs) for shape, dtype, _ in outputs], scratch_shapes=scratch, interpret=options.interpret,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=vmem_capacity()))(*inputs)

@@ -12,6 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.arguments import softplus_by_logarithm
+from pallas_kernels.tpu.launch import launch
 
 CHUNKS, LANES, UNROLL = 8, 128, 4
 F32 = jnp.float32
@@ -144,5 +145,5 @@ def shape_like(shape, dtype, *arrays):
 
 def call(name, kernel, t, in_specs, out_specs, out_shape, scratch, interpret):
     """`pallas_call` over `t.grid` for Mosaic; blocks of time run in order."""
-    return pl.pallas_call(kernel, name=name, grid=t.grid, in_specs=in_specs, out_specs=out_specs, out_shape=out_shape, scratch_shapes=scratch,
+    return launch(kernel, name=name, grid=t.grid, in_specs=in_specs, out_specs=out_specs, out_shape=out_shape, scratch_shapes=scratch,
                           interpret=interpret, compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")))

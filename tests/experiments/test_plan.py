@@ -9,7 +9,7 @@ import pytest
 from configs import digits, imagenet, scale_at
 from experiments import plan
 from experiments.common.cli import ConfigError
-from experiments.planning import chips, counts, estimate, fitting, hlo, kernels, planning, programs, running, table
+from experiments.planning import chips, counts, depth, estimate, fitting, hlo, kernels, planning, programs, running, table
 from experiments.planning.fitting import Point
 from experiments.planning.text import text
 from tests.helpers.toy_training import SHAPE, Classifier, Net
@@ -193,6 +193,51 @@ def test_batches_that_the_chips_do_not_divide(tmp_path):
         plan.run(tiny(), tmp_path, topology="v5e:2x4", phase=1)
 
 
+def test_costs_of_all_blocks_from_two_depths():
+    """Every number lies on the line; what differs otherwise, and arguments that do not grow as the state does, are errors."""
+    def costs(blocks):
+        return {"memory": {"arguments": 100 + 40 * blocks, "total": 500 + 60 * blocks}, "matmul": 7.0 * blocks, "seconds": {"step": 1 + 0.5 * blocks},
+                "collectives": [{"kind": "all-reduce", "inside_loop": False, "bytes": 8 * blocks, "source": f"psum{blocks}"}],
+                "loops": [{"loop": f"while.{i}", "iterations": 5} for i in range(blocks)]}
+
+    made = depth.extrapolate(costs(2), costs(4), (2, 4), 32, added=28 * 40)
+    expected = costs(32)
+    assert made["memory"] == expected["memory"] and made["matmul"] == expected["matmul"] and made["seconds"] == expected["seconds"]
+    assert made["collectives"][0]["bytes"] == 256 and made["collectives"][0]["inside_loop"] is False and "loops" not in made
+    with pytest.raises(RuntimeError, match="expected 1,000 more bytes of arguments at 32 blocks, the line gives 1,120"):
+        depth.extrapolate(costs(2), costs(4), (2, 4), 32, added=1000)
+    other = costs(4) | {"collectives": []}
+    with pytest.raises(RuntimeError, match="expected programs that differ in numbers only, got collectives="):
+        depth.extrapolate(costs(2), other, (2, 4), 32, added=28 * 40)
+
+
+def test_row_of_a_plan():
+    """It says what was compiled, and marks a batch that was not."""
+    record = {"batch": 64, "memory": {"total": 2 ** 30}, "seconds": {"step": 0.1}, "images_per_second": 640.0, "hours": 2.0, "chip_hours": 32.0, "collectives": [],
+              "blocks": 32, "blocks_compiled": [2, 4]}
+    variant = {"asked": record, "largest": {"batch": 64, "rows": 4, "record": record}, "smallest_too_large": None, "by_line": 18.7}
+    made = {"model": "vit_huge", "dtype": "bfloat16", "topology": "v5e:4x4", "batch": 64, "seconds": 9.0, "variants": {"plain": variant}}
+    assert table.table([made]).splitlines()[-1] == ("| vit_huge, bfloat16; 2 and 4 of 32 blocks compiled | v5e:4x4 | 1.0 GiB, 64 | 64 (4 a chip); by a line 19 a chip | - | "
+                                                    "100 | - | 640 | 2.0, 32 | none | 9 s |")
+    variant["smallest_too_large"] = {"rows": 8}
+    assert "64 (4 a chip) |" in table.table([made])
+
+
+def test_models_whose_blocks_are_compiled_in_part(tmp_path):
+    config = imagenet.get_config("recipe=singh,model=vit_huge")
+    assert depth.full(config, 2) == 32
+    config.model.overrides.depth = 6
+    assert depth.full(config, 2) == 6
+    with pytest.raises(ConfigError, match="--blocks=3: expected 1 to 2 for vit_huge, which has 6 blocks"):
+        depth.full(config, 3)
+    with pytest.raises(ConfigError, match="--blocks=2: expected 0 for vmamba_base, whose blocks are not all alike"):
+        depth.full(imagenet.get_config("recipe=singh,model=vmamba_base"), 2)
+    assert programs.changed(config, 8, True, "bfloat16", 2).model.overrides.to_dict() | {"drop_path_rate": 0} == {
+        "drop_path_rate": 0, "depth": 2, "remat": True, "dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match="--effort=high: expected one of low, full"):
+        plan.run(tiny(), tmp_path, topology="v5e:2x4", effort="high")
+
+
 @pytest.fixture(scope="module")
 def adversarial():
     """(number of parameters, `hlo.Module`) of the trainer's own program: PGD adversarial training on eight devices, a model without batch statistics."""
@@ -213,6 +258,24 @@ def test_adversarial_step_communicates_once_and_never_inside_the_attack(adversar
     assert not [each for each in found if each.loop]
     moved = sum(each.bytes for each in found)
     assert 4 * n <= moved <= 4 * n + 4 * 32  # every gradient once, in float32; the rest are the metrics
+
+
+@pytest.mark.slow
+def test_extrapolated_plan_is_that_of_all_blocks(tmp_path):
+    """A ViT of five blocks from programs of one and two of them: FLOPs and gradients to rounding, memory and traffic nearly."""
+    config = digits.get_config("objective=pgd_at")
+    config.update({"batch_size": 64, "epochs": 2})
+    config.objective.attack.steps = 2
+    config.model = {"name": "vit_tiny", "overrides": {"embed_dim": 16, "depth": 5, "num_heads": 1, "patch_size": 4, "image_size": 8}}
+    whole, parts = (plan.run(config, tmp_path / str(blocks), topology="h100:8", compiles=0, variants=("plain",), blocks=blocks) for blocks in (0, 1))
+    record, made = (each["variants"]["plain"]["asked"] for each in (whole, parts))
+    assert (made["blocks"], made["blocks_compiled"]) == (5, [1, 2]) and "blocks" not in record and parts["parameters"] == whole["parameters"]
+    assert made["flops_per_image"] == pytest.approx(record["flops_per_image"], rel=1e-6)
+    moved = lambda found: sum(row["bytes"] for row in found["collectives"])
+    assert moved(made) == pytest.approx(moved(record), rel=1e-6)
+    assert made["memory"]["arguments"] == pytest.approx(record["memory"]["arguments"], rel=1e-3)
+    assert made["memory"]["total"] == pytest.approx(record["memory"]["total"], rel=0.02)
+    assert made["seconds"]["step"] == pytest.approx(record["seconds"]["step"], rel=0.1)
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
 """Which platforms a scan is traced for, and the error of lowering it for another one."""
+import contextlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ from jax.test_util import check_grads
 
 import pallas_kernels
 from pallas_kernels import cross_selective_scan, linear_scan, platform_guard, selective_scan
+from pallas_kernels.tpu.launch import without_bodies
 
 CUSTOM_CALL = {"tpu": "tpu_custom_call", "cuda": "mosaic_gpu"}
 X = jnp.linspace(0.1, 1, 2 * 4 * 3).reshape(2, 4, 3)
@@ -161,3 +165,19 @@ def test_forward_mode_passes_the_guard():
     np.testing.assert_allclose(tangent, 2 * X * X, rtol=1e-6)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(selective, (X,), (X,))
+
+
+@pytest.mark.parametrize("scan", [cross, linear])
+def test_kernels_without_bodies_keep_their_calls(scan):
+    """As many calls with the same operands, results, layouts and vector memory, little code inside them; the trace with bodies is not reused."""
+    def calls(context):
+        with pallas_kernels.platforms("tpu"), context:
+            text = jax.jit(gradient(scan)).trace(X).lower(lowering_platforms=("tpu",)).as_text()
+        lines = [line for line in text.splitlines() if "tpu_custom_call" in line]
+        return [len(line) for line in lines], [re.sub(r"body[^,]*,", "", line) for line in lines]
+
+    bodies, full = calls(contextlib.nullcontext())
+    lengths, empty = calls(without_bodies())
+    assert full and empty == full
+    assert all(short < 0.7 * long for short, long in zip(lengths, bodies, strict=True))
+    assert calls(contextlib.nullcontext()) == (bodies, full)
