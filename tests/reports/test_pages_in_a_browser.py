@@ -59,6 +59,16 @@ def test_nothing_of_a_page_of_many_models_is_cut(tab, wide, name):
     assert cuts(tab, wide[name]) == {}
 
 
+def test_wide_tables_are_in_parts_and_details_open_in_print(tab, wide):
+    columns = "[...document.querySelectorAll('table.grid:not(details *)')].filter(t => t.getClientRects().length).map(t => t.rows[0].cells.length - 1)"
+    tab.open(wide["report"], 1200)
+    assert set(tab.run(columns)) == {8, 7}  # differences are from the first model
+    opened = "[...document.querySelectorAll('details:not(.thumb)')].map(d => [...d.querySelectorAll('table')].some(t => t.checkVisibility()))"
+    assert not any(tab.run(opened))
+    tab.as_printed(PAPER)
+    assert set(tab.run(columns)) == {4, 3} and all(tab.run(opened)) and len(tab.run(opened)) > 8
+
+
 def test_what_is_cut_is_found(tab, tmp_path):
     """A table without a container is cut on screens; one in a container on paper alone, and its letters are missing in the PDF."""
     page = tmp_path / "page.html"
