@@ -142,7 +142,8 @@ def value_of(text, old):
     return float(value) if isinstance(old, float) else value
 
 
-STUDIES = {"mender_shapes": "mender", "mender_strong_cue": "mender", "mender_locator": "mender", "ads_digits": "ads", "ads_mnist": "ads",
+STUDIES = {"mender_shapes": "mender", "mender_strong_cue": "mender", "mender_locator": "mender", "mender_vim": "mender",
+           "ads_digits": "ads", "ads_mnist": "ads",
            "dense_shapes": "dense", "certify_digits": "certify", "adaptation_digits": "adapt", "attack_quality_digits": "attack_quality"}  # folder: program
 
 
