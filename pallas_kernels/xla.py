@@ -27,7 +27,7 @@ from pallas_kernels.arguments import (
 )
 from pallas_kernels.autodiff import differentiable, differentiable_recurrence
 
-TOGETHER = 16  # states of one loop, whose body is written out for each: more take several loops
+TOGETHER = 4  # states of one loop, whose body is written out for each; a loop around it goes through the others
 
 
 def selective_scan(args, options):
@@ -148,9 +148,21 @@ def _one_by_one(x):
     return [x[..., n:n + 1] for n in range(x.shape[-1])]
 
 
-def _bunches(states):
-    """Slices of at most `TOGETHER` states."""
-    return [slice(first, first + TOGETHER) for first in range(0, states, TOGETHER)]
+def _bunch(states):
+    """How many states one loop has: the largest divisor of their number up to `TOGETHER`."""
+    return max(n for n in range(1, min(states, TOGETHER) + 1) if states % n == 0)
+
+
+def _split(A, B, C):
+    """A (N, ...), B and C (b, L, G, N) with the bunches of states as their first axis."""
+    size = _bunch(len(A))
+    by_bunch = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -2, 0)
+    return A.reshape(-1, size, *A.shape[1:]), by_bunch(B), by_bunch(C)
+
+
+def _joined(x):
+    """(bunches, b, L, G, n) -> (b, L, G, N): the inverse of `_split`."""
+    return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
 
 
 def _advance(h, d, x, A, B):
@@ -159,9 +171,13 @@ def _advance(h, d, x, A, B):
 
 def _forward_segmented(args, options):
     u, dt, A, B, C = _group_view(args, options)
-    bunches = [_forward_bunch(u, dt, A[part], B[..., part], C[..., part], options) for part in _bunches(len(A))]
-    y = sum(y for y, _ in bunches)
-    return _add_skip(ungrouped(y), args), tuple(before for _, saved in bunches for before in saved)    # saved: N times (segments, b, G, D/G)
+
+    def bunch(y, inputs):
+        more, saved = _forward_bunch(u, dt, *inputs, options)
+        return y + more, saved
+
+    y, saved = jax.lax.scan(bunch, jnp.zeros_like(u), _split(A, B, C))
+    return _add_skip(ungrouped(y), args), saved            # saved: a bunch's states, each (bunches, segments, b, G, D/G)
 
 
 def _forward_bunch(u, dt, A, B, C, options):
@@ -190,10 +206,14 @@ def _forward_bunch(u, dt, A, B, C, options):
 def _backward_segmented(args, saved, dy, options):
     u, dt, A, B, C = _group_view(args, options)
     gy = grouped(dy, B.shape[2])
-    dA, du, ddt, dB, dC = zip(*(_backward_bunch(u, dt, A[part], B[..., part], C[..., part], saved[part], gy, options) for part in _bunches(len(A))),
-                              strict=True)
-    return _cotangents(args, options, ungrouped(sum(du)), ungrouped(sum(ddt)), ungrouped(jnp.concatenate(dA)).T, jnp.concatenate(dB, -1),
-                       jnp.concatenate(dC, -1), dy, ungrouped(dt))
+
+    def bunch(sums, inputs):
+        *arrays, before = inputs
+        dA, du, ddt, dB, dC = _backward_bunch(u, dt, *arrays, before, gy, options)
+        return (sums[0] + du, sums[1] + ddt), (dA, dB, dC)
+
+    (du, ddt), (dA, dB, dC) = jax.lax.scan(bunch, (jnp.zeros_like(u), jnp.zeros_like(u)), (*_split(A, B, C), saved))
+    return _cotangents(args, options, ungrouped(du), ungrouped(ddt), ungrouped(dA.reshape(-1, *dA.shape[2:])).T, _joined(dB), _joined(dC), dy, ungrouped(dt))
 
 
 def _backward_bunch(u, dt, A, B, C, saved, gy, options):

@@ -8,7 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 import pallas_kernels
-from pallas_kernels import arguments, selective_scan, xla
+from pallas_kernels import arguments, selective_scan
 from tests.helpers.scans import BACKENDS, EXACT, KERNELS, by, draw, relative, value_and_gradients
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
@@ -87,10 +87,9 @@ def test_definition(x64, backend, length, groups, state, reverse):
     np.testing.assert_allclose(y, numpy_scan(**args, reverse=reverse), atol=1e-12, rtol=1e-11)
 
 
-def test_more_states_than_one_loop_takes(x64, monkeypatch):
-    """Three states in loops of two: the sum and every gradient are those of the plain loop."""
-    monkeypatch.setattr(xla, "TOGETHER", 2)
-    args = draw(11, 2, 3, dtype=jnp.float64)
+def test_more_states_than_one_loop_takes(x64):
+    """Six states in two loops of three: the sum and every gradient are those of the plain loop."""
+    args = draw(11, 2, 6, dtype=jnp.float64)
     both = lambda backend: jax.jit(jax.value_and_grad(lambda args: jnp.sin(selective_scan(**args, implementation=backend)).sum()))(args)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), both("xla"), both("reference"))
 
