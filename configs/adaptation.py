@@ -34,8 +34,9 @@ def get_config(arg=None):
     """
     arg = base.parse_arg(arg, seeds=3, groups="batch_norm", methods="+".join(METHODS), attacked="", tune="no")
     methods = {name: base.choose("methods", name, METHODS) for name in arg["methods"].split("+")}
-    chosen = tuple(filter(None, arg["attacked"].split("+")))
-    attacked = tuple(name for name in chosen if base.choose("attacked", name, methods)) or tuple(name for name in ATTACKED if name in methods)
+    attacked = tuple(filter(None, arg["attacked"].split("+"))) or tuple(name for name in ATTACKED if name in methods)
+    for name in attacked:
+        base.choose("attacked", name, methods)
     tune = base.choose("tune", arg["tune"], {"no": False, "yes": True})
     config = base.run()
     config.epochs, config.batch_size, config.data.name = 20, 96, "digits"

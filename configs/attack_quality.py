@@ -7,8 +7,9 @@ probability margin a stronger loss than DLR at the same number of gradients?
     python -m experiments.attack_quality --config configs/attack_quality.py:models=vmamba --workdir runs/attack_quality_vmamba
 
 The models are two plain networks, a perceptron of one hidden layer and one of four, trained adversarially from each seed in seconds; with
-`models=vmamba` the small VMamba of configs/digits.py:objective=pgd_at, trained by that recipe, and the first perceptron. An attack of budget B makes at most B gradient
-passes per image at each radius; a forward pass alone counts as half. Figures and time: docs/results/README.md.
+`models=vmamba` the small VMamba of configs/digits.py:objective=pgd_at, trained by that recipe, and the first perceptron, on half of the images and
+radii. An attack of budget B makes at most B gradient passes per image at each radius; a forward pass alone counts as half. Figures and time of the
+default: docs/results/README.md.
 """
 from configs import base, digits
 

@@ -168,14 +168,18 @@ def _cross_selective_scan(equation):
     return {"matmul": scanned * rank, "scan": scanned * (SCAN_STATE * A.shape[2] + SCAN_SKIP * bool(skip_and_bias))}, 2 * scanned
 
 
+def _products(out):
+    """Multiply-adds of one product for each element: four of a complex one."""
+    return out.size * (4 if jnp.issubdtype(out.dtype, jnp.complexfloating) else 1)
+
+
 def _linear_scan(equation):
     out = equation.outvars[0].aval
-    return {"scan": out.size * (4 if jnp.issubdtype(out.dtype, jnp.complexfloating) else 1)}, out.size
+    return {"scan": _products(out)}, out.size
 
 
 def _arithmetic(equation):
-    out = equation.outvars[0].aval
-    return {"arithmetic": out.size * (4 if jnp.issubdtype(out.dtype, jnp.complexfloating) else 1)}, 0
+    return {"arithmetic": _products(equation.outvars[0].aval)}, 0
 
 
 ARITHMETIC = ("add", "sub", "mul", "div", "max", "min", "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "sin", "cos", "sqrt", "rsqrt", "pow",
